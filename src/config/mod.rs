@@ -1,0 +1,217 @@
+//! The cluster as its user declares it: `cluster.yaml` is read, completed with defaults and checked here, and
+//! nobody checks it again. What comes out is [`Cluster`].
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A cluster whose every value is known and consistent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// The name kubeconfigs give it.
+    pub cluster_name: String,
+    /// The version of Kubernetes to run.
+    pub kubernetes_version: Version,
+    /// Subnets and the DNS domain.
+    pub networking: Networking,
+    /// `host` or `host:port` that clients use; `None` means the address of the first controller.
+    pub control_plane_endpoint: Option<Endpoint>,
+    /// Every image a rendered manifest names.
+    pub images: Images,
+    /// What the user changes of the API server.
+    pub api_server: ApiServer,
+    /// What the user changes of the controller manager.
+    pub controller_manager: Component,
+    /// What the user changes of the scheduler.
+    pub scheduler: Component,
+    /// Where the cluster's state is kept.
+    pub etcd: Etcd,
+    /// The controllers; never empty.
+    pub controllers: Vec<Controller>,
+    /// KubeletConfiguration fields laid over hoist's defaults.
+    pub kubelet_config: serde_json::Map<String, serde_json::Value>,
+    /// Lifetimes and existing CA files.
+    pub pki: PkiConfig,
+}
+
+/// A version of Kubernetes, written `v1.36.3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 1.
+    pub major: u32,
+    /// The minor version.
+    pub minor: u32,
+    /// The patch version.
+    pub patch: u32,
+}
+
+/// Subnets and the DNS domain. One subnet of a kind, or two of different families for dual stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Networking {
+    /// Where pods get their addresses from.
+    pub pod_subnets: Vec<IpNet>,
+    /// Where Services get their addresses from.
+    pub service_subnets: Vec<IpNet>,
+    /// `cluster.local`, usually.
+    pub dns_domain: String,
+}
+
+/// A host name or address with a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A DNS name or an IP address (without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Full image references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// kube-apiserver.
+    pub kube_apiserver: String,
+    /// kube-controller-manager.
+    pub kube_controller_manager: String,
+    /// kube-scheduler.
+    pub kube_scheduler: String,
+    /// etcd.
+    pub etcd: String,
+    /// pause, into which hoist's own binary is mounted.
+    pub pause: String,
+}
+
+/// A flag, as kubeadm's `extraArgs` name it: no leading dashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arg {
+    /// The flag's name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What a user changes of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Component {
+    /// Flags that replace hoist's of the same name, or are added.
+    pub extra_args: Vec<Arg>,
+}
+
+/// What a user changes of the API server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ApiServer {
+    /// Flags that replace hoist's of the same name, or are added.
+    pub extra_args: Vec<Arg>,
+    /// Further names and addresses of its serving certificate.
+    pub cert_sans: Vec<String>,
+}
+
+/// Where the cluster's state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Etcd {
+    /// A static pod on each controller.
+    Local {
+        /// The data directory on the host.
+        data_dir: String,
+        /// Flags that replace hoist's of the same name, or are added.
+        extra_args: Vec<Arg>,
+    },
+    /// A cluster that somebody else runs.
+    External {
+        /// Client URLs.
+        endpoints: Vec<String>,
+        /// The CA of its serving certificates: a file on the machine that renders.
+        ca_file: String,
+        /// The client certificate.
+        cert_file: String,
+        /// The client certificate's key.
+        key_file: String,
+    },
+}
+
+/// A controller (control-plane node).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// Its Node's name.
+    pub name: String,
+    /// The address that clients and other controllers reach it at: NODE_IP.
+    pub address: IpAddr,
+    /// Taints that `start` gives the Node, in the API's own form; by default the control plane's NoSchedule.
+    pub taints: Vec<Taint>,
+}
+
+/// A taint of a Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value, often none.
+    pub value: Option<String>,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+/// Lifetimes and existing CA files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PkiConfig {
+    /// How long a CA certificate is valid that hoist makes.
+    pub ca_validity: std::time::Duration,
+    /// How long a leaf certificate is valid.
+    pub certificate_validity: std::time::Duration,
+    /// How long the bootstrap token in auth/kubeconfig-kubelet may be used.
+    pub bootstrap_token_ttl: std::time::Duration,
+    /// An existing cluster CA.
+    pub ca: Option<KeyPairFiles>,
+    /// An existing etcd CA.
+    pub etcd_ca: Option<KeyPairFiles>,
+    /// An existing front-proxy CA.
+    pub front_proxy_ca: Option<KeyPairFiles>,
+    /// An existing service-account signing key (PEM, private).
+    pub service_account_key: Option<String>,
+}
+
+/// An existing CA: paths of PEM files on the machine that renders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPairFiles {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// Where every API server answers, bridge's forwarder and self-hosted one alike.
+pub const API_PORT: u16 = 6443;
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "v{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+impl Cluster {
+    /// The first address of the first service subnet: the `kubernetes` Service, one for each family.
+    pub fn api_service_addresses(&self) -> Vec<IpAddr> {
+        self.networking.service_subnets.iter().filter_map(|net| nth(net, 1)).collect()
+    }
+
+    /// The tenth address of the first service subnet: cluster DNS, as kubeadm has it.
+    pub fn dns_service_address(&self) -> Option<IpAddr> {
+        self.networking.service_subnets.first().and_then(|net| nth(net, 10))
+    }
+
+    /// Where admins and workers reach the API.
+    pub fn endpoint(&self) -> Endpoint {
+        self.control_plane_endpoint.clone().unwrap_or_else(|| Endpoint {
+            host: self.controllers.first().map(|c| c.address.to_string()).unwrap_or_default(),
+            port: API_PORT,
+        })
+    }
+}
+
+/// The address `n` after the network's own.
+fn nth(net: &IpNet, n: u8) -> Option<IpAddr> {
+    let address = match net.network() {
+        IpAddr::V4(a) => IpAddr::V4(u32::from(a).checked_add(n.into())?.into()),
+        IpAddr::V6(a) => IpAddr::V6(u128::from(a).checked_add(n.into())?.into()),
+    };
+    net.contains(&address).then_some(address)
+}

@@ -1,0 +1,180 @@
+//! What can go wrong, as the user sees it: what failed, the likely cause, what to type next, and an exit code
+//! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli.rs`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The result of everything in hoist that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One thing that is wrong with an input, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, as the user named it, or another name of the place (a flag, a port).
+    pub place: String,
+    /// Line and column, both from 1, where there are any.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong, as one sentence without a full stop.
+    pub message: String,
+    /// What to do about it, if that is known.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// A finding about a place as a whole.
+    pub fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place: place.into(), position: None, message: message.into(), remedy: None }
+    }
+
+    /// The same finding at a line and a column, both from 1.
+    #[must_use]
+    pub fn at(mut self, position: Option<(usize, usize)>) -> Self {
+        self.position = position;
+        self
+    }
+
+    /// The same finding with what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n    {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything that ends a command without success.
+#[derive(Debug)]
+pub enum Error {
+    /// An input file or flag says something that cannot be; nothing was changed.
+    Input(Vec<Finding>),
+    /// This machine is not ready for it; nothing was changed.
+    Preflight(Vec<Finding>),
+    /// Another hoist is at work on this node.
+    Locked {
+        /// What is known of the holder.
+        holder: String,
+    },
+    /// A time limit passed.
+    TimedOut {
+        /// What had not come about.
+        waiting_for: String,
+        /// Whether NODE_IP still serves the API.
+        api_served: bool,
+        /// Details worth reading: the pod, its reason, its last lines.
+        details: Vec<String>,
+        /// The command to type next.
+        next: String,
+    },
+    /// The API server refused objects.
+    Refused(Vec<Finding>),
+    /// An operating-system call failed.
+    Io {
+        /// What hoist was doing: completes "cannot …".
+        action: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's word on it.
+        source: std::io::Error,
+    },
+    /// A signal ended it at a safe point.
+    Interrupted {
+        /// The signal's number.
+        signal: u8,
+        /// What stands and how to go on.
+        state: String,
+    },
+    /// Anything else: completes "cannot …", with its cause.
+    Failed {
+        /// What hoist was doing.
+        action: String,
+        /// Why it failed.
+        cause: String,
+        /// What to do next, if that is known.
+        next: Option<String>,
+    },
+}
+
+impl Error {
+    /// An operating-system error on `path` while doing `action` ("write", "read", …).
+    pub fn io(action: impl Into<String>, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action: action.into(), path: path.to_owned(), source }
+    }
+
+    /// A failure with its cause and no known remedy.
+    pub fn failed(action: impl Into<String>, cause: impl fmt::Display) -> Self {
+        Self::Failed { action: action.into(), cause: cause.to_string(), next: None }
+    }
+
+    /// The exit code of the process, stable across versions.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { .. } | Self::Failed { .. } => 1,
+            // 2 is clap's, for usage.
+            Self::Input(_) => 3,
+            Self::Preflight(_) => 4,
+            Self::Locked { .. } => 5,
+            Self::TimedOut { api_served: true, .. } => 6,
+            Self::TimedOut { api_served: false, .. } => 7,
+            Self::Refused(_) => 8,
+            Self::Interrupted { signal, .. } => 128 + signal,
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, title: &str, findings: &[Finding]) -> fmt::Result {
+    write!(f, "{title}")?;
+    for finding in findings {
+        write!(f, "\n  {finding}")?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(findings) => list(f, "the input is not valid; nothing was changed", findings),
+            Self::Preflight(findings) => list(f, "this machine is not ready; nothing was changed", findings),
+            Self::Refused(findings) => list(f, "the API server refused objects", findings),
+            Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
+            Self::TimedOut { waiting_for, api_served, details, next } => {
+                write!(f, "timed out waiting for {waiting_for}")?;
+                for line in details {
+                    write!(f, "\n  {line}")?;
+                }
+                let api = if *api_served { "the API is served" } else { "the API is NOT served" };
+                write!(f, "\n  {api}\n  next: {next}")
+            }
+            Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Self::Interrupted { state, .. } => write!(f, "interrupted\n  {state}"),
+            Self::Failed { action, cause, next } => {
+                write!(f, "cannot {action}: {cause}")?;
+                match next {
+                    Some(next) => write!(f, "\n  next: {next}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
