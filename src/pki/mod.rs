@@ -1,0 +1,52 @@
+//! Keys and certificates. [`issue`] is pure: what stands in tls/, the files the user names and the time go in,
+//! what belongs in tls/ comes out. A key or a CA that is there is never replaced.
+//!
+//! ```text
+//! plan (what a cluster needs) ─► issue (keep or make each file) ─► Pki
+//!                                  └─ parse, sign, inspect
+//! ```
+
+mod file;
+mod inspect;
+mod issue;
+mod parse;
+mod plan;
+mod sign;
+mod token;
+mod user;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use inspect::{CertificateInfo, inspect};
+pub use issue::issue;
+pub use token::bootstrap_token;
+pub use user::{UserFiles, read_user_files};
+
+/// Everything that belongs in tls/, and what of it is new.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pki {
+    /// Contents by path relative to tls/. Files of controllers that left the cluster are not among them.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The files that are new or differ from what stood there, in the order of their making.
+    pub issued: Vec<Issued>,
+    /// The first certificate of ca.crt alone (PEM). The controller manager's `--cluster-signing-cert-file` takes
+    /// exactly one certificate and exits on a chain.
+    pub cluster_signing_certificate: String,
+}
+
+/// A file that [`issue`] made or changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Its path in tls/.
+    pub path: String,
+    /// Why: "new", "expired 2026-01-02", "a name was added: c2".
+    pub reason: String,
+}
+
+/// Names the files only: half of them are secret.
+impl fmt::Debug for Pki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pki").field("files", &self.files.keys()).field("issued", &self.issued).finish_non_exhaustive()
+    }
+}
