@@ -1,0 +1,256 @@
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant as Clock;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::probe::testing::{Authority, Server, chat};
+
+/// A forwarder that runs until [`Running::stop`].
+struct Running {
+    listen: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<()>>,
+    _ca_file: tempfile::NamedTempFile,
+}
+
+impl Running {
+    fn start(listen: SocketAddr, target: SocketAddr, ca: &Authority, drain_timeout: Duration) -> Self {
+        let ca_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(ca_file.path(), ca.pem()).unwrap();
+        let options = Options { listen, target, ca_file: ca_file.path().to_owned(), drain_timeout };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move { run(&options, async { drop(stopped.await) }).await });
+        Self { listen, stop, task, _ca_file: ca_file }
+    }
+
+    /// Asks it to stop; what is returned ends with it.
+    fn stop(self) -> JoinHandle<Result<()>> {
+        self.stop.send(()).unwrap();
+        self.task
+    }
+}
+
+/// A stand-in for the self-hosted API server: on the wildcard, with SO_REUSEPORT. Returns the address at which a
+/// forwarder can get in front of it; each test has an address of its own, since ports are shared.
+fn wildcard(host: u8) -> (SocketAddr, JoinHandle<()>) {
+    let listener = bind(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap();
+    let addr = SocketAddr::from(([127, 0, 1, host], listener.local_addr().unwrap().port()));
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move { chat(&mut stream, "wildcard").await });
+        }
+    });
+    (addr, task)
+}
+
+/// Who answers a chunk on this connection.
+async fn ask(stream: &mut TcpStream) -> io::Result<String> {
+    stream.write_all(b"ping").await?;
+    let mut answer = [0; 64];
+    let n = stream.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
+}
+
+/// Who answers on a new connection.
+async fn who(addr: SocketAddr) -> io::Result<String> {
+    ask(&mut TcpStream::connect(addr).await?).await
+}
+
+/// Waits until a new connection is answered by `name`.
+async fn until(addr: SocketAddr, name: &str) {
+    let expected = format!("{name}:ping");
+    let deadline = Clock::now() + Duration::from_secs(20);
+    while who(addr).await.ok().as_deref() != Some(&expected) {
+        assert!(Clock::now() < deadline, "{name} never answered at {addr}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn it_binds_only_when_the_target_is_ready_and_passes_bytes_both_ways() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    target.answer(500, "[-]etcd failed");
+    let (listen, _wildcard) = wildcard(1);
+    let running = Running::start(listen, target.addr, &ca, DRAIN_TIMEOUT);
+    while target.requests().len() < 5 {
+        assert_eq!(who(listen).await.unwrap(), "wildcard:ping");
+    }
+
+    target.answer(200, "ok");
+    until(listen, "bridge").await;
+
+    let mut client = TcpStream::connect(listen).await.unwrap();
+    assert_eq!(ask(&mut client).await.unwrap(), "bridge:ping");
+    assert_eq!(ask(&mut client).await.unwrap(), "bridge:ping");
+    client.shutdown().await.unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "bye", "what follows a half-close gets through");
+
+    running.stop().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_target_with_a_foreign_certificate_is_never_ready() {
+    let target = Server::start("bridge", &Authority::new()).await;
+    let (listen, _wildcard) = wildcard(2);
+    let running = Running::start(listen, target.addr, &Authority::new(), DRAIN_TIMEOUT);
+    sleep(READY_INTERVAL * 5).await;
+    assert_eq!(who(listen).await.unwrap(), "wildcard:ping");
+    running.stop().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn on_stop_new_connections_reach_the_wildcard_and_old_ones_live_on() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let (listen, _wildcard) = wildcard(3);
+    let running = Running::start(listen, target.addr, &ca, DRAIN_TIMEOUT);
+    until(listen, "bridge").await;
+
+    let mut old = TcpStream::connect(listen).await.unwrap();
+    assert_eq!(ask(&mut old).await.unwrap(), "bridge:ping");
+    let ended = running.stop();
+    until(listen, "wildcard").await;
+    sleep(SETTLE * 2).await;
+    assert_eq!(ask(&mut old).await.unwrap(), "bridge:ping");
+    assert!(!ended.is_finished());
+
+    drop(old);
+    timeout(Duration::from_secs(2), ended).await.expect("it ends with its last connection").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_drain_time_out_cuts_what_is_open() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let (listen, _wildcard) = wildcard(4);
+    let running = Running::start(listen, target.addr, &ca, Duration::from_millis(200));
+    until(listen, "bridge").await;
+
+    let mut open = TcpStream::connect(listen).await.unwrap();
+    assert_eq!(ask(&mut open).await.unwrap(), "bridge:ping");
+    timeout(Duration::from_secs(2), running.stop()).await.unwrap().unwrap().unwrap();
+    assert_ne!(ask(&mut open).await.ok().as_deref(), Some("bridge:ping"));
+}
+
+#[tokio::test]
+async fn a_dead_target_gives_the_address_back_until_it_is_ready_again() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let addr = target.addr;
+    let (listen, _wildcard) = wildcard(5);
+    let running = Running::start(listen, addr, &ca, DRAIN_TIMEOUT);
+    until(listen, "bridge").await;
+
+    // It says that it shuts down, and serves on.
+    target.answer(500, "[-]shutdown failed");
+    sleep(HEALTH_INTERVAL * (HEALTH_MISSES + 1)).await;
+    assert_eq!(who(listen).await.unwrap(), "bridge:ping");
+
+    target.kill().await;
+    let closed = who(listen).await;
+    assert!(closed.as_ref().map_or(true, String::is_empty), "a dead target answered {closed:?}");
+    until(listen, "wildcard").await;
+
+    let _again = Server::start_on(addr, "again", &ca).await;
+    until(listen, "again").await;
+    running.stop().await.unwrap().unwrap();
+    assert_eq!(who(listen).await.unwrap(), "wildcard:ping");
+}
+
+#[tokio::test]
+async fn it_goes_on_trying_while_the_address_is_taken() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    // Without SO_REUSEPORT nobody can stand beside it.
+    let rude = StdListener::bind("127.0.1.6:0").unwrap();
+    let running = Running::start(rude.local_addr().unwrap(), target.addr, &ca, DRAIN_TIMEOUT);
+    sleep(BIND_INTERVAL * 2).await;
+    assert!(!running.task.is_finished());
+    let listen = running.listen;
+    drop(rude);
+    until(listen, "bridge").await;
+    running.stop().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_while_waiting_ends_it_at_once() {
+    let unused = SocketAddr::from(([127, 0, 0, 1], 1));
+    let (listen, _wildcard) = wildcard(7);
+    let running = Running::start(listen, unused, &Authority::new(), DRAIN_TIMEOUT);
+    sleep(READY_INTERVAL * 2).await;
+    timeout(Duration::from_secs(1), running.stop()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_wildcard_is_not_its_to_take() {
+    let options = Options {
+        listen: SocketAddr::from(([0, 0, 0, 0], 6443)),
+        target: SocketAddr::from(([127, 0, 0, 1], 6444)),
+        ca_file: PathBuf::new(),
+        drain_timeout: DRAIN_TIMEOUT,
+    };
+    assert!(matches!(run(&options, std::future::pending()).await, Err(Error::Input(_))));
+}
+
+/// One request on a new connection, by blocking calls: what a client outside of this runtime sees.
+fn who_blocking(addr: SocketAddr) -> io::Result<String> {
+    let mut stream = std::net::TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"ping")?;
+    let mut answer = [0; 64];
+    let n = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
+}
+
+/// Connects without a pause from several threads while a forwarder comes and goes: no request may fail.
+#[tokio::test]
+async fn raising_and_lowering_lose_no_connection() {
+    const ROUNDS: usize = 20;
+    const CLIENTS: usize = 4;
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let (listen, _wildcard) = wildcard(8);
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let over = over.clone();
+            tokio::task::spawn_blocking(move || {
+                let (mut bridge, mut wildcard, mut failures) = (0, 0, Vec::new());
+                while !over.load(Ordering::Relaxed) {
+                    match who_blocking(listen).as_deref() {
+                        Ok("bridge:ping") => bridge += 1,
+                        Ok("wildcard:ping") => wildcard += 1,
+                        other => failures.push(format!("{other:?}")),
+                    }
+                }
+                (bridge, wildcard, failures)
+            })
+        })
+        .collect();
+
+    for _ in 0..ROUNDS {
+        let running = Running::start(listen, target.addr, &ca, DRAIN_TIMEOUT);
+        until(listen, "bridge").await;
+        sleep(Duration::from_millis(20)).await;
+        running.stop().await.unwrap().unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    let (mut bridge, mut wildcard) = (0, 0);
+    for client in clients {
+        let (b, w, failures) = client.await.unwrap();
+        assert_eq!(failures, Vec::<String>::new());
+        bridge += b;
+        wildcard += w;
+    }
+    println!("{ROUNDS} rounds: {bridge} connections to the bridge, {wildcard} to the wildcard, none failed");
+    assert!(bridge > ROUNDS && wildcard > ROUNDS);
+}

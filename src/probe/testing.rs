@@ -1,0 +1,156 @@
+//! A TLS server to probe, and to forward to, in tests.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A CA of the test's own.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for `name`, a host name or an address, and its key.
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+struct State {
+    name: &'static str,
+    answer: Mutex<(u16, String)>,
+    requests: Mutex<Vec<String>>,
+}
+
+/// Over TLS, answers every GET as it was told to. Over bare TCP, returns each chunk with its name before it
+/// ("bridge:chunk"), and "bye" once the client has closed its half.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    state: Arc<State>,
+    accepting: AbortHandle,
+}
+
+impl Server {
+    pub(crate) async fn start(name: &'static str, ca: &Authority) -> Self {
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), name, ca).await
+    }
+
+    pub(crate) async fn start_on(addr: SocketAddr, name: &'static str, ca: &Authority) -> Self {
+        Self::launch(addr, name, ca, false).await
+    }
+
+    pub(crate) async fn start_with_client_auth(name: &'static str, ca: &Authority) -> Self {
+        Self::launch(SocketAddr::from(([127, 0, 0, 1], 0)), name, ca, true).await
+    }
+
+    async fn launch(addr: SocketAddr, name: &'static str, ca: &Authority, client_auth: bool) -> Self {
+        // On the wildcard, so that tests reach it by an address that its certificate does not name.
+        let listener = TcpListener::bind(("0.0.0.0", addr.port())).await.unwrap();
+        let addr = SocketAddr::new(addr.ip(), listener.local_addr().unwrap().port());
+        let tls = acceptor(ca, client_auth);
+        let state = Arc::new(State { name, answer: Mutex::new((200, "ok".into())), requests: Mutex::default() });
+        let shared = state.clone();
+        let accepting = tokio::spawn(async move {
+            // Held here, so that they die with the server.
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, state) = (tls.clone(), shared.clone());
+                connections.spawn(async move {
+                    // What a client does wrong is no business of the server's.
+                    let _ = serve(stream, tls, &state).await;
+                });
+            }
+        });
+        Self { addr, state, accepting: accepting.abort_handle() }
+    }
+
+    /// What to answer from now on.
+    pub(crate) fn answer(&self, status: u16, body: &str) {
+        *self.state.answer.lock().unwrap() = (status, body.to_owned());
+    }
+
+    /// The request lines seen.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    /// Ends it as SIGKILL would: the port and every connection are gone.
+    pub(crate) async fn kill(self) {
+        self.accepting.abort();
+        while !self.accepting.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn acceptor(ca: &Authority, client_auth: bool) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+    let builder = if client_auth {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let (certificate, key) = ca.issue("127.0.0.1");
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
+}
+
+async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::io::Result<()> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first != [0x16] {
+        return chat(&mut stream, state.name).await;
+    }
+    let mut stream = tls.accept(stream).await?;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+    state.requests.lock().unwrap().push(line);
+    let (status, body) = state.answer.lock().unwrap().clone();
+    let response = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(response.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The bare TCP half of [`Server`].
+pub(crate) async fn chat(stream: &mut TcpStream, name: &str) -> std::io::Result<()> {
+    let mut chunk = [0; 1024];
+    loop {
+        match stream.read(&mut chunk).await? {
+            0 => return stream.write_all(b"bye").await,
+            n => stream.write_all(&[name.as_bytes(), b":", &chunk[..n]].concat()).await?,
+        }
+    }
+}
