@@ -47,7 +47,7 @@ pub(super) fn key(place: &str, bytes: &[u8]) -> Result<KeyPair, Finding> {
         _ => vec![der.to_vec()],
     };
     let key = candidates.into_iter().find_map(|der| KeyPair::try_from(der).ok());
-    // Kubernetes cannot sign service-account tokens with Ed25519, nor can older clients verify it.
+    // ring reads Ed25519 too, but Kubernetes cannot sign service-account tokens with it.
     key.filter(|key| !key.is_compatible(&PKCS_ED25519)).ok_or_else(|| {
         Finding::new(place, "is no key that hoist can use: RSA of 2048 to 4096 bits, EC P-256 or P-384")
             .remedy(format!("if it is one of these, write it anew: openssl pkey -in {place} -out FILE"))

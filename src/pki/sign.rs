@@ -85,7 +85,7 @@ fn params(validity: &Validity) -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// An extended key usage by the name that `inspect` gives it.
+/// One of the plan's two extended key usages, by the name that `inspect` gives it.
 pub(super) fn usage_name(usage: &ExtendedKeyUsagePurpose) -> &'static str {
     match usage {
         ExtendedKeyUsagePurpose::ServerAuth => "serverAuth",

@@ -63,7 +63,7 @@ mod tests {
     fn a_malformed_token_is_refused_and_not_repeated() {
         for bad in ["", "abcdef", "abcdef.0123", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef.x"] {
             let error = bootstrap_token(Some(bad)).unwrap_err().to_string();
-            assert!(bad.is_empty() || !error.contains(&format!("{bad} ")), "{error}");
+            assert!(!error.to_lowercase().contains("abcdef"), "{error}");
         }
     }
 

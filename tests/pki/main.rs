@@ -1,0 +1,9 @@
+//! The PKI as its users and openssl see it. These tests need the `openssl` command.
+
+// clippy.toml allows them in #[test] functions; these files are tests throughout.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod chains;
+mod issue;
+mod support;
+mod user_files;

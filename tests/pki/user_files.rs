@@ -1,0 +1,179 @@
+//! CAs and keys of the user's, and an external etcd.
+
+use hoist::config::Etcd;
+use hoist::pki;
+
+use crate::support::{Files, Folder, changed, cluster, days, issue, issue_at, now, reasons, refused};
+
+/// A folder with a CA and a service-account key of the user's.
+fn user() -> Folder {
+    let user = Folder::new();
+    for key in ["ca", "other", "sa"] {
+        user.openssl(&format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key}.key"));
+    }
+    user.self_sign("ca", "/CN=kubernetes");
+    user.self_sign("other", "/CN=kubernetes");
+    user
+}
+
+#[test]
+fn files_that_cannot_be_read_are_all_named() {
+    let user = user();
+    let mut cluster = cluster();
+    cluster.pki.ca = user.pair("ca.crt", "none.key");
+    cluster.pki.service_account_key = Some(user.name("none.sa"));
+    let message = pki::read_user_files(&cluster).unwrap_err().to_string();
+    for (field, name) in [("pki.ca.key", "none.key"), ("pki.serviceAccountKey", "none.sa")] {
+        assert!(message.contains(&format!("{}: cannot be read: No such file", user.name(name))), "{message}");
+        assert!(message.contains(&format!("{field} names it")), "{message}");
+    }
+    assert!(!message.contains("ca.crt"), "{message}");
+}
+
+#[test]
+fn a_users_files_are_copied_and_then_stay() {
+    let user = user();
+    let mut named = cluster();
+    named.pki.ca = user.pair("ca.crt", "ca.key");
+    named.pki.service_account_key = Some(user.name("sa.key"));
+    let pki = issue(&named, &Files::new());
+    let reason = format!("copied from {}", user.name("ca.crt"));
+    assert!(reasons(&pki).contains(&("ca.crt", &reason)), "{:?}", pki.issued);
+    assert_eq!(pki.files["sa.key"], user.read("sa.key"));
+    // cluster.yaml need not name them any longer.
+    assert_eq!(issue(&cluster(), &pki.files).files, pki.files);
+    // The same key and certificate with a comment are no other.
+    std::fs::write(user.path().join("ca.crt"), [b"# ours\n", &*user.read("ca.crt")].concat()).unwrap();
+    assert_eq!(issue(&named, &pki.files).files, pki.files);
+}
+
+#[test]
+fn a_users_ca_never_replaces_the_one_that_stands() {
+    let user = user();
+    let mut cluster = cluster();
+    let files = issue(&cluster, &Files::new()).files;
+    cluster.pki.ca = user.pair("ca.crt", "ca.key");
+    let message = refused(&cluster, &files);
+    for name in ["ca.crt", "ca.key"] {
+        let finding = format!("{}: is not what stands in tls/{name}", user.name(name));
+        assert!(message.contains(&finding), "{message}");
+    }
+}
+
+#[test]
+fn a_ca_key_kept_elsewhere_comes_from_the_user() {
+    let user = user();
+    let mut cluster = cluster();
+    cluster.pki.ca = user.pair("ca.crt", "ca.key");
+    let mut files = issue(&cluster, &Files::new()).files;
+    files.retain(|path, _| path != "ca.key" && path != "admin.crt");
+    let pki = issue(&cluster, &files);
+    assert_eq!(changed(&files, &pki.files), ["admin.crt", "ca.key"]);
+}
+
+/// What is said of a CA certificate and key that cannot be used.
+fn complaint(user: &Folder, certificate: &str, key: &str) -> String {
+    let mut cluster = cluster();
+    cluster.pki.ca = user.pair(certificate, key);
+    refused(&cluster, &Files::new())
+}
+
+#[test]
+fn a_ca_that_cannot_be_used_is_explained() {
+    let user = user();
+    let says = |certificate: &str, key: &str, text: &str| {
+        let message = complaint(&user, certificate, key);
+        assert!(message.contains(text), "{message}");
+        assert!(message.contains(&user.name("")), "{message}");
+    };
+    says("ca.crt", "other.key", "other.key: is not the key of");
+    says("ca.key", "ca.key", "holds a PRIVATE KEY, where only certificates may be");
+    says("ca.crt", "ca.crt", "holds no private key");
+
+    user.openssl("pkey -in ca.key -aes256 -passout pass:secret -out encrypted.key");
+    says("ca.crt", "encrypted.key", "is an encrypted key");
+    user.openssl("ec -in ca.key -aes256 -passout pass:secret -out legacy.key");
+    says("ca.crt", "legacy.key", "is an encrypted key");
+
+    user.openssl("genpkey -algorithm ED25519 -out ed.key");
+    user.self_sign("ed", "/CN=ed");
+    says("ed.crt", "ed.key", "is no key that hoist can use");
+    user.openssl("ecparam -genkey -noout -name secp521r1 -out p521.key");
+    user.self_sign("p521", "/CN=p521");
+    says("p521.crt", "p521.key", "is no key that hoist can use");
+    user.openssl("ec -in ca.key -no_public -out bare.key");
+    says("ca.crt", "bare.key", "write it anew: openssl pkey");
+
+    user.openssl("req -x509 -new -key ca.key -out leaf.crt -subj /CN=leaf -addext basicConstraints=CA:FALSE");
+    says("leaf.crt", "ca.key", "is no CA");
+    user.openssl("req -x509 -new -key ca.key -out usage.crt -subj /CN=usage -addext keyUsage=digitalSignature");
+    says("usage.crt", "ca.key", "is no CA");
+}
+
+#[test]
+fn a_subject_that_rcgen_cannot_repeat_is_refused() {
+    let user = user();
+    for subject in ["/O=Example/OU=one/OU=two/CN=ca", "/O=Example/CN=ca+OU=two"] {
+        user.openssl(&format!("req -x509 -new -key ca.key -out twice.crt -subj {subject} -multivalue-rdn"));
+        let message = complaint(&user, "twice.crt", "ca.key");
+        assert!(message.contains("twice.crt: cannot issue apiserver.crt"), "{message}");
+        assert!(message.contains("each attribute once"), "{message}");
+    }
+}
+
+/// An external etcd with files of the user's: `ca.crt`, `client.crt`, `client.key`.
+fn external(user: &Folder) -> Etcd {
+    Etcd::External {
+        endpoints: vec!["https://etcd.example.com:2379".into()],
+        ca_file: user.name("ca.crt"),
+        cert_file: user.name("client.crt"),
+        key_file: user.name("client.key"),
+    }
+}
+
+fn client_certificate(user: &Folder, days: u32) {
+    user.openssl("req -new -key client.key -subj /CN=client -out client.csr");
+    user.openssl(&format!("x509 -req -in client.csr -CA ca.crt -CAkey ca.key -days {days} -out client.crt"));
+}
+
+#[test]
+fn an_external_etcd_brings_its_files() {
+    let user = user();
+    // Go reads kinds of key that hoist cannot sign with: they are copied all the same.
+    user.openssl("genpkey -algorithm ED25519 -out client.key");
+    client_certificate(&user, 10);
+    let mut cluster = cluster();
+    cluster.etcd = external(&user);
+    let pki = issue(&cluster, &Files::new());
+    let of_etcd: Vec<_> = pki.files.keys().filter(|path| path.contains("etcd")).collect();
+    assert_eq!(of_etcd, ["apiserver-etcd-client.crt", "apiserver-etcd-client.key", "etcd/ca.crt"]);
+    assert_eq!(pki.files["apiserver-etcd-client.key"], user.read("client.key"));
+    assert_eq!(pki.files["etcd/ca.crt"], user.read("ca.crt"));
+    assert_eq!(issue(&cluster, &pki.files).files, pki.files);
+
+    // The user renews the certificate of the same key.
+    client_certificate(&user, 20);
+    let renewed = issue(&cluster, &pki.files);
+    assert_eq!(changed(&pki.files, &renewed.files), ["apiserver-etcd-client.crt"]);
+    let result = pki::issue(&cluster, &pki.files, &pki::read_user_files(&cluster).unwrap(), now() + days(25));
+    assert!(result.unwrap_err().to_string().contains("client.crt: expired"));
+}
+
+#[test]
+fn an_external_etcds_files_must_fit() {
+    let user = user();
+    user.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out client.key");
+    client_certificate(&user, 10);
+    std::fs::copy(user.path().join("other.key"), user.path().join("client.key")).unwrap();
+    let mut cluster = cluster();
+    cluster.etcd = external(&user);
+    let message = refused(&cluster, &Files::new());
+    assert!(message.contains("client.key: is not the key of") && message.contains("client.crt"), "{message}");
+
+    // From a local etcd to an external one: hoist's own CA and key are not overwritten.
+    client_certificate(&user, 10);
+    let local = issue_at(&crate::support::cluster(), &Files::new(), now()).files;
+    let message = refused(&cluster, &local);
+    assert!(message.contains("is not what stands in tls/etcd/ca.crt"), "{message}");
+    assert!(message.contains("is not what stands in tls/apiserver-etcd-client.key"), "{message}");
+}
