@@ -38,7 +38,10 @@ impl Running {
 /// A stand-in for the self-hosted API server: on the wildcard, with SO_REUSEPORT. Returns the address at which a
 /// forwarder can get in front of it; each test has an address of its own, since ports are shared.
 fn wildcard(host: u8) -> (SocketAddr, JoinHandle<()>) {
-    let listener = bind(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap();
+    beside(bind(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap(), host)
+}
+
+fn beside(listener: TcpListener, host: u8) -> (SocketAddr, JoinHandle<()>) {
     let addr = SocketAddr::from(([127, 0, 1, host], listener.local_addr().unwrap().port()));
     let task = tokio::spawn(async move {
         loop {
@@ -211,14 +214,27 @@ fn who_blocking(addr: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
 }
 
-/// Connects without a pause from several threads while a forwarder comes and goes: no request may fail.
 #[tokio::test]
 async fn raising_and_lowering_lose_no_connection() {
+    hammer(bind(SocketAddr::from(([0, 0, 0, 0], 0))).unwrap(), 8).await;
+}
+
+/// The same beside what a Go program makes of the wildcard: an IPv6 listener, for both families.
+#[tokio::test]
+async fn raising_and_lowering_beside_a_dual_stack_listener_lose_no_connection() {
+    // There may be no IPv6.
+    if let Ok(wildcard) = bind(SocketAddr::from(([0u16; 8], 0))) {
+        hammer(wildcard, 9).await;
+    }
+}
+
+/// Connects without a pause from several threads while a forwarder comes and goes: no request may fail.
+async fn hammer(wildcard: TcpListener, host: u8) {
     const ROUNDS: usize = 20;
     const CLIENTS: usize = 4;
     let ca = Authority::new();
     let target = Server::start("bridge", &ca).await;
-    let (listen, _wildcard) = wildcard(8);
+    let (listen, _wildcard) = beside(wildcard, host);
     let over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
