@@ -1,9 +1,60 @@
 //! The cluster as its user declares it: `cluster.yaml` is read, completed with defaults and checked here, and
 //! nobody checks it again. What comes out is [`Cluster`].
 
+mod defaults;
+mod flags;
+mod networking;
+mod raw;
+mod syntax;
+mod validate;
+mod write;
+
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
+
+use crate::error::{Error, Finding, Result};
+use crate::yaml;
+
+/// The commented example: every field, with its default where it has one.
+pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
+
+/// Reads the configuration file at `path`. Relative paths in it begin at its folder.
+pub fn load(path: &Path) -> Result<Cluster> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let absolute = std::path::absolute(path).map_err(|e| Error::io("find the folder of", path, e))?;
+    parse(&path.display().to_string(), &text, absolute.parent().unwrap_or(Path::new("/")))
+}
+
+/// The cluster that `text` describes. `place` names it in findings; relative paths in it begin at `base_dir`.
+///
+/// A file of the right shape has all its violations reported at once, and one of the wrong shape all its misfits:
+/// with fields missing or misunderstood, what the rest says cannot be judged.
+pub fn parse(place: &str, text: &str, base_dir: &Path) -> Result<Cluster> {
+    let read = || {
+        let (header, positions) = yaml::parse_one::<raw::Header>(place, text)?;
+        check_header(place, &header, &positions)?;
+        let (raw, positions) = yaml::parse_one::<raw::Cluster>(place, text)?;
+        validate::validate(&raw, validate::Check { place, positions: &positions, base_dir, findings: Vec::new() })
+    };
+    read().map_err(Error::Input)
+}
+
+fn check_header(place: &str, header: &raw::Header, positions: &yaml::Positions) -> Result<(), Vec<Finding>> {
+    let fields = [("apiVersion", &header.api_version, defaults::API_VERSION), ("kind", &header.kind, defaults::KIND)];
+    let wrong = fields.into_iter().filter(|(_, value, expected)| value.as_ref().is_none_or(|v| v != expected));
+    let findings: Vec<_> = wrong
+        .map(|(name, value, expected)| {
+            let message = match value {
+                Some(value) => format!("{name}: {value} is not known"),
+                None => format!("{name}: it is required"),
+            };
+            Finding::new(place, message).at(positions.nearest(name)).remedy(format!("write {name}: {expected}"))
+        })
+        .collect();
+    if findings.is_empty() { Ok(()) } else { Err(findings) }
+}
 
 /// A cluster whose every value is known and consistent.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,7 +238,19 @@ impl std::fmt::Display for Version {
     }
 }
 
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 impl Cluster {
+    /// The whole configuration as a `cluster.yaml` with every default filled in, which parses to the same cluster.
+    pub fn to_yaml(&self) -> String {
+        write::write(self)
+    }
+
     /// The first address of the first service subnet: the `kubernetes` Service, one for each family.
     pub fn api_service_addresses(&self) -> Vec<IpAddr> {
         self.networking.service_subnets.iter().filter_map(|net| nth(net, 1)).collect()
@@ -215,3 +278,6 @@ fn nth(net: &IpNet, n: u8) -> Option<IpAddr> {
     };
     net.contains(&address).then_some(address)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! What a field means that is not there, and what follows from the version.
+
+use super::{Images, Taint, Version};
+
+pub(super) const API_VERSION: &str = "hoist/v1alpha1";
+pub(super) const KIND: &str = "Cluster";
+pub(super) const CLUSTER_NAME: &str = "kubernetes";
+pub(super) const KUBERNETES_VERSION: &str = "v1.36.3";
+pub(super) const IMAGE_REPOSITORY: &str = "registry.k8s.io";
+pub(super) const POD_SUBNET: &str = "10.244.0.0/16";
+pub(super) const SERVICE_SUBNET: &str = "10.96.0.0/12";
+pub(super) const DNS_DOMAIN: &str = "cluster.local";
+pub(super) const ETCD_DATA_DIR: &str = "/var/lib/etcd";
+pub(super) const CA_VALIDITY: &str = "87600h";
+pub(super) const CERTIFICATE_VALIDITY: &str = "8760h";
+pub(super) const BOOTSTRAP_TOKEN_TTL: &str = "24h";
+
+/// A minor version of Kubernetes that hoist brings up, with the tags that the kubeadm of that version uses
+/// (DefaultEtcdVersion and PauseVersion in cmd/kubeadm/app/constants).
+pub(super) struct Supported {
+    pub minor: u32,
+    pub etcd: &'static str,
+    pub pause: &'static str,
+}
+
+/// All supported minor versions of Kubernetes 1, oldest first.
+pub(super) const SUPPORTED: &[Supported] = &[
+    Supported { minor: 34, etcd: "3.6.5-0", pause: "3.10.1" },
+    Supported { minor: 35, etcd: "3.6.6-0", pause: "3.10.1" },
+    Supported { minor: 36, etcd: "3.6.8-0", pause: "3.10.2" },
+];
+
+/// The entry for `version`, if it is supported.
+pub(super) fn supported(version: Version) -> Option<&'static Supported> {
+    SUPPORTED.iter().find(|s| version.major == 1 && version.minor == s.minor)
+}
+
+/// The images of `version` in `repository`.
+pub(super) fn images(repository: &str, version: Version, tags: &Supported) -> Images {
+    Images {
+        kube_apiserver: format!("{repository}/kube-apiserver:{version}"),
+        kube_controller_manager: format!("{repository}/kube-controller-manager:{version}"),
+        kube_scheduler: format!("{repository}/kube-scheduler:{version}"),
+        etcd: format!("{repository}/etcd:{}", tags.etcd),
+        pause: format!("{repository}/pause:{}", tags.pause),
+    }
+}
+
+/// The taints of a controller that names none.
+pub(super) fn taints() -> Vec<Taint> {
+    vec![Taint {
+        key: "node-role.kubernetes.io/control-plane".to_owned(),
+        value: None,
+        effect: "NoSchedule".to_owned(),
+    }]
+}

@@ -1,0 +1,155 @@
+//! Which flags and kubelet fields are the user's to set, and which are hoist's own.
+
+use serde_json::{Map, Value};
+
+use super::validate::Check;
+use super::{Arg, raw};
+use crate::yaml::{Fields, child, item};
+
+/// A part of the control plane that takes flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    ApiServer,
+    ControllerManager,
+    Scheduler,
+    Etcd,
+}
+
+use Program::{ApiServer, ControllerManager, Etcd, Scheduler};
+
+const ADDRESS: &str = "the bridge and the self-hosted API server share one address by it";
+const PROBED: &str = "hoist probes it there";
+const LEASE: &str = "hoist follows leadership from the bridge to the self-hosted cluster by this Lease";
+const TARGET: &str = "the bridge and the self-hosted one talk to different API servers";
+const ETCD: &str = "it follows from `etcd`";
+const PKI: &str = "hoist issues and mounts these files; see `pki`";
+const MEMBER: &str = "it follows from the controller that etcd runs on";
+const POD_SUBNET: &str = "it follows from `networking.podSubnet`";
+const SERVICE_SUBNET: &str = "it follows from `networking.serviceSubnet`";
+
+/// Flags that `extraArgs` may not set, and why. A `*` at the end stands for any rest.
+const OWNED: &[(&[Program], &str, &str)] = &[
+    (&[ApiServer], "advertise-address", "each controller's API server advertises the address of its node"),
+    (&[ApiServer], "bind-address", ADDRESS),
+    (&[ApiServer], "secure-port", ADDRESS),
+    (&[ApiServer], "permit-port-sharing", ADDRESS),
+    (&[ApiServer], "permit-address-sharing", ADDRESS),
+    (&[ApiServer], "endpoint-reconciler-type", "hoist keeps the endpoints of the `kubernetes` Service right"),
+    (&[ApiServer], "etcd-servers", ETCD),
+    (&[ApiServer], "etcd-cafile", ETCD),
+    (&[ApiServer], "etcd-certfile", ETCD),
+    (&[ApiServer], "etcd-keyfile", ETCD),
+    (&[ApiServer], "client-ca-file", PKI),
+    (&[ApiServer], "tls-cert-file", PKI),
+    (&[ApiServer], "tls-private-key-file", PKI),
+    (&[ApiServer], "kubelet-client-certificate", PKI),
+    (&[ApiServer], "kubelet-client-key", PKI),
+    (&[ApiServer], "proxy-client-cert-file", PKI),
+    (&[ApiServer], "proxy-client-key-file", PKI),
+    (&[ApiServer], "requestheader-client-ca-file", PKI),
+    (&[ApiServer], "service-account-key-file", PKI),
+    (&[ApiServer], "service-account-signing-key-file", PKI),
+    (&[ApiServer, ControllerManager], "service-cluster-ip-range", SERVICE_SUBNET),
+    (&[ControllerManager], "cluster-cidr", POD_SUBNET),
+    (&[ControllerManager], "cluster-name", "it follows from `clusterName`"),
+    (&[ControllerManager], "cluster-signing-cert-file", PKI),
+    (&[ControllerManager], "cluster-signing-key-file", PKI),
+    (&[ControllerManager], "root-ca-file", PKI),
+    (&[ControllerManager], "service-account-private-key-file", PKI),
+    (&[ControllerManager, Scheduler], "bind-address", PROBED),
+    (&[ControllerManager, Scheduler], "secure-port", PROBED),
+    (&[ControllerManager, Scheduler], "leader-elect", LEASE),
+    (&[ControllerManager, Scheduler], "leader-elect-resource-*", LEASE),
+    (&[ControllerManager, Scheduler], "master", TARGET),
+    (&[ControllerManager, Scheduler], "kubeconfig", TARGET),
+    (&[ControllerManager, Scheduler], "authentication-kubeconfig", TARGET),
+    (&[ControllerManager, Scheduler], "authorization-kubeconfig", TARGET),
+    (&[Etcd], "name", MEMBER),
+    (&[Etcd], "listen-*", MEMBER),
+    (&[Etcd], "advertise-client-urls", MEMBER),
+    (&[Etcd], "initial-*", MEMBER),
+    (&[Etcd], "discovery*", MEMBER),
+    (&[Etcd], "force-new-cluster", "it discards the other members for good"),
+    (&[Etcd], "config-file", "etcd ignores all flags beside it"),
+    (&[Etcd], "data-dir", "it follows from `etcd.local.dataDir`"),
+    (&[Etcd], "wal-dir", "it follows from `etcd.local.dataDir`"),
+    (&[Etcd], "cert-file", PKI),
+    (&[Etcd], "key-file", PKI),
+    (&[Etcd], "trusted-ca-file", PKI),
+    (&[Etcd], "client-cert-auth", PKI),
+    (&[Etcd], "peer-*", PKI),
+];
+
+/// Fields that `kubelet.config` may not set, and why.
+const OWNED_KUBELET_FIELDS: &[(&[&str], &str)] = &[
+    (&["apiVersion"], "hoist writes it"),
+    (&["kind"], "hoist writes it"),
+    (&["staticPodPath"], "hoist raises the bridge in this folder"),
+    (&["staticPodURL"], "static pods come from hoist's folder only"),
+    (&["authentication", "x509", "clientCAFile"], PKI),
+    (&["clusterDNS"], SERVICE_SUBNET),
+    (&["clusterDomain"], "it follows from `networking.dnsDomain`"),
+    (&["rotateCertificates"], "without it static pods wait for TLS bootstrap, which waits for them"),
+];
+
+/// Why `flag` of `program` is not the user's to set.
+fn owned(program: Program, flag: &str) -> Option<&'static str> {
+    let matches = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(beginning) => flag.starts_with(beginning),
+        None => flag == pattern,
+    };
+    OWNED.iter().find(|(programs, pattern, _)| programs.contains(&program) && matches(pattern)).map(|(_, _, why)| *why)
+}
+
+/// Checks the `extraArgs` list at `path`.
+pub(super) fn extra_args(
+    check: &mut Check<'_>,
+    path: &str,
+    program: Program,
+    raw: Option<&Vec<Fields<raw::Arg>>>,
+) -> Vec<Arg> {
+    let mut args = Vec::new();
+    for (i, arg) in raw.into_iter().flatten().enumerate() {
+        let path = item(path, i);
+        let name = check.required(&path, "name", arg.name.as_deref());
+        let value = check.required(&path, "value", arg.value.as_deref());
+        if let (Some(name), Some(value)) = (name, value) {
+            flag(check, &child(&path, "name"), program, name);
+            args.push(Arg { name: name.to_owned(), value: value.to_owned() });
+        }
+    }
+    args
+}
+
+fn flag(check: &mut Check<'_>, path: &str, program: Program, name: &str) {
+    let bare = name.trim_start_matches('-');
+    let (bare, value) = bare.split_once('=').map_or((bare, None), |(bare, value)| (bare, Some(value)));
+    // kube-apiserver and its kin take `_` for `-`, which would slip past the table of owned flags.
+    let bare = bare.replace('_', "-");
+    let well_formed = bare.starts_with(|c: char| c.is_ascii_lowercase())
+        && bare.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !well_formed {
+        check.wrong(path, format!("`{name}` is not a flag: lower-case letters, digits and `-`"), None);
+    } else if let Some(why) = owned(program, &bare) {
+        check.wrong(path, format!("`{bare}` is set by hoist: {why}"), "remove it".to_owned());
+    } else if name != bare {
+        let value = value.map(|value| format!(", value: {}", Value::from(value))).unwrap_or_default();
+        check.wrong(path, format!("`{name}` is not the bare name of a flag"), format!("write name: {bare}{value}"));
+    }
+}
+
+/// Checks the map of KubeletConfiguration fields at `path`.
+pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, config: &Map<String, Value>) {
+    for (keys, why) in OWNED_KUBELET_FIELDS {
+        let mut path = path.to_owned();
+        let mut here = Some(config);
+        for (i, key) in keys.iter().enumerate() {
+            path = child(&path, key);
+            let value = here.and_then(|map| map.get(*key));
+            if i + 1 == keys.len() && value.is_some() {
+                check.wrong_key(&path, format!("it is set by hoist: {why}"), "remove it".to_owned());
+            }
+            here = value.and_then(Value::as_object);
+        }
+    }
+}
