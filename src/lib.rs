@@ -7,11 +7,26 @@
 //! ```
 //! Arrows run one way; CONTRIBUTING.md has the map.
 
+pub mod api;
+pub mod assets;
+pub mod bridge;
+pub mod cli;
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod forward;
+pub mod host;
 pub mod kubeconfig;
+pub mod kubelet;
 pub mod pki;
+pub mod preflight;
 pub mod probe;
+pub mod processes;
+pub mod render;
 pub mod report;
+pub mod secrets;
+pub mod start;
+pub mod static_pods;
+pub mod template;
+pub mod typed;
 pub mod yaml;

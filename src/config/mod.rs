@@ -232,6 +232,12 @@ pub struct KeyPairFiles {
 /// Where every API server answers, bridge's forwarder and self-hosted one alike.
 pub const API_PORT: u16 = 6443;
 
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+    }
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "v{}.{}.{}", self.major, self.minor, self.patch)
@@ -259,6 +265,14 @@ impl Cluster {
     /// The tenth address of the first service subnet: cluster DNS, as kubeadm has it.
     pub fn dns_service_address(&self) -> Option<IpAddr> {
         self.networking.service_subnets.first().and_then(|net| nth(net, 10))
+    }
+
+    /// The loopback address of the family that the controllers' addresses are of.
+    pub fn loopback(&self) -> IpAddr {
+        match self.controllers.first().map(|c| c.address) {
+            Some(IpAddr::V6(_)) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+            _ => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        }
     }
 
     /// Where admins and workers reach the API.

@@ -226,6 +226,13 @@ impl Reporter {
         self.set(step, State::Done);
     }
 
+    /// The step is done, if it was ever under way.
+    pub fn done_if_started(&self, step: &str) {
+        if self.lock().steps.iter().any(|known| known.id == step) {
+            self.done(step);
+        }
+    }
+
     /// The step has failed, for the reason given.
     pub fn fail(&self, step: &str, reason: &str) {
         self.set(step, State::Failed { reason: reason.to_owned() });

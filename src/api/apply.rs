@@ -1,0 +1,163 @@
+//! Applies the manifests of an asset directory: in stages that build on each other, concurrently within a stage,
+//! server-side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersion};
+use kube::discovery::{self, Scope};
+use kube::{Client, ResourceExt};
+
+use super::{FIELD_MANAGER, explain, is_not_found, is_refusal};
+use crate::assets::Manifest;
+use crate::error::{Error, Finding, Result};
+
+/// How many requests are under way at once.
+const CONCURRENT: usize = 8;
+/// How long a CRD may take to be established before the whole apply is tried again, in seconds.
+const ESTABLISH_LIMIT: u64 = 10;
+
+/// What an API server said to the manifests.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How many objects stand as their manifests have it.
+    pub applied: usize,
+    /// Objects that it refused, each with its file.
+    pub refused: Vec<Refusal>,
+}
+
+/// An object that the API server refused.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty where there is none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// File, line and reason.
+    pub finding: Finding,
+}
+
+/// The stage an object belongs to; a stage begins when the one before it is done.
+fn stage(kind: &str) -> usize {
+    match kind {
+        "Namespace" => 0,
+        "CustomResourceDefinition" => 1,
+        "ServiceAccount" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" | "PriorityClass" => 2,
+        "Secret" | "ConfigMap" => 3,
+        _ => 4,
+    }
+}
+
+/// Applies `manifests`. One that is refused does not stop the others.
+///
+/// # Errors
+/// A lost connection or an overloaded API server: what was not applied is applied by calling again.
+pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut known = Resources::default();
+    for number in 0..=4 {
+        let of_stage: Vec<_> = manifests.iter().filter(|manifest| stage(text(manifest, "/kind")) == number).collect();
+        known.discover(client, &of_stage).await?;
+        let requests = of_stage.iter().map(|manifest| apply_one(client, &known, manifest));
+        let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT);
+        while let Some(answer) = answers.next().await {
+            match answer? {
+                None => outcome.applied += 1,
+                Some(refusal) => outcome.refused.push(refusal),
+            }
+        }
+        drop(answers);
+        for manifest in of_stage.iter().filter(|_| number == 1) {
+            establish(client, text(manifest, "/metadata/name")).await?;
+        }
+    }
+    outcome.refused.sort_by(|a, b| a.finding.place.cmp(&b.finding.place));
+    Ok(outcome)
+}
+
+async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> Result<Option<Refusal>> {
+    let refuse = |reason: String| {
+        let finding = Finding::new(&manifest.path, reason).at(Some((manifest.line, 1)));
+        let (kind, namespace, name) = (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
+        Ok(Some(Refusal { kind: kind.into(), namespace: namespace.into(), name: name.into(), finding }))
+    };
+    let object: DynamicObject = match serde_json::from_value(manifest.object.clone()) {
+        Ok(object) => object,
+        Err(error) => return refuse(error.to_string()),
+    };
+    let Some((resource, scope)) = known.get(manifest) else {
+        return refuse(format!("the API server knows no {} of {}", text(manifest, "/kind"), text(manifest, "/apiVersion")));
+    };
+    let api: Api<DynamicObject> = match (scope, object.namespace()) {
+        (Scope::Cluster, _) => Api::all_with(client.clone(), resource),
+        (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, resource),
+        (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), resource),
+    };
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await {
+        Ok(_) => Ok(None),
+        Err(error) if is_refusal(&error) => refuse(explain(&error)),
+        Err(error) => Err(Error::failed(format!("apply {}", manifest.path), explain(&error))),
+    }
+}
+
+/// Waits until a CRD's kinds are served.
+async fn establish(client: &Client, name: &str) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for _ in 0..ESTABLISH_LIMIT * 10 {
+        match api.get_opt(name).await {
+            Ok(Some(crd)) => {
+                let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+                if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+                    return Ok(());
+                }
+            }
+            // Refused a moment ago, and reported as such.
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(Error::failed(format!("read the CRD {name}"), explain(&error))),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Error::failed(format!("use the CRD {name}"), "it is not established yet"))
+}
+
+/// The resources that the API server serves, of the groups that the manifests name.
+#[derive(Default)]
+struct Resources {
+    asked: BTreeSet<String>,
+    found: BTreeMap<(String, String), (ApiResource, Scope)>,
+}
+
+impl Resources {
+    /// Asks for the groups of these manifests that were not asked for before.
+    async fn discover(&mut self, client: &Client, manifests: &[&Manifest]) -> Result<()> {
+        let versions: BTreeSet<_> = manifests.iter().map(|manifest| text(manifest, "/apiVersion").to_owned()).collect();
+        for version in versions.difference(&self.asked.clone()) {
+            let Ok(group) = version.parse::<GroupVersion>() else { continue };
+            let resources = match discovery::pinned_group(client, &group).await {
+                Ok(found) => found.versioned_resources(&group.version),
+                Err(error) if is_not_found(&error) => Vec::new(),
+                Err(error) => return Err(Error::failed(format!("learn about {version}"), explain(&error))),
+            };
+            for (resource, capabilities) in resources {
+                self.found.insert((version.clone(), resource.kind.clone()), (resource, capabilities.scope));
+            }
+            self.asked.insert(version.clone());
+        }
+        Ok(())
+    }
+
+    fn get(&self, manifest: &Manifest) -> Option<(&ApiResource, &Scope)> {
+        let key = (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned());
+        self.found.get(&key).map(|(resource, scope)| (resource, scope))
+    }
+}
+
+fn text<'a>(manifest: &'a Manifest, pointer: &str) -> &'a str {
+    manifest.object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default()
+}

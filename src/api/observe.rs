@@ -1,0 +1,282 @@
+//! What the API shows of a cluster on its way up, read in one go and boiled down to what a decision needs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams, LogParams};
+use kube::{Client, ResourceExt};
+
+use super::explain;
+use crate::error::{Error, Finding, Result};
+
+/// Marks a Node as a controller; the kubelet may not set it itself.
+pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+/// The two Leases whose holders lead.
+pub const LEASES: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+
+/// A workload whose pod must be ready: `namespace/name` of a DaemonSet, Deployment, StatefulSet or Pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Required {
+    /// Its namespace.
+    pub namespace: String,
+    /// The name of the workload, or of a pod without one.
+    pub name: String,
+}
+
+impl std::str::FromStr for Required {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { namespace: namespace.into(), name: name.into() })
+            }
+            _ => Err("it must be NAMESPACE/NAME of a DaemonSet, Deployment, StatefulSet or Pod".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Required {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// Its name.
+    pub name: String,
+    /// Its node, once it has one.
+    pub node: Option<String>,
+    /// The condition Ready.
+    pub ready: bool,
+    /// Whether any of its containers has ever run.
+    pub started: bool,
+    /// How often its containers were started again.
+    pub restarts: i32,
+    /// Why it is not ready, as far as the pod tells.
+    pub reason: String,
+    /// What it belongs to: the name of its DaemonSet, Deployment or StatefulSet, or its own.
+    pub workload: String,
+    /// Whether it mirrors a static pod.
+    pub mirror: bool,
+}
+
+/// A Lease.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseView {
+    /// Who leads; empty when it was released.
+    pub holder: String,
+    /// When the holder last said so.
+    pub renewed: String,
+    /// For deleting exactly this state of it.
+    pub resource_version: String,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    /// Whether this controller's Node exists, and with the control plane's label.
+    pub node: NodeView,
+    /// The pods of every namespace that a required workload is in, by namespace.
+    pub pods: BTreeMap<String, Vec<PodView>>,
+    /// The Leases of [`LEASES`] that exist.
+    pub leases: BTreeMap<String, LeaseView>,
+    /// The addresses of the `kubernetes` Service.
+    pub endpoints: Vec<String>,
+}
+
+/// This controller's Node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NodeView {
+    /// The kubelet has not registered it.
+    #[default]
+    Absent,
+    /// It is there without the control plane's label.
+    Registered,
+    /// It has the label.
+    Adopted,
+}
+
+impl ClusterView {
+    /// The pods of a required workload: on `node` only where the workload has one pod a node.
+    pub fn pods_of<'a>(&'a self, required: &'a Required) -> impl Iterator<Item = &'a PodView> {
+        let pods = self.pods.get(&required.namespace);
+        pods.into_iter().flatten().filter(|pod| pod.workload == required.name && !pod.mirror)
+    }
+}
+
+/// Reads all that `start` decides by.
+///
+/// # Errors
+/// The first request that failed: what is not known is never taken for absent.
+pub async fn observe(client: &Client, node: &str, required: &[Required]) -> Result<ClusterView> {
+    let mut namespaces: Vec<_> = required.iter().map(|required| required.namespace.as_str()).collect();
+    namespaces.push("kube-system");
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let pods = futures::future::try_join_all(namespaces.iter().map(|namespace| pods_in(client, namespace)));
+    let leases = futures::future::try_join_all(LEASES.iter().map(|name| lease(client, name)));
+    let (node, pods, leases, endpoints) = futures::try_join!(node_view(client, node), pods, leases, endpoints(client))?;
+    Ok(ClusterView {
+        node,
+        pods: namespaces.iter().map(|name| (*name).to_owned()).zip(pods).collect(),
+        leases: LEASES.iter().zip(leases).filter_map(|(name, lease)| Some(((*name).to_owned(), lease?))).collect(),
+        endpoints,
+    })
+}
+
+async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
+    let api: Api<Node> = Api::all(client.clone());
+    let node = api.get_opt(name).await.map_err(|error| Error::failed("read the node", explain(&error)))?;
+    Ok(match node {
+        None => NodeView::Absent,
+        Some(node) if node.labels().contains_key(CONTROL_PLANE_LABEL) => NodeView::Adopted,
+        Some(_) => NodeView::Registered,
+    })
+}
+
+async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pods = api.list(&ListParams::default()).await;
+    let pods = pods.map_err(|error| Error::failed(format!("list the pods of {namespace}"), explain(&error)))?;
+    Ok(pods.items.iter().map(pod_view).collect())
+}
+
+async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let lease = api.get_opt(name).await.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
+    Ok(lease.map(|lease| {
+        let resource_version = lease.resource_version().unwrap_or_default();
+        let spec = lease.spec.unwrap_or_default();
+        LeaseView {
+            holder: spec.holder_identity.unwrap_or_default(),
+            renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default(),
+            resource_version,
+        }
+    }))
+}
+
+async fn endpoints(client: &Client) -> Result<Vec<String>> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let slice = api.get_opt("kubernetes").await;
+    let slice = slice.map_err(|error| Error::failed("read the addresses of the kubernetes Service", explain(&error)))?;
+    Ok(slice.into_iter().flat_map(|slice| slice.endpoints).flat_map(|endpoint| endpoint.addresses).collect())
+}
+
+/// Whether `address` is among the addresses read.
+pub fn publishes(endpoints: &[String], address: IpAddr) -> bool {
+    endpoints.iter().any(|there| there.parse() == Ok(address))
+}
+
+fn pod_view(pod: &Pod) -> PodView {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.clone().unwrap_or_default();
+    let conditions = status.conditions.clone().unwrap_or_default();
+    let ready = pod.metadata.deletion_timestamp.is_none()
+        && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let waiting = containers.iter().find_map(container_reason);
+    let pending = || conditions.iter().find(|condition| condition.status == "False" && condition.message.is_some());
+    let reason = if pod.metadata.deletion_timestamp.is_some() {
+        "is being deleted".into()
+    } else if let Some(reason) = waiting {
+        reason
+    } else if let Some(condition) = pending() {
+        format!("{}: {}", condition.type_, condition.message.as_deref().unwrap_or_default())
+    } else {
+        status.phase.clone().unwrap_or_else(|| "is not seen by a kubelet yet".into())
+    };
+    PodView {
+        name: pod.name_any(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        ready,
+        started: containers.iter().any(has_run),
+        restarts: containers.iter().map(|container| container.restart_count).sum(),
+        reason,
+        workload: workload(pod),
+        mirror: pod.annotations().contains_key("kubernetes.io/config.mirror"),
+    }
+}
+
+/// Whether a container runs or has run.
+fn has_run(container: &ContainerStatus) -> bool {
+    let ran = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    };
+    ran(&container.state) || ran(&container.last_state)
+}
+
+/// Why a container does not run as it should; `None` when nothing is wrong with it.
+fn container_reason(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let exit = last.map(|ended| format!(" (last exit code {})", ended.exit_code)).unwrap_or_default();
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.as_deref().unwrap_or("waiting");
+        let message = waiting.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+        return Some(format!("{}: {reason}{message}{exit}", container.name));
+    }
+    if let Some(ended) = &state.terminated {
+        return Some(format!("{}: ended with exit code {}", container.name, ended.exit_code));
+    }
+    (!container.ready).then(|| format!("{}: runs, and is not ready yet{exit}", container.name))
+}
+
+/// What a pod belongs to, by its owner and never by a prefix of its name.
+fn workload(pod: &Pod) -> String {
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    match owner {
+        Some(owner) if owner.kind == "ReplicaSet" => {
+            // A Deployment names its ReplicaSets by its own name and the hash that their pods carry as a label.
+            let hash = pod.labels().get("pod-template-hash");
+            hash.and_then(|hash| owner.name.strip_suffix(&format!("-{hash}"))).unwrap_or(&owner.name).to_owned()
+        }
+        Some(owner) if owner.kind != "Node" => owner.name.clone(),
+        _ => pod.name_any(),
+    }
+}
+
+/// What helps to understand why these workloads are not ready: their pods, the reasons, the last lines of their logs.
+pub async fn explain_pods(client: &Client, view: &ClusterView, required: &[Required]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for workload in required {
+        let mut pods = view.pods_of(workload).peekable();
+        if pods.peek().is_none() {
+            lines.push(format!("{workload}: has no pod; see `kubectl -n {} describe daemonsets,deployments {}`", workload.namespace, workload.name));
+        }
+        for pod in pods.filter(|pod| !pod.ready) {
+            lines.push(format!("{}/{}: {}", workload.namespace, pod.name, pod.reason));
+            for line in last_lines(client, &workload.namespace, &pod.name).await {
+                lines.push(format!("    {line}"));
+            }
+        }
+    }
+    lines
+}
+
+async fn last_lines(client: &Client, namespace: &str, pod: &str) -> Vec<String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for previous in [true, false] {
+        let params = LogParams { tail_lines: Some(5), previous, ..LogParams::default() };
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(3), api.logs(pod, &params)).await;
+        if let Ok(Ok(text)) = asked
+            && !text.trim().is_empty()
+        {
+            return text.lines().map(str::to_owned).collect();
+        }
+    }
+    Vec::new()
+}
+
+/// The refusals among what was applied that keep a required workload from ever getting ready.
+pub fn hopeless(refused: &[super::apply::Refusal], required: &[Required]) -> Vec<Finding> {
+    let is_required = |refusal: &super::apply::Refusal| {
+        matches!(refusal.kind.as_str(), "DaemonSet" | "Deployment" | "StatefulSet" | "Pod")
+            && required.iter().any(|wanted| wanted.name == refusal.name && wanted.namespace == refusal.namespace)
+    };
+    refused.iter().filter(|refusal| is_required(refusal)).map(|refusal| refusal.finding.clone()).collect()
+}

@@ -1,0 +1,148 @@
+//! The single writes of `start`: each is idempotent, and none overwrites what it did not read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Secret};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::observe::CONTROL_PLANE_LABEL;
+use super::{FIELD_MANAGER, explain};
+use crate::config::{API_PORT, Taint};
+use crate::error::{Error, Result};
+
+/// Labels a Node as control plane and gives it its taints; other labels and taints stay.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn adopt_node(client: &Client, name: &str, taints: &[Taint]) -> Result<()> {
+    let failed = |error: kube::Error| Error::failed(format!("label the node {name}"), explain(&error));
+    let api: Api<Node> = Api::all(client.clone());
+    let node = api.get(name).await.map_err(failed)?;
+    let mut all = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    for taint in taints {
+        if !all.iter().any(|there| there.key == taint.key && there.effect == taint.effect) {
+            all.push(k8s_openapi::api::core::v1::Taint {
+                key: taint.key.clone(),
+                value: taint.value.clone(),
+                effect: taint.effect.clone(),
+                time_added: None,
+            });
+        }
+    }
+    // Taints are one atomic list: the version makes sure that none set meanwhile is lost.
+    let patch = json!({
+        "metadata": { "labels": { (CONTROL_PLANE_LABEL): "" }, "resourceVersion": node.resource_version() },
+        "spec": { "taints": all },
+    });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::Merge(&patch)).await.map_err(failed).map(drop)
+}
+
+/// Puts `address` among the addresses of the `kubernetes` Service, which no API server keeps (they run with the
+/// endpoint reconciler `none`), and leaves the others there.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
+    let failed = |error: kube::Error| Error::failed("publish the address of the kubernetes Service", explain(&error));
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let there = slices.get_opt("kubernetes").await.map_err(failed)?;
+    let mut addresses: Vec<String> =
+        there.iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| endpoint.addresses.clone()).collect();
+    addresses.push(address.to_string());
+    addresses.sort();
+    addresses.dedup();
+    let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
+    let labels = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+    let named = |name: &str, labels, version| ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some("default".into()),
+        labels,
+        resource_version: version,
+        ..ObjectMeta::default()
+    };
+    let slice = EndpointSlice {
+        metadata: named("kubernetes", labels("kubernetes.io/service-name", "kubernetes"), there.as_ref().and_then(ResourceExt::resource_version)),
+        address_type: if address.is_ipv6() { "IPv6" } else { "IPv4" }.into(),
+        endpoints: addresses
+            .iter()
+            .map(|address| Endpoint { addresses: vec![address.clone()], conditions: Some(ready.clone()), ..Endpoint::default() })
+            .collect(),
+        ports: Some(vec![SlicePort { name: Some("https".into()), port: Some(API_PORT.into()), protocol: Some("TCP".into()), app_protocol: None }]),
+    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match there {
+        Some(_) => slices.replace("kubernetes", &params, &slice).await.map_err(failed)?,
+        None => slices.create(&params, &slice).await.map_err(failed)?,
+    };
+
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+    let there = endpoints.get_opt("kubernetes").await.map_err(failed)?;
+    let object = Endpoints {
+        // Without the label a controller would mirror it into a second slice.
+        metadata: named("kubernetes", labels("endpointslice.kubernetes.io/skip-mirror", "true"), there.as_ref().and_then(ResourceExt::resource_version)),
+        subsets: Some(vec![EndpointSubset {
+            addresses: Some(addresses.iter().map(|ip| EndpointAddress { ip: ip.clone(), ..EndpointAddress::default() }).collect()),
+            ports: Some(vec![EndpointPort { name: Some("https".into()), port: API_PORT.into(), protocol: Some("TCP".into()), app_protocol: None }]),
+            not_ready_addresses: None,
+        }]),
+    };
+    match there {
+        Some(_) => endpoints.replace("kubernetes", &params, &object).await.map_err(failed)?,
+        None => endpoints.create(&params, &object).await.map_err(failed)?,
+    };
+    Ok(())
+}
+
+/// Makes the Secret by which the API server knows the bootstrap token `token` (`id.secret`), until it expires.
+///
+/// # Errors
+/// A token of another form; the API server's word.
+pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> Result<()> {
+    let action = "make the bootstrap token's Secret";
+    let (id, secret) = token.split_once('.').ok_or_else(|| Error::failed(action, "auth/kubeconfig-kubelet holds no bootstrap token"))?;
+    let name = format!("bootstrap-token-{id}");
+    let data = [
+        ("description", "The first kubelets' way in, made by hoist start."),
+        ("token-id", id),
+        ("token-secret", secret),
+        ("expiration", expiration),
+        ("usage-bootstrap-authentication", "true"),
+    ];
+    let object = Secret {
+        metadata: ObjectMeta { name: Some(name.clone()), namespace: Some("kube-system".into()), ..ObjectMeta::default() },
+        type_: Some("bootstrap.kubernetes.io/token".into()),
+        string_data: Some(data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+        ..Secret::default()
+    };
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(|error| Error::failed(action, explain(&error))).map(drop)
+}
+
+/// The moment `ttl` after `now`, as a bootstrap token's Secret has it.
+pub fn expiration(now: time::OffsetDateTime, ttl: Duration) -> String {
+    (now + ttl).replace_nanosecond(0).unwrap_or(now).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+/// Deletes a Lease of kube-system if it still is as it was observed.
+///
+/// # Errors
+/// The API server's word; a Lease that has changed is left alone.
+pub async fn delete_lease(client: &Client, name: &str, resource_version: &str) -> Result<()> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let preconditions = Preconditions { resource_version: Some(resource_version.into()), uid: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Error::failed(format!("delete the Lease {name} of a dead holder"), explain(&error))),
+    }
+}

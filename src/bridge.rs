@@ -1,0 +1,159 @@
+//! The bridge: a temporary static control plane on this controller. *Raise* it: its manifests stand in the kubelet's
+//! folder. *Lower* it: they are gone.
+//!
+//! ```text
+//! clients ─► NODE_IP:6443 ─ forwarder ─► 127.0.0.1:6444  the bridge's API server ─┐
+//!                  │ (none there)                                                  ├─► etcd
+//!                  └──► 0.0.0.0:6443  the self-hosted API server ──────────────────┘
+//! ```
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::assets::AssetSet;
+use crate::config::{Cluster, Controller, Etcd};
+use crate::error::Result;
+use crate::files::{self, File};
+use crate::host::Host;
+use crate::secrets::{self, COMPONENTS, SecretFiles, Server};
+use crate::static_pods::StaticPods;
+use crate::processes;
+
+/// The bridge's manifests, in the order in which they are put in: while the API server's is not there, a raise that
+/// was cut short cannot be taken for one that was partly lowered.
+const MANIFESTS: [&str; 3] =
+    ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
+const API_SERVER: &str = "bridge-kube-apiserver.yaml";
+const ETCD: &str = "etcd.yaml";
+
+/// The bridge's static pods, as their manifests name them; the mirror pods have the node's name behind.
+pub const PODS: [&str; 3] = ["bridge-kube-apiserver", "bridge-kube-controller-manager", "bridge-kube-scheduler"];
+
+/// What of the bridge is on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// The API server's manifest stands.
+    pub api_server: bool,
+    /// How many of the two controllers' manifests stand.
+    pub controllers: usize,
+    /// Its components of which a process runs.
+    pub processes: BTreeSet<String>,
+    /// Files that only a raised bridge needs are on the disk.
+    pub files: bool,
+}
+
+impl State {
+    /// All of it stands.
+    pub fn is_raised(&self) -> bool {
+        self.api_server && self.controllers == MANIFESTS.len() - 1
+    }
+
+    /// None of its manifests stands.
+    pub fn is_lowered(&self) -> bool {
+        !self.api_server && self.controllers == 0
+    }
+
+    /// Neither its controller manager nor its scheduler runs or will.
+    pub fn controllers_gone(&self) -> bool {
+        self.controllers == 0 && !self.processes.contains("kube-controller-manager") && !self.processes.contains("kube-scheduler")
+    }
+}
+
+/// The bridge of one controller.
+pub struct Bridge<'a> {
+    host: &'a Host,
+    pods: StaticPods,
+}
+
+impl<'a> Bridge<'a> {
+    /// The bridge on `host`.
+    pub fn new(host: &'a Host) -> Self {
+        Self { host, pods: StaticPods::new(host.manifests()) }
+    }
+
+    /// The names of all static pods that hoist installs on a controller.
+    pub fn manifest_names() -> Vec<&'static str> {
+        MANIFESTS.into_iter().chain([ETCD]).collect()
+    }
+
+    /// What of it is on the host now.
+    pub fn state(&self) -> State {
+        State {
+            api_server: self.pods.has(API_SERVER),
+            controllers: MANIFESTS.iter().filter(|name| **name != API_SERVER && self.pods.has(name)).count(),
+            processes: processes::bridge(&self.host.path("/proc")),
+            files: self.host.bridge().exists() || self.host.binary().exists(),
+        }
+    }
+
+    /// Whether etcd's manifest stands, where this cluster has etcd on its controllers.
+    pub fn has_etcd(&self) -> bool {
+        self.pods.has(ETCD)
+    }
+
+    /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone.
+    ///
+    /// # Errors
+    /// An asset directory that lacks a file, found before anything is written; the system's refusal.
+    pub fn raise(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller, binary: &Path) -> Result<()> {
+        let tls = assets.tls();
+        let mut folders = Vec::new();
+        for component in COMPONENTS {
+            let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;
+            folders.push((self.host.bridge().join(component), content));
+        }
+        let ca = tls.get("ca.crt").cloned().unwrap_or_default();
+        folders.push((self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)])));
+        let mut manifests = Vec::new();
+        if let Etcd::Local { data_dir, .. } = &cluster.etcd {
+            folders.push((self.host.etcd_pki(), secrets::of_etcd(&controller.name, &tls)?));
+            manifests.push(ETCD);
+            files::make_dir(&self.host.path(data_dir), 0o700)?;
+        }
+        manifests.extend(MANIFESTS);
+        let texts: Vec<_> = manifests.iter().map(|name| assets.text(&format!("bootstrap-manifests/{name}"))).collect::<Result<_>>()?;
+
+        let mut wanted = Vec::new();
+        for (folder, content) in folders {
+            files::make_dir(&folder, 0o700)?;
+            wanted.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
+        }
+        files::write_all(wanted.iter().map(|(path, file)| (path.clone(), file)))?;
+        let own = self.host.binary();
+        files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
+        files::install_executable(binary, &own)?;
+        for (name, text) in manifests.iter().zip(&texts) {
+            self.pods.install(name, text)?;
+        }
+        Ok(())
+    }
+
+    /// Lowers the bridge's controller manager and scheduler.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn lower_controllers(&self) -> Result<()> {
+        for name in MANIFESTS.iter().filter(|name| **name != API_SERVER) {
+            self.pods.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// Lowers the bridge's API server; its forwarder hands the address back first.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn lower_api_server(&self) -> Result<()> {
+        self.pods.remove(API_SERVER).map(drop)
+    }
+
+    /// Removes what only a raised bridge needs: its keys and hoist's binary.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn clean_up(&self) -> Result<()> {
+        files::remove_dir(&self.host.bridge())?;
+        files::remove_dir(&self.host.path("/var/lib/hoist/bin"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Where things are on a controller. Every path is below a root, so that a test needs none of the machine's own.
+
+use std::path::{Path, PathBuf};
+
+/// The paths of one controller.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+    manifests: PathBuf,
+}
+
+impl Host {
+    /// A host whose file system begins at `root` (`/` but for tests), with the kubelet's static pods in `manifests`.
+    pub fn new(root: &Path, manifests: &Path) -> Self {
+        Self { root: root.to_owned(), manifests: below(root, manifests) }
+    }
+
+    /// Any absolute path of the host.
+    pub fn path(&self, absolute: &str) -> PathBuf {
+        below(&self.root, Path::new(absolute))
+    }
+
+    /// The kubelet's folder of static pods.
+    pub fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
+    /// What the bridge's pods mount; gone when it is lowered.
+    pub fn bridge(&self) -> PathBuf {
+        self.path("/etc/kubernetes/bridge")
+    }
+
+    /// hoist's own binary, as the bridge's pods mount it.
+    pub fn binary(&self) -> PathBuf {
+        self.path("/var/lib/hoist/bin/hoist")
+    }
+
+    /// etcd's certificates.
+    pub fn etcd_pki(&self) -> PathBuf {
+        self.path("/etc/kubernetes/pki/etcd")
+    }
+
+    /// The way in of a kubelet that has no certificate yet.
+    pub fn bootstrap_kubeconfig(&self) -> PathBuf {
+        self.path("/etc/kubernetes/bootstrap-kubelet.conf")
+    }
+
+    /// The kubelet's kubeconfig; it writes it itself.
+    pub fn kubelet_kubeconfig(&self) -> PathBuf {
+        self.path("/etc/kubernetes/kubelet.conf")
+    }
+
+    /// The kubelet's client certificate; it writes it itself.
+    pub fn kubelet_certificate(&self) -> PathBuf {
+        self.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+    }
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}

@@ -1,0 +1,195 @@
+//! The kubelet of this host: its files, and its unit where systemd runs it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::assets::AssetSet;
+use crate::config::{API_PORT, Cluster, Controller};
+use crate::error::{Error, Finding, Result};
+use crate::files::{self, File};
+use crate::host::Host;
+use crate::{render, yaml};
+
+/// How long systemd may take for one command.
+const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
+const UNIT: &str = "/etc/systemd/system/kubelet.service";
+/// Sorts after kubeadm's, which would win otherwise.
+const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
+
+/// The bootstrap token in auth/kubeconfig-kubelet.
+///
+/// # Errors
+/// A kubeconfig without one.
+pub fn bootstrap_token(assets: &AssetSet) -> Result<String> {
+    let path = "auth/kubeconfig-kubelet";
+    token_in(path, &assets.text(path)?)?.ok_or_else(|| {
+        Error::Input(vec![
+            Finding::new(path, "holds no bootstrap token").remedy("remove the file and run `hoist render` again"),
+        ])
+    })
+}
+
+/// The bootstrap token that an asset directory on the disk has already.
+///
+/// # Errors
+/// A kubeconfig that does not parse.
+pub fn rendered_token(asset_dir: &Path) -> Result<Option<String>> {
+    let path = asset_dir.join("auth/kubeconfig-kubelet");
+    match files::read_if_there(&path)? {
+        None => Ok(None),
+        Some(content) => token_in(&path.display().to_string(), &String::from_utf8_lossy(&content)),
+    }
+}
+
+fn token_in(place: &str, text: &str) -> Result<Option<String>> {
+    let documents = yaml::documents(place, text).map_err(Error::Input)?;
+    Ok(documents.first().and_then(|document| document.value.pointer("/users/0/user/token")?.as_str()).map(str::to_owned))
+}
+
+/// Whether this kubelet has got a certificate from the cluster.
+pub fn has_certificate(host: &Host) -> bool {
+    host.kubelet_kubeconfig().exists() && host.kubelet_certificate().exists()
+}
+
+/// Installs what the kubelet needs and says whether anything changed.
+///
+/// # Errors
+/// An asset directory that lacks a file; the system's refusal.
+pub fn install_files(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<bool> {
+    let tls = assets.tls();
+    let ca = tls.get("ca.crt").cloned().unwrap_or_default();
+    let env = format!("# Written by hoist start.\nNODE_NAME={}\nNODE_IP={}\n", controller.name, controller.address);
+    let mut wanted = vec![
+        (host.path("/etc/kubernetes/pki/ca.crt"), File::public(ca)),
+        (host.path("/etc/kubernetes/kubelet.env"), File::public(env)),
+        (host.path("/var/lib/kubelet/config.yaml"), File::public(configuration(assets, host.manifests())?)),
+    ];
+    if !has_certificate(host) {
+        // This controller's own address: the first kubelet must not depend on a load balancer.
+        let server = format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT));
+        let text = render::bootstrap_kubeconfig(cluster, &tls, &server, &bootstrap_token(assets)?);
+        wanted.push((host.bootstrap_kubeconfig(), File::private(text)));
+    }
+    for (path, _) in &wanted {
+        files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+    }
+    files::make_dir(host.manifests(), 0o755)?;
+    Ok(!files::write_all(wanted.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+}
+
+/// The rendered configuration, with the folder of static pods that `start` was told to use.
+fn configuration(assets: &AssetSet, manifests: &Path) -> Result<String> {
+    let text = assets.text("kubelet/config.yaml")?;
+    let mut documents = yaml::documents("kubelet/config.yaml", &text).map_err(Error::Input)?;
+    let Some(document) = documents.first_mut() else { return Ok(text) };
+    let folder = manifests.to_string_lossy();
+    if document.value.get("staticPodPath").and_then(serde_json::Value::as_str) == Some(folder.as_ref()) {
+        return Ok(text);
+    }
+    document.value["staticPodPath"] = folder.as_ref().into();
+    Ok(yaml::to_string(&document.value))
+}
+
+/// Whether systemd runs this host.
+pub fn is_systemd(host: &Host) -> bool {
+    host.path("/run/systemd/system").is_dir()
+}
+
+/// Whether a kubelet answers on this machine.
+pub async fn answers() -> bool {
+    let ask = tokio::net::TcpStream::connect(("127.0.0.1", 10248));
+    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(_)))
+}
+
+/// Where the kubelet's program is: the one of its unit, or the first on PATH.
+pub async fn program(host: &Host) -> Option<PathBuf> {
+    if is_systemd(host) {
+        let shown = systemctl(&["show", "kubelet.service", "--property=ExecStart", "--value"]).await.unwrap_or_default();
+        let path = shown.split_once("path=").and_then(|(_, rest)| rest.split_whitespace().next());
+        if let Some(path) = path.map(PathBuf::from).filter(|path| path.is_file()) {
+            return Some(path);
+        }
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("kubelet")).find(|program| program.is_file())
+}
+
+/// Installs the kubelet's unit, or a drop-in for the one that is there, and makes systemd run it with the files as they
+/// are now. `changed` says that one of them has changed since it was started.
+///
+/// # Errors
+/// A kubelet that cannot be found; systemd's refusal.
+pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Result<()> {
+    let program = program(host).await.ok_or_else(|| Error::Failed {
+        action: "run the kubelet".into(),
+        cause: "no kubelet.service and no kubelet on PATH".into(),
+        next: Some("install the kubelet (Debian package: kubelet), then run `hoist start` again".into()),
+    })?;
+    let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
+    let ours = files::read_if_there(&host.path(UNIT))?.is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
+    let has_unit = systemctl(&["show", "kubelet.service", "--property=LoadState", "--value"]).await?.trim() == "loaded";
+    let (path, text) = if has_unit && !ours { (DROP_IN, drop_in(&rendered)) } else { (UNIT, rendered) };
+    let path = host.path(path);
+    files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
+    let unit_changed = files::write(&path, &File::public(text))?;
+    if unit_changed {
+        systemctl(&["daemon-reload"]).await?;
+    }
+    systemctl(&["enable", "kubelet.service"]).await?;
+    let active = systemctl(&["show", "kubelet.service", "--property=ActiveState", "--value"]).await?;
+    if unit_changed || changed || active.trim() != "active" {
+        systemctl(&["restart", "kubelet.service"]).await?;
+    }
+    Ok(())
+}
+
+/// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says.
+fn drop_in(unit: &str) -> String {
+    let mut text = String::from("# Written by hoist start: how the kubelet is run (see kubelet/kubelet.service of the asset directory).\n[Service]\n");
+    let mut inside = false;
+    for line in unit.lines() {
+        let directive = ["EnvironmentFile=", "ExecStart="].into_iter().find(|directive| line.starts_with(directive));
+        if let Some(directive) = directive {
+            // An empty assignment resets the list.
+            text.push_str(&format!("{directive}\n"));
+        }
+        if directive.is_some() || inside {
+            text.push_str(&format!("{line}\n"));
+            inside = line.ends_with('\\');
+        }
+    }
+    text
+}
+
+async fn systemctl(args: &[&str]) -> Result<String> {
+    let action = || format!("run `systemctl {}`", args.join(" "));
+    let run = Command::new("systemctl").args(args).kill_on_drop(true).output();
+    let output = match tokio::time::timeout(SYSTEMCTL_LIMIT, run).await {
+        Err(_) => return Err(Error::failed(action(), format!("no answer within {} s", SYSTEMCTL_LIMIT.as_secs()))),
+        Ok(output) => output.map_err(|error| Error::failed(action(), error))?,
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Failed {
+        action: action(),
+        cause: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        next: Some("`journalctl -u kubelet -n 50` may say why".into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drop_in_replaces_the_command_and_its_environment() {
+        let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nRestart=always\n";
+        let text = drop_in(unit);
+        let lines: Vec<_> = text.lines().skip(1).collect();
+        let expected = ["[Service]", "EnvironmentFile=", "EnvironmentFile=/etc/kubernetes/kubelet.env", "ExecStart=", "ExecStart=/usr/bin/kubelet \\", "  --a \\", "  --b"];
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether this machine is ready for `start`, before anything of it is touched.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::assets::AssetSet;
+use crate::bridge::Bridge;
+use crate::config::{API_PORT, Cluster, Controller, Etcd};
+use crate::error::{Error, Finding, Result};
+use crate::host::Host;
+use crate::{kubelet, processes};
+use crate::secrets::{self, BRIDGE_PORT, COMPONENTS, Server};
+use crate::static_pods::StaticPods;
+
+/// The ports of a controller, and the programs of its own that may hold them. Names as /proc has them: 15 letters.
+const PORTS: [(u16, &[&str]); 9] = [
+    (API_PORT, &["kube-apiserver", "hoist"]),
+    (BRIDGE_PORT, &["kube-apiserver"]),
+    (2379, &["etcd"]),
+    (2380, &["etcd"]),
+    (2381, &["etcd"]),
+    (10257, &["kube-controller"]),
+    (10259, &["kube-scheduler"]),
+    (10267, &["kube-controller"]),
+    (10269, &["kube-scheduler"]),
+];
+
+/// Which of the cluster's controllers this machine is: the one called `name`, or the one whose address it has.
+///
+/// # Errors
+/// A machine that is none of them, or more than one.
+pub fn controller<'a>(cluster: &'a Cluster, name: Option<&str>, own: &[IpAddr]) -> Result<&'a Controller> {
+    let known = || cluster.controllers.iter().map(|c| format!("{} ({})", c.name, c.address)).collect::<Vec<_>>().join(", ");
+    let refuse = |place: &str, message: String, remedy: &str| Err(Error::Preflight(vec![Finding::new(place, message).remedy(remedy)]));
+    if let Some(name) = name {
+        let Some(found) = cluster.controllers.iter().find(|c| c.name == name) else {
+            return refuse("--node-name", format!("no controller of cluster.yaml is called {name}; there are {}", known()), "name one of them");
+        };
+        if !own.contains(&found.address) {
+            let message = format!("no interface of this machine has {}, the address of {name}", found.address);
+            return refuse("cluster.yaml: controllers", message, "run it on that machine, or correct the address and render again");
+        }
+        return Ok(found);
+    }
+    let mut here = cluster.controllers.iter().filter(|c| own.contains(&c.address));
+    match (here.next(), here.next()) {
+        (Some(found), None) => Ok(found),
+        (Some(_), Some(_)) => refuse("cluster.yaml: controllers", "several of them are this machine".into(), "say which with --node-name"),
+        (None, _) => refuse(
+            "cluster.yaml: controllers",
+            format!("no interface of this machine has the address of one of them: {}", known()),
+            "run it on a controller, or correct the address and render again",
+        ),
+    }
+}
+
+/// The addresses of this machine's interfaces.
+///
+/// # Errors
+/// The system's refusal to list them.
+pub fn own_addresses() -> Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs().map_err(|error| Error::failed("list the network interfaces", error))?;
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let storage = interface.address?;
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    Ok(interfaces.filter_map(address).collect())
+}
+
+/// Everything that stands in the way of raising the bridge on this machine, all at once.
+///
+/// # Errors
+/// What stands in the way; nothing was changed.
+pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<()> {
+    let mut findings = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        findings.push(Finding::new("user", "hoist start must run as root").remedy("run it with sudo"));
+    }
+    findings.extend(StaticPods::new(host.manifests()).foreign(&Bridge::manifest_names())?);
+    findings.extend(ports(&host.path("/proc"), controller.address));
+    findings.extend(etcd_data(host, cluster));
+    findings.extend(own_binary());
+    if kubelet::is_systemd(host) && kubelet::program(host).await.is_none() {
+        findings.push(
+            Finding::new("kubelet", "systemd has no kubelet.service, and there is no kubelet on PATH")
+                .remedy("install the kubelet and a container runtime (Debian packages: kubelet, containerd)"),
+        );
+    }
+    if findings.is_empty() { missing_files(assets, cluster, controller) } else { Err(Error::Preflight(findings)) }
+}
+
+/// Ports of a controller that a program of somebody else's holds.
+fn ports(proc: &Path, address: IpAddr) -> Vec<Finding> {
+    let loopback: IpAddr = if address.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
+    let mut findings = Vec::new();
+    for (port, own) in PORTS {
+        let taken = [address, loopback].into_iter().find(|host| !processes::is_free(SocketAddr::new(*host, port)));
+        let Some(host) = taken else { continue };
+        let holder = processes::listener(proc, host, port);
+        if holder.as_ref().is_some_and(|(name, _)| own.contains(&name.as_str())) {
+            continue;
+        }
+        let by = holder.map_or("another process".into(), |(name, pid)| format!("{name} (pid {pid})"));
+        findings.push(
+            Finding::new(format!("port {port}"), format!("is held by {by}"))
+                .remedy(format!("stop it; `ss -ltnp sport = :{port}` shows it")),
+        );
+    }
+    findings
+}
+
+/// etcd data without hoist's etcd: of an earlier cluster, whose objects would come back to life.
+fn etcd_data(host: &Host, cluster: &Cluster) -> Option<Finding> {
+    let Etcd::Local { data_dir, .. } = &cluster.etcd else { return None };
+    let member = host.path(data_dir).join("member");
+    let finding = || {
+        Finding::new(member.display().to_string(), "holds the data of an earlier etcd, and hoist's etcd is not installed here")
+            .remedy("move the folder away to begin a new cluster")
+    };
+    (member.exists() && !Bridge::new(host).has_etcd()).then(finding)
+}
+
+/// The binary is mounted into an image without libraries, so it must be static.
+fn own_binary() -> Option<Finding> {
+    let path = std::env::current_exe().ok()?;
+    let needs_loader = std::fs::read(&path).is_ok_and(|content| has_interpreter(&content));
+    needs_loader.then(|| {
+        Finding::new(path.display().to_string(), "is not a static binary, so the bridge's pods could not run it")
+            .remedy("build it with `cargo build --release` in hoist's repository, whose .cargo/config.toml makes it static")
+    })
+}
+
+/// Whether a 64-bit little-endian ELF file asks for a dynamic loader (program header PT_INTERP; see elf(5)).
+fn has_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, len: usize| elf.get(at..at + len).map(|bytes| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+    let headers = || Some((number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?));
+    let Some((offset, size, count)) = headers() else { return false };
+    (0..count).any(|index| number((offset + index * size) as usize, 4) == Some(PT_INTERP.into()))
+}
+
+/// Files of the asset directory that `start` needs on this controller.
+fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<()> {
+    let tls = assets.tls();
+    let mut findings = Vec::new();
+    let mut collect = |result: Result<()>| match result {
+        Err(Error::Input(found)) => findings.extend(found),
+        Err(_) | Ok(()) => {}
+    };
+    for component in COMPONENTS {
+        collect(secrets::of_component(component, cluster, &tls, Server::Bridge).map(drop));
+    }
+    let mut needed = vec!["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"];
+    let manifests: Vec<_> = Bridge::manifest_names().into_iter().map(|name| format!("bootstrap-manifests/{name}")).collect();
+    let local = matches!(cluster.etcd, Etcd::Local { .. });
+    needed.extend(manifests.iter().map(String::as_str).filter(|path| local || !path.ends_with("/etcd.yaml")));
+    for path in needed {
+        collect(assets.text(path).map(drop));
+    }
+    if local {
+        collect(secrets::of_etcd(&controller.name, &tls).map(drop));
+    }
+    findings.dedup();
+    if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_binary_is_told_from_a_dynamic_one() {
+        assert!(has_interpreter(&std::fs::read("/bin/ls").unwrap()));
+        assert!(!has_interpreter(b"#!/bin/sh\n"));
+        let mut elf = vec![0u8; 0x40 + 2 * 0x38];
+        (elf[0x20], elf[0x36], elf[0x38]) = (0x40, 0x38, 2);
+        assert!(!has_interpreter(&elf));
+        elf[0x40 + 0x38] = 3;
+        assert!(has_interpreter(&elf));
+    }
+}

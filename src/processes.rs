@@ -1,0 +1,100 @@
+//! What runs on this host, by /proc: whether the bridge's processes are really gone, and who holds a port.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+
+/// The variable that every container of the bridge has in its environment; its value is the component.
+const MARK: &[u8] = b"HOIST_BRIDGE=";
+
+/// The components of the bridge that run on this host, as their manifests mark them. `proc` is /proc but for tests.
+pub fn bridge(proc: &Path) -> BTreeSet<String> {
+    pids(proc)
+        .filter_map(|pid| {
+            // A zombie's environment is empty, as it should be: it serves nobody.
+            let environment = std::fs::read(proc.join(pid).join("environ")).ok()?;
+            let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARK))?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        })
+        .collect()
+}
+
+/// Whether nobody listens at `address`, so that a server could.
+pub fn is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+/// The name and pid of the process that listens at `port` of `address` or of the wildcard, as far as /proc tells.
+pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, String)> {
+    let inodes: BTreeSet<String> = ["net/tcp", "net/tcp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(proc.join(table)).ok())
+        .flat_map(|table| table.lines().filter_map(|line| listening_inode(line, address, port)).collect::<Vec<_>>())
+        .collect();
+    pids(proc).find_map(|pid| {
+        let open = std::fs::read_dir(proc.join(&pid).join("fd")).ok()?;
+        let holds = open.flatten().any(|entry| {
+            let link = std::fs::read_link(entry.path()).unwrap_or_default();
+            let inode = link.to_string_lossy().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']').map(str::to_owned));
+            inode.is_some_and(|inode| inodes.contains(&inode))
+        });
+        let name = std::fs::read_to_string(proc.join(&pid).join("comm")).ok()?;
+        holds.then(|| (name.trim().to_owned(), pid))
+    })
+}
+
+/// The socket's inode if this line of /proc/net/tcp shows a listener at the port, of the address or the wildcard.
+fn listening_inode(line: &str, address: IpAddr, port: u16) -> Option<String> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+    let (host, hex_port) = local.split_once(':')?;
+    let same_host = host.bytes().all(|digit| digit == b'0') || host == hex(address);
+    (*state == LISTEN && u16::from_str_radix(hex_port, 16) == Ok(port) && same_host).then(|| (*inode).to_owned())
+}
+
+/// An address as /proc/net/tcp has it: 32-bit words in the host's byte order.
+fn hex(address: IpAddr) -> String {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let word = |chunk: &[u8]| chunk.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+    octets.chunks(4).map(|chunk| format!("{:08X}", word(chunk))).collect()
+}
+
+fn pids(proc: &Path) -> impl Iterator<Item = String> {
+    let names = std::fs::read_dir(proc).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_found_with_its_name() {
+        let listener_socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener_socket.local_addr().unwrap();
+        assert!(!is_free(address));
+        let (_, pid) = listener(Path::new("/proc"), address.ip(), address.port()).unwrap();
+        assert_eq!(pid, std::process::id().to_string());
+        drop(listener_socket);
+        assert!(is_free(address));
+        assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);
+    }
+
+    #[test]
+    fn a_bridge_process_is_found_by_its_mark() {
+        let mut child = std::process::Command::new("sleep").arg("30").env("HOIST_BRIDGE", "test-component").spawn().unwrap();
+        // The environment is visible once the child has executed the program.
+        let found = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            bridge(Path::new("/proc")).contains("test-component")
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found);
+        assert!(!bridge(Path::new("/proc")).contains("test-component"));
+    }
+}

@@ -1,0 +1,150 @@
+//! What a cluster's declaration and its PKI make: the whole asset directory, in memory. Pure: no clock, disk or network.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use minijinja::{Value, context};
+
+use crate::assets::AssetSet;
+use crate::config::{Arg, Cluster, Etcd};
+use crate::error::{Error, Finding, Result};
+use crate::files::File;
+use crate::kubeconfig::{Credentials, KubeConfig};
+use crate::secrets::{self, COMPONENTS, Server, Tls};
+use crate::{template, typed, yaml};
+
+/// Renders the asset directory of `cluster`, whose tls/ is `tls`; `token` is the bootstrap token of its kubelets.
+///
+/// # Errors
+/// A file that tls/ lacks, or a template that does not fit its Kubernetes type (a mistake in hoist).
+pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
+    let mut set = AssetSet::default();
+    let mut add = |path: String, file: File| set.files.insert(path, file);
+    add("cluster.yaml".into(), File::public(cluster.to_yaml()));
+    for (path, content) in tls {
+        let public = path.ends_with(".crt") || path.ends_with(".pub");
+        add(format!("tls/{path}"), if public { File::public(content.clone()) } else { File::private(content.clone()) });
+    }
+
+    let server = format!("https://{}", cluster.endpoint());
+    let admin = secrets::kubeconfig(cluster, tls, &server, "kubernetes-admin", "admin")?;
+    add("auth/kubeconfig".into(), File::private(admin));
+    let bootstrap = bootstrap_kubeconfig(cluster, tls, &server, token);
+    add("auth/kubeconfig-kubelet".into(), File::private(bootstrap));
+
+    for component in COMPONENTS {
+        let files = secrets::of_component(component, cluster, tls, Server::SelfHosted)?;
+        add(format!("manifests/{component}/secret.yaml"), File::private(secrets::manifest(component, &files)));
+    }
+
+    let context = values(cluster);
+    let extra_args = extra_args(cluster);
+    for part in ["bootstrap-manifests", "manifests"] {
+        for (name, source) in template::templates(part) {
+            if name == "etcd.yaml" && matches!(cluster.etcd, Etcd::External { .. }) {
+                continue;
+            }
+            let path = format!("{part}/{name}");
+            let text = template::render(&path, source, &extra_args, &context)?;
+            check(&path, &text)?;
+            add(path, File::public(text));
+        }
+    }
+    for (name, source) in template::templates("kubelet") {
+        let path = format!("kubelet/{name}");
+        let mut text = template::render(&path, source, &extra_args, &context)?;
+        if name == "config.yaml" && !cluster.kubelet_config.is_empty() {
+            text = overlay(&path, &text, cluster)?;
+        }
+        add(path, File::public(text));
+    }
+    Ok(set)
+}
+
+/// A kubelet's way to its first certificate.
+pub fn bootstrap_kubeconfig(cluster: &Cluster, tls: &Tls, server: &str, token: &str) -> String {
+    let ca_pem = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
+    let credentials = Credentials::Token(token);
+    KubeConfig { cluster_name: &cluster.cluster_name, server, ca_pem, user: "kubelet-bootstrap", credentials }.to_yaml()
+}
+
+/// The flags that a user gives each component, by the component's name.
+fn extra_args(cluster: &Cluster) -> BTreeMap<&'static str, &[Arg]> {
+    let etcd: &[Arg] = match &cluster.etcd {
+        Etcd::Local { extra_args, .. } => extra_args,
+        Etcd::External { .. } => &[],
+    };
+    BTreeMap::from([
+        ("kube-apiserver", &cluster.api_server.extra_args[..]),
+        ("kube-controller-manager", &cluster.controller_manager.extra_args[..]),
+        ("kube-scheduler", &cluster.scheduler.extra_args[..]),
+        ("etcd", etcd),
+    ])
+}
+
+/// What templates may name. No key is ever in it.
+fn values(cluster: &Cluster) -> Value {
+    let images = &cluster.images;
+    let loopback = cluster.loopback();
+    let url = |address: IpAddr| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    let joined = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let args = |args: &[Arg]| args.iter().map(|arg| context! { name => arg.name, value => arg.value }).collect::<Vec<_>>();
+    let member = |c: &crate::config::Controller| format!("{}=https://{}:2380", c.name, url(c.address));
+    let (etcd_servers, etcd_data_dir) = match &cluster.etcd {
+        Etcd::Local { data_dir, .. } => (format!("https://{}:2379", url(loopback)), data_dir.clone()),
+        Etcd::External { endpoints, .. } => (endpoints.join(","), String::new()),
+    };
+    let extra: BTreeMap<_, _> =
+        extra_args(cluster).into_iter().map(|(name, list)| (name.replace('-', "_"), args(list))).collect();
+    context! {
+        cluster_name => cluster.cluster_name,
+        controllers => cluster.controllers.len(),
+        dns_domain => cluster.networking.dns_domain,
+        dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
+        etcd_data_dir => etcd_data_dir,
+        etcd_initial_cluster => cluster.controllers.iter().map(member).collect::<Vec<_>>().join(","),
+        etcd_servers => etcd_servers,
+        extra_args => extra,
+        // The kubelet puts the controller's own address in: no manifest names one.
+        host_url => if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" },
+        images => context! {
+            kube_apiserver => images.kube_apiserver,
+            kube_controller_manager => images.kube_controller_manager,
+            kube_scheduler => images.kube_scheduler,
+            etcd => images.etcd,
+            pause => images.pause,
+        },
+        loopback => loopback.to_string(),
+        loopback_url => url(loopback),
+        pod_subnets => joined(&cluster.networking.pod_subnets),
+        service_subnets => joined(&cluster.networking.service_subnets),
+        wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
+    }
+}
+
+/// The kubelet's configuration with the user's fields laid over it.
+fn overlay(path: &str, text: &str, cluster: &Cluster) -> Result<String> {
+    let documents = yaml::documents(path, text).map_err(Error::Input)?;
+    let mut value = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
+    merge(&mut value, &serde_json::Value::Object(cluster.kubelet_config.clone()));
+    Ok(format!("# hoist's defaults with kubelet.config of cluster.yaml laid over them.\n{}", yaml::to_string(&value)))
+}
+
+/// Lays `over` onto `base`: maps are merged, everything else is replaced.
+fn merge(base: &mut serde_json::Value, over: &serde_json::Value) {
+    match (base, over) {
+        (serde_json::Value::Object(base), serde_json::Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key.clone()).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+fn check(path: &str, text: &str) -> Result<()> {
+    let documents = yaml::documents(path, text).map_err(Error::Input)?;
+    let problems = documents.iter().flat_map(|document| typed::check(&document.value));
+    let findings: Vec<_> = problems.map(|(at, message)| Finding::new(path, format!("{at}: {message}"))).collect();
+    if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
+}

@@ -1,0 +1,240 @@
+//! What `start` does next: a pure function of what was observed. The first row of the protocol (see [`Step`]) that is
+//! not fulfilled decides; nothing is remembered between two calls but what [`Observed`] says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::api::observe::{ClusterView, LEASES, LeaseView, NodeView, Required, publishes};
+use crate::bridge::{self, State as BridgeState};
+
+/// So many answers in a row prove that an API server serves.
+const PROOFS: u32 = 3;
+/// How long the required pods must have been ready without a restart.
+const STABLE: Duration = Duration::from_millis(500);
+/// How long the self-hosted control plane may be unready, once the bridge's controllers are gone, before they return.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long NODE_IP may take to be proved after the bridge was lowered, before it is raised again.
+pub const PROVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// The rows of the protocol, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// etcd and the bridge stand on the disk.
+    Install,
+    /// NODE_IP answers.
+    Api,
+    /// The manifests are applied.
+    Apply,
+    /// The kubelet is registered, and its Node a controller's.
+    Node,
+    /// The self-hosted API server answers on loopback.
+    SelfHosted,
+    /// Every required pod is ready.
+    Required,
+    /// The bridge's controllers are gone and both Leases have a living holder.
+    HandOver,
+    /// The bridge's API server is gone.
+    Lower,
+    /// NODE_IP is served by the self-hosted API server, and nothing of the bridge is left.
+    Prove,
+}
+
+/// A single thing to do. Each may be done twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Put etcd and the bridge where the kubelet finds them.
+    Raise,
+    /// Let the kubelet in with its bootstrap token.
+    BootstrapToken,
+    /// Apply the manifests.
+    Apply,
+    /// Put NODE_IP among the addresses of the `kubernetes` Service.
+    PublishEndpoint,
+    /// Label and taint the Node.
+    AdoptNode,
+    /// Lower the bridge's controller manager and scheduler.
+    LowerControllers,
+    /// Delete a Lease whose holder is gone, if it still is as it was seen.
+    DeleteLease {
+        /// Its name.
+        name: String,
+        /// The state of it that was seen.
+        resource_version: String,
+    },
+    /// Lower the bridge's API server.
+    LowerApiServer,
+    /// Remove the bridge's and the bootstrap's secrets from the disk.
+    CleanUp,
+    /// The self-hosted API server failed the proof: raise the bridge again and give up.
+    RaiseAndFail,
+}
+
+/// What was observed, this time round.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// This controller's address.
+    pub node_ip: IpAddr,
+    /// This controller's Node.
+    pub node_name: String,
+    /// The workloads whose pods must be ready.
+    pub required: Vec<Required>,
+    /// What of the bridge is on the host.
+    pub bridge: BridgeState,
+    /// The bootstrap's kubeconfig is on the disk.
+    pub bootstrap_kubeconfig: bool,
+    /// The kubelet has no certificate, and this run has not made its token's Secret.
+    pub needs_token: bool,
+    /// This run has applied the manifests.
+    pub applied: bool,
+    /// NODE_IP answered /readyz with 200.
+    pub api_ready: bool,
+    /// What NODE_IP answered.
+    pub api_said: String,
+    /// How often in a row the loopback address answered /readyz with 200.
+    pub self_hosted_ready: u32,
+    /// What the loopback address answered.
+    pub self_hosted_said: String,
+    /// What the API showed; `None` when it could not be read.
+    pub view: Option<ClusterView>,
+    /// Since when every required pod is ready, none of them having restarted.
+    pub required_ready_for: Option<Duration>,
+    /// Since when the self-hosted control plane has been unready.
+    pub unready_for: Duration,
+    /// The holders of Leases that can only have been the bridge's.
+    pub bridge_holders: BTreeMap<String, String>,
+    /// The Leases as they were when the bridge's controllers were first seen gone.
+    pub leases_when_gone: BTreeMap<String, LeaseView>,
+    /// Since when this run has had the bridge lowered.
+    pub lowered_for: Option<Duration>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Do these, in this order, and observe again.
+    Do(Step, Vec<Act>),
+    /// Nothing but wait, for this.
+    Wait(Step, String),
+    /// Everything is as it should be.
+    Done,
+}
+
+/// Decides.
+pub fn decide(o: &Observed) -> Decision {
+    use Decision::{Do, Wait};
+    let self_hosted = o.self_hosted_ready >= PROOFS;
+    if o.bridge.is_lowered() {
+        return match o.lowered_for {
+            _ if self_hosted && o.api_ready => finish(o),
+            Some(so_long) if so_long > PROVE_LIMIT => Do(Step::Prove, vec![Act::RaiseAndFail]),
+            Some(_) => Wait(Step::Prove, format!("{} to answer: {}", o.node_ip, o.api_said)),
+            // One answer may be chance: a cluster that is up is not touched for that.
+            None if o.self_hosted_ready > 0 => Wait(Step::Prove, "the self-hosted API server to prove that it serves".into()),
+            None => Do(Step::Install, vec![Act::Raise]),
+        };
+    }
+    let controllers_lowered = o.bridge.api_server && o.bridge.controllers == 0;
+    if !o.bridge.is_raised() && !controllers_lowered {
+        return Do(Step::Install, vec![Act::Raise]);
+    }
+    let Some(view) = o.view.as_ref().filter(|_| o.api_ready) else {
+        return Wait(Step::Api, format!("the bridge's API server at {}: {}", o.node_ip, o.api_said));
+    };
+    let mut acts = Vec::new();
+    if o.needs_token && view.node == NodeView::Absent {
+        acts.push(Act::BootstrapToken);
+    }
+    if !o.applied {
+        acts.push(Act::Apply);
+    }
+    if !publishes(&view.endpoints, o.node_ip) {
+        acts.push(Act::PublishEndpoint);
+    }
+    if view.node == NodeView::Registered {
+        acts.push(Act::AdoptNode);
+    }
+    if !acts.is_empty() {
+        return Do(if o.applied { Step::Node } else { Step::Apply }, acts);
+    }
+    if view.node == NodeView::Absent {
+        return Wait(Step::Node, format!("the kubelet to register the node {}", o.node_name));
+    }
+    let unready = (!self_hosted)
+        .then(|| (Step::SelfHosted, format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view))))
+        .or_else(|| o.required_ready_for.is_none_or(|so_long| so_long < STABLE).then(|| (Step::Required, pods_said(o, view))));
+    match unready {
+        Some(_) if controllers_lowered && o.unready_for > PATIENCE => Do(Step::Install, vec![Act::Raise]),
+        Some((step, text)) => Wait(if controllers_lowered { Step::HandOver } else { step }, text),
+        None if !controllers_lowered => Do(Step::HandOver, vec![Act::LowerControllers]),
+        None => hand_over(o, view),
+    }
+}
+
+/// The bridge's controllers are lowered: the Leases must move before its API server may go.
+fn hand_over(o: &Observed, view: &ClusterView) -> Decision {
+    if !o.bridge.controllers_gone() {
+        return Decision::Wait(Step::HandOver, "the bridge's controller manager and scheduler to end".into());
+    }
+    for name in LEASES {
+        let then = o.leases_when_gone.get(name);
+        let Some(lease) = view.leases.get(name) else {
+            return Decision::Wait(Step::HandOver, format!("a leader to take the Lease {name}"));
+        };
+        let renewed_since = then.is_none_or(|then| then.renewed != lease.renewed);
+        if lease.holder.is_empty() || !renewed_since {
+            let holder_is_dead = !lease.holder.is_empty() && o.bridge_holders.get(name) == Some(&lease.holder);
+            if holder_is_dead {
+                let resource_version = lease.resource_version.clone();
+                return Decision::Do(Step::HandOver, vec![Act::DeleteLease { name: name.into(), resource_version }]);
+            }
+            return Decision::Wait(Step::HandOver, format!("a leader to renew the Lease {name}"));
+        }
+    }
+    Decision::Do(Step::Lower, vec![Act::LowerApiServer])
+}
+
+/// The self-hosted control plane serves and no manifest of the bridge stands: is all of it gone, and all else well?
+fn finish(o: &Observed) -> Decision {
+    use Decision::{Do, Wait};
+    let Some(view) = &o.view else {
+        return Wait(Step::Prove, format!("{} to answer", o.node_ip));
+    };
+    if !publishes(&view.endpoints, o.node_ip) {
+        return Do(Step::Prove, vec![Act::PublishEndpoint]);
+    }
+    if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
+        return Wait(Step::Prove, pods_said(o, view));
+    }
+    if let Some(name) = LEASES.into_iter().find(|name| view.leases.get(*name).is_none_or(|lease| lease.holder.is_empty())) {
+        return Wait(Step::Prove, format!("a leader to take the Lease {name}"));
+    }
+    if let Some(component) = o.bridge.processes.first() {
+        return Wait(Step::Prove, format!("the bridge's {component} to end"));
+    }
+    let mirrors = |pod: &&str| view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name));
+    if let Some(pod) = bridge::PODS.iter().find(mirrors) {
+        return Wait(Step::Prove, format!("the kubelet to take away the pod {pod}-{}", o.node_name));
+    }
+    if o.bridge.files || o.bootstrap_kubeconfig {
+        return Do(Step::Prove, vec![Act::CleanUp]);
+    }
+    Decision::Done
+}
+
+/// Whether each required workload has a ready pod: for a pod that every controller has, the one of this node.
+pub fn all_ready(view: &ClusterView, required: &[Required]) -> bool {
+    required.iter().all(|workload| view.pods_of(workload).any(|pod| pod.ready))
+}
+
+/// The required pods that are not ready, each with its reason.
+fn pods_said(o: &Observed, view: &ClusterView) -> String {
+    let unready = o.required.iter().filter(|workload| !view.pods_of(workload).any(|pod| pod.ready));
+    let said: Vec<_> = unready
+        .map(|workload| match view.pods_of(workload).next() {
+            None => format!("{workload} has no pod yet"),
+            Some(pod) => format!("{}/{}: {}", workload.namespace, pod.name, pod.reason),
+        })
+        .collect();
+    if said.is_empty() { "the required pods to stay ready".into() } else { said.join("; ") }
+}

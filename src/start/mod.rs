@@ -1,0 +1,13 @@
+//! `hoist start`: raise the bridge, apply the self-hosted control plane, prove that it serves, lower the bridge.
+//!
+//! ```text
+//!          ┌──────────────────────────────────────────────┐
+//!          ▼                                              │
+//!   observe (observer) ─► decide (pure) ─► act (run) ─► report
+//! ```
+
+pub mod decide;
+mod observer;
+mod run;
+
+pub use run::{Options, start};

@@ -1,0 +1,142 @@
+//! Observes afresh each time round, and keeps what only time can tell: answers in a row, since when, who held a Lease.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+
+use super::decide::{Observed, all_ready};
+use super::run::Run;
+use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
+use crate::api;
+use crate::bridge::Bridge;
+use crate::config::API_PORT;
+use crate::error::Result;
+use crate::kubelet;
+use crate::probe::{Answer, Probe};
+
+/// How long one question to an API server may take.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// What only time can tell. All of it can be lost: a new run begins without.
+pub(super) struct Observer {
+    probe: Probe,
+    client: Option<Client>,
+    self_hosted_ready: u32,
+    unready_since: Option<Instant>,
+    ready_since: Option<(Instant, i32)>,
+    bridge_holders: BTreeMap<String, String>,
+    leases_when_gone: Option<BTreeMap<String, LeaseView>>,
+    lowered_since: Option<Instant>,
+    /// Why the API could not be read, the last time it could not.
+    pub(super) trouble: Option<String>,
+}
+
+impl Observer {
+    pub(super) fn new(ca_pem: &[u8]) -> Result<Self> {
+        Ok(Self {
+            probe: Probe::new(ca_pem)?,
+            client: None,
+            self_hosted_ready: 0,
+            unready_since: None,
+            ready_since: None,
+            bridge_holders: BTreeMap::new(),
+            leases_when_gone: None,
+            lowered_since: None,
+            trouble: None,
+        })
+    }
+
+    /// The client, for acts; there is one once the API has answered.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    pub(super) async fn observe(&mut self, run: &Run<'_>, now: Instant) -> Result<Observed> {
+        let node_ip = SocketAddr::new(run.controller.address, API_PORT);
+        let loopback = SocketAddr::new(run.cluster.loopback(), API_PORT);
+        let bridge = Bridge::new(run.host).state();
+        let (api, self_hosted) =
+            tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
+        let view = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
+
+        self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };
+        let required_ready_for = view.as_ref().and_then(|view| self.ready_for(view, run.required, now));
+        let well = self_hosted.is_ready() && required_ready_for.is_some();
+        self.unready_since = if well { None } else { self.unready_since.or(Some(now)) };
+        if let Some(view) = &view {
+            self.remember_holders(view);
+            if !bridge.controllers_gone() {
+                self.leases_when_gone = None;
+            } else if self.leases_when_gone.is_none() {
+                self.leases_when_gone = Some(view.leases.clone());
+            }
+        }
+        if !bridge.is_lowered() || !run.has_lowered {
+            self.lowered_since = None;
+        } else if self.lowered_since.is_none() {
+            self.lowered_since = Some(now);
+        }
+        Ok(Observed {
+            node_ip: run.controller.address,
+            node_name: run.controller.name.clone(),
+            required: run.required.to_vec(),
+            bridge,
+            bootstrap_kubeconfig: run.host.bootstrap_kubeconfig().exists(),
+            needs_token: !run.made_token && !kubelet::has_certificate(run.host),
+            applied: run.applied,
+            api_ready: api.is_ready(),
+            api_said: api.to_string(),
+            self_hosted_ready: self.self_hosted_ready,
+            self_hosted_said: self_hosted.to_string(),
+            view,
+            required_ready_for,
+            unready_for: self.unready_since.map_or(Duration::ZERO, |since| now - since),
+            bridge_holders: self.bridge_holders.clone(),
+            leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
+            lowered_for: self.lowered_since.map(|since| now - since),
+        })
+    }
+
+    /// Reads the API; a failure is kept for whoever explains, and the connection made anew.
+    async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<ClusterView>> {
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => self.client.insert(api::connect(run.kubeconfig, address).await?).clone(),
+        };
+        match observe(&client, &run.controller.name, run.required).await {
+            Ok(view) => {
+                self.trouble = None;
+                Ok(Some(view))
+            }
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                self.client = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Since when every required pod is ready with the same count of restarts.
+    fn ready_for(&mut self, view: &ClusterView, required: &[Required], now: Instant) -> Option<Duration> {
+        let restarts = required.iter().flat_map(|workload| view.pods_of(workload)).map(|pod| pod.restarts).sum();
+        self.ready_since = match self.ready_since {
+            _ if !all_ready(view, required) => None,
+            Some((since, before)) if before == restarts => Some((since, before)),
+            _ => Some((now, restarts)),
+        };
+        self.ready_since.map(|(since, _)| now - since)
+    }
+
+    /// A Lease that is held while no self-hosted pod of its component has ever run is held by the bridge.
+    fn remember_holders(&mut self, view: &ClusterView) {
+        for name in LEASES {
+            let component = Required { namespace: "kube-system".into(), name: name.into() };
+            let holder = view.leases.get(name).map(|lease| lease.holder.as_str()).unwrap_or_default();
+            if !holder.is_empty() && !view.pods_of(&component).any(|pod| pod.started) {
+                self.bridge_holders.insert(name.into(), holder.into());
+            }
+        }
+    }
+}

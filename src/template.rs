@@ -1,0 +1,139 @@
+//! The templates embedded in the binary, and how they become text. A template is valid YAML as it stands: what is
+//! not YAML stands behind `#%`, and a value stands in a double-quoted scalar, for which it is escaped.
+
+use std::collections::BTreeMap;
+
+use include_dir::{Dir, include_dir};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Output, State, UndefinedBehavior, Value};
+
+use crate::config::Arg;
+use crate::error::{Error, Result};
+
+static ASSETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets");
+static BOOTSTRAP_MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/bootstrap-manifests");
+static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/manifests");
+
+/// Every template of the asset directory's part `part` ("bootstrap-manifests", "manifests" or "kubelet"), by its
+/// path below it.
+pub fn templates(part: &str) -> BTreeMap<String, &'static str> {
+    let folder = match part {
+        "bootstrap-manifests" => Some(&BOOTSTRAP_MANIFESTS),
+        "manifests" => Some(&MANIFESTS),
+        other => ASSETS.get_dir(other),
+    };
+    let mut found = BTreeMap::new();
+    if let Some(folder) = folder {
+        collect(folder, folder.path(), &mut found);
+    }
+    found
+}
+
+fn collect(dir: &Dir<'static>, root: &std::path::Path, found: &mut BTreeMap<String, &'static str>) {
+    for file in dir.files() {
+        let path = file.path().strip_prefix(root).unwrap_or(file.path());
+        if let Some(text) = file.contents_utf8() {
+            found.insert(path.to_string_lossy().into_owned(), text);
+        }
+    }
+    for dir in dir.dirs() {
+        collect(dir, root, found);
+    }
+}
+
+/// Renders `source`, the template called `name`, with the values in `context`.
+///
+/// `#% include "flags/X.yaml"` puts a list of flags in at its own indentation. A flag that `extra_args` names (by
+/// the component X) is left out of the list: the user's takes its place.
+///
+/// # Errors
+/// A template that names a value which is not in `context`, or does not parse: a mistake in hoist itself.
+pub fn render(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>, context: &Value) -> Result<String> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().line_statement_prefix("#%").build();
+    environment.set_syntax(syntax.map_err(|error| failed(name, &error))?);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(escape);
+    environment.set_keep_trailing_newline(true);
+    let source = splice(name, source, extra_args)?;
+    environment.render_named_str(name, &source, context).map_err(|error| failed(name, &error))
+}
+
+fn failed(name: &str, error: &minijinja::Error) -> Error {
+    Error::failed(format!("render the template {name}"), format!("{error:#}"))
+}
+
+/// Writes a value as the inside of a double-quoted YAML scalar; JSON's escapes are YAML's too.
+fn escape(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    match value.as_str() {
+        Some(text) => {
+            let quoted = serde_json::Value::from(text).to_string();
+            out.write_str(&quoted[1..quoted.len() - 1]).map_err(Into::into)
+        }
+        None => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+fn splice(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>) -> Result<String> {
+    let mut text = String::with_capacity(source.len() * 2);
+    for line in source.lines() {
+        let directive = line.trim_start().strip_prefix("#% include \"flags/").and_then(|rest| rest.strip_suffix(".yaml\""));
+        let Some(component) = directive else {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        };
+        let flags = ASSETS.get_file(format!("flags/{component}.yaml")).and_then(|file| file.contents_utf8());
+        let flags = flags.ok_or_else(|| Error::failed(format!("render the template {name}"), format!("no flags for {component}")))?;
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let replaced = extra_args.get(component).copied().unwrap_or_default();
+        // The first line is the list's own title.
+        for flag in flags.lines().skip(1).filter(|flag| !replaced.iter().any(|arg| sets(flag, &arg.name))) {
+            text.push_str(indent);
+            text.push_str(flag);
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a line of a command sets the flag `name`.
+fn sets(line: &str, name: &str) -> bool {
+    let flag = line.trim_start().trim_start_matches("- ").trim_start_matches('"');
+    flag.strip_prefix("--").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_yaml_as_it_stands() {
+        for part in ["bootstrap-manifests", "manifests", "flags"] {
+            let found = templates(part);
+            assert!(!found.is_empty(), "{part}");
+            for (name, text) in found {
+                crate::yaml::documents(&name, text).unwrap_or_else(|findings| panic!("{part}/{name}: {findings:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_escaped_and_lists_take_the_users_flag() {
+        let args = [Arg { name: "leader-elect".into(), value: "say \"no\"".into() }];
+        let extra = BTreeMap::from([("kube-scheduler", &args[..])]);
+        let context = minijinja::context! { loopback => "127.0.0.1", extra_args => minijinja::context! {
+            kube_scheduler => [minijinja::context! { name => "leader-elect", value => "say \"no\"" }] } };
+        let text = render("t", "a:\n  #% include \"flags/kube-scheduler.yaml\"\n", &extra, &context).unwrap();
+        assert!(text.contains("  - \"--leader-elect=say \\\"no\\\"\"\n"), "{text}");
+        assert_eq!(text.matches("leader-elect").count(), 1, "{text}");
+        assert!(text.contains("  - \"--bind-address=127.0.0.1\"\n"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_value_is_an_error() {
+        let error = render("t", "a: \"{{ b }}\"\n", &BTreeMap::new(), &minijinja::context! {}).unwrap_err();
+        assert!(error.to_string().contains("undefined"), "{error}");
+    }
+}

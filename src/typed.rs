@@ -1,0 +1,91 @@
+//! A manifest held against its Kubernetes type, so that a mistyped field fails where it is written and not on a node.
+
+use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
+use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::yaml;
+
+/// What is wrong with `document` as an object of its own apiVersion and kind: the path of each problem (`spec.x[0].y`)
+/// and a sentence. Kinds that hoist does not render itself are the API server's to judge: nothing is said of them.
+pub fn check(document: &Value) -> Vec<(String, String)> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    let check = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => of::<core::Pod>,
+        ("v1", "Namespace") => of::<core::Namespace>,
+        ("v1", "Secret") => of::<core::Secret>,
+        ("v1", "ConfigMap") => of::<core::ConfigMap>,
+        ("v1", "Service") => of::<core::Service>,
+        ("v1", "ServiceAccount") => of::<core::ServiceAccount>,
+        ("apps/v1", "DaemonSet") => of::<apps::DaemonSet>,
+        ("apps/v1", "Deployment") => of::<apps::Deployment>,
+        ("apps/v1", "StatefulSet") => of::<apps::StatefulSet>,
+        ("batch/v1", "Job") => of::<batch::Job>,
+        ("batch/v1", "CronJob") => of::<batch::CronJob>,
+        ("networking.k8s.io/v1", "NetworkPolicy") => of::<networking::NetworkPolicy>,
+        ("policy/v1", "PodDisruptionBudget") => of::<policy::PodDisruptionBudget>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => of::<rbac::ClusterRole>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => of::<rbac::ClusterRoleBinding>,
+        ("rbac.authorization.k8s.io/v1", "Role") => of::<rbac::Role>,
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => of::<rbac::RoleBinding>,
+        ("scheduling.k8s.io/v1", "PriorityClass") => of::<scheduling::PriorityClass>,
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => of::<apiextensions::CustomResourceDefinition>,
+        _ => return Vec::new(),
+    };
+    check(document)
+}
+
+fn of<K: DeserializeOwned>(document: &Value) -> Vec<(String, String)> {
+    let mut problems = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let mut ignored = |path: serde_ignored::Path<'_>| {
+        let field = if let serde_ignored::Path::Map { key, .. } = &path { key.clone() } else { path.to_string() };
+        problems.push((spelled(&path), format!("unknown field `{field}`")));
+    };
+    let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
+    let parsed: Result<K, _> = serde_ignored::deserialize(tracked, &mut ignored);
+    if let Err(error) = parsed {
+        problems.push((track.path().to_string(), error.to_string()));
+    }
+    problems
+}
+
+/// A path as [`yaml::Positions`](crate::yaml::Positions) has it.
+fn spelled(path: &serde_ignored::Path<'_>) -> String {
+    match path {
+        serde_ignored::Path::Root => String::new(),
+        serde_ignored::Path::Seq { parent, index } => yaml::item(&spelled(parent), *index),
+        serde_ignored::Path::Map { parent, key } => yaml::child(&spelled(parent), key),
+        serde_ignored::Path::Some { parent }
+        | serde_ignored::Path::NewtypeStruct { parent }
+        | serde_ignored::Path::NewtypeVariant { parent } => spelled(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_mistyped_field_is_named_with_its_path() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [{"name": "a", "imgae": "b", "securityContext": {"privilged": true}}]}});
+        let paths: Vec<_> = super::check(&pod).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["spec.containers[0].imgae", "spec.containers[0].securityContext.privilged"]);
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_path() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": "none"}});
+        let problems = super::check(&pod);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].0, "spec.containers");
+    }
+
+    #[test]
+    fn a_kind_of_somebody_else_is_not_judged() {
+        assert!(super::check(&json!({"apiVersion": "x/v1", "kind": "Y", "anything": 1})).is_empty());
+    }
+}
