@@ -14,6 +14,7 @@ use crate::assets::{self, Written};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::report::{Output, Reporter};
+use crate::config::duration;
 use crate::{config, forward, kubelet, pki, render, start};
 
 /// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
@@ -168,7 +169,3 @@ fn print(out: &mut dyn Write, text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).map_err(|error| Error::failed("write to standard output", error))
 }
 
-/// Reads a duration as Go writes it: 90s, 20m, 1h30m.
-fn duration(text: &str) -> Result<Duration, String> {
-    config::duration(text).ok_or_else(|| "write it as 90s, 20m or 1h30m".into())
-}

@@ -88,7 +88,7 @@ fn values(cluster: &Cluster) -> Value {
     let loopback = cluster.loopback();
     let url = |address: IpAddr| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
     let joined = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let args = |args: &[Arg]| args.iter().map(|arg| context! { name => arg.name, value => arg.value }).collect::<Vec<_>>();
+    let args = |args: &[Arg]| args.iter().map(|arg| context! { name => &arg.name, value => &arg.value }).collect::<Vec<_>>();
     let member = |c: &crate::config::Controller| format!("{}=https://{}:2380", c.name, url(c.address));
     let (etcd_servers, etcd_data_dir) = match &cluster.etcd {
         Etcd::Local { data_dir, .. } => (format!("https://{}:2379", url(loopback)), data_dir.clone()),
@@ -97,9 +97,9 @@ fn values(cluster: &Cluster) -> Value {
     let extra: BTreeMap<_, _> =
         extra_args(cluster).into_iter().map(|(name, list)| (name.replace('-', "_"), args(list))).collect();
     context! {
-        cluster_name => cluster.cluster_name,
+        cluster_name => &cluster.cluster_name,
         controllers => cluster.controllers.len(),
-        dns_domain => cluster.networking.dns_domain,
+        dns_domain => &cluster.networking.dns_domain,
         dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
         etcd_data_dir => etcd_data_dir,
         etcd_initial_cluster => cluster.controllers.iter().map(member).collect::<Vec<_>>().join(","),
@@ -108,11 +108,11 @@ fn values(cluster: &Cluster) -> Value {
         // The kubelet puts the controller's own address in: no manifest names one.
         host_url => if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" },
         images => context! {
-            kube_apiserver => images.kube_apiserver,
-            kube_controller_manager => images.kube_controller_manager,
-            kube_scheduler => images.kube_scheduler,
-            etcd => images.etcd,
-            pause => images.pause,
+            kube_apiserver => &images.kube_apiserver,
+            kube_controller_manager => &images.kube_controller_manager,
+            kube_scheduler => &images.kube_scheduler,
+            etcd => &images.etcd,
+            pause => &images.pause,
         },
         loopback => loopback.to_string(),
         loopback_url => url(loopback),

@@ -55,9 +55,10 @@ pub fn render(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>, con
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_formatter(escape);
-    environment.set_keep_trailing_newline(true);
     let source = splice(name, source, extra_args)?;
-    environment.render_named_str(name, &source, context).map_err(|error| failed(name, &error))
+    let text = environment.render_named_str(name, &source, context).map_err(|error| failed(name, &error))?;
+    // minijinja drops the last newline.
+    Ok(text + "\n")
 }
 
 fn failed(name: &str, error: &minijinja::Error) -> Error {
@@ -65,7 +66,7 @@ fn failed(name: &str, error: &minijinja::Error) -> Error {
 }
 
 /// Writes a value as the inside of a double-quoted YAML scalar; JSON's escapes are YAML's too.
-fn escape(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
     match value.as_str() {
         Some(text) => {
             let quoted = serde_json::Value::from(text).to_string();

@@ -299,17 +299,20 @@ fn plain(text: &str) -> Option<Value> {
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => true.into(),
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => false.into(),
         ".nan" | ".NaN" | ".NAN" => return None,
-        _ if matches!(text.trim_start_matches(['+', '-']), ".inf" | ".Inf" | ".INF") => return None,
+        _ if matches!(text.strip_prefix(['+', '-']).unwrap_or(text), ".inf" | ".Inf" | ".INF") => return None,
         _ => number(text).map_or_else(|| text.into(), Value::Number),
     })
 }
 
 fn number(text: &str) -> Option<Number> {
-    if !text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+    if text.starts_with('_') {
         return None;
     }
     let text = text.replace('_', "");
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
     let (radix, digits) = match unsigned.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),
         [b'0', b'o' | b'O', ..] => (8, &unsigned[2..]),
@@ -330,7 +333,10 @@ fn number(text: &str) -> Option<Number> {
     if !unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
         return None;
     }
-    text.parse().ok().and_then(Number::from_f64)
+    let float: f64 = text.parse().ok()?;
+    // JSON knows no difference between 8 and 8.0, but a field of Kubernetes that takes integers does in Rust.
+    #[allow(clippy::cast_possible_truncation)]
+    if float.fract() == 0.0 && float.abs() < 9e15 { Some((float as i64).into()) } else { Number::from_f64(float) }
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use ipnet::IpNet;
 use crate::error::{Error, Finding, Result};
 use crate::yaml;
 
+pub use syntax::duration;
+
 /// The commented example: every field, with its default where it has one.
 pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
 
@@ -231,12 +233,6 @@ pub struct KeyPairFiles {
 
 /// Where every API server answers, bridge's forwarder and self-hosted one alike.
 pub const API_PORT: u16 = 6443;
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
-    }
-}
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -148,7 +148,7 @@ pub(super) fn version(text: &str) -> Result<Version, String> {
 }
 
 /// A duration in Go's form, such as `8760h` or `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     const FORM: &str = "is not a duration such as 8760h or 1h30m";
     const UNITS: [(&str, u64); 7] = [
         // `ms` comes before `m`, of which it would otherwise be taken for the beginning.

@@ -212,7 +212,7 @@ fn finish(o: &Observed) -> Decision {
     if let Some(component) = o.bridge.processes.first() {
         return Wait(Step::Prove, format!("the bridge's {component} to end"));
     }
-    let mirrors = |pod: &&str| view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name));
+    let mirrors = |pod: &&&str| view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name));
     if let Some(pod) = bridge::PODS.iter().find(mirrors) {
         return Wait(Step::Prove, format!("the kubelet to take away the pod {pod}-{}", o.node_name));
     }
