@@ -95,7 +95,8 @@ impl AssetSet {
 
     /// What is in tls/, by path below it.
     pub fn tls(&self) -> Tls {
-        let below = |(path, file): (&String, &File)| Some((path.strip_prefix("tls/")?.to_owned(), file.content.clone()));
+        let below =
+            |(path, file): (&String, &File)| Some((path.strip_prefix("tls/")?.to_owned(), file.content.clone()));
         self.files.iter().filter_map(below).collect()
     }
 
@@ -227,7 +228,9 @@ fn is_manifest(path: &str) -> bool {
 }
 
 fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
-    let named = |pointer: &str| document.value.pointer(pointer).and_then(serde_json::Value::as_str).is_some_and(|s| !s.is_empty());
+    let named = |pointer: &str| {
+        document.value.pointer(pointer).and_then(serde_json::Value::as_str).is_some_and(|s| !s.is_empty())
+    };
     let mut findings = Vec::new();
     for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind"), ("/metadata/name", "metadata.name")] {
         if !named(pointer) {
@@ -235,7 +238,11 @@ fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
         }
     }
     findings.extend(typed::check(&document.value).into_iter().map(|(path, message)| {
-        Finding::new(place, format!("{path}: {message}")).at(document.positions.key(&path).or_else(|| document.positions.nearest(&path)).or(Some((document.line, 1))))
+        Finding::new(place, format!("{path}: {message}")).at(document
+            .positions
+            .key(&path)
+            .or_else(|| document.positions.nearest(&path))
+            .or(Some((document.line, 1))))
     }));
     findings
 }

@@ -15,14 +15,13 @@ use crate::config::{Cluster, Controller, Etcd};
 use crate::error::Result;
 use crate::files::{self, File};
 use crate::host::Host;
+use crate::processes;
 use crate::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::static_pods::StaticPods;
-use crate::processes;
 
 /// The bridge's manifests, in the order in which they are put in: while the API server's is not there, a raise that
 /// was cut short cannot be taken for one that was partly lowered.
-const MANIFESTS: [&str; 3] =
-    ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
+const MANIFESTS: [&str; 3] = ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
 const API_SERVER: &str = "bridge-kube-apiserver.yaml";
 const ETCD: &str = "etcd.yaml";
 
@@ -55,7 +54,9 @@ impl State {
 
     /// Neither its controller manager nor its scheduler runs or will.
     pub fn controllers_gone(&self) -> bool {
-        self.controllers == 0 && !self.processes.contains("kube-controller-manager") && !self.processes.contains("kube-scheduler")
+        self.controllers == 0
+            && !self.processes.contains("kube-controller-manager")
+            && !self.processes.contains("kube-scheduler")
     }
 }
 
@@ -111,7 +112,8 @@ impl<'a> Bridge<'a> {
             files::make_dir(&self.host.path(data_dir), 0o700)?;
         }
         manifests.extend(MANIFESTS);
-        let texts: Vec<_> = manifests.iter().map(|name| assets.text(&format!("bootstrap-manifests/{name}"))).collect::<Result<_>>()?;
+        let texts: Vec<_> =
+            manifests.iter().map(|name| assets.text(&format!("bootstrap-manifests/{name}"))).collect::<Result<_>>()?;
 
         let mut wanted = Vec::new();
         for (folder, content) in folders {

@@ -11,10 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::observe::Required;
 use crate::assets::{self, Written};
+use crate::config::duration;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::report::{Output, Reporter};
-use crate::config::duration;
 use crate::{config, forward, kubelet, pki, render, start};
 
 /// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
@@ -168,4 +168,3 @@ async fn forward(args: ForwardArgs) -> Result<()> {
 fn print(out: &mut dyn Write, text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).map_err(|error| Error::failed("write to standard output", error))
 }
-

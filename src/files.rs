@@ -39,7 +39,9 @@ impl File {
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(Error::io("read", path, error)),
     }
 }
@@ -92,7 +94,8 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
         0 => {}
         1 => written[0].1.as_file().sync_all().map_err(|error| Error::io("fsync", &written[0].0, error))?,
         // One flush of the file system is quicker than one for each of many files.
-        _ => nix::unistd::syncfs(written[0].1.as_file()).map_err(|error| Error::io("flush", &written[0].0, error.into()))?,
+        _ => nix::unistd::syncfs(written[0].1.as_file())
+            .map_err(|error| Error::io("flush", &written[0].0, error.into()))?,
     }
     let mut changed = Vec::new();
     for (path, beside) in written {
@@ -146,7 +149,8 @@ pub fn install_executable(from: &Path, to: &Path) -> Result<bool> {
         .permissions(fs::Permissions::from_mode(0o755))
         .tempfile_in(dir)
         .map_err(|error| Error::io("write in", dir, error))?;
-    let done = beside.write_all(&content).and_then(|()| beside.as_file().set_permissions(fs::Permissions::from_mode(0o755)));
+    let done =
+        beside.write_all(&content).and_then(|()| beside.as_file().set_permissions(fs::Permissions::from_mode(0o755)));
     done.and_then(|()| beside.as_file().sync_all()).map_err(|error| Error::io("write", to, error))?;
     beside.persist(to).map_err(|error| Error::io("write", to, error.error))?;
     sync_dir(dir).map(|()| true)

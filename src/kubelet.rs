@@ -45,7 +45,10 @@ pub fn rendered_token(asset_dir: &Path) -> Result<Option<String>> {
 
 fn token_in(place: &str, text: &str) -> Result<Option<String>> {
     let documents = yaml::documents(place, text).map_err(Error::Input)?;
-    Ok(documents.first().and_then(|document| document.value.pointer("/users/0/user/token")?.as_str()).map(str::to_owned))
+    Ok(documents
+        .first()
+        .and_then(|document| document.value.pointer("/users/0/user/token")?.as_str())
+        .map(str::to_owned))
 }
 
 /// Whether this kubelet has got a certificate from the cluster.
@@ -106,7 +109,8 @@ pub async fn answers() -> bool {
 /// Where the kubelet's program is: the one of its unit, or the first on PATH.
 pub async fn program(host: &Host) -> Option<PathBuf> {
     if is_systemd(host) {
-        let shown = systemctl(&["show", "kubelet.service", "--property=ExecStart", "--value"]).await.unwrap_or_default();
+        let shown =
+            systemctl(&["show", "kubelet.service", "--property=ExecStart", "--value"]).await.unwrap_or_default();
         let path = shown.split_once("path=").and_then(|(_, rest)| rest.split_whitespace().next());
         if let Some(path) = path.map(PathBuf::from).filter(|path| path.is_file()) {
             return Some(path);
@@ -128,7 +132,8 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
         next: Some("install the kubelet (Debian package: kubelet), then run `hoist start` again".into()),
     })?;
     let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
-    let ours = files::read_if_there(&host.path(UNIT))?.is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
+    let ours = files::read_if_there(&host.path(UNIT))?
+        .is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
     let has_unit = systemctl(&["show", "kubelet.service", "--property=LoadState", "--value"]).await?.trim() == "loaded";
     let (path, text) = if has_unit && !ours { (DROP_IN, drop_in(&rendered)) } else { (UNIT, rendered) };
     let path = host.path(path);
@@ -140,14 +145,24 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
     systemctl(&["enable", "kubelet.service"]).await?;
     let active = systemctl(&["show", "kubelet.service", "--property=ActiveState", "--value"]).await?;
     if unit_changed || changed || active.trim() != "active" {
-        systemctl(&["restart", "kubelet.service"]).await?;
+        restart().await?;
     }
     Ok(())
 }
 
+/// Starts the kubelet anew by systemd; containers go on.
+///
+/// # Errors
+/// systemd's refusal.
+pub async fn restart() -> Result<()> {
+    systemctl(&["restart", "kubelet.service"]).await.map(drop)
+}
+
 /// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says.
 fn drop_in(unit: &str) -> String {
-    let mut text = String::from("# Written by hoist start: how the kubelet is run (see kubelet/kubelet.service of the asset directory).\n[Service]\n");
+    let mut text = String::from(
+        "# Written by hoist start: how the kubelet is run (see kubelet/kubelet.service of the asset directory).\n[Service]\n",
+    );
     let mut inside = false;
     for line in unit.lines() {
         let directive = ["EnvironmentFile=", "ExecStart="].into_iter().find(|directive| line.starts_with(directive));
@@ -189,7 +204,15 @@ mod tests {
         let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nRestart=always\n";
         let text = drop_in(unit);
         let lines: Vec<_> = text.lines().skip(1).collect();
-        let expected = ["[Service]", "EnvironmentFile=", "EnvironmentFile=/etc/kubernetes/kubelet.env", "ExecStart=", "ExecStart=/usr/bin/kubelet \\", "  --a \\", "  --b"];
+        let expected = [
+            "[Service]",
+            "EnvironmentFile=",
+            "EnvironmentFile=/etc/kubernetes/kubelet.env",
+            "ExecStart=",
+            "ExecStart=/usr/bin/kubelet \\",
+            "  --a \\",
+            "  --b",
+        ];
         assert_eq!(lines, expected);
     }
 }

@@ -8,9 +8,9 @@ use crate::bridge::Bridge;
 use crate::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
-use crate::{kubelet, processes};
 use crate::secrets::{self, BRIDGE_PORT, COMPONENTS, Server};
 use crate::static_pods::StaticPods;
+use crate::{kubelet, processes};
 
 /// The ports of a controller, and the programs of its own that may hold them. Names as /proc has them: 15 letters.
 const PORTS: [(u16, &[&str]); 9] = [
@@ -30,22 +30,35 @@ const PORTS: [(u16, &[&str]); 9] = [
 /// # Errors
 /// A machine that is none of them, or more than one.
 pub fn controller<'a>(cluster: &'a Cluster, name: Option<&str>, own: &[IpAddr]) -> Result<&'a Controller> {
-    let known = || cluster.controllers.iter().map(|c| format!("{} ({})", c.name, c.address)).collect::<Vec<_>>().join(", ");
-    let refuse = |place: &str, message: String, remedy: &str| Err(Error::Preflight(vec![Finding::new(place, message).remedy(remedy)]));
+    let known =
+        || cluster.controllers.iter().map(|c| format!("{} ({})", c.name, c.address)).collect::<Vec<_>>().join(", ");
+    let refuse = |place: &str, message: String, remedy: &str| {
+        Err(Error::Preflight(vec![Finding::new(place, message).remedy(remedy)]))
+    };
     if let Some(name) = name {
         let Some(found) = cluster.controllers.iter().find(|c| c.name == name) else {
-            return refuse("--node-name", format!("no controller of cluster.yaml is called {name}; there are {}", known()), "name one of them");
+            return refuse(
+                "--node-name",
+                format!("no controller of cluster.yaml is called {name}; there are {}", known()),
+                "name one of them",
+            );
         };
         if !own.contains(&found.address) {
             let message = format!("no interface of this machine has {}, the address of {name}", found.address);
-            return refuse("cluster.yaml: controllers", message, "run it on that machine, or correct the address and render again");
+            return refuse(
+                "cluster.yaml: controllers",
+                message,
+                "run it on that machine, or correct the address and render again",
+            );
         }
         return Ok(found);
     }
     let mut here = cluster.controllers.iter().filter(|c| own.contains(&c.address));
     match (here.next(), here.next()) {
         (Some(found), None) => Ok(found),
-        (Some(_), Some(_)) => refuse("cluster.yaml: controllers", "several of them are this machine".into(), "say which with --node-name"),
+        (Some(_), Some(_)) => {
+            refuse("cluster.yaml: controllers", "several of them are this machine".into(), "say which with --node-name")
+        }
         (None, _) => refuse(
             "cluster.yaml: controllers",
             format!("no interface of this machine has the address of one of them: {}", known()),
@@ -92,7 +105,8 @@ pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller
 
 /// Ports of a controller that a program of somebody else's holds.
 fn ports(proc: &Path, address: IpAddr) -> Vec<Finding> {
-    let loopback: IpAddr = if address.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
+    let loopback: IpAddr =
+        if address.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
     let mut findings = Vec::new();
     for (port, own) in PORTS {
         let taken = [address, loopback].into_iter().find(|host| !processes::is_free(SocketAddr::new(*host, port)));
@@ -115,8 +129,11 @@ fn etcd_data(host: &Host, cluster: &Cluster) -> Option<Finding> {
     let Etcd::Local { data_dir, .. } = &cluster.etcd else { return None };
     let member = host.path(data_dir).join("member");
     let finding = || {
-        Finding::new(member.display().to_string(), "holds the data of an earlier etcd, and hoist's etcd is not installed here")
-            .remedy("move the folder away to begin a new cluster")
+        Finding::new(
+            member.display().to_string(),
+            "holds the data of an earlier etcd, and hoist's etcd is not installed here",
+        )
+        .remedy("move the folder away to begin a new cluster")
     };
     (member.exists() && !Bridge::new(host).has_etcd()).then(finding)
 }
@@ -127,14 +144,18 @@ fn own_binary() -> Option<Finding> {
     let needs_loader = std::fs::read(&path).is_ok_and(|content| has_interpreter(&content));
     needs_loader.then(|| {
         Finding::new(path.display().to_string(), "is not a static binary, so the bridge's pods could not run it")
-            .remedy("build it with `cargo build --release` in hoist's repository, whose .cargo/config.toml makes it static")
+            .remedy(
+                "build it with `cargo build --release` in hoist's repository, whose .cargo/config.toml makes it static",
+            )
     })
 }
 
 /// Whether a 64-bit little-endian ELF file asks for a dynamic loader (program header PT_INTERP; see elf(5)).
 fn has_interpreter(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
-    let number = |at: usize, len: usize| elf.get(at..at + len).map(|bytes| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+    let number = |at: usize, len: usize| {
+        elf.get(at..at + len).map(|bytes| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))
+    };
     let headers = || Some((number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?));
     let Some((offset, size, count)) = headers() else { return false };
     (0..count).any(|index| number((offset + index * size) as usize, 4) == Some(PT_INTERP.into()))
@@ -151,8 +172,10 @@ fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
     for component in COMPONENTS {
         collect(secrets::of_component(component, cluster, &tls, Server::Bridge).map(drop));
     }
-    let mut needed = vec!["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"];
-    let manifests: Vec<_> = Bridge::manifest_names().into_iter().map(|name| format!("bootstrap-manifests/{name}")).collect();
+    let mut needed =
+        vec!["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"];
+    let manifests: Vec<_> =
+        Bridge::manifest_names().into_iter().map(|name| format!("bootstrap-manifests/{name}")).collect();
     let local = matches!(cluster.etcd, Etcd::Local { .. });
     needed.extend(manifests.iter().map(String::as_str).filter(|path| local || !path.ends_with("/etcd.yaml")));
     for path in needed {

@@ -35,7 +35,10 @@ pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, Stri
         let open = std::fs::read_dir(proc.join(&pid).join("fd")).ok()?;
         let holds = open.flatten().any(|entry| {
             let link = std::fs::read_link(entry.path()).unwrap_or_default();
-            let inode = link.to_string_lossy().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']').map(str::to_owned));
+            let inode = link
+                .to_string_lossy()
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']').map(str::to_owned));
             inode.is_some_and(|inode| inodes.contains(&inode))
         });
         let name = std::fs::read_to_string(proc.join(&pid).join("comm")).ok()?;
@@ -64,7 +67,11 @@ fn hex(address: IpAddr) -> String {
 }
 
 fn pids(proc: &Path) -> impl Iterator<Item = String> {
-    let names = std::fs::read_dir(proc).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = std::fs::read_dir(proc)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -86,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_bridge_process_is_found_by_its_mark() {
-        let mut child = std::process::Command::new("sleep").arg("30").env("HOIST_BRIDGE", "test-component").spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("30").env("HOIST_BRIDGE", "test-component").spawn().unwrap();
         // The environment is visible once the child has executed the program.
         let found = (0..100).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));

@@ -88,7 +88,8 @@ fn values(cluster: &Cluster) -> Value {
     let loopback = cluster.loopback();
     let url = |address: IpAddr| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
     let joined = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let args = |args: &[Arg]| args.iter().map(|arg| context! { name => &arg.name, value => &arg.value }).collect::<Vec<_>>();
+    let args =
+        |args: &[Arg]| args.iter().map(|arg| context! { name => &arg.name, value => &arg.value }).collect::<Vec<_>>();
     let member = |c: &crate::config::Controller| format!("{}=https://{}:2380", c.name, url(c.address));
     let (etcd_servers, etcd_data_dir) = match &cluster.etcd {
         Etcd::Local { data_dir, .. } => (format!("https://{}:2379", url(loopback)), data_dir.clone()),

@@ -65,7 +65,12 @@ pub fn of_component(component: &str, cluster: &Cluster, tls: &Tls, server: Serve
             ],
         ),
         "kube-controller-manager" => {
-            let files = [("ca.crt", "ca.crt"), ("ca.key", "ca.key"), ("front-proxy-ca.crt", "front-proxy-ca.crt"), ("sa.key", "sa.key")];
+            let files = [
+                ("ca.crt", "ca.crt"),
+                ("ca.key", "ca.key"),
+                ("front-proxy-ca.crt", "front-proxy-ca.crt"),
+                ("sa.key", "sa.key"),
+            ];
             let mut files = pick(tls, &files)?;
             // --cluster-signing-cert-file takes one certificate and exits on a chain.
             files.insert("signing-ca.crt".into(), first_certificate(&files["ca.crt"]));

@@ -69,7 +69,9 @@ impl StaticPods {
             let place = path.display().to_string();
             let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
             let documents = yaml::documents(&place, &String::from_utf8_lossy(&text)).unwrap_or_default();
-            let ours = documents.iter().any(|document| document.value.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist"));
+            let ours = documents
+                .iter()
+                .any(|document| document.value.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist"));
             let runs = documents.iter().find_map(|document| control_plane_program(&document.value));
             let what = match runs {
                 _ if ours => continue,
@@ -112,16 +114,29 @@ mod tests {
 
     #[test]
     fn another_control_plane_is_foreign_under_any_name() {
-        let (_dir, pods) = folder(&[("anything.bak", KUBEADM), (".hidden", KUBEADM), ("etcd.yaml", "kind: Pod\n"), ("mine.yaml", "kind: Pod\n")]);
-        let mut found: Vec<_> = pods.foreign(&["etcd.yaml"]).unwrap().into_iter().map(|finding| finding.message).collect();
+        let (_dir, pods) = folder(&[
+            ("anything.bak", KUBEADM),
+            (".hidden", KUBEADM),
+            ("etcd.yaml", "kind: Pod\n"),
+            ("mine.yaml", "kind: Pod\n"),
+        ]);
+        let mut found: Vec<_> =
+            pods.foreign(&["etcd.yaml"]).unwrap().into_iter().map(|finding| finding.message).collect();
         found.sort();
-        assert_eq!(found, ["a static pod that is not hoist's runs kube-apiserver here", "hoist needs this name for a static pod of its own"]);
+        assert_eq!(
+            found,
+            [
+                "a static pod that is not hoist's runs kube-apiserver here",
+                "hoist needs this name for a static pod of its own"
+            ]
+        );
     }
 
     #[test]
     fn what_hoist_put_there_is_its_own() {
         let (_dir, pods) = folder(&[]);
-        let text = KUBEADM.replace("{name: kube-apiserver}", "{name: a, labels: {app.kubernetes.io/managed-by: hoist}}");
+        let text =
+            KUBEADM.replace("{name: kube-apiserver}", "{name: a, labels: {app.kubernetes.io/managed-by: hoist}}");
         assert!(pods.install("etcd.yaml", &text).unwrap());
         assert!(!pods.install("etcd.yaml", &text).unwrap());
         assert!(pods.foreign(&["etcd.yaml"]).unwrap().is_empty());

@@ -79,14 +79,16 @@ fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
 fn splice(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>) -> Result<String> {
     let mut text = String::with_capacity(source.len() * 2);
     for line in source.lines() {
-        let directive = line.trim_start().strip_prefix("#% include \"flags/").and_then(|rest| rest.strip_suffix(".yaml\""));
+        let directive =
+            line.trim_start().strip_prefix("#% include \"flags/").and_then(|rest| rest.strip_suffix(".yaml\""));
         let Some(component) = directive else {
             text.push_str(line);
             text.push('\n');
             continue;
         };
         let flags = ASSETS.get_file(format!("flags/{component}.yaml")).and_then(|file| file.contents_utf8());
-        let flags = flags.ok_or_else(|| Error::failed(format!("render the template {name}"), format!("no flags for {component}")))?;
+        let flags = flags
+            .ok_or_else(|| Error::failed(format!("render the template {name}"), format!("no flags for {component}")))?;
         let indent = &line[..line.len() - line.trim_start().len()];
         let replaced = extra_args.get(component).copied().unwrap_or_default();
         // The first line is the list's own title.
@@ -125,7 +127,7 @@ mod tests {
         let args = [Arg { name: "leader-elect".into(), value: "say \"no\"".into() }];
         let extra = BTreeMap::from([("kube-scheduler", &args[..])]);
         let context = minijinja::context! { loopback => "127.0.0.1", extra_args => minijinja::context! {
-            kube_scheduler => [minijinja::context! { name => "leader-elect", value => "say \"no\"" }] } };
+        kube_scheduler => [minijinja::context! { name => "leader-elect", value => "say \"no\"" }] } };
         let text = render("t", "a:\n  #% include \"flags/kube-scheduler.yaml\"\n", &extra, &context).unwrap();
         assert!(text.contains("  - \"--leader-elect=say \\\"no\\\"\"\n"), "{text}");
         assert_eq!(text.matches("leader-elect").count(), 1, "{text}");

@@ -83,7 +83,8 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
 async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> Result<Option<Refusal>> {
     let refuse = |reason: String| {
         let finding = Finding::new(&manifest.path, reason).at(Some((manifest.line, 1)));
-        let (kind, namespace, name) = (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
+        let (kind, namespace, name) =
+            (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
         Ok(Some(Refusal { kind: kind.into(), namespace: namespace.into(), name: name.into(), finding }))
     };
     let object: DynamicObject = match serde_json::from_value(manifest.object.clone()) {
@@ -91,7 +92,11 @@ async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> R
         Err(error) => return refuse(error.to_string()),
     };
     let Some((resource, scope)) = known.get(manifest) else {
-        return refuse(format!("the API server knows no {} of {}", text(manifest, "/kind"), text(manifest, "/apiVersion")));
+        return refuse(format!(
+            "the API server knows no {} of {}",
+            text(manifest, "/kind"),
+            text(manifest, "/apiVersion")
+        ));
     };
     let api: Api<DynamicObject> = match (scope, object.namespace()) {
         (Scope::Cluster, _) => Api::all_with(client.clone(), resource),

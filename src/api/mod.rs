@@ -39,7 +39,9 @@ pub async fn connect(kubeconfig: &str, address: SocketAddr) -> Result<Client> {
 /// so that asking again cannot help.
 pub fn is_refusal(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => (400..500).contains(&status.code) && !matches!(status.code, 401 | 404 | 408 | 409 | 429),
+        kube::Error::Api(status) => {
+            (400..500).contains(&status.code) && !matches!(status.code, 401 | 404 | 408 | 409 | 429)
+        }
         _ => false,
     }
 }

@@ -149,7 +149,8 @@ async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
 
 async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    let lease = api.get_opt(name).await.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
+    let lease =
+        api.get_opt(name).await.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
     Ok(lease.map(|lease| {
         let resource_version = lease.resource_version().unwrap_or_default();
         let spec = lease.spec.unwrap_or_default();
@@ -164,7 +165,8 @@ async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
 async fn endpoints(client: &Client) -> Result<Vec<String>> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let slice = api.get_opt("kubernetes").await;
-    let slice = slice.map_err(|error| Error::failed("read the addresses of the kubernetes Service", explain(&error)))?;
+    let slice =
+        slice.map_err(|error| Error::failed("read the addresses of the kubernetes Service", explain(&error)))?;
     Ok(slice.into_iter().flat_map(|slice| slice.endpoints).flat_map(|endpoint| endpoint.addresses).collect())
 }
 
@@ -246,7 +248,10 @@ pub async fn explain_pods(client: &Client, view: &ClusterView, required: &[Requi
     for workload in required {
         let mut pods = view.pods_of(workload).peekable();
         if pods.peek().is_none() {
-            lines.push(format!("{workload}: has no pod; see `kubectl -n {} describe daemonsets,deployments {}`", workload.namespace, workload.name));
+            lines.push(format!(
+                "{workload}: has no pod; see `kubectl -n {} describe daemonsets,deployments {}`",
+                workload.namespace, workload.name
+            ));
         }
         for pod in pods.filter(|pod| !pod.ready) {
             lines.push(format!("{}/{}: {}", workload.namespace, pod.name, pod.reason));

@@ -69,13 +69,26 @@ pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
         ..ObjectMeta::default()
     };
     let slice = EndpointSlice {
-        metadata: named("kubernetes", labels("kubernetes.io/service-name", "kubernetes"), there.as_ref().and_then(ResourceExt::resource_version)),
+        metadata: named(
+            "kubernetes",
+            labels("kubernetes.io/service-name", "kubernetes"),
+            there.as_ref().and_then(ResourceExt::resource_version),
+        ),
         address_type: if address.is_ipv6() { "IPv6" } else { "IPv4" }.into(),
         endpoints: addresses
             .iter()
-            .map(|address| Endpoint { addresses: vec![address.clone()], conditions: Some(ready.clone()), ..Endpoint::default() })
+            .map(|address| Endpoint {
+                addresses: vec![address.clone()],
+                conditions: Some(ready.clone()),
+                ..Endpoint::default()
+            })
             .collect(),
-        ports: Some(vec![SlicePort { name: Some("https".into()), port: Some(API_PORT.into()), protocol: Some("TCP".into()), app_protocol: None }]),
+        ports: Some(vec![SlicePort {
+            name: Some("https".into()),
+            port: Some(API_PORT.into()),
+            protocol: Some("TCP".into()),
+            app_protocol: None,
+        }]),
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match there {
@@ -87,10 +100,21 @@ pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
     let there = endpoints.get_opt("kubernetes").await.map_err(failed)?;
     let object = Endpoints {
         // Without the label a controller would mirror it into a second slice.
-        metadata: named("kubernetes", labels("endpointslice.kubernetes.io/skip-mirror", "true"), there.as_ref().and_then(ResourceExt::resource_version)),
+        metadata: named(
+            "kubernetes",
+            labels("endpointslice.kubernetes.io/skip-mirror", "true"),
+            there.as_ref().and_then(ResourceExt::resource_version),
+        ),
         subsets: Some(vec![EndpointSubset {
-            addresses: Some(addresses.iter().map(|ip| EndpointAddress { ip: ip.clone(), ..EndpointAddress::default() }).collect()),
-            ports: Some(vec![EndpointPort { name: Some("https".into()), port: API_PORT.into(), protocol: Some("TCP".into()), app_protocol: None }]),
+            addresses: Some(
+                addresses.iter().map(|ip| EndpointAddress { ip: ip.clone(), ..EndpointAddress::default() }).collect(),
+            ),
+            ports: Some(vec![EndpointPort {
+                name: Some("https".into()),
+                port: API_PORT.into(),
+                protocol: Some("TCP".into()),
+                app_protocol: None,
+            }]),
             not_ready_addresses: None,
         }]),
     };
@@ -107,7 +131,9 @@ pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
 /// A token of another form; the API server's word.
 pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> Result<()> {
     let action = "make the bootstrap token's Secret";
-    let (id, secret) = token.split_once('.').ok_or_else(|| Error::failed(action, "auth/kubeconfig-kubelet holds no bootstrap token"))?;
+    let (id, secret) = token
+        .split_once('.')
+        .ok_or_else(|| Error::failed(action, "auth/kubeconfig-kubelet holds no bootstrap token"))?;
     let name = format!("bootstrap-token-{id}");
     let data = [
         ("description", "The first kubelets' way in, made by hoist start."),
@@ -117,19 +143,30 @@ pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> 
         ("usage-bootstrap-authentication", "true"),
     ];
     let object = Secret {
-        metadata: ObjectMeta { name: Some(name.clone()), namespace: Some("kube-system".into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some("kube-system".into()),
+            ..ObjectMeta::default()
+        },
         type_: Some("bootstrap.kubernetes.io/token".into()),
         string_data: Some(data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
         ..Secret::default()
     };
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(|error| Error::failed(action, explain(&error))).map(drop)
+    api.patch(&name, &params, &Patch::Apply(&object))
+        .await
+        .map_err(|error| Error::failed(action, explain(&error)))
+        .map(drop)
 }
 
 /// The moment `ttl` after `now`, as a bootstrap token's Secret has it.
 pub fn expiration(now: time::OffsetDateTime, ttl: Duration) -> String {
-    (now + ttl).replace_nanosecond(0).unwrap_or(now).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    (now + ttl)
+        .replace_nanosecond(0)
+        .unwrap_or(now)
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }
 
 /// Deletes a Lease of kube-system if it still is as it was observed.

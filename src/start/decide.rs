@@ -49,6 +49,8 @@ pub enum Act {
     BootstrapToken,
     /// Apply the manifests.
     Apply,
+    /// Start the kubelet anew: it has asked in vain so often that it would not ask again for many seconds.
+    RestartKubelet,
     /// Put NODE_IP among the addresses of the `kubernetes` Service.
     PublishEndpoint,
     /// Label and taint the Node.
@@ -85,6 +87,9 @@ pub struct Observed {
     pub bootstrap_kubeconfig: bool,
     /// The kubelet has no certificate, and this run has not made its token's Secret.
     pub needs_token: bool,
+    /// Something that the kubelet asks for in ever longer intervals has come, and it has not been started anew since:
+    /// first the API, then its certificate.
+    pub kubelet_waits: bool,
     /// This run has applied the manifests.
     pub applied: bool,
     /// NODE_IP answered /readyz with 200.
@@ -130,7 +135,9 @@ pub fn decide(o: &Observed) -> Decision {
             Some(so_long) if so_long > PROVE_LIMIT => Do(Step::Prove, vec![Act::RaiseAndFail]),
             Some(_) => Wait(Step::Prove, format!("{} to answer: {}", o.node_ip, o.api_said)),
             // One answer may be chance: a cluster that is up is not touched for that.
-            None if o.self_hosted_ready > 0 => Wait(Step::Prove, "the self-hosted API server to prove that it serves".into()),
+            None if o.self_hosted_ready > 0 => {
+                Wait(Step::Prove, "the self-hosted API server to prove that it serves".into())
+            }
             None => Do(Step::Install, vec![Act::Raise]),
         };
     }
@@ -154,6 +161,9 @@ pub fn decide(o: &Observed) -> Decision {
     if view.node == NodeView::Registered {
         acts.push(Act::AdoptNode);
     }
+    if o.kubelet_waits && o.applied && view.node == NodeView::Absent {
+        acts.push(Act::RestartKubelet);
+    }
     if !acts.is_empty() {
         return Do(if o.applied { Step::Node } else { Step::Apply }, acts);
     }
@@ -161,8 +171,12 @@ pub fn decide(o: &Observed) -> Decision {
         return Wait(Step::Node, format!("the kubelet to register the node {}", o.node_name));
     }
     let unready = (!self_hosted)
-        .then(|| (Step::SelfHosted, format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view))))
-        .or_else(|| o.required_ready_for.is_none_or(|so_long| so_long < STABLE).then(|| (Step::Required, pods_said(o, view))));
+        .then(|| {
+            (Step::SelfHosted, format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view)))
+        })
+        .or_else(|| {
+            o.required_ready_for.is_none_or(|so_long| so_long < STABLE).then(|| (Step::Required, pods_said(o, view)))
+        });
     match unready {
         Some(_) if controllers_lowered && o.unready_for > PATIENCE => Do(Step::Install, vec![Act::Raise]),
         Some((step, text)) => Wait(if controllers_lowered { Step::HandOver } else { step }, text),
@@ -206,13 +220,17 @@ fn finish(o: &Observed) -> Decision {
     if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Prove, pods_said(o, view));
     }
-    if let Some(name) = LEASES.into_iter().find(|name| view.leases.get(*name).is_none_or(|lease| lease.holder.is_empty())) {
+    if let Some(name) =
+        LEASES.into_iter().find(|name| view.leases.get(*name).is_none_or(|lease| lease.holder.is_empty()))
+    {
         return Wait(Step::Prove, format!("a leader to take the Lease {name}"));
     }
     if let Some(component) = o.bridge.processes.first() {
         return Wait(Step::Prove, format!("the bridge's {component} to end"));
     }
-    let mirrors = |pod: &&&str| view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name));
+    let mirrors = |pod: &&&str| {
+        view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name))
+    };
     if let Some(pod) = bridge::PODS.iter().find(mirrors) {
         return Wait(Step::Prove, format!("the kubelet to take away the pod {pod}-{}", o.node_name));
     }

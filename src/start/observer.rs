@@ -8,8 +8,8 @@ use kube::Client;
 
 use super::decide::{Observed, all_ready};
 use super::run::Run;
-use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::api;
+use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::Result;
@@ -78,13 +78,15 @@ impl Observer {
         } else if self.lowered_since.is_none() {
             self.lowered_since = Some(now);
         }
+        let certified = kubelet::has_certificate(run.host);
         Ok(Observed {
             node_ip: run.controller.address,
             node_name: run.controller.name.clone(),
             required: run.required.to_vec(),
             bridge,
             bootstrap_kubeconfig: run.host.bootstrap_kubeconfig().exists(),
-            needs_token: !run.made_token && !kubelet::has_certificate(run.host),
+            needs_token: !run.made_token && !certified,
+            kubelet_waits: run.kubelet_knows != Some(certified) && kubelet::is_systemd(run.host),
             applied: run.applied,
             api_ready: api.is_ready(),
             api_said: api.to_string(),

@@ -50,6 +50,8 @@ pub(super) struct Run<'a> {
     binary: &'a Path,
     pub(super) applied: bool,
     pub(super) made_token: bool,
+    /// Whether the kubelet had its certificate when this run last started it anew for the API's sake.
+    pub(super) kubelet_knows: Option<bool>,
     pub(super) has_lowered: bool,
     refused: Vec<Refusal>,
 }
@@ -123,6 +125,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter) -> Resul
         binary: &options.binary,
         applied: false,
         made_token: false,
+        kubelet_knows: None,
         has_lowered: false,
         refused: Vec::new(),
     };
@@ -210,10 +213,16 @@ impl Run<'_> {
                 self.refused = outcome.refused;
                 self.applied = true;
             }
+            Act::RestartKubelet => {
+                self.kubelet_knows = Some(kubelet::has_certificate(self.host));
+                kubelet::restart().await?;
+            }
             Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
             Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
             Act::LowerControllers => bridge.lower_controllers()?,
-            Act::DeleteLease { name, resource_version } => write::delete_lease(client()?, name, resource_version).await?,
+            Act::DeleteLease { name, resource_version } => {
+                write::delete_lease(client()?, name, resource_version).await?
+            }
             Act::LowerApiServer => {
                 bridge.lower_api_server()?;
                 self.has_lowered = true;
@@ -225,7 +234,11 @@ impl Run<'_> {
             Act::RaiseAndFail => {
                 bridge.raise(self.assets, self.cluster, self.controller, self.binary)?;
                 return Err(Error::TimedOut {
-                    waiting_for: format!("the self-hosted API server to serve {} within {} s of lowering the bridge", self.controller.address, PROVE_LIMIT.as_secs()),
+                    waiting_for: format!(
+                        "the self-hosted API server to serve {} within {} s of lowering the bridge",
+                        self.controller.address,
+                        PROVE_LIMIT.as_secs()
+                    ),
                     api_served: true,
                     details: vec!["the bridge is raised again and serves the API".into()],
                     next: format!("{}; then run `hoist start` again", self.logs_of("kube-apiserver")),
@@ -243,7 +256,10 @@ impl Run<'_> {
 
     fn logs_of(&self, component: &str) -> String {
         let ip = self.controller.address;
-        format!("`kubectl --server https://{} -n kube-system logs -l component={component}` shows why", std::net::SocketAddr::new(ip, 6443))
+        format!(
+            "`kubectl --server https://{} -n kube-system logs -l component={component}` shows why",
+            std::net::SocketAddr::new(ip, 6443)
+        )
     }
 }
 
@@ -277,7 +293,11 @@ fn lock(host: &Host) -> Result<fs::File> {
     let mut file = open.map_err(|error| Error::io("lock", &path, error))?;
     match file.try_lock() {
         Ok(()) => {
-            let text = format!("pid {}, since {}\n", std::process::id(), OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH));
+            let text = format!(
+                "pid {}, since {}\n",
+                std::process::id(),
+                OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            );
             let wrote = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
             wrote.map_err(|error| Error::io("lock", &path, error))?;
             Ok(file)
