@@ -1,0 +1,89 @@
+# shellcheck shell=bash
+# Helpers shared by the scripts of this folder. Source it; it sets REPO and CACHE.
+
+REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # as below
+CACHE=${HOIST_CACHE:-$REPO/.cache}
+
+# Kubernetes' version where none is asked for.
+# shellcheck disable=SC2034 # used by the scripts that source this file
+DEFAULT_KUBERNETES=1.36.3
+
+# Programs that the scripts call, and the Debian packages that have them.
+PROGRAMS=(
+	containerd=containerd
+	ctr=containerd
+	runc=runc
+	ip=iproute2
+	iptables=iptables
+	nft=nftables
+	conntrack=conntrack
+	socat=socat
+	ethtool=ethtool
+	busybox=busybox-static
+	gcc=gcc
+	nsenter=util-linux
+	mount=mount
+	pgrep=procps
+	journalctl=systemd
+	/lib/systemd/systemd=systemd
+	/usr/lib/cni/bridge=containernetworking-plugins
+	/usr/include/stdlib.h=libc6-dev
+)
+
+# One plain line on stderr: stdout is for what a command is asked to print.
+say() {
+	printf '%s\n' "$*" >&2
+}
+
+# What failed, why and what to do next; then the end.
+die() {
+	say "${0##*/}: $*"
+	exit 1
+}
+
+# The entries of PROGRAMS that this machine does not have.
+missing_programs() {
+	local entry program
+	for entry in "${PROGRAMS[@]}"; do
+		program=${entry%%=*}
+		[[ -e $program ]] || command -v "$program" >/dev/null || echo "$entry"
+	done
+}
+
+# Installs what is missing, once, where that can be done; says what is missing where it cannot.
+ensure_programs() {
+	local missing entry packages=()
+	mapfile -t missing < <(missing_programs)
+	if ((${#missing[@]} > 0)); then
+		if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+			for entry in "${missing[@]}"; do
+				say "missing: ${entry%%=*} (Debian's package ${entry#*=})"
+			done
+			die "cannot install them: that takes root and Debian's apt-get. Install them and run this again."
+		fi
+		mapfile -t packages < <(printf '%s\n' "${missing[@]#*=}" | sort -u)
+		say "installing Debian packages: ${packages[*]}"
+		install_packages "${packages[@]}"
+	fi
+}
+
+# Debian starts and enables a service when its package is installed. The test nodes
+# run containerd; the machine itself must not.
+install_packages() (
+	policy=/usr/sbin/policy-rc.d
+	log=$(mktemp)
+	trap 'rm -f "$log"' EXIT
+	if [[ ! -e $policy ]]; then
+		trap 'rm -f "$log" "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+		tail -n 20 "$log" >&2
+		die "apt-get could not install: $* (its last lines are above). Repair that and run this again."
+	fi
+	if [[ " $* " == *" containerd "* ]]; then
+		systemctl disable containerd.service >/dev/null 2>&1 || true
+	fi
+)
