@@ -62,6 +62,8 @@ pub struct PodView {
     pub reason: String,
     /// What it belongs to: the name of its DaemonSet, Deployment or StatefulSet, or its own.
     pub workload: String,
+    /// Whether its workload has one pod on each node.
+    pub per_node: bool,
     /// Whether it mirrors a static pod.
     pub mirror: bool,
 }
@@ -103,10 +105,11 @@ pub enum NodeView {
 }
 
 impl ClusterView {
-    /// The pods of a required workload: on `node` only where the workload has one pod a node.
-    pub fn pods_of<'a>(&'a self, required: &'a Required) -> impl Iterator<Item = &'a PodView> {
+    /// The pods of a required workload that matter on `node`: only its own where the workload has one on each.
+    pub fn pods_of<'a>(&'a self, required: &'a Required, node: &'a str) -> impl Iterator<Item = &'a PodView> {
         let pods = self.pods.get(&required.namespace);
-        pods.into_iter().flatten().filter(|pod| pod.workload == required.name && !pod.mirror)
+        let here = move |pod: &&PodView| !pod.per_node || pod.node.as_deref().is_none_or(|there| there == node);
+        pods.into_iter().flatten().filter(|pod| pod.workload == required.name && !pod.mirror).filter(here)
     }
 }
 
@@ -200,6 +203,7 @@ fn pod_view(pod: &Pod) -> PodView {
         restarts: containers.iter().map(|container| container.restart_count).sum(),
         reason,
         workload: workload(pod),
+        per_node: pod.owner_references().iter().any(|owner| owner.kind == "DaemonSet"),
         mirror: pod.annotations().contains_key("kubernetes.io/config.mirror"),
     }
 }
@@ -243,10 +247,10 @@ fn workload(pod: &Pod) -> String {
 }
 
 /// What helps to understand why these workloads are not ready: their pods, the reasons, the last lines of their logs.
-pub async fn explain_pods(client: &Client, view: &ClusterView, required: &[Required]) -> Vec<String> {
+pub async fn explain_pods(client: &Client, view: &ClusterView, node: &str, required: &[Required]) -> Vec<String> {
     let mut lines = Vec::new();
     for workload in required {
-        let mut pods = view.pods_of(workload).peekable();
+        let mut pods = view.pods_of(workload, node).peekable();
         if pods.peek().is_none() {
             lines.push(format!(
                 "{workload}: has no pod; see `kubectl -n {} describe daemonsets,deployments {}`",

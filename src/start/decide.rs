@@ -11,11 +11,11 @@ use crate::bridge::{self, State as BridgeState};
 /// So many answers in a row prove that an API server serves.
 const PROOFS: u32 = 3;
 /// How long the required pods must have been ready without a restart.
-const STABLE: Duration = Duration::from_millis(500);
+const STABLE: Duration = Duration::from_millis(300);
 /// How long the self-hosted control plane may be unready, once the bridge's controllers are gone, before they return.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long NODE_IP may take to be proved after the bridge was lowered, before it is raised again.
-pub const PROVE_LIMIT: Duration = Duration::from_secs(20);
+pub const PROVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The rows of the protocol, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +114,15 @@ pub struct Observed {
     pub lowered_for: Option<Duration>,
 }
 
+impl Observed {
+    /// The proof has taken longer than it may. What only the kubelet has to tidy up is no reason to raise the bridge.
+    fn is_late(&self) -> bool {
+        let leads = |view: &ClusterView| LEASES.iter().all(|name| has_moved(self, view, name));
+        let proved = self.self_hosted_ready >= PROOFS && self.api_ready && self.view.as_ref().is_some_and(leads);
+        !proved && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT)
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -131,8 +140,8 @@ pub fn decide(o: &Observed) -> Decision {
     let self_hosted = o.self_hosted_ready >= PROOFS;
     if o.bridge.is_lowered() {
         return match o.lowered_for {
+            Some(_) if o.is_late() => Do(Step::Prove, vec![Act::RaiseAndFail]),
             _ if self_hosted && o.api_ready => finish(o),
-            Some(so_long) if so_long > PROVE_LIMIT => Do(Step::Prove, vec![Act::RaiseAndFail]),
             Some(_) => Wait(Step::Prove, format!("{} to answer: {}", o.node_ip, o.api_said)),
             // One answer may be chance: a cluster that is up is not touched for that.
             None if o.self_hosted_ready > 0 => {
@@ -185,27 +194,33 @@ pub fn decide(o: &Observed) -> Decision {
     }
 }
 
-/// The bridge's controllers are lowered: the Leases must move before its API server may go.
+/// The bridge's controllers are lowered: once they are gone, and no Lease is held by a dead one, its API server may go.
+/// Whether the Leases move is seen to while it goes: it is the self-hosted API server that they move on.
 fn hand_over(o: &Observed, view: &ClusterView) -> Decision {
     if !o.bridge.controllers_gone() {
         return Decision::Wait(Step::HandOver, "the bridge's controller manager and scheduler to end".into());
     }
-    for name in LEASES {
-        let then = o.leases_when_gone.get(name);
-        let Some(lease) = view.leases.get(name) else {
-            return Decision::Wait(Step::HandOver, format!("a leader to take the Lease {name}"));
-        };
-        let renewed_since = then.is_none_or(|then| then.renewed != lease.renewed);
-        if lease.holder.is_empty() || !renewed_since {
-            let holder_is_dead = !lease.holder.is_empty() && o.bridge_holders.get(name) == Some(&lease.holder);
-            if holder_is_dead {
-                let resource_version = lease.resource_version.clone();
-                return Decision::Do(Step::HandOver, vec![Act::DeleteLease { name: name.into(), resource_version }]);
-            }
-            return Decision::Wait(Step::HandOver, format!("a leader to renew the Lease {name}"));
-        }
+    let dead: Vec<_> = LEASES.into_iter().filter_map(|name| dead_lease(o, view, name)).collect();
+    if dead.is_empty() {
+        Decision::Do(Step::Lower, vec![Act::LowerApiServer])
+    } else {
+        Decision::Do(Step::HandOver, dead)
     }
-    Decision::Do(Step::Lower, vec![Act::LowerApiServer])
+}
+
+/// Deletes the Lease `name` if its holder was the bridge's and nobody has renewed it since the bridge's was gone.
+fn dead_lease(o: &Observed, view: &ClusterView, name: &str) -> Option<Act> {
+    let lease = view.leases.get(name)?;
+    let was_bridge = !lease.holder.is_empty() && o.bridge_holders.get(name) == Some(&lease.holder);
+    (was_bridge && !has_moved(o, view, name))
+        .then(|| Act::DeleteLease { name: name.into(), resource_version: lease.resource_version.clone() })
+}
+
+/// Whether somebody who lives holds the Lease `name`: it was renewed after the bridge's controllers were gone.
+fn has_moved(o: &Observed, view: &ClusterView, name: &str) -> bool {
+    let renewed_since =
+        |lease: &LeaseView| o.leases_when_gone.get(name).is_none_or(|then| then.renewed != lease.renewed);
+    view.leases.get(name).is_some_and(|lease| !lease.holder.is_empty() && renewed_since(lease))
 }
 
 /// The self-hosted control plane serves and no manifest of the bridge stands: is all of it gone, and all else well?
@@ -220,9 +235,7 @@ fn finish(o: &Observed) -> Decision {
     if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Prove, pods_said(o, view));
     }
-    if let Some(name) =
-        LEASES.into_iter().find(|name| view.leases.get(*name).is_none_or(|lease| lease.holder.is_empty()))
-    {
+    if let Some(name) = LEASES.into_iter().find(|name| !has_moved(o, view, name)) {
         return Wait(Step::Prove, format!("a leader to take the Lease {name}"));
     }
     if let Some(component) = o.bridge.processes.first() {
@@ -241,15 +254,15 @@ fn finish(o: &Observed) -> Decision {
 }
 
 /// Whether each required workload has a ready pod: for a pod that every controller has, the one of this node.
-pub fn all_ready(view: &ClusterView, required: &[Required]) -> bool {
-    required.iter().all(|workload| view.pods_of(workload).any(|pod| pod.ready))
+pub fn all_ready(view: &ClusterView, node: &str, required: &[Required]) -> bool {
+    required.iter().all(|workload| view.pods_of(workload, node).any(|pod| pod.ready))
 }
 
 /// The required pods that are not ready, each with its reason.
 fn pods_said(o: &Observed, view: &ClusterView) -> String {
-    let unready = o.required.iter().filter(|workload| !view.pods_of(workload).any(|pod| pod.ready));
+    let unready = o.required.iter().filter(|workload| !view.pods_of(workload, &o.node_name).any(|pod| pod.ready));
     let said: Vec<_> = unready
-        .map(|workload| match view.pods_of(workload).next() {
+        .map(|workload| match view.pods_of(workload, &o.node_name).next() {
             None => format!("{workload} has no pod yet"),
             Some(pod) => format!("{}/{}: {}", workload.namespace, pod.name, pod.reason),
         })

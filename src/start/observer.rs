@@ -62,11 +62,12 @@ impl Observer {
         let view = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
 
         self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };
-        let required_ready_for = view.as_ref().and_then(|view| self.ready_for(view, run.required, now));
+        let required_ready_for =
+            view.as_ref().and_then(|view| self.ready_for(view, &run.controller.name, run.required, now));
         let well = self_hosted.is_ready() && required_ready_for.is_some();
         self.unready_since = if well { None } else { self.unready_since.or(Some(now)) };
         if let Some(view) = &view {
-            self.remember_holders(view);
+            self.remember_holders(view, &run.controller.name);
             if !bridge.controllers_gone() {
                 self.leases_when_gone = None;
             } else if self.leases_when_gone.is_none() {
@@ -121,10 +122,10 @@ impl Observer {
     }
 
     /// Since when every required pod is ready with the same count of restarts.
-    fn ready_for(&mut self, view: &ClusterView, required: &[Required], now: Instant) -> Option<Duration> {
-        let restarts = required.iter().flat_map(|workload| view.pods_of(workload)).map(|pod| pod.restarts).sum();
+    fn ready_for(&mut self, view: &ClusterView, node: &str, required: &[Required], now: Instant) -> Option<Duration> {
+        let restarts = required.iter().flat_map(|workload| view.pods_of(workload, node)).map(|pod| pod.restarts).sum();
         self.ready_since = match self.ready_since {
-            _ if !all_ready(view, required) => None,
+            _ if !all_ready(view, node, required) => None,
             Some((since, before)) if before == restarts => Some((since, before)),
             _ => Some((now, restarts)),
         };
@@ -132,11 +133,11 @@ impl Observer {
     }
 
     /// A Lease that is held while no self-hosted pod of its component has ever run is held by the bridge.
-    fn remember_holders(&mut self, view: &ClusterView) {
+    fn remember_holders(&mut self, view: &ClusterView, node: &str) {
         for name in LEASES {
             let component = Required { namespace: "kube-system".into(), name: name.into() };
             let holder = view.leases.get(name).map(|lease| lease.holder.as_str()).unwrap_or_default();
-            if !holder.is_empty() && !view.pods_of(&component).any(|pod| pod.started) {
+            if !holder.is_empty() && !view.pods_of(&component, node).any(|pod| pod.started) {
                 self.bridge_holders.insert(name.into(), holder.into());
             }
         }

@@ -272,7 +272,7 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
     };
     let mut details = Vec::new();
     if let (Some(client), Some(view)) = (observer.client(), &observed.view) {
-        details = explain_pods(client, view, run.required).await;
+        details = explain_pods(client, view, &run.controller.name, run.required).await;
     }
     details.extend(observer.trouble.clone());
     let next = if observed.api_ready {
