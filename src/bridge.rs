@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
@@ -60,6 +60,14 @@ impl State {
     }
 }
 
+/// What stands on the disk when the bridge is raised.
+#[derive(Default)]
+pub struct Plan {
+    secrets: Vec<(PathBuf, File)>,
+    manifests: Vec<(&'static str, String)>,
+    data_dir: Option<PathBuf>,
+}
+
 /// The bridge of one controller.
 pub struct Bridge<'a> {
     host: &'a Host,
@@ -92,42 +100,61 @@ impl<'a> Bridge<'a> {
         self.pods.has(ETCD)
     }
 
+    /// What raising it puts on this controller's disk, but for hoist's binary: built in memory, written by [`Self::raise`].
+    ///
+    /// # Errors
+    /// An asset directory that lacks a file.
+    pub fn plan(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<Plan> {
+        let tls = assets.tls();
+        let mut plan = Plan::default();
+        let mut add = |folder: PathBuf, content: SecretFiles| {
+            plan.secrets.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
+        };
+        for component in COMPONENTS {
+            let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;
+            add(self.host.bridge().join(component), content);
+        }
+        let ca = tls.get("ca.crt").cloned().unwrap_or_default();
+        add(self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)]));
+        let mut names = Vec::new();
+        if let Etcd::Local { data_dir, .. } = &cluster.etcd {
+            add(self.host.etcd_pki(), secrets::of_etcd(&controller.name, &tls)?);
+            names.push(ETCD);
+            plan.data_dir = Some(self.host.path(data_dir));
+        }
+        for name in names.into_iter().chain(MANIFESTS) {
+            plan.manifests.push((name, assets.text(&format!("bootstrap-manifests/{name}"))?));
+        }
+        Ok(plan)
+    }
+
     /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone.
     ///
     /// # Errors
-    /// An asset directory that lacks a file, found before anything is written; the system's refusal.
-    pub fn raise(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller, binary: &Path) -> Result<()> {
-        let tls = assets.tls();
-        let mut folders = Vec::new();
-        for component in COMPONENTS {
-            let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;
-            folders.push((self.host.bridge().join(component), content));
+    /// The system's refusal.
+    pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<()> {
+        if let Some(dir) = &plan.data_dir {
+            files::make_dir(dir, 0o700)?;
         }
-        let ca = tls.get("ca.crt").cloned().unwrap_or_default();
-        folders.push((self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)])));
-        let mut manifests = Vec::new();
-        if let Etcd::Local { data_dir, .. } = &cluster.etcd {
-            folders.push((self.host.etcd_pki(), secrets::of_etcd(&controller.name, &tls)?));
-            manifests.push(ETCD);
-            files::make_dir(&self.host.path(data_dir), 0o700)?;
+        for (path, _) in &plan.secrets {
+            files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o700)?;
         }
-        manifests.extend(MANIFESTS);
-        let texts: Vec<_> =
-            manifests.iter().map(|name| assets.text(&format!("bootstrap-manifests/{name}"))).collect::<Result<_>>()?;
-
-        let mut wanted = Vec::new();
-        for (folder, content) in folders {
-            files::make_dir(&folder, 0o700)?;
-            wanted.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
-        }
-        files::write_all(wanted.iter().map(|(path, file)| (path.clone(), file)))?;
+        files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
         files::install_executable(binary, &own)?;
-        for (name, text) in manifests.iter().zip(&texts) {
+        for (name, text) in &plan.manifests {
             self.pods.install(name, text)?;
         }
         Ok(())
+    }
+
+    /// Every file that raising it by `plan` may make.
+    pub fn footprint(&self, plan: &Plan) -> Vec<PathBuf> {
+        let secrets = plan.secrets.iter().map(|(path, _)| path.clone());
+        let manifests = plan.manifests.iter().map(|(name, _)| self.host.manifests().join(name));
+        let data = plan.data_dir.iter().map(|dir| dir.join("member"));
+        secrets.chain(manifests).chain(data).chain([self.host.binary()]).collect()
     }
 
     /// Lowers the bridge's controller manager and scheduler.

@@ -56,11 +56,16 @@ pub fn has_certificate(host: &Host) -> bool {
     host.kubelet_kubeconfig().exists() && host.kubelet_certificate().exists()
 }
 
-/// Installs what the kubelet needs and says whether anything changed.
+/// The files that this controller's kubelet needs, but for its unit.
 ///
 /// # Errors
-/// An asset directory that lacks a file; the system's refusal.
-pub fn install_files(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<bool> {
+/// An asset directory that lacks a file.
+pub fn plan(
+    host: &Host,
+    assets: &AssetSet,
+    cluster: &Cluster,
+    controller: &Controller,
+) -> Result<Vec<(PathBuf, File)>> {
     let tls = assets.tls();
     let ca = tls.get("ca.crt").cloned().unwrap_or_default();
     let env = format!("# Written by hoist start.\nNODE_NAME={}\nNODE_IP={}\n", controller.name, controller.address);
@@ -75,11 +80,92 @@ pub fn install_files(host: &Host, assets: &AssetSet, cluster: &Cluster, controll
         let text = render::bootstrap_kubeconfig(cluster, &tls, &server, &bootstrap_token(assets)?);
         wanted.push((host.bootstrap_kubeconfig(), File::private(text)));
     }
-    for (path, _) in &wanted {
+    Ok(wanted)
+}
+
+/// Writes the planned files and says whether anything changed.
+///
+/// # Errors
+/// The system's refusal.
+pub fn install_files(host: &Host, plan: &[(PathBuf, File)]) -> Result<bool> {
+    for (path, _) in plan {
         files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
     }
     files::make_dir(host.manifests(), 0o755)?;
-    Ok(!files::write_all(wanted.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+    Ok(!files::write_all(plan.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+}
+
+/// Every file that [`install_files`] and [`run_by_systemd`] may make.
+pub fn footprint(host: &Host, plan: &[(PathBuf, File)]) -> Vec<PathBuf> {
+    let units = [UNIT, DROP_IN].map(|path| host.path(path));
+    // The last one stands for the folder of static pods, which may be new.
+    let pods = host.manifests().join("any");
+    plan.iter().map(|(path, _)| path.clone()).chain(units).chain([pods]).collect()
+}
+
+/// Why systemd could not run the kubelet, if it is known beforehand.
+pub async fn unit_problem(host: &Host) -> Option<Finding> {
+    if !is_systemd(host) {
+        return None;
+    }
+    if property("LoadState").await.is_ok_and(|state| state == "masked") {
+        return Some(
+            Finding::new("kubelet.service", "is masked, so systemd will not run a kubelet")
+                .remedy("`systemctl unmask kubelet` allows it again"),
+        );
+    }
+    program(host).await.is_none().then(|| {
+        Finding::new("kubelet", "there is no such program: neither where kubelet.service says nor on PATH")
+            .remedy("install the kubelet and a container runtime (Debian packages: kubelet, containerd)")
+    })
+}
+
+/// Whether systemd had the kubelet's unit enabled and running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnitState {
+    enabled: bool,
+    active: bool,
+}
+
+/// The state of the kubelet's unit; `None` where systemd does not run.
+///
+/// # Errors
+/// systemd's refusal.
+pub async fn unit_state(host: &Host) -> Result<Option<UnitState>> {
+    if !is_systemd(host) {
+        return Ok(None);
+    }
+    let (file, active) = (property("UnitFileState").await?, property("ActiveState").await?);
+    Ok(Some(UnitState { enabled: file == "enabled", active: active == "active" }))
+}
+
+/// Takes the kubelet's unit back to the state it had; its files are back already.
+///
+/// # Errors
+/// systemd's refusal.
+pub async fn restore_unit(before: UnitState) -> Result<()> {
+    if !before.enabled {
+        // Its unit may be gone: then there is nothing to disable but the link.
+        let _ = systemctl(&["disable", "kubelet.service"]).await;
+    }
+    if !before.active {
+        let _ = systemctl(&["stop", "kubelet.service"]).await;
+        let _ = systemctl(&["reset-failed", "kubelet.service"]).await;
+    }
+    systemctl(&["daemon-reload"]).await.map(drop)
+}
+
+/// The last lines of the kubelet's journal, for whoever has to find out why it does not answer.
+pub async fn last_lines() -> Vec<String> {
+    let run = Command::new("journalctl").args(["-u", "kubelet", "-n", "5", "-o", "cat", "--no-pager"]).output();
+    let output = tokio::time::timeout(Duration::from_secs(5), run).await;
+    let text = output.ok().and_then(Result::ok).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+async fn property(name: &str) -> Result<String> {
+    let shown = systemctl(&["show", "kubelet.service", "--value", "--property", name]).await?;
+    Ok(shown.trim().to_owned())
 }
 
 /// The rendered configuration, with the folder of static pods that `start` was told to use.
@@ -109,8 +195,7 @@ pub async fn answers() -> bool {
 /// Where the kubelet's program is: the one of its unit, or the first on PATH.
 pub async fn program(host: &Host) -> Option<PathBuf> {
     if is_systemd(host) {
-        let shown =
-            systemctl(&["show", "kubelet.service", "--property=ExecStart", "--value"]).await.unwrap_or_default();
+        let shown = property("ExecStart").await.unwrap_or_default();
         let path = shown.split_once("path=").and_then(|(_, rest)| rest.split_whitespace().next());
         if let Some(path) = path.map(PathBuf::from).filter(|path| path.is_file()) {
             return Some(path);
@@ -134,7 +219,7 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
     let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
     let ours = files::read_if_there(&host.path(UNIT))?
         .is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
-    let has_unit = systemctl(&["show", "kubelet.service", "--property=LoadState", "--value"]).await?.trim() == "loaded";
+    let has_unit = property("LoadState").await? == "loaded";
     let (path, text) = if has_unit && !ours { (DROP_IN, drop_in(&rendered)) } else { (UNIT, rendered) };
     let path = host.path(path);
     files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
@@ -143,8 +228,7 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
         systemctl(&["daemon-reload"]).await?;
     }
     systemctl(&["enable", "kubelet.service"]).await?;
-    let active = systemctl(&["show", "kubelet.service", "--property=ActiveState", "--value"]).await?;
-    if unit_changed || changed || active.trim() != "active" {
+    if unit_changed || changed || property("ActiveState").await? != "active" {
         restart().await?;
     }
     Ok(())

@@ -29,4 +29,5 @@ pub mod start;
 pub mod static_pods;
 pub mod template;
 pub mod typed;
+pub mod undo;
 pub mod yaml;

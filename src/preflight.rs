@@ -94,12 +94,7 @@ pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller
     findings.extend(ports(&host.path("/proc"), controller.address));
     findings.extend(etcd_data(host, cluster));
     findings.extend(own_binary());
-    if kubelet::is_systemd(host) && kubelet::program(host).await.is_none() {
-        findings.push(
-            Finding::new("kubelet", "systemd has no kubelet.service, and there is no kubelet on PATH")
-                .remedy("install the kubelet and a container runtime (Debian packages: kubelet, containerd)"),
-        );
-    }
+    findings.extend(kubelet::unit_problem(host).await);
     if findings.is_empty() { missing_files(assets, cluster, controller) } else { Err(Error::Preflight(findings)) }
 }
 

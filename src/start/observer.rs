@@ -29,6 +29,8 @@ pub(super) struct Observer {
     bridge_holders: BTreeMap<String, String>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
+    /// Something has answered at NODE_IP in the course of this run.
+    pub(super) seen_api: bool,
     /// Why the API could not be read, the last time it could not.
     pub(super) trouble: Option<String>,
 }
@@ -44,6 +46,7 @@ impl Observer {
             bridge_holders: BTreeMap::new(),
             leases_when_gone: None,
             lowered_since: None,
+            seen_api: false,
             trouble: None,
         })
     }
@@ -59,6 +62,7 @@ impl Observer {
         let bridge = Bridge::new(run.host).state();
         let (api, self_hosted) =
             tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
+        self.seen_api |= api.is_answered();
         let view = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
 
         self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };

@@ -17,7 +17,9 @@ use crate::bridge::Bridge;
 use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::kubelet::UnitState;
 use crate::report::Reporter;
+use crate::undo::Before;
 use crate::{files, kubelet, preflight};
 
 /// Between two rounds of the loop.
@@ -54,6 +56,8 @@ pub(super) struct Run<'a> {
     pub(super) kubelet_knows: Option<bool>,
     pub(super) has_lowered: bool,
     refused: Vec<Refusal>,
+    /// How the disk and the kubelet's unit stood before this run's first raise.
+    before: Option<(Before, Option<UnitState>)>,
 }
 
 impl Step {
@@ -128,6 +132,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter) -> Resul
         kubelet_knows: None,
         has_lowered: false,
         refused: Vec::new(),
+        before: None,
     };
     let mut observer = Observer::new(&ca)?;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
@@ -186,8 +191,14 @@ impl Run<'_> {
         let client = || observer.client().ok_or_else(|| Error::failed("reach the API", "there is no connection"));
         match act {
             Act::Raise => {
-                bridge.raise(self.assets, self.cluster, self.controller, self.binary)?;
-                let changed = kubelet::install_files(self.host, self.assets, self.cluster, self.controller)?;
+                let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
+                let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
+                if self.before.is_none() {
+                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files));
+                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
+                }
+                bridge.raise(&plan, self.binary)?;
+                let changed = kubelet::install_files(self.host, &files)?;
                 if kubelet::is_systemd(self.host) {
                     kubelet::run_by_systemd(self.host, self.assets, changed).await?;
                 } else {
@@ -232,7 +243,7 @@ impl Run<'_> {
                 files::remove(&self.host.bootstrap_kubeconfig())?;
             }
             Act::RaiseAndFail => {
-                bridge.raise(self.assets, self.cluster, self.controller, self.binary)?;
+                bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
                 return Err(Error::TimedOut {
                     waiting_for: format!(
                         "the self-hosted API server to serve {} within {} s of lowering the bridge",
@@ -246,6 +257,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
+    async fn restore(&self) -> Result<()> {
+        let Some((files, unit)) = &self.before else { return Ok(()) };
+        files.restore()?;
+        match unit {
+            Some(unit) => kubelet::restore_unit(*unit).await,
+            None => Ok(()),
+        }
     }
 
     /// The result of a run that has reached its end.
@@ -280,8 +301,16 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
     } else if kubelet::answers().await {
         "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
     } else {
-        details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz)".into());
-        "`systemctl status kubelet` and `journalctl -u kubelet -n 50`; then run `hoist start` again".into()
+        details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz); its last words:".into());
+        details.extend(kubelet::last_lines().await.into_iter().map(|line| format!("    {line}")));
+        // Only where nothing has come of it yet: what serves, or may be looked into, stays.
+        if observed.bridge.processes.is_empty() && !observer.seen_api {
+            details.push(match run.restore().await {
+                Ok(()) => "the disk is as it was before".into(),
+                Err(error) => format!("the disk could not be put back as it was: {error}"),
+            });
+        }
+        "make the kubelet run (`journalctl -u kubelet -n 50` says more), then run `hoist start` again".into()
     };
     Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
 }

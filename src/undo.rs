@@ -1,0 +1,81 @@
+//! How things stood on the disk before a first raise, and the way back to it: a machine whose kubelet never shows up is
+//! left as it was found.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::{self, File};
+
+/// Files and folders as they were.
+pub struct Before {
+    files: Vec<(PathBuf, Option<File>)>,
+    new_dirs: Vec<PathBuf>,
+}
+
+impl Before {
+    /// Remembers `files`, and which of the folders above them are not there yet.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn take(files: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
+        let mut before = Self { files: Vec::new(), new_dirs: Vec::new() };
+        for path in files {
+            let absent = path.ancestors().skip(1).filter(|dir| !dir.exists()).map(Path::to_owned);
+            before.new_dirs.extend(absent.collect::<Vec<_>>());
+            let there = files::read_if_there(&path)?.map(|content| {
+                let mode = fs::metadata(&path).map(|meta| meta.permissions().mode()).unwrap_or(0o600);
+                File { content, private: mode & 0o044 == 0 }
+            });
+            before.files.push((path, there));
+        }
+        // The deepest first, as they are removed.
+        before.new_dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        before.new_dirs.dedup();
+        Ok(before)
+    }
+
+    /// Puts everything back. Folders that something else has filled meanwhile stay.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn restore(&self) -> Result<()> {
+        for (path, file) in &self.files {
+            match file {
+                Some(file) => files::write(path, file).map(drop)?,
+                None => files::remove(path).map(drop)?,
+            }
+        }
+        for dir in &self.new_dirs {
+            match fs::remove_dir(dir) {
+                Ok(()) => {}
+                Err(error)
+                    if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
+                }
+                Err(error) => return Err(Error::io("remove", dir, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_comes_back_and_what_was_not_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new, deep) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("a/b/c"));
+        fs::write(&old, "before").unwrap();
+        let before = Before::take([old.clone(), new.clone(), deep.clone()]).unwrap();
+        fs::write(&old, "after").unwrap();
+        fs::write(&new, "x").unwrap();
+        fs::create_dir_all(deep.parent().unwrap()).unwrap();
+        fs::write(&deep, "x").unwrap();
+        before.restore().unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
