@@ -269,3 +269,6 @@ fn pods_said(o: &Observed, view: &ClusterView) -> String {
         .collect();
     if said.is_empty() { "the required pods to stay ready".into() } else { said.join("; ") }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The protocol by table: each row's condition, and what must not be done before it holds.
+
+use super::*;
+use crate::api::observe::PodView;
+
+const NODE: &str = "c1";
+const IP: &str = "10.0.0.1";
+
+/// A freshly installed machine; the methods move it along.
+fn fresh() -> Observed {
+    let required = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+    Observed {
+        node_ip: IP.parse().unwrap(),
+        node_name: NODE.into(),
+        required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
+        bridge: BridgeState::default(),
+        bootstrap_kubeconfig: false,
+        needs_token: true,
+        kubelet_waits: false,
+        applied: false,
+        api_ready: false,
+        api_said: "connection refused".into(),
+        self_hosted_ready: 0,
+        self_hosted_said: "connection refused".into(),
+        view: None,
+        required_ready_for: None,
+        unready_for: Duration::ZERO,
+        bridge_holders: BTreeMap::new(),
+        leases_when_gone: BTreeMap::new(),
+        lowered_for: None,
+    }
+}
+
+fn lease(holder: &str, renewed: &str) -> LeaseView {
+    LeaseView { holder: holder.into(), renewed: renewed.into(), resource_version: format!("rv-{renewed}") }
+}
+
+fn pod(workload: &str, ready: bool) -> PodView {
+    PodView {
+        name: format!("{workload}-x"),
+        node: Some(NODE.into()),
+        ready,
+        started: true,
+        restarts: 0,
+        reason: "CrashLoopBackOff".into(),
+        workload: workload.into(),
+        per_node: workload == "kube-apiserver",
+        mirror: false,
+    }
+}
+
+impl Observed {
+    fn raised(mut self) -> Self {
+        let processes = ["forwarder", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        self.bridge = BridgeState {
+            api_server: true,
+            controllers: 2,
+            processes: processes.iter().map(ToString::to_string).collect(),
+            files: true,
+        };
+        self.bootstrap_kubeconfig = true;
+        self
+    }
+
+    fn api(mut self) -> Self {
+        self.api_ready = true;
+        let leases = LEASES.iter().map(|name| ((*name).to_owned(), lease("bridge", "1"))).collect();
+        self.view = Some(ClusterView { leases, ..ClusterView::default() });
+        self.bridge_holders = LEASES.iter().map(|name| ((*name).to_owned(), "bridge".to_owned())).collect();
+        self
+    }
+
+    fn see(mut self, change: impl FnOnce(&mut ClusterView)) -> Self {
+        change(self.view.as_mut().unwrap());
+        self
+    }
+
+    fn applied(mut self) -> Self {
+        self.applied = true;
+        self.needs_token = false;
+        self.see(|view| view.endpoints = vec![IP.into()])
+    }
+
+    fn adopted(self) -> Self {
+        self.see(|view| view.node = NodeView::Adopted)
+    }
+
+    fn self_hosted(mut self) -> Self {
+        self.self_hosted_ready = PROOFS;
+        self
+    }
+
+    fn pods_ready(mut self) -> Self {
+        self.required_ready_for = Some(STABLE);
+        let pods = self.required.iter().map(|required| pod(&required.name, true)).collect();
+        self.see(|view| drop(view.pods.insert("kube-system".into(), pods)))
+    }
+
+    /// All that must hold before anything is lowered.
+    fn well() -> Self {
+        fresh().raised().api().applied().adopted().self_hosted().pods_ready()
+    }
+
+    fn controllers_lowered(mut self) -> Self {
+        self.bridge.controllers = 0;
+        self
+    }
+
+    fn controllers_ended(mut self) -> Self {
+        self.bridge.processes.retain(|component| !component.starts_with("kube-c") && !component.starts_with("kube-s"));
+        self.leases_when_gone = self.view.as_ref().unwrap().leases.clone();
+        self
+    }
+
+    fn leases_moved(self) -> Self {
+        self.see(|view| {
+            for lease in view.leases.values_mut() {
+                *lease = super::tests::lease("self-hosted", "2");
+            }
+        })
+    }
+
+    fn lowered(mut self, so_long: Duration) -> Self {
+        self.bridge.api_server = false;
+        self.lowered_for = Some(so_long);
+        self
+    }
+
+    fn all_ended(mut self) -> Self {
+        self.bridge.processes.clear();
+        self
+    }
+
+    fn cleaned(mut self) -> Self {
+        self.bridge.files = false;
+        self.bootstrap_kubeconfig = false;
+        self
+    }
+}
+
+fn acts(observed: &Observed) -> Vec<Act> {
+    match decide(observed) {
+        Decision::Do(_, acts) => acts,
+        other => panic!("expected acts, not {other:?}"),
+    }
+}
+
+fn waits(observed: &Observed) -> (Step, String) {
+    match decide(observed) {
+        Decision::Wait(step, what) => (step, what),
+        other => panic!("expected a wait, not {other:?}"),
+    }
+}
+
+fn delete(name: &str) -> Act {
+    Act::DeleteLease { name: name.into(), resource_version: "rv-1".into() }
+}
+
+#[test]
+fn row_1_raise_on_a_fresh_machine_and_after_a_raise_that_was_cut_short() {
+    assert_eq!(acts(&fresh()), [Act::Raise]);
+    let mut partly = fresh();
+    partly.bridge.controllers = 1;
+    assert_eq!(acts(&partly), [Act::Raise]);
+    partly.bridge.controllers = 2;
+    assert_eq!(acts(&partly), [Act::Raise], "the API server's manifest is missing");
+    let mut one_gone = fresh().raised();
+    one_gone.bridge.controllers = 1;
+    assert_eq!(acts(&one_gone), [Act::Raise]);
+}
+
+#[test]
+fn row_2_nothing_is_applied_before_the_api_is_ready() {
+    assert_eq!(waits(&fresh().raised()).0, Step::Api);
+    let mut open = fresh().raised().api();
+    (open.api_ready, open.api_said) = (false, "500".into());
+    assert_eq!(waits(&open).0, Step::Api, "an open port or a 500 is not ready");
+    let mut unreadable = fresh().raised().api();
+    unreadable.view = None;
+    assert_eq!(waits(&unreadable).0, Step::Api, "what is not known is not taken for absent");
+    assert_eq!(acts(&fresh().raised().api()), [Act::BootstrapToken, Act::Apply, Act::PublishEndpoint]);
+}
+
+#[test]
+fn row_2_a_kubelet_with_a_certificate_gets_no_token() {
+    let mut observed = fresh().raised().api();
+    observed.needs_token = false;
+    assert_eq!(acts(&observed), [Act::Apply, Act::PublishEndpoint]);
+}
+
+#[test]
+fn row_3_the_node_is_adopted_once_it_exists() {
+    let observed = fresh().raised().api().applied();
+    assert_eq!(waits(&observed).0, Step::Node);
+    assert_eq!(acts(&observed.see(|view| view.node = NodeView::Registered)), [Act::AdoptNode]);
+}
+
+#[test]
+fn row_3_a_kubelet_that_waits_is_started_anew_but_not_before_the_manifests_are_applied() {
+    let mut observed = fresh().raised().api().applied();
+    observed.kubelet_waits = true;
+    assert_eq!(acts(&observed), [Act::RestartKubelet]);
+    observed.applied = false;
+    assert!(!acts(&observed).contains(&Act::RestartKubelet));
+    observed.applied = true;
+    let registered = observed.see(|view| view.node = NodeView::Registered);
+    assert!(!acts(&registered).contains(&Act::RestartKubelet), "a kubelet that is in is left alone");
+}
+
+#[test]
+fn row_4_one_answer_is_no_proof() {
+    let mut observed = Observed::well();
+    observed.self_hosted_ready = PROOFS - 1;
+    assert_eq!(waits(&observed).0, Step::SelfHosted);
+}
+
+#[test]
+fn row_5_every_required_pod_must_be_ready_for_a_while_and_the_wait_names_it() {
+    let mut observed = Observed::well();
+    observed.required_ready_for = Some(STABLE / 2);
+    assert_eq!(waits(&observed).0, Step::Required);
+    observed.required_ready_for = None;
+    let observed = observed.see(|view| {
+        view.pods.insert("kube-system".into(), vec![pod("kube-apiserver", true), pod("kube-scheduler", false)]);
+    });
+    let (step, what) = waits(&observed);
+    assert_eq!(step, Step::Required);
+    assert_eq!(
+        what,
+        "kube-system/kube-controller-manager has no pod yet; kube-system/kube-scheduler-x: CrashLoopBackOff"
+    );
+}
+
+#[test]
+fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
+    let mut observed = Observed::well();
+    let pods = |change: &dyn Fn(&mut PodView)| {
+        let mut pods: Vec<_> = observed.required.iter().map(|required| pod(&required.name, true)).collect();
+        change(&mut pods[0]);
+        ClusterView { pods: BTreeMap::from([("kube-system".to_owned(), pods)]), ..ClusterView::default() }
+    };
+    assert!(all_ready(&pods(&|_| {}), NODE, &observed.required));
+    assert!(!all_ready(&pods(&|pod| pod.node = Some("c2".into())), NODE, &observed.required));
+    assert!(!all_ready(&pods(&|pod| pod.mirror = true), NODE, &observed.required));
+    observed.required.clear();
+    assert!(all_ready(&ClusterView::default(), NODE, &observed.required));
+}
+
+#[test]
+fn row_6_the_controllers_go_first() {
+    assert_eq!(acts(&Observed::well()), [Act::LowerControllers]);
+}
+
+#[test]
+fn row_7_no_lease_is_deleted_while_its_holder_may_live() {
+    let running = Observed::well().controllers_lowered();
+    assert_eq!(waits(&running).0, Step::HandOver, "their processes still run");
+    let ended = running.controllers_ended();
+    assert_eq!(acts(&ended), [delete(LEASES[0]), delete(LEASES[1])]);
+    let mut unknown = ended.clone();
+    unknown.bridge_holders.clear();
+    assert_eq!(acts(&unknown), [Act::LowerApiServer], "nothing proves that the holder was the bridge's");
+    let renewed = ended.see(|view| view.leases.get_mut(LEASES[0]).unwrap().renewed = "2".into());
+    assert_eq!(acts(&renewed), [delete(LEASES[1])], "a holder who renews it lives");
+}
+
+#[test]
+fn row_8_the_api_server_goes_when_no_dead_holder_is_left() {
+    let released = Observed::well().controllers_lowered().controllers_ended();
+    let released = released.see(|view| {
+        for lease in view.leases.values_mut() {
+            lease.holder.clear();
+        }
+    });
+    assert_eq!(acts(&released), [Act::LowerApiServer]);
+}
+
+#[test]
+fn row_8_a_control_plane_that_fails_after_the_controllers_are_lowered_gets_the_bridge_back() {
+    let mut observed = Observed::well().controllers_lowered().controllers_ended();
+    observed.self_hosted_ready = 0;
+    assert_eq!(waits(&observed).0, Step::HandOver, "with patience");
+    observed.unready_for = PATIENCE + Duration::from_secs(1);
+    assert_eq!(acts(&observed), [Act::Raise]);
+}
+
+#[test]
+fn row_9_everything_must_be_proved() {
+    let second = Duration::from_secs(1);
+    let lowered = Observed::well().controllers_lowered().controllers_ended().lowered(second);
+    assert!(waits(&lowered).1.contains("a leader to take the Lease kube-controller-manager"));
+    let moved = lowered.leases_moved();
+    assert_eq!(waits(&moved), (Step::Prove, "the bridge's forwarder to end".into()));
+    let ended = moved.all_ended();
+    let with_mirror = ended.clone().see(|view| {
+        let mut mirror = pod("bridge-kube-apiserver", false);
+        (mirror.name, mirror.mirror) = (format!("bridge-kube-apiserver-{NODE}"), true);
+        view.pods.get_mut("kube-system").unwrap().push(mirror);
+    });
+    assert!(waits(&with_mirror).1.contains("take away the pod"));
+    assert_eq!(acts(&ended), [Act::CleanUp]);
+    let cleaned = ended.cleaned();
+    assert_eq!(decide(&cleaned), Decision::Done);
+    assert_eq!(acts(&cleaned.clone().see(|view| view.endpoints.clear())), [Act::PublishEndpoint]);
+    let mut unready = cleaned.clone();
+    unready.required_ready_for = None;
+    assert_eq!(waits(&unready).0, Step::Prove);
+    let mut secrets = cleaned;
+    secrets.bootstrap_kubeconfig = true;
+    assert_eq!(acts(&secrets), [Act::CleanUp], "the way in of the bootstrap goes too");
+}
+
+#[test]
+fn row_9_what_is_not_proved_in_time_raises_the_bridge_again_and_fails() {
+    let late = PROVE_LIMIT + Duration::from_secs(1);
+    let mut silent = Observed::well().controllers_lowered().controllers_ended().lowered(late);
+    (silent.api_ready, silent.self_hosted_ready, silent.view) = (false, 0, None);
+    assert_eq!(acts(&silent), [Act::RaiseAndFail]);
+    silent.lowered_for = Some(Duration::from_secs(1));
+    assert_eq!(waits(&silent).0, Step::Prove, "not at once");
+    let leaderless = Observed::well().controllers_lowered().controllers_ended().lowered(late);
+    assert_eq!(acts(&leaderless), [Act::RaiseAndFail]);
+    let slow_kubelet = leaderless.leases_moved();
+    assert_eq!(waits(&slow_kubelet).0, Step::Prove, "what the kubelet has to tidy up is no reason");
+}
+
+#[test]
+fn a_cluster_that_is_up_is_left_alone() {
+    let mut up = Observed::well().controllers_lowered().controllers_ended().lowered(Duration::ZERO);
+    up = up.leases_moved().all_ended().cleaned();
+    (up.lowered_for, up.applied, up.needs_token) = (None, false, false);
+    assert_eq!(decide(&up), Decision::Done, "nothing is applied again");
+    up.self_hosted_ready = 1;
+    assert_eq!(waits(&up).0, Step::Prove, "one answer is no proof, and no reason to raise a bridge");
+    (up.self_hosted_ready, up.api_ready) = (0, false);
+    assert_eq!(acts(&up), [Act::Raise], "a reboot, say");
+}
