@@ -160,9 +160,10 @@ fn has_interpreter(elf: &[u8]) -> bool {
 fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<()> {
     let tls = assets.tls();
     let mut findings = Vec::new();
-    let mut collect = |result: Result<()>| match result {
-        Err(Error::Input(found)) => findings.extend(found),
-        Err(_) | Ok(()) => {}
+    let mut collect = |result: Result<()>| {
+        if let Err(Error::Input(found)) = result {
+            findings.extend(found);
+        }
     };
     for component in COMPONENTS {
         collect(secrets::of_component(component, cluster, &tls, Server::Bridge).map(drop));
