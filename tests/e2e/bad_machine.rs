@@ -1,0 +1,121 @@
+//! Machines that are not ready: `start` says what is wrong and what to do, and has changed nothing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::support::cluster::Cluster;
+use crate::support::command::Ended;
+use crate::support::eventually;
+use crate::support::hoist;
+use crate::support::node::Node;
+
+#[test]
+fn bad_machine() {
+    let node = Node::up("bad");
+    let cluster = Cluster::render(&node);
+    a_port_is_held(&node, &cluster);
+    a_foreign_manifest_stands_there(&node, &cluster);
+    the_address_is_not_of_this_machine(&node);
+    the_user_is_not_root(&node, &Cluster::render(&node));
+    there_is_no_kubelet(&node, &cluster);
+}
+
+/// An administrator has said that it must not run.
+#[test]
+fn bad_machine_masked_kubelet() {
+    let node = Node::up("bad-masked");
+    let cluster = Cluster::render(&node);
+    node.sh("systemctl mask kubelet");
+    let start = refused(&node, cluster.start_command(&["--timeout=10s"]));
+    assert!(!matches!(start.code, None | Some(0)), "{start}");
+    start.says(&["kubelet", "systemctl"]);
+}
+
+/// It ends whenever it is started, as with a flag that it does not know. That shows only after a while: what was
+/// installed stays, for the next `start`.
+#[test]
+fn bad_machine_failing_kubelet() {
+    let node = Node::up("bad-failing");
+    let cluster = Cluster::render(&node);
+    node.sh("rm /usr/local/bin/kubelet; ln -s /bin/false /usr/local/bin/kubelet");
+    let start = cluster.started(&node, &["--timeout=10s"]);
+    eprintln!("{start}");
+    // Nobody serves the API.
+    start.expect(7).says(&["no kubelet answers", "systemctl status kubelet", "journalctl -u kubelet"]);
+}
+
+/// Runs `start`, or another command in its place, and asserts that it left the node as it was.
+fn refused(node: &Node, command: Vec<String>) -> Ended {
+    let files = "find /etc/kubernetes /etc/systemd/system /var/lib/kubelet /var/lib/etcd /var/lib/hoist -printf '%p %M %s %T@\\n' | sort";
+    let (before, began) = (node.sh(files), kubelet(node));
+    let start = node.exec(command);
+    eprintln!("{start}");
+    let (after, ended) = (node.sh(files), kubelet(node));
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let (before, after) = (lines(&before), lines(&after));
+    let changed: Vec<_> = before.symmetric_difference(&after).take(20).collect();
+    assert!(changed.is_empty(), "changed (the first 20): {changed:#?} by {start}");
+    assert_eq!(began, ended, "the kubelet was touched by {start}");
+    start
+}
+
+fn kubelet(node: &Node) -> String {
+    node.sh("systemctl show kubelet --property=ActiveState,UnitFileState,MainPID")
+}
+
+fn a_port_is_held(node: &Node, cluster: &Cluster) {
+    let holder = node.spawn(["busybox", "nc", "-l", "-p", "6443"]);
+    let pid = eventually("the port is held", Duration::from_secs(10), || {
+        let listener = node.sh("ss -ltnpH 'sport = :6443'");
+        listener.split_once("pid=").map(|(_, rest)| rest.split(',').next().unwrap().to_owned())
+    });
+    let start = refused(node, cluster.start_command(&[])).expect(4);
+    start.says(&["port 6443", "busybox", &format!("pid {pid}"), "nothing was changed"]);
+    holder.kill();
+    eventually("the port is free", Duration::from_secs(10), || {
+        node.sh("ss -ltnH 'sport = :6443'").is_empty().then_some(())
+    });
+}
+
+fn a_foreign_manifest_stands_there(node: &Node, cluster: &Cluster) {
+    let path = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+    node.sh(&format!(
+        "mkdir -p /etc/kubernetes/manifests
+        cat >{path} <<END
+apiVersion: v1
+kind: Pod
+metadata: {{name: kube-apiserver, namespace: kube-system}}
+spec: {{containers: [{{name: kube-apiserver, image: example.com/kube-apiserver, command: [kube-apiserver]}}]}}
+END"
+    ));
+    refused(node, cluster.start_command(&[])).expect(4).says(&[path, "kube-apiserver", "nothing was changed"]);
+    node.sh(&format!("rm {path}"));
+}
+
+fn the_address_is_not_of_this_machine(node: &Node) {
+    // Of the node's own network, and given to no node: the highest is given last.
+    let IpAddr::V4(own) = node.address else { panic!("{}", node.address) };
+    let [a, b, c, _] = own.octets();
+    let cluster = Cluster::render_at(node, IpAddr::from([a, b, c, 254]));
+    let start = refused(node, cluster.start_command(&[])).expect(4);
+    start.says(&["no interface of this machine", &cluster.address.to_string(), "nothing was changed"]);
+}
+
+fn the_user_is_not_root(node: &Node, cluster: &Cluster) {
+    // A copy that everybody can read, so that nothing but the user is wrong.
+    let (assets, binary) = (cluster.assets.display(), hoist());
+    node.sh(&format!(
+        "mkdir /opt/nobody; cp -r {assets} /opt/nobody/assets; cp {} /opt/nobody/hoist; chmod -R a+rX /opt/nobody",
+        binary.display()
+    ));
+    let command =
+        "setpriv --reuid=65534 --regid=65534 --clear-groups /opt/nobody/hoist start --asset-dir /opt/nobody/assets";
+    let start = refused(node, command.split(' ').map(str::to_owned).collect()).expect(4);
+    start.says(&["root", "sudo", "nothing was changed"]);
+}
+
+fn there_is_no_kubelet(node: &Node, cluster: &Cluster) {
+    node.sh("rm -r /usr/local/bin/kubelet /lib/systemd/system/kubelet.service*; systemctl daemon-reload");
+    let start = refused(node, cluster.start_command(&["--timeout=10s"])).expect(4);
+    start.says(&["kubelet", "install"]);
+}

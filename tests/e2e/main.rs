@@ -1,0 +1,14 @@
+//! The whole on real nodes: Kubernetes' own binaries, systemd, containerd. Nothing is mocked. Root, and minutes:
+//! `scripts/test e2e [NAME]`.
+
+// clippy.toml allows them in #[test] functions; these files are tests throughout.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_machine;
+mod crash;
+mod pivot;
+mod serving;
+mod user_manifests;

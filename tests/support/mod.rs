@@ -1,0 +1,47 @@
+//! Real nodes for tests: a node, a cluster on it, and clients that watch what they see of it.
+//!
+//! ```text
+//! this machine                                     the test node (scripts/node)
+//!   cluster ── hoist render
+//!   cluster ── scripts/node exec ─────────────────►  hoist start
+//!   kubectl, traffic, watcher ── NODE_IP:6443 ────►  the API, as any client sees it
+//! ```
+
+// The e2e tests and the benchmark each use a part of it.
+#![allow(dead_code)]
+
+pub mod cluster;
+pub mod command;
+pub mod http;
+pub mod kubectl;
+pub mod node;
+pub mod traffic;
+pub mod watcher;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The binary under test: the one of `HOIST_BIN`, or cargo's of this build.
+pub fn hoist() -> PathBuf {
+    std::env::var_os("HOIST_BIN").map_or_else(|| env!("CARGO_BIN_EXE_hoist").into(), PathBuf::from)
+}
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// When there is none within `limit`.
+pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,94 @@
+//! A test node: see scripts/node.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use super::command::{Ended, Running, run};
+use super::repository;
+
+/// How long scripts/node may take for one node; the images are loaded once and may take a while.
+const UP_LIMIT: Duration = Duration::from_secs(300);
+/// How long a command in a node may take that is not a test's subject.
+pub const EXEC_LIMIT: Duration = Duration::from_secs(60);
+/// All nodes of tests have this in front of their names, and scripts/test and scripts/bench take them down by it.
+const PREFIX: &str = "e2e-";
+
+/// A node that is up. Dropped, it is taken down, whatever became of the test.
+pub struct Node {
+    pub name: String,
+    pub address: IpAddr,
+    /// The version of its kubelet, without the v.
+    pub kubernetes: String,
+}
+
+impl Node {
+    /// Makes a node and switches it on; a node of that name that an interrupted run left is removed first.
+    pub fn up(name: &str) -> Self {
+        let name = format!("{PREFIX}{name}");
+        script(&["down", &name], EXEC_LIMIT).ok();
+        // From here on the name is ours to take down.
+        let mut node = Self { name, address: IpAddr::from([0, 0, 0, 0]), kubernetes: String::new() };
+        script(&["up", &node.name], UP_LIMIT).ok();
+        let list = script(&["list"], EXEC_LIMIT).ok();
+        let fields: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+        let fields = fields.iter().find(|fields| fields.first() == Some(&node.name.as_str())).unwrap();
+        node.address = fields[1].parse().unwrap();
+        node.kubernetes = fields[2].into();
+        node
+    }
+
+    /// Starts a command in it, as root. Killed here, it is killed there.
+    pub fn spawn<S: AsRef<std::ffi::OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Running {
+        Running::spawn(program().args(["exec", &self.name]).args(command), "")
+    }
+
+    /// Runs a command in it.
+    pub fn exec<S: AsRef<std::ffi::OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Ended {
+        self.spawn(command).wait(EXEC_LIMIT)
+    }
+
+    /// What a shell in it says to a script that must succeed.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        self.exec(["sh", "-euc", script]).ok()
+    }
+}
+
+impl Node {
+    /// Prints what may explain a failure: the last lines of the journal and of every container.
+    fn show_logs(&self) {
+        const JOURNAL: usize = 40;
+        const CONTAINER: usize = 6;
+        const WIDTH: usize = 300;
+        let logs = run(program().args(["logs", &self.name]), EXEC_LIMIT).stdout;
+        for (number, part) in logs.split("\n==> ").enumerate() {
+            let lines: Vec<_> = part.lines().filter(|line| !line.is_empty()).collect();
+            let (title, wanted) = if number == 0 { (Some("journal"), JOURNAL) } else { (None, CONTAINER) };
+            eprintln!("==> {}: {}", self.name, title.or(lines.first().copied()).unwrap_or_default());
+            for line in lines.iter().skip(1.max(lines.len().saturating_sub(wanted))) {
+                eprintln!("{}", line.chars().take(WIDTH).collect::<String>());
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        let down = script(&["down", &self.name], EXEC_LIMIT);
+        if down.code != Some(0) {
+            eprintln!("{down}");
+        }
+    }
+}
+
+fn program() -> Command {
+    Command::new(repository().join("scripts/node"))
+}
+
+fn script(args: &[&str], limit: Duration) -> Ended {
+    run(program().args(args), limit)
+}

@@ -1,0 +1,171 @@
+//! A client that never pauses: from the first moment at which the API is ready it reads every 20 ms and writes every
+//! 100 ms, each time on a new connection and without a retry, and remembers what came of each request.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::http::{Client, runtime};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Every so many reads, a write.
+const WRITE_EVERY: u64 = 5;
+/// Small, and present in every namespace whatever else is.
+const READ: &str = "/api/v1/namespaces/default/configmaps?limit=1";
+const WRITE: &str = "/api/v1/namespaces/default/configmaps";
+/// What the names of all written ConfigMaps begin with.
+pub const PREFIX: &str = "traffic-";
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// When it was begun, from the API's first readiness on.
+    pub at: Duration,
+    pub took: Duration,
+    /// The ConfigMap that it was to make, if it was a write.
+    pub writes: Option<String>,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// All requests of a client, in the order in which they were answered.
+pub struct Record {
+    /// When the API was ready for the first time.
+    pub ready: Instant,
+    pub exchanges: Vec<Exchange>,
+    pub lasted: Duration,
+}
+
+impl Record {
+    pub fn failures(&self) -> impl Iterator<Item = &Exchange> {
+        self.exchanges.iter().filter(|exchange| exchange.failure.is_some())
+    }
+
+    /// The names of the ConfigMaps that the API server said it has made.
+    pub fn acknowledged(&self) -> BTreeSet<&str> {
+        let made = self.exchanges.iter().filter(|exchange| exchange.failure.is_none());
+        made.filter_map(|exchange| exchange.writes.as_deref()).collect()
+    }
+
+    /// The longest time without a success, and when it ended.
+    pub fn longest_gap(&self) -> (Duration, Duration) {
+        let done = self.exchanges.iter().filter(|exchange| exchange.failure.is_none()).map(|e| e.at + e.took);
+        let mut before = Duration::ZERO;
+        let mut longest = (Duration::ZERO, Duration::ZERO);
+        for at in done.chain([self.lasted]) {
+            longest = longest.max((at.saturating_sub(before), at));
+            before = at;
+        }
+        longest
+    }
+
+    fn latency(&self, of_hundred: usize) -> Duration {
+        let mut all: Vec<_> = self.exchanges.iter().map(|exchange| exchange.took).collect();
+        all.sort();
+        all.get((all.len() * of_hundred / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writes = self.exchanges.iter().filter(|exchange| exchange.writes.is_some()).count();
+        let (gap, end) = self.longest_gap();
+        write!(
+            f,
+            "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.0?}, ended at {end:.1?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
+            self.exchanges.len() - writes,
+            self.lasted,
+            self.failures().count(),
+            self.latency(50),
+            self.latency(99),
+            self.latency(100),
+        )?;
+        for Exchange { at, took, writes, failure } in self.failures() {
+            let kind = if writes.is_some() { "write" } else { "read" };
+            write!(f, "\n  {kind} begun at {at:.3?}, after {took:.3?}: {}", failure.as_deref().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+/// A client at work in a thread of its own.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Option<Record>>,
+}
+
+impl Traffic {
+    pub fn begin(client: Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || runtime().block_on(LocalSet::new().run_until(work(client, told))));
+        Self { stop, thread }
+    }
+
+    /// Ends it, with what is under way, and tells what it saw; `None` if the API was never ready.
+    pub fn end(self) -> Option<Record> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn work(client: Client, stop: Arc<AtomicBool>) -> Option<Record> {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !matches!(client.get("/readyz").await, Ok((200, _))) {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        ticks.tick().await;
+    }
+    let ready = Instant::now();
+    let exchanges: Rc<RefCell<Vec<Exchange>>> = Rc::default();
+    let mut under_way = Vec::new();
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        number += 1;
+        // Not awaited here: a request that hangs must not keep the next ones from being made.
+        let mut begin = |writes| {
+            let (client, exchanges) = (client.clone(), exchanges.clone());
+            under_way.push(tokio::task::spawn_local(async move {
+                let exchange = exchange(&client, ready, writes).await;
+                exchanges.borrow_mut().push(exchange);
+            }));
+        };
+        begin(None);
+        if number % WRITE_EVERY == 0 {
+            begin(Some(format!("{PREFIX}{number}")));
+        }
+    }
+    let lasted = ready.elapsed();
+    for task in under_way {
+        task.await.unwrap();
+    }
+    Some(Record { ready, exchanges: exchanges.take(), lasted })
+}
+
+async fn exchange(client: &Client, ready: Instant, writes: Option<String>) -> Exchange {
+    let begun = Instant::now();
+    let (wanted, answer) = match &writes {
+        None => (200, client.get(READ).await),
+        Some(name) => {
+            let object = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+            (201, client.post(WRITE, object.to_string()).await)
+        }
+    };
+    let failure = match answer {
+        Ok((status, _)) if status == wanted => None,
+        Ok((status, body)) => Some(format!("{status}: {}", String::from_utf8_lossy(&body))),
+        Err(reason) => Some(reason),
+    };
+    Exchange { at: begun - ready, took: begun.elapsed(), writes, failure }
+}
