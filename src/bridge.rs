@@ -90,7 +90,7 @@ impl<'a> Bridge<'a> {
         State {
             api_server: self.pods.has(API_SERVER),
             controllers: MANIFESTS.iter().filter(|name| **name != API_SERVER && self.pods.has(name)).count(),
-            processes: processes::bridge(&self.host.path("/proc")),
+            processes: processes::running(&self.host.path("/proc")).bridge,
             files: self.host.bridge().exists() || self.host.binary().exists(),
         }
     }
@@ -153,7 +153,8 @@ impl<'a> Bridge<'a> {
     pub fn footprint(&self, plan: &Plan) -> Vec<PathBuf> {
         let secrets = plan.secrets.iter().map(|(path, _)| path.clone());
         let manifests = plan.manifests.iter().map(|(name, _)| self.host.manifests().join(name));
-        let data = plan.data_dir.iter().map(|dir| dir.join("member"));
+        // No file of the data folder is hoist's; the name stands for the folder, which may be new.
+        let data = plan.data_dir.iter().map(|dir| dir.join("any"));
         secrets.chain(manifests).chain(data).chain([self.host.binary()]).collect()
     }
 

@@ -7,16 +7,30 @@ use std::path::Path;
 /// The variable that every container of the bridge has in its environment; its value is the component.
 const MARK: &[u8] = b"HOIST_BRIDGE=";
 
-/// The components of the bridge that run on this host, as their manifests mark them. `proc` is /proc but for tests.
-pub fn bridge(proc: &Path) -> BTreeSet<String> {
-    pids(proc)
-        .filter_map(|pid| {
-            // A zombie's environment is empty, as it should be: it serves nobody.
-            let environment = std::fs::read(proc.join(pid).join("environ")).ok()?;
-            let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARK))?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        })
-        .collect()
+/// The control plane's processes on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Running {
+    /// The bridge's components, as their manifests mark them.
+    pub bridge: BTreeSet<String>,
+    /// The programs of all other processes: the first word of each command, without its folder.
+    pub others: BTreeSet<String>,
+}
+
+/// What runs on this host. `proc` is /proc but for tests.
+pub fn running(proc: &Path) -> Running {
+    let mut running = Running::default();
+    for pid in pids(proc) {
+        // A zombie has neither: it serves nobody.
+        let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
+        let environment = read("environ");
+        if let Some(value) = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARK)) {
+            running.bridge.insert(String::from_utf8_lossy(value).into_owned());
+        } else if let Some(program) = read("cmdline").split(|byte| *byte == 0).next() {
+            let program = String::from_utf8_lossy(program);
+            running.others.insert(program.rsplit('/').next().unwrap_or_default().to_owned());
+        }
+    }
+    running
 }
 
 /// Whether nobody listens at `address`, so that a server could.
@@ -98,11 +112,13 @@ mod tests {
         // The environment is visible once the child has executed the program.
         let found = (0..100).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(10));
-            bridge(Path::new("/proc")).contains("test-component")
+            running(Path::new("/proc")).bridge.contains("test-component")
         });
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found);
-        assert!(!bridge(Path::new("/proc")).contains("test-component"));
+        let own = std::env::args().next().unwrap();
+        assert!(running(Path::new("/proc")).others.contains(own.rsplit('/').next().unwrap()));
+        assert!(!running(Path::new("/proc")).bridge.contains("test-component"));
     }
 }

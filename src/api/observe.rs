@@ -54,8 +54,6 @@ pub struct PodView {
     pub node: Option<String>,
     /// The condition Ready.
     pub ready: bool,
-    /// Whether any of its containers has ever run.
-    pub started: bool,
     /// How often its containers were started again.
     pub restarts: i32,
     /// Why it is not ready, as far as the pod tells.
@@ -199,21 +197,12 @@ fn pod_view(pod: &Pod) -> PodView {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         ready,
-        started: containers.iter().any(has_run),
         restarts: containers.iter().map(|container| container.restart_count).sum(),
         reason,
         workload: workload(pod),
         per_node: pod.owner_references().iter().any(|owner| owner.kind == "DaemonSet"),
         mirror: pod.annotations().contains_key("kubernetes.io/config.mirror"),
     }
-}
-
-/// Whether a container runs or has run.
-fn has_run(container: &ContainerStatus) -> bool {
-    let ran = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-        state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-    };
-    ran(&container.state) || ran(&container.last_state)
 }
 
 /// Why a container does not run as it should; `None` when nothing is wrong with it.

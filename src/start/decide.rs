@@ -72,6 +72,15 @@ pub enum Act {
     RaiseAndFail,
 }
 
+/// What a kubelet asks for in ever longer intervals until it is started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KubeletWait {
+    /// The API, which was away before this run raised the bridge.
+    Api,
+    /// All that it needs its certificate for, which has come since.
+    Certificate,
+}
+
 /// What was observed, this time round.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -87,9 +96,8 @@ pub struct Observed {
     pub bootstrap_kubeconfig: bool,
     /// The kubelet has no certificate, and this run has not made its token's Secret.
     pub needs_token: bool,
-    /// Something that the kubelet asks for in ever longer intervals has come, and it has not been started anew since:
-    /// first the API, then its certificate.
-    pub kubelet_waits: bool,
+    /// What the kubelet asks for in ever longer intervals, although it has come.
+    pub kubelet_waits: Option<KubeletWait>,
     /// This run has applied the manifests.
     pub applied: bool,
     /// NODE_IP answered /readyz with 200.
@@ -106,7 +114,7 @@ pub struct Observed {
     pub required_ready_for: Option<Duration>,
     /// Since when the self-hosted control plane has been unready.
     pub unready_for: Duration,
-    /// The holders of Leases that can only have been the bridge's.
+    /// The holders of Leases that are the bridge's processes, or dead ones.
     pub bridge_holders: BTreeMap<String, String>,
     /// The Leases as they were when the bridge's controllers were first seen gone.
     pub leases_when_gone: BTreeMap<String, LeaseView>,
@@ -170,7 +178,12 @@ pub fn decide(o: &Observed) -> Decision {
     if view.node == NodeView::Registered {
         acts.push(Act::AdoptNode);
     }
-    if o.kubelet_waits && o.applied && view.node == NodeView::Absent {
+    let waits_in_vain = match o.kubelet_waits {
+        Some(KubeletWait::Api) => true,
+        Some(KubeletWait::Certificate) => view.node == NodeView::Absent,
+        None => false,
+    };
+    if waits_in_vain && o.applied {
         acts.push(Act::RestartKubelet);
     }
     if !acts.is_empty() {

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use super::decide::{Observed, all_ready};
+use super::decide::{KubeletWait, Observed, all_ready};
 use super::run::Run;
 use crate::api;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::Result;
-use crate::kubelet;
 use crate::probe::{Answer, Probe};
+use crate::{kubelet, processes};
 
 /// How long one question to an API server may take.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub(super) struct Observer {
     self_hosted_ready: u32,
     unready_since: Option<Instant>,
     ready_since: Option<(Instant, i32)>,
+    /// The part of a holder's name that says on which host it runs.
+    hostname: String,
     bridge_holders: BTreeMap<String, String>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
@@ -43,6 +45,7 @@ impl Observer {
             self_hosted_ready: 0,
             unready_since: None,
             ready_since: None,
+            hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             bridge_holders: BTreeMap::new(),
             leases_when_gone: None,
             lowered_since: None,
@@ -71,7 +74,7 @@ impl Observer {
         let well = self_hosted.is_ready() && required_ready_for.is_some();
         self.unready_since = if well { None } else { self.unready_since.or(Some(now)) };
         if let Some(view) = &view {
-            self.remember_holders(view, &run.controller.name);
+            self.remember_holders(run, view);
             if !bridge.controllers_gone() {
                 self.leases_when_gone = None;
             } else if self.leases_when_gone.is_none() {
@@ -91,7 +94,7 @@ impl Observer {
             bridge,
             bootstrap_kubeconfig: run.host.bootstrap_kubeconfig().exists(),
             needs_token: !run.made_token && !certified,
-            kubelet_waits: run.kubelet_knows != Some(certified) && kubelet::is_systemd(run.host),
+            kubelet_waits: kubelet_waits(run, certified),
             applied: run.applied,
             api_ready: api.is_ready(),
             api_said: api.to_string(),
@@ -136,14 +139,28 @@ impl Observer {
         self.ready_since.map(|(since, _)| now - since)
     }
 
-    /// A Lease that is held while no self-hosted pod of its component has ever run is held by the bridge.
-    fn remember_holders(&mut self, view: &ClusterView, node: &str) {
-        for name in LEASES {
-            let component = Required { namespace: "kube-system".into(), name: name.into() };
+    /// A Lease that a process of this host holds while the bridge's is the only one of its kind here is the bridge's, or
+    /// that of a dead process.
+    fn remember_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
+        // Read after the Leases: a process that began before they were read is seen.
+        let others = processes::running(&run.host.path("/proc")).others;
+        let this_host = format!("{}_", self.hostname);
+        for name in LEASES.into_iter().filter(|name| !others.contains(*name)) {
             let holder = view.leases.get(name).map(|lease| lease.holder.as_str()).unwrap_or_default();
-            if !holder.is_empty() && !view.pods_of(&component, node).any(|pod| pod.started) {
+            if holder.starts_with(&this_host) {
                 self.bridge_holders.insert(name.into(), holder.into());
             }
         }
     }
+}
+
+/// What the kubelet would go on waiting for, if systemd runs it and it could be started anew.
+fn kubelet_waits(run: &Run<'_>, certified: bool) -> Option<KubeletWait> {
+    let wait = match run.kubelet_knows {
+        _ if !run.has_raised || !kubelet::is_systemd(run.host) => return None,
+        None => KubeletWait::Api,
+        Some(false) if certified => KubeletWait::Certificate,
+        Some(_) => return None,
+    };
+    Some(wait)
 }

@@ -54,6 +54,7 @@ pub(super) struct Run<'a> {
     pub(super) made_token: bool,
     /// Whether the kubelet had its certificate when this run last started it anew for the API's sake.
     pub(super) kubelet_knows: Option<bool>,
+    pub(super) has_raised: bool,
     pub(super) has_lowered: bool,
     refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
@@ -130,6 +131,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter) -> Resul
         applied: false,
         made_token: false,
         kubelet_knows: None,
+        has_raised: false,
         has_lowered: false,
         refused: Vec::new(),
         before: None,
@@ -198,6 +200,7 @@ impl Run<'_> {
                     self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
                 }
                 bridge.raise(&plan, self.binary)?;
+                self.has_raised = true;
                 let changed = kubelet::install_files(self.host, &files)?;
                 if kubelet::is_systemd(self.host) {
                     kubelet::run_by_systemd(self.host, self.assets, changed).await?;

@@ -16,7 +16,7 @@ fn fresh() -> Observed {
         bridge: BridgeState::default(),
         bootstrap_kubeconfig: false,
         needs_token: true,
-        kubelet_waits: false,
+        kubelet_waits: None,
         applied: false,
         api_ready: false,
         api_said: "connection refused".into(),
@@ -40,7 +40,6 @@ fn pod(workload: &str, ready: bool) -> PodView {
         name: format!("{workload}-x"),
         node: Some(NODE.into()),
         ready,
-        started: true,
         restarts: 0,
         reason: "CrashLoopBackOff".into(),
         workload: workload.into(),
@@ -198,11 +197,13 @@ fn row_3_the_node_is_adopted_once_it_exists() {
 #[test]
 fn row_3_a_kubelet_that_waits_is_started_anew_but_not_before_the_manifests_are_applied() {
     let mut observed = fresh().raised().api().applied();
-    observed.kubelet_waits = true;
+    observed.kubelet_waits = Some(KubeletWait::Api);
     assert_eq!(acts(&observed), [Act::RestartKubelet]);
     observed.applied = false;
     assert!(!acts(&observed).contains(&Act::RestartKubelet));
     observed.applied = true;
+    observed.kubelet_waits = Some(KubeletWait::Certificate);
+    assert_eq!(acts(&observed), [Act::RestartKubelet]);
     let registered = observed.see(|view| view.node = NodeView::Registered);
     assert!(!acts(&registered).contains(&Act::RestartKubelet), "a kubelet that is in is left alone");
 }
