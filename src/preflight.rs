@@ -81,11 +81,16 @@ pub fn own_addresses() -> Result<Vec<IpAddr>> {
     Ok(interfaces.filter_map(address).collect())
 }
 
-/// Everything that stands in the way of raising the bridge on this machine, all at once.
+/// Everything that stands in the way of raising the bridge on this machine, all at once; but first what the asset
+/// directory lacks, for that is mended elsewhere.
 ///
 /// # Errors
 /// What stands in the way; nothing was changed.
 pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<()> {
+    let missing = missing_files(assets, cluster, controller);
+    if !missing.is_empty() {
+        return Err(Error::Input(missing));
+    }
     let mut findings = Vec::new();
     if !nix::unistd::geteuid().is_root() {
         findings.push(Finding::new("user", "hoist start must run as root").remedy("run it with sudo"));
@@ -95,7 +100,7 @@ pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller
     findings.extend(etcd_data(host, cluster));
     findings.extend(own_binary());
     findings.extend(kubelet::unit_problem(host).await);
-    if findings.is_empty() { missing_files(assets, cluster, controller) } else { Err(Error::Preflight(findings)) }
+    if findings.is_empty() { Ok(()) } else { Err(Error::Preflight(findings)) }
 }
 
 /// Ports of a controller that a program of somebody else's holds.
@@ -156,32 +161,26 @@ fn has_interpreter(elf: &[u8]) -> bool {
     (0..count).any(|index| number((offset + index * size) as usize, 4) == Some(PT_INTERP.into()))
 }
 
-/// Files of the asset directory that `start` needs on this controller.
-fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<()> {
+/// Files of the asset directory that `start` needs on this controller and that are not there.
+fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Vec<Finding> {
     let tls = assets.tls();
-    let mut findings = Vec::new();
-    let mut collect = |result: Result<()>| {
-        if let Err(Error::Input(found)) = result {
-            findings.extend(found);
-        }
-    };
-    for component in COMPONENTS {
-        collect(secrets::of_component(component, cluster, &tls, Server::Bridge).map(drop));
-    }
-    let mut needed =
-        vec!["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"];
-    let manifests: Vec<_> =
-        Bridge::manifest_names().into_iter().map(|name| format!("bootstrap-manifests/{name}")).collect();
     let local = matches!(cluster.etcd, Etcd::Local { .. });
-    needed.extend(manifests.iter().map(String::as_str).filter(|path| local || !path.ends_with("/etcd.yaml")));
-    for path in needed {
-        collect(assets.text(path).map(drop));
+    let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));
+    let of_etcd = local.then(|| secrets::of_etcd(&controller.name, &tls).map(drop));
+    let manifests = Bridge::manifest_names().into_iter().filter(|name| local || *name != "etcd.yaml");
+    let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(manifests.map(|name| format!("bootstrap-manifests/{name}")))
+        .map(|path| assets.text(&path).map(drop));
+
+    let mut findings = Vec::new();
+    for result in of_components.into_iter().chain(of_etcd).chain(texts) {
+        if let Err(Error::Input(found)) = result {
+            findings.extend(found.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        }
     }
-    if local {
-        collect(secrets::of_etcd(&controller.name, &tls).map(drop));
-    }
-    findings.dedup();
-    if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
+    findings
 }
 
 #[cfg(test)]
