@@ -14,6 +14,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!("hoist={}", cli.log_level)))
         .with_ansi(false)
+        // Where standard error is closed, there is nobody to tell that it is.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

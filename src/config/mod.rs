@@ -9,6 +9,7 @@ mod syntax;
 mod validate;
 mod write;
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -22,11 +23,35 @@ pub use syntax::duration;
 /// The commented example: every field, with its default where it has one.
 pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
 
-/// Reads the configuration file at `path`. Relative paths in it begin at its folder.
+/// Reads the configuration file at `path`, or standard input if that is `-`. Relative paths in it begin at its folder.
 pub fn load(path: &Path) -> Result<Cluster> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let is_stdin = path == Path::new("-");
+    let place = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+    let refuse = |finding: Finding| Err(Error::Input(vec![finding]));
+    let read = if is_stdin {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    let bytes = match read {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let finding = Finding::new(place, "there is no such file");
+            return refuse(finding.remedy("`hoist config default > cluster.yaml` makes one to begin with"));
+        }
+        read => read.map_err(|e| Error::io("read", path, e))?,
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => {
+            let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            let column = 1 + String::from_utf8_lossy(good).chars().rev().take_while(|c| *c != '\n').count();
+            return refuse(Finding::new(place, "is not text in UTF-8").at(Some((line, column))));
+        }
+    };
     let absolute = std::path::absolute(path).map_err(|e| Error::io("find the folder of", path, e))?;
-    parse(&path.display().to_string(), &text, absolute.parent().unwrap_or(Path::new("/")))
+    parse(&place, &text, absolute.parent().unwrap_or(Path::new("/")))
 }
 
 /// The cluster that `text` describes. `place` names it in findings; relative paths in it begin at `base_dir`.

@@ -545,7 +545,14 @@ fn a_file_is_read_with_paths_beside_it() {
     assert_eq!(Path::new(&key), folder.path().join("sa.key"));
 
     let missing = folder.path().join("none.yaml");
-    assert!(load(&missing).unwrap_err().to_string().starts_with("cannot read "));
+    assert!(
+        load(&missing)
+            .unwrap_err()
+            .to_string()
+            .ends_with("there is no such file\n    `hoist config default > cluster.yaml` makes one to begin with")
+    );
+    std::fs::write(&path, b"kind: x\nname: \xff\n").unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:2:7: is not text in UTF-8"));
     std::fs::write(&path, "kind: x\n").unwrap();
     assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:1:7: kind: "));
 }
