@@ -1,18 +1,17 @@
-//! The asset directory: its content in memory ([`AssetSet`]), and how it comes from and gets to the disk.
+//! The asset directory: its content in memory ([`AssetSet`]), and how it comes from the disk and gets there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use crate::config::{self, Cluster};
 use crate::error::{Error, Finding, Result};
-use crate::files::{self, File};
+use crate::files::File;
 use crate::secrets::Tls;
 use crate::{typed, yaml};
 
-/// Records what `render` wrote, so that the next one can tell a user's edit from its own text.
-const RENDERED: &str = ".rendered";
+mod write;
+
+pub use write::{Written, check_target};
 
 /// Everything in an asset directory, by path below it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -32,33 +31,26 @@ pub struct Manifest {
     pub object: serde_json::Value,
 }
 
-/// What writing an [`AssetSet`] did.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Files that are new or have another content.
-    pub changed: Vec<String>,
-    /// Files that a user edited or removed, left as they are.
-    pub kept: Vec<String>,
-}
-
 impl AssetSet {
     /// Reads an asset directory.
     ///
     /// # Errors
-    /// A folder that is none, or a file that cannot be read.
+    /// A folder that is none, one whose rendering was cut short, or a file that cannot be read.
     pub fn load(dir: &Path) -> Result<Self> {
+        let refuse = |message: &str, remedy: &str| {
+            Err(Error::Input(vec![Finding::new(dir.display().to_string(), message).remedy(remedy)]))
+        };
         if !dir.join("cluster.yaml").is_file() {
-            return Err(Error::Input(vec![
-                Finding::new(dir.display().to_string(), "is not an asset directory: it has no cluster.yaml")
-                    .remedy("make one with `hoist render --config cluster.yaml --asset-dir DIR`"),
-            ]));
+            return refuse(
+                "is not an asset directory: it has no cluster.yaml",
+                "make one with `hoist render --config cluster.yaml --asset-dir DIR`",
+            );
+        }
+        if write::was_interrupted(dir) {
+            return refuse("is incomplete: the last `hoist render` was interrupted", "run `hoist render` again");
         }
         let mut set = Self::default();
-        for name in ["cluster.yaml", RENDERED] {
-            if let Some(content) = files::read_if_there(&dir.join(name))? {
-                set.files.insert(name.into(), File::public(content));
-            }
-        }
+        set.files.insert("cluster.yaml".into(), File::public(read(&dir.join("cluster.yaml"))?));
         for part in ["auth", "tls", "bootstrap-manifests", "manifests", "kubelet"] {
             set.collect(dir, &dir.join(part))?;
         }
@@ -68,7 +60,7 @@ impl AssetSet {
     fn collect(&mut self, root: &Path, dir: &Path) -> Result<()> {
         let entries = match std::fs::read_dir(dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|error| Error::io("read", dir, error))?,
+            entries => entries.map_err(|error| unreadable(dir, error))?,
         };
         for entry in entries {
             let path = entry.map_err(|error| Error::io("read", dir, error))?.path();
@@ -77,8 +69,7 @@ impl AssetSet {
                 self.collect(root, &path)?;
             } else if !hidden {
                 let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-                let content = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-                self.files.insert(name, File { content, private: true });
+                self.files.insert(name, File::private(read(&path)?));
             }
         }
         Ok(())
@@ -115,6 +106,30 @@ impl AssetSet {
             .map_err(|_| Error::Input(vec![Finding::new(path, "is not text in UTF-8")]))
     }
 
+    /// The paths below the asset directory of `names`, which may also be given with the path of `dir` in front.
+    ///
+    /// # Errors
+    /// Every name that no file of the set has.
+    pub fn named(&self, dir: &Path, names: &[PathBuf]) -> Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        let mut findings = Vec::new();
+        for name in names {
+            let whole = absolute(name)?;
+            let path = whole.strip_prefix(dir).unwrap_or(name).to_string_lossy().into_owned();
+            if self.files.contains_key(&path) {
+                found.insert(path);
+            } else {
+                let message = format!("`hoist render` makes no {path} of this configuration");
+                findings.push(
+                    Finding::new("--replace", message).remedy(
+                        "name a file by its path below the asset directory, such as manifests/kubelet/rbac.yaml",
+                    ),
+                );
+            }
+        }
+        if findings.is_empty() { Ok(found) } else { Err(Error::Input(findings)) }
+    }
+
     /// Every object in the manifests below `part`, in the order of the files' names.
     ///
     /// # Errors
@@ -138,79 +153,6 @@ impl AssetSet {
         }
         if findings.is_empty() { Ok(manifests) } else { Err(Error::Input(findings)) }
     }
-
-    /// Writes the set to `dir`. A file that its user edited or removed since the last time is left alone.
-    ///
-    /// # Errors
-    /// A folder that holds something else; an edited file that the new input wants to change; the system's refusal.
-    /// Nothing is changed then.
-    pub fn write(&self, dir: &Path) -> Result<Written> {
-        let before = Rendered::read(dir)?;
-        let mut written = Written::default();
-        let mut conflicts = Vec::new();
-        let mut wanted = Vec::new();
-        for (path, file) in &self.files {
-            let at = dir.join(path);
-            let there = files::read_if_there(&at)?;
-            let recorded = before.sums.get(path);
-            let edited = match &there {
-                // Keys and certificates are the one thing that render puts back when it is missing.
-                None => recorded.is_some() && is_manifest(path) && !path.starts_with("auth/"),
-                Some(content) => content != &file.content && recorded.is_some_and(|sum| sum != &sum_of(content)),
-            };
-            match (edited, recorded) {
-                (true, Some(sum)) if sum == &sum_of(&file.content) => written.kept.push(path.clone()),
-                (true, _) => conflicts.push(
-                    Finding::new(at.display().to_string(), "was edited, and what it was rendered from has changed too").remedy(
-                        "render into an empty folder, compare the two, carry your edit over, and move the file out of the way",
-                    ),
-                ),
-                (false, _) => wanted.push((at, file)),
-            }
-        }
-        if !conflicts.is_empty() {
-            return Err(Error::Input(conflicts));
-        }
-        files::make_dir(dir, 0o755)?;
-        for (path, file) in &wanted {
-            let private = file.private && !path.starts_with(dir.join("manifests"));
-            files::make_dir(path.parent().unwrap_or(dir), if private { 0o700 } else { 0o755 })?;
-        }
-        let record = File::public(Rendered::of(self).text());
-        wanted.push((dir.join(RENDERED), &record));
-        for path in files::write_all(wanted)? {
-            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
-            if name != RENDERED {
-                written.changed.push(name);
-            }
-        }
-        Ok(written)
-    }
-}
-
-/// Whether `render` may write to `dir`: an asset directory, an empty folder, or nothing yet.
-///
-/// # Errors
-/// A folder that holds something else.
-pub fn check_target(dir: &Path) -> Result<()> {
-    if dir.join("cluster.yaml").is_file() && dir.join(RENDERED).is_file() {
-        return Ok(());
-    }
-    let refuse = |what: &str| {
-        Err(Error::Input(vec![
-            Finding::new(dir.display().to_string(), what.to_owned())
-                .remedy("name an empty folder, a new one, or one that `hoist render` wrote"),
-        ]))
-    };
-    match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => refuse("is not a folder"),
-        Err(error) => Err(Error::io("read", dir, error)),
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => refuse("holds files that `hoist render` did not write"),
-        },
-    }
 }
 
 /// The private files that stand in `part` of an asset directory, by path below the part.
@@ -221,6 +163,19 @@ pub fn existing(dir: &Path, part: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut set = AssetSet::default();
     set.collect(&dir.join(part), &dir.join(part))?;
     Ok(set.files.into_iter().map(|(path, file)| (path, file.content)).collect())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| unreadable(path, error))
+}
+
+/// Half of an asset directory is for its owner's eyes only.
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return Error::io("read", path, error);
+    }
+    let finding = Finding::new(path.display().to_string(), "this user may not read it");
+    Error::Preflight(vec![finding.remedy("run hoist as root, or as the user who rendered the asset directory")])
 }
 
 fn is_manifest(path: &str) -> bool {
@@ -247,34 +202,6 @@ fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
     findings
 }
 
-/// The checksums of what was rendered last, by path.
-#[derive(Default)]
-struct Rendered {
-    sums: BTreeMap<String, String>,
-}
-
-impl Rendered {
-    fn of(set: &AssetSet) -> Self {
-        Self { sums: set.files.iter().map(|(path, file)| (path.clone(), sum_of(&file.content))).collect() }
-    }
-
-    fn read(dir: &Path) -> Result<Self> {
-        let content = files::read_if_there(&dir.join(RENDERED))?.unwrap_or_default();
-        let text = String::from_utf8_lossy(&content);
-        let entry = |line: &str| line.split_once("  ").map(|(sum, path)| (path.to_owned(), sum.to_owned()));
-        Ok(Self { sums: text.lines().filter_map(entry).collect() })
-    }
-
-    /// In the form of sha256sum, so that `sha256sum -c .rendered` shows what was edited.
-    fn text(&self) -> String {
-        self.sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect()
-    }
-}
-
-fn sum_of(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The asset directory as an absolute path, as messages and copies need it.
 ///
 /// # Errors
@@ -282,3 +209,4 @@ fn sum_of(content: &[u8]) -> String {
 pub fn absolute(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir).map_err(|error| Error::io("find", dir, error))
 }
+

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// How the names begin of files that are not whole yet. A name with a dot in front is one that the kubelet does not read.
+pub const BESIDE: &str = ".hoist-";
+
 /// A file to be.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
@@ -55,7 +58,7 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Whether `path` holds `file` already, mode included.
-fn stands(path: &Path, file: &File) -> bool {
+pub fn stands(path: &Path, file: &File) -> bool {
     let mode = fs::symlink_metadata(path).map(|meta| meta.is_file().then(|| meta.permissions().mode() & 0o777));
     matches!(mode, Ok(Some(mode)) if mode == file.mode()) && fs::read(path).is_ok_and(|content| content == file.content)
 }
@@ -79,9 +82,8 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
             continue;
         }
         let dir = path.parent().unwrap_or(Path::new("."));
-        // A name with a dot in front is one that the kubelet does not read.
         let mut options = tempfile::Builder::new();
-        options.prefix(".hoist-").permissions(fs::Permissions::from_mode(file.mode()));
+        options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode()));
         let mut beside = options.tempfile_in(dir).map_err(|error| Error::io("write in", dir, error))?;
         let wrote = beside.write_all(&file.content);
         wrote.map_err(|error| Error::io("write", &path, error))?;
@@ -145,7 +147,7 @@ pub fn install_executable(from: &Path, to: &Path) -> Result<bool> {
     }
     let dir = to.parent().unwrap_or(Path::new("/"));
     let mut beside = tempfile::Builder::new()
-        .prefix(".hoist-")
+        .prefix(BESIDE)
         .permissions(fs::Permissions::from_mode(0o755))
         .tempfile_in(dir)
         .map_err(|error| Error::io("write in", dir, error))?;
