@@ -209,4 +209,3 @@ fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
 pub fn absolute(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir).map_err(|error| Error::io("find", dir, error))
 }
-

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::Signal;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -155,24 +156,35 @@ async fn start(args: StartArgs) -> Result<()> {
         binary,
     };
     let host = Host::new(Path::new("/"), &args.pod_manifest_path);
-    let result = start::start(&host, &options, &reporter).await;
+    let result = start::start(&host, &options, &reporter, stop()?).await;
     reporter.finish(result.as_ref().map(|()| "the cluster serves itself"));
     result
 }
 
 async fn forward(args: ForwardArgs) -> Result<()> {
-    let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", error));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let stop = async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    };
     let options = forward::Options {
         listen: args.listen,
         target: args.target,
         ca_file: args.ca_file,
         drain_timeout: args.drain_timeout,
     };
-    forward::run(&options, stop).await
+    let stop = stop()?;
+    forward::run(&options, async {
+        stop.await;
+    })
+    .await
+}
+
+/// Completes when the process is asked to end, with the signal's number.
+fn stop() -> Result<impl Future<Output = u8>> {
+    let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", error));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => Signal::SIGTERM as u8,
+            _ = int.recv() => Signal::SIGINT as u8,
+        }
+    })
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<()> {

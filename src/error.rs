@@ -147,7 +147,10 @@ impl fmt::Display for Error {
         match self {
             Self::Input(findings) => list(f, "the input is not valid; nothing was changed", findings),
             Self::Preflight(findings) => list(f, "this machine is not ready; nothing was changed", findings),
-            Self::Refused(findings) => list(f, "the API server refused objects", findings),
+            Self::Refused(findings) => {
+                list(f, "the API server refused objects; all others stand", findings)?;
+                write!(f, "\n  next: correct the file and apply it by `kubectl apply --server-side -f FILE`")
+            }
             Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
             Self::TimedOut { waiting_for, api_served, details, next } => {
                 write!(f, "timed out waiting for {waiting_for}")?;

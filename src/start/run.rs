@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -103,11 +104,13 @@ impl Step {
     }
 }
 
-/// Brings the cluster up on this controller, or goes on where an earlier run stopped.
+/// Brings the cluster up on this controller, or goes on where an earlier run stopped. When `stop` completes, with the
+/// number of a signal, it ends at the next safe point: between two acts.
 ///
 /// # Errors
 /// See [`Error`]; whatever it is, an API that was served still is.
-pub async fn start(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
+pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+    let mut stop = pin!(stop);
     let begun = Instant::now();
     let asset_dir = assets::absolute(&options.asset_dir)?;
     let assets = AssetSet::load(&asset_dir)?;
@@ -139,7 +142,11 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter) -> Resul
     let mut observer = Observer::new(&ca)?;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
     loop {
-        let observed = observer.observe(&run, Instant::now()).await?;
+        let observed = tokio::select! {
+            biased;
+            signal = &mut stop => return Err(run.interrupted(signal)),
+            observed = observer.observe(&run, Instant::now()) => observed?,
+        };
         let decision = decide(&observed);
         if begun.elapsed() > options.timeout {
             return Err(timed_out(&run, &observer, &observed, &decision).await);
@@ -270,6 +277,21 @@ impl Run<'_> {
             Some(unit) => kubelet::restore_unit(*unit).await,
             None => Ok(()),
         }
+    }
+
+    /// The error of a run that a signal has ended: what stands, how to go on, how to undo.
+    fn interrupted(&self, signal: u8) -> Error {
+        let bridge = Bridge::new(self.host).state();
+        let manifests = self.host.manifests().display();
+        let state = if bridge.is_lowered() {
+            "the bridge is not raised; run the same command again to see the cluster through".to_owned()
+        } else {
+            format!(
+                "the bridge stands and goes on serving, or coming up; run the same command again to go on\n  \
+                 to undo: remove {manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+            )
+        };
+        Error::Interrupted { signal, state }
     }
 
     /// The result of a run that has reached its end.
