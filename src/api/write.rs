@@ -160,15 +160,6 @@ pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> 
         .map(drop)
 }
 
-/// The moment `ttl` after `now`, as a bootstrap token's Secret has it.
-pub fn expiration(now: time::OffsetDateTime, ttl: Duration) -> String {
-    (now + ttl)
-        .replace_nanosecond(0)
-        .unwrap_or(now)
-        .format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_default()
-}
-
 /// Deletes a Lease of kube-system if it still is as it was observed.
 ///
 /// # Errors

@@ -217,7 +217,7 @@ impl Run<'_> {
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.assets)?;
-                let expiration = write::expiration(OffsetDateTime::now_utc(), self.cluster.pki.bootstrap_token_ttl);
+                let expiration = rfc3339(OffsetDateTime::now_utc() + self.cluster.pki.bootstrap_token_ttl);
                 write::bootstrap_token(client()?, &token, &expiration).await?;
                 self.made_token = true;
             }
@@ -340,6 +340,12 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
     Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
 }
 
+/// A moment as the API and people write it, to the second.
+fn rfc3339(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
 /// Takes the lock that keeps a second hoist from this node, until it is dropped.
 fn lock(host: &Host) -> Result<fs::File> {
     let path = host.path("/run/hoist.lock");
@@ -347,11 +353,8 @@ fn lock(host: &Host) -> Result<fs::File> {
     let mut file = open.map_err(|error| Error::io("lock", &path, error))?;
     match file.try_lock() {
         Ok(()) => {
-            let text = format!(
-                "pid {}, since {}\n",
-                std::process::id(),
-                OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-            );
+            let now = rfc3339(OffsetDateTime::now_utc());
+            let text = format!("pid {}, since {now}\n", std::process::id());
             let wrote = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
             wrote.map_err(|error| Error::io("lock", &path, error))?;
             Ok(file)
