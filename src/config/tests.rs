@@ -430,9 +430,12 @@ fn flags() {
         ],
     );
     for (section, flags) in [
-        ("apiServer", "advertise-address etcd-servers service-cluster-ip-range tls-cert-file permit-port-sharing"),
+        (
+            "apiServer",
+            "advertise-address etcd-servers service-cluster-ip-range tls-cert-file permit-port-sharing shutdown-delay-duration",
+        ),
         ("controllerManager", "leader-elect leader-elect-resource-name master kubeconfig cluster-cidr secure-port"),
-        ("scheduler", "leader-elect kubeconfig bind-address"),
+        ("scheduler", "leader-elect kubeconfig bind-address permit-port-sharing"),
         ("etcd: local", "name data-dir listen-peer-urls listen-metrics-urls initial-cluster-state peer-key-file"),
     ] {
         for flag in flags.split(' ') {
