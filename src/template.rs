@@ -44,7 +44,7 @@ fn collect(dir: &Dir<'static>, root: &std::path::Path, found: &mut BTreeMap<Stri
 /// Renders `source`, the template called `name`, with the values in `context`.
 ///
 /// `#% include "flags/X.yaml"` puts a list of flags in at its own indentation. A flag that `extra_args` names (by
-/// the component X) is left out of the list: the user's takes its place.
+/// the component X) is left out of the list, and of the command that begins with X: the user's takes its place.
 ///
 /// # Errors
 /// A template that names a value which is not in `context`, or does not parse: a mistake in hoist itself.
@@ -77,28 +77,40 @@ fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
 }
 
 fn splice(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>) -> Result<String> {
-    let mut text = String::with_capacity(source.len() * 2);
+    let mut lines = Vec::new();
+    let mut users: &[Arg] = &[];
     for line in source.lines() {
+        // The first word of a command says whose flags follow.
+        if let Some(args) = line.trim_start().strip_prefix("- ").and_then(|word| extra_args.get(word)) {
+            users = args;
+        }
         let directive =
             line.trim_start().strip_prefix("#% include \"flags/").and_then(|rest| rest.strip_suffix(".yaml\""));
         let Some(component) = directive else {
-            text.push_str(line);
-            text.push('\n');
+            add(&mut lines, line.to_owned(), users);
             continue;
         };
         let flags = ASSETS.get_file(format!("flags/{component}.yaml")).and_then(|file| file.contents_utf8());
         let flags = flags
             .ok_or_else(|| Error::failed(format!("render the template {name}"), format!("no flags for {component}")))?;
         let indent = &line[..line.len() - line.trim_start().len()];
-        let replaced = extra_args.get(component).copied().unwrap_or_default();
         // The first line is the list's own title.
-        for flag in flags.lines().skip(1).filter(|flag| !replaced.iter().any(|arg| sets(flag, &arg.name))) {
-            text.push_str(indent);
-            text.push_str(flag);
-            text.push('\n');
+        for flag in flags.lines().skip(1) {
+            add(&mut lines, format!("{indent}{flag}"), extra_args.get(component).copied().unwrap_or_default());
         }
     }
-    Ok(text)
+    Ok(lines.join("\n") + "\n")
+}
+
+/// Adds a line, unless it sets a flag that the user sets; then the comment before it goes, too.
+fn add(lines: &mut Vec<String>, line: String, users: &[Arg]) {
+    if !users.iter().any(|arg| sets(&line, &arg.name)) {
+        lines.push(line);
+        return;
+    }
+    while lines.last().is_some_and(|line| line.trim_start().starts_with("# ")) {
+        lines.pop();
+    }
 }
 
 /// Whether a line of a command sets the flag `name`.
@@ -138,6 +150,15 @@ mod tests {
         assert!(text.contains("  - \"--leader-elect=say \\\"no\\\"\"\n"), "{text}");
         assert_eq!(text.matches("leader-elect").count(), 1, "{text}");
         assert!(text.contains("  - \"--bind-address=127.0.0.1\"\n"), "{text}");
+    }
+
+    #[test]
+    fn a_command_takes_the_users_flag() {
+        let args = [Arg { name: "b".into(), value: "2".into() }];
+        let extra = BTreeMap::from([("etcd", &args[..])]);
+        let source = "x:\n- other\n- --b=1\ny:\n- etcd\n- --a=1\n# Why\n# b.\n- --b=1\n- --bc=1\n";
+        let text = render("t", source, &extra, &minijinja::context! {}).unwrap();
+        assert_eq!(text, "x:\n- other\n- --b=1\ny:\n- etcd\n- --a=1\n- --bc=1\n");
     }
 
     #[test]
