@@ -61,7 +61,11 @@ const OWNED: &[(&[Program], &str, &str)] = &[
     (&[ControllerManager, Scheduler], "bind-address", PROBED),
     (&[ControllerManager, Scheduler], "secure-port", PROBED),
     (&[ControllerManager, Scheduler], "permit-port-sharing", "a new pod starts beside the old one, on the same port"),
-    (&[ControllerManager, Scheduler], "permit-address-sharing", "a new pod starts beside the old one, on the same port"),
+    (
+        &[ControllerManager, Scheduler],
+        "permit-address-sharing",
+        "a new pod starts beside the old one, on the same port",
+    ),
     (&[ControllerManager, Scheduler], "leader-elect", LEASE),
     (&[ControllerManager, Scheduler], "leader-elect-resource-*", LEASE),
     (&[ControllerManager, Scheduler], "master", TARGET),

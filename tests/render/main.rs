@@ -1,0 +1,9 @@
+//! What `hoist render` makes: every file held against `tests/golden`, and what must be true of all of them.
+
+// clippy.toml allows them in #[test] functions; these files are tests throughout.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod golden;
+mod rules;
+mod support;
+mod types;

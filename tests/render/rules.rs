@@ -1,0 +1,207 @@
+//! What must be true of every asset directory.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use base64::Engine;
+use hoist::assets::AssetSet;
+use serde_json::Value;
+
+use crate::support::{
+    Files, NAMES, TOKEN, all, cluster, documents, is_manifest, is_secret, issue, parse, render, text,
+};
+
+fn decoded(text: &str) -> String {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Every string in a value, and what those in base64 stand for.
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone(), decoded(text)],
+        Value::Array(list) => list.iter().flat_map(strings).collect(),
+        Value::Object(map) => {
+            map.iter().flat_map(|(key, value)| [vec![key.clone()], strings(value)].concat()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn no_manifest_names_a_controller() {
+    for (cluster, set) in all() {
+        for path in set.files.keys().filter(|path| path.starts_with("manifests/")) {
+            let text = text(&set, path);
+            let mut said: Vec<_> =
+                documents(path, &text).iter().flat_map(|document| strings(&document.value)).collect();
+            said.push(text);
+            for controller in &cluster.controllers {
+                for name in [controller.name.clone(), controller.address.to_string()] {
+                    assert!(!said.iter().any(|text| text.contains(&name)), "{path} names {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_are_nowhere_but_where_they_belong() {
+    for (_, set) in all() {
+        for (path, file) in &set.files {
+            let text = String::from_utf8_lossy(&file.content).into_owned();
+            let words: String = text.split(['"', ' ', '\n']).map(decoded).collect();
+            let has_key = [&text, &words].iter().any(|text| text.contains("PRIVATE KEY"));
+            let has_token = text.contains(TOKEN);
+            if has_key || has_token {
+                assert!(is_secret(path) && file.private, "{path}");
+            }
+            assert_eq!(has_token, path == "auth/kubeconfig-kubelet", "{path}");
+            let is_public = path.ends_with(".crt") || path.ends_with(".pub") || !is_secret(path);
+            assert_eq!(file.private, !is_public, "{path}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_bound_to_cluster_admin() {
+    for (_, set) in all() {
+        for path in set.files.keys().filter(|path| is_manifest(path)) {
+            let text = text(&set, path);
+            for word in ["cluster-admin", "system:masters", "serviceaccount"] {
+                assert!(!text.contains(word), "{path} says {word}");
+            }
+            for document in documents(path, &text) {
+                let account = document.value.pointer("/spec/template/spec/automountServiceAccountToken");
+                assert_ne!(account, Some(&Value::Bool(true)), "{path}");
+                assert!(!document.value["rules"].to_string().contains('*'), "{path}");
+            }
+        }
+    }
+}
+
+/// The command of the first container of a component.
+fn command(set: &AssetSet, path: &str) -> Vec<String> {
+    let value = documents(path, &text(set, path)).remove(0).value;
+    let spec = value.pointer("/spec/template/spec").unwrap_or(&value["spec"]);
+    let list = spec.pointer("/containers/0/command").and_then(Value::as_array).unwrap();
+    list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+fn name(flag: &str) -> &str {
+    flag.split('=').next().unwrap()
+}
+
+const COMPONENTS: [(&str, &str); 3] =
+    [("kube-apiserver", "daemonset"), ("kube-controller-manager", "deployment"), ("kube-scheduler", "deployment")];
+
+#[test]
+fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
+    // What makes the one the bridge's and the other the self-hosted one.
+    const OWN: [&str; 6] = [
+        "--bind-address",
+        "--leader-elect-retry-period",
+        "--master",
+        "--permit-port-sharing",
+        "--secure-port",
+        "--shutdown-",
+    ];
+    let is_own =
+        |flag: &String| OWN.iter().any(|own| name(flag) == *own || own.ends_with('-') && flag.starts_with(own));
+    for (_, set) in all() {
+        for (component, kind) in COMPONENTS {
+            let shared = |path: String| -> Vec<String> {
+                command(&set, &path).into_iter().filter(|flag| !is_own(flag)).collect()
+            };
+            let bridge = shared(format!("bootstrap-manifests/bridge-{component}.yaml"));
+            assert_eq!(bridge, shared(format!("manifests/{component}/{kind}.yaml")));
+            assert_eq!(bridge[0], component);
+        }
+    }
+}
+
+#[test]
+fn a_users_flag_takes_the_place_of_hoists() {
+    let cluster = cluster("full");
+    let set = render(&cluster);
+    let hoist::config::Etcd::Local { extra_args: etcd, .. } = &cluster.etcd else { panic!("etcd is local") };
+    let mut commands = vec![(etcd, "bootstrap-manifests/etcd.yaml".to_owned())];
+    let args = [&cluster.api_server.extra_args, &cluster.controller_manager.extra_args, &cluster.scheduler.extra_args];
+    for ((component, kind), args) in COMPONENTS.into_iter().zip(args) {
+        commands.push((args, format!("bootstrap-manifests/bridge-{component}.yaml")));
+        commands.push((args, format!("manifests/{component}/{kind}.yaml")));
+    }
+    for (args, path) in commands {
+        let command = command(&set, &path);
+        let users: Vec<_> = args.iter().map(|arg| format!("--{}={}", arg.name, arg.value)).collect();
+        assert!(command.ends_with(&users), "{path}: {command:?}");
+        let mut seen = BTreeSet::new();
+        for flag in command.iter().filter(|flag| name(flag) != "--feature-gates") {
+            assert!(seen.insert(name(flag)), "{path} has {flag} twice");
+        }
+    }
+}
+
+#[test]
+fn a_render_depends_on_nothing_but_its_input() {
+    for golden in NAMES {
+        let cluster = cluster(golden);
+        let tls = issue(&cluster, &Files::new()).files;
+        let first = hoist::render::render(&cluster, &tls, TOKEN).unwrap();
+        assert!(first == hoist::render::render(&cluster, &tls, TOKEN).unwrap());
+        // Other keys at another time change nothing that is reviewed.
+        let second = render(&cluster);
+        for (path, file) in first.files.iter().filter(|(path, _)| !is_secret(path)) {
+            assert!(second.files[path] == *file, "{path}");
+        }
+        // What was resolved is an input that makes the same.
+        let resolved = parse(&text(&first, "cluster.yaml"));
+        assert!(first == hoist::render::render(&resolved, &tls, TOKEN).unwrap());
+    }
+}
+
+#[test]
+fn another_controller_changes_only_what_must_change() {
+    let text = std::fs::read_to_string(crate::support::golden().join("minimal.yaml")).unwrap();
+    let one = parse(&text);
+    let two = parse(&format!("{text}- name: minimal-2\n  address: 192.0.2.11\n"));
+    let pki = issue(&one, &Files::new());
+    let before = hoist::render::render(&one, &pki.files, TOKEN).unwrap();
+    let after = hoist::render::render(&two, &issue(&two, &pki.files).files, TOKEN).unwrap();
+    let changed = |path: &&String| before.files.get(*path) != after.files.get(*path);
+    let changed: Vec<_> = after.files.keys().filter(changed).map(String::as_str).collect();
+    let expected = [
+        // The members of etcd.
+        "bootstrap-manifests/etcd.yaml",
+        "cluster.yaml",
+        // The API server's names.
+        "manifests/kube-apiserver/secret.yaml",
+        // One replica for each controller.
+        "manifests/kube-controller-manager/deployment.yaml",
+        "manifests/kube-scheduler/deployment.yaml",
+        "tls/apiserver.crt",
+        "tls/etcd/minimal-2/peer.crt",
+        "tls/etcd/minimal-2/peer.key",
+        "tls/etcd/minimal-2/server.crt",
+        "tls/etcd/minimal-2/server.key",
+    ];
+    assert_eq!(changed, expected);
+    assert!(before.files.keys().all(|path| after.files.contains_key(path)));
+}
+
+#[test]
+fn kubeconfigs_lead_where_they_should() {
+    for (cluster, set) in all() {
+        let server = |text: &str| documents("kubeconfig", text)[0].value["clusters"][0]["cluster"]["server"].clone();
+        let endpoint = format!("https://{}", cluster.endpoint());
+        for path in ["auth/kubeconfig", "auth/kubeconfig-kubelet"] {
+            assert_eq!(server(&text(&set, path)), Value::from(endpoint.clone()), "{path}");
+        }
+        for (component, _) in &COMPONENTS[1..] {
+            let path = format!("manifests/{component}/secret.yaml");
+            let data = documents(&path, &text(&set, &path))[0].value["data"]["kubeconfig"].clone();
+            let host = if matches!(cluster.loopback(), IpAddr::V6(_)) { "[::1]" } else { "127.0.0.1" };
+            assert_eq!(server(&decoded(data.as_str().unwrap())), Value::from(format!("https://{host}:6443")), "{path}");
+        }
+    }
+}
