@@ -93,10 +93,22 @@ impl Running {
     }
 
     /// Waits for its end; past `limit` it is killed.
-    pub fn wait(mut self, limit: Duration) -> Ended {
+    pub fn wait(self, limit: Duration) -> Ended {
+        self.wait_with(limit, |_| ())
+    }
+
+    /// The same, with the most memory that a process which it has started ever had resident.
+    pub fn wait_measuring(self, limit: Duration) -> (Ended, u64) {
+        let mut peak = 0;
+        let ended = self.wait_with(limit, |pid| peak = peak.max(peak_memory(pid)));
+        (ended, peak)
+    }
+
+    fn wait_with(mut self, limit: Duration, mut look: impl FnMut(u32)) -> Ended {
         let mut status: Option<ExitStatus> = None;
         while status.is_none() && self.begun.elapsed() < limit.max(POLL) {
             status = self.child.try_wait().unwrap();
+            look(self.child.id());
             std::thread::sleep(POLL);
         }
         let took = self.begun.elapsed();
@@ -118,6 +130,18 @@ impl Running {
             took,
         }
     }
+}
+
+/// The kernel's high-water mark of the children of a process, of which a command in a node is one; 0 for none. It
+/// never falls, so that looking now and then misses nothing but the last moments.
+fn peak_memory(parent: u32) -> u64 {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let peak = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+        Some(kibibytes.parse::<u64>().ok()? * 1024)
+    };
+    children.split_whitespace().filter_map(peak).max().unwrap_or_default()
 }
 
 impl Drop for Running {

@@ -1,6 +1,7 @@
 //! A test node: see scripts/node.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -83,6 +84,12 @@ impl Drop for Node {
             eprintln!("{down}");
         }
     }
+}
+
+/// A node's own files, as this machine sees them: see scripts/node --help.
+pub fn disk(node: &Node) -> PathBuf {
+    let nodes = std::env::var_os("HOIST_NODES").map_or_else(|| "/var/lib/hoist-nodes".into(), PathBuf::from);
+    nodes.join(&node.name).join("disk")
 }
 
 fn program() -> Command {

@@ -1,0 +1,70 @@
+//! The results as a table.
+
+use crate::Results;
+use crate::run::{Start, UnderLoad};
+
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+/// The ids of `start`'s steps, in their order.
+const STEPS: [&str; 9] =
+    ["install", "api", "apply", "node", "self-hosted", "required-pods", "hand-over", "lower", "prove"];
+
+pub fn table(results: &Results) -> String {
+    let Results { kubernetes, processors, hoist, kubeadm, hoist_under_load, render_seconds, binary_bytes } = results;
+    let runs = hoist.len();
+    let mut text = format!(
+        "\nKubernetes {kubernetes}, {processors} processors, {runs} runs of each\nminimum / median / maximum\n\n"
+    );
+    text.push_str(&format!("{:34}{:24}{:24}{}\n", "", "hoist", "kubeadm", "ratio of medians"));
+    let mut compare = |what: &str, of: &dyn Fn(&Start) -> f64| {
+        let (ours, theirs) = (Spread::of(hoist.iter().map(of)), Spread::of(kubeadm.iter().map(of)));
+        let ratio = ours.median / theirs.median;
+        text.push_str(&format!("{what:34}{:24}{:24}{ratio:.2}\n", ours.to_string(), theirs.to_string()));
+    };
+    compare("API ready, s", &|start| start.api_ready);
+    compare("both leaders, s", &|start| start.leaders);
+    compare("exit, s", &|start| start.exit);
+    compare("peak memory of the command, MiB", &|start| start.peak_memory_bytes as f64 / MEBIBYTE);
+
+    let mut line = |what: &str, spread: Spread| text.push_str(&format!("{what:34}{spread}\n"));
+    for step in STEPS {
+        let of_step = hoist.iter().filter_map(|start| start.steps.get(step).copied());
+        line(&format!("  step {step}, s"), Spread::of(of_step));
+    }
+    let load = |of: &dyn Fn(&UnderLoad) -> f64| Spread::of(hoist_under_load.iter().map(of));
+    line("under load: requests", load(&|run| run.requests as f64));
+    line("under load: failed requests", load(&|run| run.failed as f64));
+    line("under load: longest gap, ms", load(&|run| run.longest_gap * 1000.0));
+    line("under load: exit, s", load(&|run| run.exit));
+    line("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)));
+    text.push_str(&format!("{:34}{:.1}\n", "binary, MiB", *binary_bytes as f64 / MEBIBYTE));
+    text
+}
+
+/// Of a handful of values, those that say most.
+struct Spread {
+    least: f64,
+    median: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<_> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (values.first(), values.last()) else {
+            return Self { least: f64::NAN, median: f64::NAN, most: f64::NAN };
+        };
+        let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Self { least: *least, median, most: *most }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Three digits say enough of any of them.
+        let digits = if self.most < 10.0 { 2 } else { usize::from(self.most < 100.0) };
+        let digits =
+            if [self.least, self.median, self.most].iter().all(|value| value.fract() == 0.0) { 0 } else { digits };
+        write!(f, "{:.digits$} / {:.digits$} / {:.digits$}", self.least, self.median, self.most)
+    }
+}

@@ -1,0 +1,84 @@
+//! When the API is ready for the first time, and when each Lease went to the one who holds it in the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::http::{Client, runtime};
+
+const INTERVAL: Duration = Duration::from_millis(25);
+const LEASES: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+
+/// What was seen, in times from the beginning.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub api_ready: Option<Duration>,
+    /// Each Lease's latest holder, and when it was first seen with it.
+    holders: BTreeMap<&'static str, (String, Duration)>,
+}
+
+impl Seen {
+    /// When both Leases were with their last holders; `None` while one has none.
+    pub fn leaders(&self) -> Option<Duration> {
+        let times = LEASES.map(|lease| self.holders.get(lease).map(|(_, since)| *since));
+        Some(times[0]?.max(times[1]?))
+    }
+}
+
+/// Watches in a thread of its own.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Seen>,
+}
+
+impl Watch {
+    /// Watches from now on with the client that `connect` makes as soon as it can. Goes on after it was told to stop
+    /// until there are leaders, but no longer than `limit`.
+    pub fn begin(mut connect: impl FnMut() -> Option<Client> + Send + 'static, limit: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let begun = Instant::now();
+        let thread = std::thread::spawn(move || {
+            let mut seen = Seen::default();
+            let mut client = None;
+            runtime().block_on(async {
+                while begun.elapsed() < limit && !(told.load(Ordering::Relaxed) && seen.leaders().is_some()) {
+                    client = client.or_else(&mut connect);
+                    if let Some(client) = &client {
+                        look(client, begun, &mut seen).await;
+                    }
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            });
+            seen
+        });
+        Self { stop, thread }
+    }
+
+    pub fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn look(client: &Client, begun: Instant, seen: &mut Seen) {
+    if seen.api_ready.is_none() {
+        if matches!(client.get("/readyz").await, Ok((200, _))) {
+            seen.api_ready = Some(begun.elapsed());
+        }
+        return;
+    }
+    for lease in LEASES {
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}");
+        let Ok((200, body)) = client.get(&path).await else { continue };
+        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let holder = object["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        if !holder.is_empty() && seen.holders.get(lease).is_none_or(|(before, _)| before != holder) {
+            seen.holders.insert(lease, (holder.to_owned(), begun.elapsed()));
+        }
+    }
+}
