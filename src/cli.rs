@@ -75,6 +75,9 @@ pub struct StartArgs {
     /// bridge is lowered
     #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', default_values = ["kube-system/kube-apiserver", "kube-system/kube-controller-manager", "kube-system/kube-scheduler"])]
     required_pods: Vec<Required>,
+    /// How long it may go without any progress; an image that is being pulled and a pod that changes state are some
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    progress_timeout: Duration,
     /// How long the whole may take, as 90s, 20m or 1h30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     timeout: Duration,
@@ -152,6 +155,7 @@ async fn start(args: StartArgs) -> Result<()> {
         asset_dir: args.asset_dir,
         node_name: args.node_name,
         required_pods: args.required_pods,
+        progress_timeout: args.progress_timeout,
         timeout: args.timeout,
         binary,
     };

@@ -284,4 +284,4 @@ fn pods_said(o: &Observed, view: &ClusterView) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@
 
 pub mod decide;
 mod observer;
+mod progress;
 mod run;
 
 pub use run::{Options, start};

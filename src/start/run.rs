@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::decide::{Act, Decision, Observed, PROVE_LIMIT, Step, decide};
 use super::observer::Observer;
+use super::progress::{Progress, pulled};
 use crate::api::apply::{Refusal, apply};
 use crate::api::observe::{Required, explain_pods, hopeless};
 use crate::api::write;
@@ -35,6 +36,8 @@ pub struct Options {
     pub node_name: Option<String>,
     /// The workloads whose pods must be ready before the bridge is lowered.
     pub required_pods: Vec<Required>,
+    /// How long it may go without any progress.
+    pub progress_timeout: Duration,
     /// How long the whole may take.
     pub timeout: Duration,
     /// hoist's own binary, for the bridge's pods.
@@ -140,6 +143,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
         before: None,
     };
     let mut observer = Observer::new(&ca)?;
+    let mut progress = Progress::new(Instant::now());
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
     loop {
         let observed = tokio::select! {
@@ -148,7 +152,8 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
             observed = observer.observe(&run, Instant::now()) => observed?,
         };
         let decision = decide(&observed);
-        if begun.elapsed() > options.timeout {
+        let stuck_for = progress.note(&observed, &decision, pulled(host), Instant::now());
+        if begun.elapsed() > options.timeout || stuck_for > options.progress_timeout {
             return Err(timed_out(&run, &observer, &observed, &decision).await);
         }
         match decision {

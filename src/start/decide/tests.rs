@@ -7,7 +7,7 @@ const NODE: &str = "c1";
 const IP: &str = "10.0.0.1";
 
 /// A freshly installed machine; the methods move it along.
-fn fresh() -> Observed {
+pub(in crate::start) fn fresh() -> Observed {
     let required = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
     Observed {
         node_ip: IP.parse().unwrap(),

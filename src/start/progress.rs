@@ -1,0 +1,97 @@
+//! Whether a start gets anywhere. What counts is something that was not seen before: a pod that crashes over and over
+//! goes through the same few states again and again, and that is no progress.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::decide::{Decision, Observed};
+use crate::host::Host;
+
+/// Where containerd keeps what it has of an image that it is pulling.
+const PULLS: &str = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
+
+/// Everything that was seen in the course of a run, and when the last new thing was.
+pub(super) struct Progress {
+    seen: BTreeSet<String>,
+    last: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { seen: BTreeSet::new(), last: now }
+    }
+
+    /// Notes what is seen now, and says for how long nothing has been new. `pulled` are the bytes of images that are
+    /// being pulled.
+    pub(super) fn note(&mut self, observed: &Observed, decision: &Decision, pulled: u64, now: Instant) -> Duration {
+        let mut sights = vec![
+            format!("bridge {:?}", observed.bridge),
+            format!("api {}", observed.api_said),
+            format!("self-hosted {}", observed.self_hosted_said),
+            format!("pulled {pulled}"),
+        ];
+        if let Decision::Do(step, acts) = decision {
+            sights.push(format!("{step:?} {acts:?}"));
+        }
+        if let Some(view) = &observed.view {
+            sights.push(format!("node {:?}", view.node));
+            // Not by whom: whoever crashes over and over comes back under another name.
+            sights.extend(view.leases.iter().map(|(name, lease)| format!("{name} {}", lease.holder.is_empty())));
+            // By workload: a pod that is made anew is no progress by itself.
+            let pods = view.pods.values().flatten();
+            sights.extend(pods.map(|pod| format!("{} {} {}", pod.workload, pod.ready, kind(&pod.reason))));
+        }
+        for sight in sights {
+            if self.seen.insert(sight) {
+                self.last = now;
+            }
+        }
+        now - self.last
+    }
+}
+
+/// A reason without what follows its last colon: texts hold names and times, which are always new.
+fn kind(reason: &str) -> &str {
+    reason.split(": ").nth(1).unwrap_or(reason)
+}
+
+/// The bytes of images that containerd is pulling.
+pub(super) fn pulled(host: &Host) -> u64 {
+    let size = |entry: std::fs::DirEntry| std::fs::metadata(entry.path().join("data")).ok().map(|meta| meta.len());
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries(&host.path(PULLS)).filter_map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::start::decide::{Step, tests};
+
+    #[test]
+    fn only_what_is_new_is_progress() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let wait = Decision::Wait(Step::Api, "x".into());
+        let mut progress = Progress::new(begun);
+        let mut observed = tests::fresh();
+        let stuck = |progress: &mut Progress, observed: &Observed, pulled, seconds| {
+            progress.note(observed, &wait, pulled, at(seconds)).as_secs()
+        };
+        assert_eq!(stuck(&mut progress, &observed, 0, 0), 0);
+        assert_eq!(stuck(&mut progress, &observed, 0, 10), 10);
+        assert_eq!(stuck(&mut progress, &observed, 5, 20), 0, "a pull that advances");
+        assert_eq!(stuck(&mut progress, &observed, 5, 30), 10);
+        observed.api_said = "500".into();
+        assert_eq!(stuck(&mut progress, &observed, 5, 40), 0);
+        observed.api_said = "connection refused".into();
+        assert_eq!(stuck(&mut progress, &observed, 5, 50), 10, "back where it was is no progress");
+    }
+
+    #[test]
+    fn a_pod_that_crashes_over_and_over_is_no_progress() {
+        assert_eq!(kind("kube-apiserver: CrashLoopBackOff: back-off 40s restarting"), "CrashLoopBackOff");
+        assert_eq!(kind("kube-apiserver: CrashLoopBackOff: back-off 80s restarting"), "CrashLoopBackOff");
+        assert_eq!(kind("Pending"), "Pending");
+    }
+}
