@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
 
 /// How the names begin of files that are not whole yet. A name with a dot in front is one that the kubelet does not read.
@@ -33,6 +35,11 @@ impl File {
     fn mode(&self) -> u32 {
         if self.private { 0o600 } else { 0o644 }
     }
+}
+
+/// The SHA-256 of some bytes, in hexadecimal digits.
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a file; `None` when there is none.

@@ -14,11 +14,17 @@ use kube::{Client, ResourceExt};
 use super::{FIELD_MANAGER, explain, is_not_found, is_refusal};
 use crate::assets::Manifest;
 use crate::error::{Error, Finding, Result};
+use crate::files;
 
 /// How many requests are under way at once.
 const CONCURRENT: usize = 8;
 /// How long a CRD may take to be established before the whole apply is tried again, in seconds.
 const ESTABLISH_LIMIT: u64 = 10;
+
+/// Says which manifest an object was applied from. While that is unchanged, what a user has edited since stands.
+const MANIFEST_SUM: &str = "hoist/manifest-sha256";
+
+const OWN_NAMESPACES: [&str; 5] = ["", "default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// What an API server said to the manifests.
 #[derive(Debug, Default)]
@@ -53,7 +59,8 @@ fn stage(kind: &str) -> usize {
     }
 }
 
-/// Applies `manifests`. One that is refused does not stop the others.
+/// Applies `manifests`, but for those that their objects were applied from already. One that is refused does not stop
+/// the others.
 ///
 /// # Errors
 /// A lost connection or an overloaded API server: what was not applied is applied by calling again.
@@ -87,7 +94,7 @@ async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> R
             (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
         Ok(Some(Refusal { kind: kind.into(), namespace: namespace.into(), name: name.into(), finding }))
     };
-    let object: DynamicObject = match serde_json::from_value(manifest.object.clone()) {
+    let mut object: DynamicObject = match serde_json::from_value(manifest.object.clone()) {
         Ok(object) => object,
         Err(error) => return refuse(error.to_string()),
     };
@@ -103,11 +110,23 @@ async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> R
         (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, resource),
         (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), resource),
     };
+    let name = object.name_any();
+    let failed = |error: &kube::Error| Error::failed(format!("apply {}", manifest.path), explain(error));
+    let sum = files::sha256(manifest.object.to_string().as_bytes());
+    let there = api.get_metadata_opt(&name).await.map_err(|error| failed(&error))?;
+    if there.is_some_and(|there| there.annotations().get(MANIFEST_SUM) == Some(&sum)) {
+        return Ok(None);
+    }
+    object.annotations_mut().insert(MANIFEST_SUM.into(), sum);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await {
+    match api.patch(&name, &params, &Patch::Apply(&object)).await {
         Ok(_) => Ok(None),
-        Err(error) if is_refusal(&error) => refuse(explain(&error)),
-        Err(error) => Err(Error::failed(format!("apply {}", manifest.path), explain(&error))),
+        // The API server makes these namespaces itself, moments after its start; any other that is missing stays so.
+        Err(error) if is_not_found(&error) && OWN_NAMESPACES.contains(&text(manifest, "/metadata/namespace")) => {
+            Err(failed(&error))
+        }
+        Err(error) if is_refusal(&error) || is_not_found(&error) => refuse(explain(&error)),
+        Err(error) => Err(failed(&error)),
     }
 }
 

@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use super::AssetSet;
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
@@ -67,7 +65,7 @@ impl AssetSet {
     fn plan(&self, dir: &Path, replace: &BTreeSet<String>) -> Result<Plan<'_>> {
         let rendered = Record::read(&dir.join(RENDERED))?;
         let before = Record::read(&dir.join(RENDERING))?.and(&rendered);
-        let is_own = |path: &str, content: &[u8]| before.holds(path, &sum_of(content));
+        let is_own = |path: &str, content: &[u8]| before.holds(path, &files::sha256(content));
         let mut written = Written::default();
         let mut conflicts = Vec::new();
         let mut put = Vec::new();
@@ -147,7 +145,7 @@ fn fate(path: &str, file: &File, there: Option<&[u8]>, before: &Record, is_own: 
         Some(there) if there == file.content || is_own(there) => Fate::Write,
         // An edit that is kept there would describe another cluster than the files around it.
         Some(_) if path == "cluster.yaml" => Fate::Conflict,
-        Some(_) if before.holds(path, &sum_of(&file.content)) => Fate::Keep,
+        Some(_) if before.holds(path, &files::sha256(&file.content)) => Fate::Keep,
         Some(_) => Fate::Conflict,
     }
 }
@@ -258,7 +256,12 @@ struct Record(BTreeMap<String, BTreeSet<String>>);
 
 impl Record {
     fn of(set: &AssetSet) -> Self {
-        Self(set.files.iter().map(|(path, file)| (path.clone(), BTreeSet::from([sum_of(&file.content)]))).collect())
+        Self(
+            set.files
+                .iter()
+                .map(|(path, file)| (path.clone(), BTreeSet::from([files::sha256(&file.content)])))
+                .collect(),
+        )
     }
 
     fn read(path: &Path) -> Result<Self> {
@@ -286,10 +289,6 @@ impl Record {
         let lines = self.0.iter().flat_map(|(path, sums)| sums.iter().map(move |sum| format!("{sum}  {path}\n")));
         lines.collect()
     }
-}
-
-fn sum_of(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
