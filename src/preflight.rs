@@ -197,4 +197,84 @@ mod tests {
         elf[0x40 + 0x38] = 3;
         assert!(has_interpreter(&elf));
     }
+    const CLUSTER: &str = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n\
+        - {name: c1, address: 192.0.2.10}\n- {name: c2, address: 192.0.2.11}\n";
+
+    fn cluster(more: &str) -> Cluster {
+        crate::config::parse("f", &format!("{CLUSTER}{more}"), Path::new("/")).unwrap()
+    }
+
+    #[test]
+    fn which_controller_this_machine_is() {
+        let cluster = cluster("");
+        for (name, own, expected) in [
+            (None, "127.0.0.1 192.0.2.10 fd00::1", "c1"),
+            (None, "192.0.2.11", "c2"),
+            (Some("c2"), "192.0.2.11", "c2"),
+            (Some("c2"), "192.0.2.10 192.0.2.11", "c2"),
+            (
+                None,
+                "127.0.0.1 192.0.2.1",
+                "cluster.yaml: controllers: no interface of this machine has the address of one of them: c1 (192.0.2.10), c2 (192.0.2.11)\n    run it on a controller, or correct the address and render again",
+            ),
+            (
+                None,
+                "192.0.2.10 192.0.2.11",
+                "cluster.yaml: controllers: several of them are this machine\n    say which with --node-name",
+            ),
+            (
+                Some("c3"),
+                "192.0.2.10",
+                "--node-name: no controller of cluster.yaml is called c3; there are c1 (192.0.2.10), c2 (192.0.2.11)\n    name one of them",
+            ),
+            (
+                Some("c2"),
+                "192.0.2.10",
+                "cluster.yaml: controllers: no interface of this machine has 192.0.2.11, the address of c2\n    run it on that machine, or correct the address and render again",
+            ),
+        ] {
+            let own: Vec<IpAddr> = own.split(' ').map(|address| address.parse().unwrap()).collect();
+            let found = match controller(&cluster, name, &own) {
+                Ok(controller) => controller.name.clone(),
+                Err(Error::Preflight(findings)) if findings.len() == 1 => findings[0].to_string(),
+                Err(error) => panic!("{error:?}"),
+            };
+            assert_eq!(found, expected);
+        }
+    }
+
+    /// Files of an asset directory without which `start` can do its work on the first controller.
+    const SPARE: [&str; 7] = [
+        "cluster.yaml",
+        "manifests/",
+        "tls/admin.",
+        "tls/front-proxy-ca.key",
+        "tls/etcd/ca.key",
+        "tls/etcd/c2/",
+        "tls/etcd/healthcheck-client.",
+    ];
+
+    #[test]
+    fn every_file_that_start_needs_is_missed() {
+        let cluster = cluster("");
+        let now = time::OffsetDateTime::now_utc();
+        let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+        let whole = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+        let missing = |assets: &AssetSet| -> Vec<String> {
+            let found = missing_files(assets, &cluster, &cluster.controllers[0]);
+            assert!(
+                found.iter().all(|finding| finding.remedy.as_ref().is_some_and(|text| text.contains("hoist render")))
+            );
+            found.into_iter().map(|finding| finding.place).collect()
+        };
+        assert_eq!(missing(&whole), [""; 0]);
+        for path in whole.files.keys() {
+            let mut assets = whole.clone();
+            assets.files.remove(path);
+            let is_spare = SPARE.iter().any(|spare| path.starts_with(spare));
+            let expected: &[&String] = if is_spare { &[] } else { &[path] };
+            assert_eq!(missing(&assets).iter().collect::<Vec<_>>(), expected, "{path}");
+        }
+        assert_eq!(missing(&AssetSet::default()).len(), 30, "all at once");
+    }
 }

@@ -71,14 +71,14 @@ pub fn of_component(component: &str, cluster: &Cluster, tls: &Tls, server: Serve
                 ("front-proxy-ca.crt", "front-proxy-ca.crt"),
                 ("sa.key", "sa.key"),
             ];
-            let mut files = pick(tls, &files)?;
+            let mut files = with_kubeconfig(pick(tls, &files), component, cluster, tls, server)?;
             // --cluster-signing-cert-file takes one certificate and exits on a chain.
             files.insert("signing-ca.crt".into(), first_certificate(&files["ca.crt"]));
-            with_kubeconfig(files, component, cluster, tls, server)
+            Ok(files)
         }
         _ => {
             let files = [("ca.crt", "ca.crt"), ("front-proxy-ca.crt", "front-proxy-ca.crt")];
-            with_kubeconfig(pick(tls, &files)?, component, cluster, tls, server)
+            with_kubeconfig(pick(tls, &files), component, cluster, tls, server)
         }
     }
 }
@@ -119,15 +119,21 @@ pub fn kubeconfig(cluster: &Cluster, tls: &Tls, server: &str, user: &str, stem: 
 }
 
 fn with_kubeconfig(
-    mut files: SecretFiles,
+    files: Result<SecretFiles>,
     component: &str,
     cluster: &Cluster,
     tls: &Tls,
     server: Server,
 ) -> Result<SecretFiles> {
-    let config = kubeconfig(cluster, tls, &server.url(cluster), &format!("system:{component}"), component)?;
-    files.insert("kubeconfig".into(), config.into_bytes());
-    Ok(files)
+    let config = kubeconfig(cluster, tls, &server.url(cluster), &format!("system:{component}"), component);
+    match (files, config) {
+        (Ok(mut files), Ok(config)) => {
+            files.insert("kubeconfig".into(), config.into_bytes());
+            Ok(files)
+        }
+        (Err(Error::Input(files)), Err(Error::Input(more))) => Err(Error::Input([files, more].concat())),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
 }
 
 fn first_certificate(pem: &[u8]) -> Vec<u8> {
