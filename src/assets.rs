@@ -40,11 +40,12 @@ impl AssetSet {
         let refuse = |message: &str, remedy: &str| {
             Err(Error::Input(vec![Finding::new(dir.display().to_string(), message).remedy(remedy)]))
         };
+        const MAKE: &str = "make one with `hoist render --config cluster.yaml --asset-dir DIR`";
+        if !dir.exists() {
+            return refuse("there is no such folder", MAKE);
+        }
         if !dir.join("cluster.yaml").is_file() {
-            return refuse(
-                "is not an asset directory: it has no cluster.yaml",
-                "make one with `hoist render --config cluster.yaml --asset-dir DIR`",
-            );
+            return refuse("is not an asset directory: it has no cluster.yaml", MAKE);
         }
         if write::was_interrupted(dir) {
             return refuse("is incomplete: the last `hoist render` was interrupted", "run `hoist render` again");

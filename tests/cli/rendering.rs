@@ -1,0 +1,190 @@
+//! `hoist render` on a folder of its own, again and again.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use crate::support::{CLUSTER, Folder};
+
+const DAEMONSET: &str = "assets/manifests/kube-apiserver/daemonset.yaml";
+
+#[test]
+fn twice_changes_nothing() {
+    let folder = Folder::with(CLUSTER);
+    assert_eq!(folder.render().ok(), "assets: 50 files, 50 of them written\n");
+    let again = folder.unchanged(|| folder.render()).ok();
+    assert_eq!(again, "assets: 50 files, 0 of them written\n");
+}
+
+#[test]
+fn secrets_are_for_their_owner() {
+    let folder = Folder::rendered(CLUSTER);
+    for (path, (mode, ..)) in folder.tree() {
+        let name = path.strip_prefix(folder.path("assets")).unwrap_or(&path).to_string_lossy().into_owned();
+        let is_secret = name.ends_with(".key") || name.starts_with("auth/") || name.ends_with("secret.yaml");
+        let expected = match (path.is_dir(), name.starts_with("tls") || name.starts_with("auth")) {
+            (true, true) => 0o700,
+            (true, false) => 0o755,
+            (false, _) if is_secret => 0o600,
+            (false, _) => 0o644,
+        };
+        assert_eq!(mode & 0o777, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_default_configuration_is_rendered_as_it_is() {
+    let folder = Folder::new();
+    let text = folder.run(&["config", "default"]).ok();
+    folder.put("cluster.yaml", &text);
+    folder.render().ok();
+    assert!(folder.read("assets/cluster.yaml").contains("name: controller-1"));
+
+    // The same from standard input.
+    let mut command = folder.command(&["render", "--config", "-", "--asset-dir", "assets"]);
+    command.stdin(fs::File::open(folder.path("cluster.yaml")).unwrap());
+    folder.unchanged(|| folder.ran(&mut command)).ok();
+    folder.put("cluster.yaml", "kind: x\n");
+    let mut command = folder.command(&["render", "--config", "-", "--asset-dir", "assets"]);
+    command.stdin(fs::File::open(folder.path("cluster.yaml")).unwrap());
+    folder.unchanged(|| folder.ran(&mut command)).failed_saying(3, &["  standard input:1:7: kind: \"x\" is not known"]);
+}
+
+#[test]
+fn edits_are_kept_and_said() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.edit(DAEMONSET, "cpu: 250m", "cpu: 1");
+    fs::remove_file(folder.path("assets/manifests/kubelet/rbac.yaml")).unwrap();
+    folder.put("assets/manifests/mine/config.yaml", "kind: ConfigMap\n");
+    let said = "kept your own manifests/kube-apiserver/daemonset.yaml\n\
+        left out manifests/kubelet/rbac.yaml: you removed it (--replace manifests/kubelet/rbac.yaml brings it back)\n\
+        assets: 50 files, 0 of them written\n";
+    assert_eq!(folder.unchanged(|| folder.render()).ok(), said);
+}
+
+#[test]
+fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.edit(DAEMONSET, "cpu: 250m", "cpu: 1");
+    folder.put("cluster.yaml", format!("{CLUSTER}- name: c2\n  address: 198.51.100.11\nkubernetesVersion: v1.35.4\n"));
+    let invalid = "hoist: the input is not valid; nothing was changed\n";
+    folder.unchanged(|| folder.render()).failed(
+        3,
+        &format!(
+            "{invalid}  DIR/{DAEMONSET}: was edited, and what cluster.yaml makes of it has changed since\n    \
+             keep a copy of it elsewhere, add --replace manifests/kube-apiserver/daemonset.yaml, and carry your edit over to the new file\n"
+        ),
+    );
+    let mut args = vec!["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace"];
+    args.push("manifests/kube-apiserver/daemonset.yml");
+    folder.unchanged(|| folder.run(&args)).failed(
+        3,
+        &format!(
+            "{invalid}  --replace: `hoist render` makes no manifests/kube-apiserver/daemonset.yml of this configuration\n    \
+             name a file by its path below the asset directory, such as manifests/kubelet/rbac.yaml\n"
+        ),
+    );
+    args.pop();
+    // As a shell completes it.
+    args.push(DAEMONSET);
+    let said = folder.run(&args).ok();
+    assert!(said.contains("issued tls/apiserver.crt: names were added: 198.51.100.11, c2\n"), "{said}");
+    assert!(folder.read(DAEMONSET).contains("kube-apiserver:v1.35.4"));
+    assert!(!folder.read(DAEMONSET).contains("cpu: 1"));
+}
+
+#[test]
+fn a_key_that_is_gone_is_made_again_and_no_other() {
+    let folder = Folder::rendered(CLUSTER);
+    let before = folder.tree();
+    fs::remove_file(folder.path("assets/tls/kube-scheduler.key")).unwrap();
+    let said = "issued tls/kube-scheduler.key: new\nissued tls/kube-scheduler.crt: its key was missing\n\
+        assets: 50 files, 3 of them written\n";
+    assert_eq!(folder.render().ok(), said);
+    let after = folder.tree();
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|(path, entry)| path.is_file() && before.get(*path) != Some(entry))
+        .map(|(path, _)| path.strip_prefix(folder.path("assets")).unwrap().display().to_string())
+        .collect();
+    let expected =
+        [".rendered", "manifests/kube-scheduler/secret.yaml", "tls/kube-scheduler.crt", "tls/kube-scheduler.key"];
+    assert_eq!(changed, expected);
+}
+
+#[test]
+fn what_a_cluster_has_no_use_for_any_more() {
+    let two = format!("{CLUSTER}- name: c2\n  address: 198.51.100.11\n");
+    let folder = Folder::rendered(&two);
+    folder.put("cluster.yaml", CLUSTER);
+    let said = folder.render().ok();
+    assert!(said.contains("left tls/etcd/c2/peer.key, for which this cluster has no use\n"), "{said}");
+    // A controller that comes back finds its keys.
+    let keys = folder.read("assets/tls/etcd/c2/peer.key");
+    folder.put("cluster.yaml", &two);
+    folder.render().ok();
+    assert_eq!(folder.read("assets/tls/etcd/c2/peer.key"), keys);
+
+    let external = "etcd:\n  external:\n    endpoints: [https://192.0.2.1:2379]\n    caFile: assets/tls/etcd/ca.crt\n    certFile: assets/tls/apiserver-etcd-client.crt\n    keyFile: assets/tls/apiserver-etcd-client.key\n";
+    folder.put("cluster.yaml", format!("{CLUSTER}{external}"));
+    let said = folder.render().ok();
+    assert!(said.contains("removed bootstrap-manifests/etcd.yaml: this cluster has no use for it\n"), "{said}");
+    assert!(!folder.path("assets/bootstrap-manifests/etcd.yaml").exists());
+    folder.unchanged(|| folder.render()).ok();
+}
+
+#[test]
+fn the_users_own_cluster_yaml_in_the_asset_directory() {
+    let folder = Folder::rendered(CLUSTER);
+    let render = || folder.run(&["render", "--config", "assets/cluster.yaml", "--asset-dir", "assets"]);
+    // The resolved one may be rendered again, and edited in its own form.
+    assert_eq!(folder.unchanged(render).ok(), "assets: 50 files, 0 of them written\n");
+    folder.edit("assets/cluster.yaml", "clusterName: kubernetes", "clusterName: mine");
+    assert!(render().ok().contains(" of them written"));
+    assert!(folder.read("assets/auth/kubeconfig").contains("mine"));
+    // One with comments would lose them.
+    folder.put("assets/cluster.yaml", format!("# My cluster.\n{CLUSTER}"));
+    folder.unchanged(render).failed_saying(
+        3,
+        &[
+            "DIR/assets/cluster.yaml: was edited, and here",
+            "move it out of the asset directory and name it with --config",
+        ],
+    );
+}
+
+#[test]
+fn a_render_that_is_killed_is_run_again() {
+    let two = format!("{CLUSTER}- name: c2\n  address: 198.51.100.11\n");
+    for delay in (0..60).step_by(6) {
+        for rendered_before in [false, true] {
+            let folder = Folder::with(CLUSTER);
+            if rendered_before {
+                folder.render().ok();
+                folder.put("cluster.yaml", &two);
+            }
+            let args = ["render", "--config", "cluster.yaml", "--asset-dir", "assets"];
+            let mut child = folder.command(&args).stdout(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            folder.render().ok();
+            let said = folder.unchanged(|| folder.render()).ok();
+            assert!(said.ends_with(", 0 of them written\n") && said.lines().count() == 1, "{delay}: {said}");
+            let names: Vec<_> = folder.tree().into_keys().map(|path| path.display().to_string()).collect();
+            assert!(!names.iter().any(|name| name.contains(".hoist-") || name.ends_with(".rendering")), "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_may_not_be_written() {
+    let folder = Folder::rendered(CLUSTER);
+    if nix::unistd::geteuid().is_root() {
+        return; // Root may write everywhere.
+    }
+    folder.put("cluster.yaml", format!("{CLUSTER}clusterName: other\n"));
+    fs::set_permissions(folder.path("assets"), fs::Permissions::from_mode(0o555)).unwrap();
+    folder.unchanged(|| folder.render()).failed_saying(1, &["cannot write in DIR/assets"]);
+    fs::set_permissions(folder.path("assets"), fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,158 @@
+//! What keeps `hoist start` from touching a machine. It is never run as root here.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{CLUSTER, Folder};
+
+/// A cluster whose only controller is this machine, if it has an address that is not loopback.
+fn here() -> Option<String> {
+    let own = hoist::preflight::own_addresses().unwrap();
+    let address = own.into_iter().find(|address| matches!(address, IpAddr::V4(v4) if !v4.is_loopback()))?;
+    // Ranges that no interface is likely to be in.
+    let networking = "networking: {podSubnet: 100.64.0.0/16, serviceSubnet: 100.65.0.0/16}\n";
+    Some(CLUSTER.replace("198.51.100.10", &address.to_string()) + networking)
+}
+
+/// `hoist start` ends with `code` and these findings.
+#[track_caller]
+fn refused(folder: &Folder, more: &[&str], code: i32, findings: &str) {
+    let what = if code == 3 { "the input is not valid" } else { "this machine is not ready" };
+    // It may change whose the files are, so what is watched is the second run.
+    folder.start(more);
+    folder.unchanged(|| folder.start(more)).failed(code, &format!("hoist: {what}; nothing was changed\n{findings}"));
+}
+
+#[test]
+fn folders_that_are_no_asset_directory() {
+    let make = "    make one with `hoist render --config cluster.yaml --asset-dir DIR`\n";
+    let folder = Folder::new();
+    refused(&folder, &[], 3, &format!("  DIR/assets: there is no such folder\n{make}"));
+    folder.put("assets/manifests/a.yaml", "");
+    refused(&folder, &[], 3, &format!("  DIR/assets: is not an asset directory: it has no cluster.yaml\n{make}"));
+
+    let folder = Folder::rendered(CLUSTER);
+    folder.put("assets/.rendering", "");
+    let findings =
+        "  DIR/assets: is incomplete: the last `hoist render` was interrupted\n    run `hoist render` again\n";
+    refused(&folder, &[], 3, findings);
+}
+
+#[test]
+fn a_configuration_that_is_not_valid() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.edit("assets/cluster.yaml", "clusterName: kubernetes", "clustrName: kubernetes");
+    let findings = "  DIR/assets/cluster.yaml:4:1: clustrName: unknown field\n    did you mean `clusterName`?\n";
+    refused(&folder, &[], 3, findings);
+}
+
+/// The line and column of `text` in a file, as findings have them.
+fn position(folder: &Folder, name: &str, text: &str) -> String {
+    let content = folder.read(name);
+    let (before, _) = content.split_once(text).unwrap();
+    let line = before.lines().count() + usize::from(before.ends_with('\n'));
+    format!("{}:{}", line, before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1)
+}
+
+#[test]
+fn manifests_that_are_not_valid() {
+    let folder = Folder::rendered(CLUSTER);
+    let (daemonset, deployment) =
+        ("assets/manifests/kube-apiserver/daemonset.yaml", "assets/manifests/kube-scheduler/deployment.yaml");
+    folder.edit(daemonset, "hostNetwork: true", "hostNetwrk: true");
+    folder.edit(deployment, "minReadySeconds: 10", "minReadySeconds: soon");
+    folder.put("assets/manifests/mine/a.yaml", "kind: ConfigMap\nmetadata: {name: a\n");
+    folder.put("assets/manifests/mine/b.yaml", "apiVersion: v1\nkind: ConfigMap\n---\nkind: X\nkind: Y\n");
+    folder.put("assets/manifests/mine/c.yaml", "apiVersion: v1\nkind: ConfigMap\n");
+    let (first, second) =
+        (position(&folder, daemonset, "hostNetwrk"), position(&folder, deployment, "minReadySeconds"));
+    refused(
+        &folder,
+        &[],
+        3,
+        &format!(
+            "  DIR/{daemonset}:{first}: spec.template.spec.hostNetwrk: unknown field `hostNetwrk`\n  \
+             DIR/{deployment}:{second}: spec.minReadySeconds: invalid type: string \"soon\", expected i32\n  \
+             DIR/assets/manifests/mine/a.yaml:3:1: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}}'\n  \
+             DIR/assets/manifests/mine/b.yaml:5:1: duplicate key `kind`, first on line 4\n    keep one of them\n  \
+             DIR/assets/manifests/mine/c.yaml:1:1: a manifest needs metadata.name\n"
+        ),
+    );
+
+    let folder = Folder::rendered(CLUSTER);
+    let etcd = "assets/bootstrap-manifests/etcd.yaml";
+    folder.edit(etcd, "    image:", "    imgae:");
+    let at = position(&folder, etcd, "imgae");
+    refused(&folder, &[], 3, &format!("  DIR/{etcd}:{at}: spec.containers[0].imgae: unknown field `imgae`\n"));
+}
+
+#[test]
+fn a_file_that_is_missing() {
+    let Some(cluster) = here() else { return };
+    let folder = Folder::rendered(&cluster);
+    let mut findings = String::new();
+    for name in ["tls/apiserver.key", "tls/kube-scheduler.crt", "auth/kubeconfig", "bootstrap-manifests/etcd.yaml"] {
+        fs::remove_file(folder.path("assets").join(name)).unwrap();
+        findings += &format!("  {name}: the asset directory lacks this file\n");
+        findings += "    run `hoist render` with the cluster.yaml and this asset directory again\n";
+    }
+    refused(&folder, &[], 3, &findings);
+    // What the message advises.
+    let issued = "issued tls/apiserver.key: new\nissued tls/apiserver.crt: its key was missing\n";
+    let said = folder.render().ok();
+    assert!(said.starts_with(issued), "{said}");
+    assert_eq!(folder.start(&[]).code, Some(4));
+}
+
+#[test]
+fn a_machine_that_is_no_controller() {
+    let folder = Folder::rendered(CLUSTER);
+    refused(
+        &folder,
+        &[],
+        4,
+        "  cluster.yaml: controllers: no interface of this machine has the address of one of them: c1 (198.51.100.10)\n    \
+         run it on a controller, or correct the address and render again\n",
+    );
+    refused(
+        &folder,
+        &["--node-name", "c2"],
+        4,
+        "  --node-name: no controller of cluster.yaml is called c2; there are c1 (198.51.100.10)\n    name one of them\n",
+    );
+}
+
+#[test]
+fn without_root() {
+    let Some(cluster) = here() else { return };
+    let folder = Folder::rendered(&cluster);
+    folder.start(&[]).failed_saying(
+        4,
+        &[
+            "hoist: this machine is not ready; nothing was changed\n",
+            "  user: hoist start must run as root\n    run it with sudo\n",
+        ],
+    );
+}
+
+#[test]
+fn files_of_another_user() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.start(&[]);
+    // For want of another user: nobody may read it, but for root, who does not run it.
+    fs::set_permissions(folder.path("assets/tls/ca.key"), fs::Permissions::from_mode(0o000)).unwrap();
+    folder.start(&[]).failed_saying(
+        4,
+        &["  DIR/assets/tls/ca.key: this user may not read it\n    run hoist as root, or as the user who rendered"],
+    );
+}
+
+#[test]
+fn json_has_the_failure_as_its_last_event() {
+    let folder = Folder::rendered(CLUSTER);
+    let ran = folder.start(&["--output", "json"]);
+    let last: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((ran.code, &last["event"], &last["exitCode"]), (Some(4), &"result".into(), &4.into()));
+    assert!(last["message"].as_str().unwrap().contains("c1 (198.51.100.10)"), "{last}");
+}

@@ -1,0 +1,178 @@
+//! A folder to run hoist in, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+pub const CLUSTER: &str = "\
+apiVersion: hoist/v1alpha1
+kind: Cluster
+controllers:
+- name: c1
+  address: 198.51.100.10
+";
+
+/// Another user than root.
+const NOBODY: u32 = 65534;
+
+pub struct Folder(TempDir);
+
+/// What a run of hoist came to; the folder's own path reads `DIR`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A file or folder: mode, time of the last change, content.
+pub type Entry = (u32, i64, i64, Vec<u8>);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A folder with this cluster.yaml.
+    pub fn with(text: &str) -> Self {
+        let folder = Self::new();
+        folder.put("cluster.yaml", text);
+        folder
+    }
+
+    /// A folder where this cluster.yaml was rendered to `assets`.
+    pub fn rendered(text: &str) -> Self {
+        let folder = Self::with(text);
+        folder.render().ok();
+        folder
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Replaces the one `from` in a file.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.read(name);
+        assert_eq!(text.matches(from).count(), 1, "{name} has one {from}");
+        fs::write(self.path(name), text.replace(from, to)).unwrap();
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hoist"));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.ran(&mut self.command(args))
+    }
+
+    /// `hoist render` of the folder's cluster.yaml to `assets`.
+    pub fn render(&self) -> Ran {
+        self.run(&["render", "--config", "cluster.yaml", "--asset-dir", "assets"])
+    }
+
+    /// `hoist start` of `assets`, never as root: it then does nothing to this machine, whatever it thinks of the input.
+    pub fn start(&self, more: &[&str]) -> Ran {
+        let args = [&["start", "--asset-dir", "assets"], more].concat();
+        if !nix::unistd::geteuid().is_root() {
+            return self.run(&args);
+        }
+        for path in self.tree().keys() {
+            std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        std::os::unix::fs::chown(self.0.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        // Where cargo puts the binary may be for root's eyes only.
+        static COPY: OnceLock<TempDir> = OnceLock::new();
+        let copy = COPY.get_or_init(|| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::copy(env!("CARGO_BIN_EXE_hoist"), dir.path().join("hoist")).unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            dir
+        });
+        let mut command = Command::new(copy.path().join("hoist"));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
+        self.ran(&mut command)
+    }
+
+    pub fn ran(&self, command: &mut Command) -> Ran {
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            text.replace(self.0.path().to_str().unwrap(), "DIR")
+        };
+        let ran = Ran { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+        ran
+    }
+
+    /// Everything below the folder, by path.
+    pub fn tree(&self) -> BTreeMap<PathBuf, Entry> {
+        let mut found = BTreeMap::new();
+        collect(self.0.path(), &mut found);
+        found
+    }
+
+    /// Runs `act` and asserts that it changed nothing on the disk.
+    #[track_caller]
+    pub fn unchanged(&self, act: impl FnOnce() -> Ran) -> Ran {
+        let before = self.tree();
+        let ran = act();
+        assert!(self.tree() == before, "it changed something: {ran:?}");
+        ran
+    }
+}
+
+fn collect(dir: &Path, found: &mut BTreeMap<PathBuf, Entry>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        found.insert(path.clone(), (meta.mode(), meta.mtime(), meta.mtime_nsec(), content));
+        if meta.is_dir() {
+            collect(&path, found);
+        }
+    }
+}
+
+impl Ran {
+    /// It went well, and said nothing on standard error.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!((self.code, &*self.stderr), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// It failed with `code` and exactly this message.
+    #[track_caller]
+    pub fn failed(self, code: i32, stderr: &str) {
+        assert_eq!(self.stderr, stderr);
+        assert_eq!(self.code, Some(code));
+    }
+
+    /// It failed with `code`, and its message has all of `said`.
+    #[track_caller]
+    pub fn failed_saying(self, code: i32, said: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for text in said {
+            assert!(self.stderr.contains(text), "{text}: {}", self.stderr);
+        }
+    }
+}
