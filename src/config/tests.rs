@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::*;
 
+mod values;
+
 const MINIMAL: &str = "\
 apiVersion: hoist/v1alpha1
 kind: Cluster
@@ -365,45 +367,6 @@ fn controllers() {
 }
 
 #[test]
-fn endpoints_and_names() {
-    for (text, expected) in [
-        ("fd00::1", "is an IPv6 address without brackets: write [fd00::1]"),
-        ("[fd00::1", "has a bracket that is not closed"),
-        ("[a]:1", "has something else than an IPv6 address in its brackets"),
-        ("[fd00::1]6443", "has something else than a port after its bracket"),
-        ("a:0", "has a port that is not a number from 1 to 65535"),
-        ("a:65536", "has a port that is not a number from 1 to 65535"),
-        ("a:", "has a port that is not a number from 1 to 65535"),
-        ("10.0.0.256", "has a host that is not an IP address"),
-        ("https://a", "has a port that is not a number from 1 to 65535"),
-        (
-            "",
-            "has a host that is not a DNS name: lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit",
-        ),
-    ] {
-        let more = format!("controlPlaneEndpoint: '{text}'\n");
-        refused(&more, &[&format!("f:6:23: controlPlaneEndpoint: `{text}` {expected}")]);
-    }
-    for (text, host, port) in [
-        ("api.example.com", "api.example.com", 6443),
-        ("10.0.0.5:443", "10.0.0.5", 443),
-        ("[fd00::1]", "fd00::1", 6443),
-        ("[fd00::1]:443", "fd00::1", 443),
-    ] {
-        let endpoint = with(&format!("controlPlaneEndpoint: '{text}'\n")).unwrap().endpoint();
-        assert_eq!(endpoint, Endpoint { host: host.into(), port });
-    }
-    refused(
-        "apiServer:\n  certSANs: [a.b, '*.a.b', 'fd00::1', a.*, '*.10.0.0.1', 'a:1']\n",
-        &[
-            "f:7:39: apiServer.certSANs[3]: `a.*` is not a DNS name: lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit",
-            "f:7:44: apiServer.certSANs[4]: `*.10.0.0.1` has a wildcard before an IP address",
-            "f:7:58: apiServer.certSANs[5]: `a:1` is not a DNS name: lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit",
-        ],
-    );
-}
-
-#[test]
 fn flags() {
     refused(
         "apiServer:
@@ -514,48 +477,4 @@ fn pki() {
             "f:6:36: pki.caCertificateValidityPeriod: certificates would be valid for 8760h0m0s, their CA only for 24h0m0s | give the CA the longer validity",
         ],
     );
-}
-
-#[test]
-fn durations() {
-    let nanos = Duration::from_nanos;
-    for (text, duration) in [
-        ("8760h0m0s", Duration::from_hours(8760)),
-        ("1h30m", Duration::from_mins(90)),
-        ("1.5h", Duration::from_mins(90)),
-        (".5s", Duration::from_millis(500)),
-        ("1ms2us3ns", nanos(1_002_003)),
-        ("4µs", nanos(4_000)),
-        ("2562047h", Duration::from_hours(2_562_047)),
-    ] {
-        assert_eq!(syntax::duration(text), Ok(duration), "{text}");
-        assert_eq!(syntax::duration(&syntax::write_duration(duration)), Ok(duration));
-    }
-    for text in ["", "1", "h", "1d", "-1h", "1h ", ".h", "1.2.3h", "1e3h", "9999999999999999999999h"] {
-        assert!(syntax::duration(text).unwrap_err().starts_with("is not a duration"), "{text}");
-    }
-    assert!(syntax::duration("2562048h").unwrap_err().contains("longest"));
-    assert_eq!(syntax::write_duration(Duration::from_hours(8760)), "8760h0m0s");
-    assert_eq!(syntax::write_duration(nanos(1_500_000)), "0h0m0.0015s");
-}
-
-#[test]
-fn a_file_is_read_with_paths_beside_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cluster.yaml");
-    std::fs::write(&path, format!("{MINIMAL}pki: {{serviceAccountKey: sa.key}}\n")).unwrap();
-    let key = load(&path).unwrap().pki.service_account_key.unwrap();
-    assert_eq!(Path::new(&key), folder.path().join("sa.key"));
-
-    let missing = folder.path().join("none.yaml");
-    assert!(
-        load(&missing)
-            .unwrap_err()
-            .to_string()
-            .ends_with("there is no such file\n    `hoist config default > cluster.yaml` makes one to begin with")
-    );
-    std::fs::write(&path, b"kind: x\nname: \xff\n").unwrap();
-    assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:2:7: is not text in UTF-8"));
-    std::fs::write(&path, "kind: x\n").unwrap();
-    assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:1:7: kind: "));
 }
