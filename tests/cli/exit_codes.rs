@@ -38,3 +38,18 @@ fn they_are_what_they_were() {
         assert_eq!(error.exit_code(), code, "{error}");
     }
 }
+
+#[test]
+fn the_readme_says_so() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, rest) = readme.split_once("| code | meaning |").expect("README.md has a table of exit codes");
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let codes: Vec<_> = rows.map(|row| row.trim_start_matches('|').split('|').next().unwrap().trim()).collect();
+    // 0 is success, 2 is usage, which clap refuses before there is an error of hoist's; signals share a row.
+    let own = table().into_iter().map(|(_, code)| code).filter(|code| *code < 128);
+    let mut expected: Vec<_> = own.chain([0, 2]).collect();
+    expected.sort_unstable();
+    expected.dedup();
+    let expected: Vec<_> = expected.iter().map(ToString::to_string).chain(["128+n".to_owned()]).collect();
+    assert_eq!(codes, expected);
+}
