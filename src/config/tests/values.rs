@@ -84,3 +84,24 @@ fn a_file_is_read_with_paths_beside_it() {
     std::fs::write(&path, "kind: x\n").unwrap();
     assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:1:7: kind: "));
 }
+
+/// Cut off anywhere, or with any one character replaced, a text is read or refused.
+#[test]
+fn no_text_makes_it_panic() {
+    let read = |text: &str| {
+        if let Err(error) = parse("f", text, Path::new("/")) {
+            assert_eq!(error.exit_code(), 3);
+            assert!(!error.to_string().is_empty());
+        }
+    };
+    for (at, old) in FULL.char_indices() {
+        read(&FULL[..at]);
+        for new in
+            ["", "\0", "\t", "\n", "\u{feff}", "\u{85}", "ä", ":", "-", "[", "{", "&a ", "*a", "\"", "!", "|", "9"]
+        {
+            if at % 7 == new.len() % 7 {
+                read(&format!("{}{new}{}", &FULL[..at], &FULL[at + old.len_utf8()..]));
+            }
+        }
+    }
+}
