@@ -21,6 +21,8 @@ use crate::watch::Watch;
 const WATCH_LIMIT: Duration = Duration::from_secs(300);
 /// How long clients go on after `start` has ended.
 const AFTERWARDS: Duration = Duration::from_secs(10);
+/// How long after the lowering has begun clients may notice it: the forwarder closes its listener at once.
+const PIVOT: Duration = Duration::from_secs(5);
 
 /// One bringing-up of a control plane; times in seconds from the command's start.
 #[derive(Debug, Clone, Serialize)]
@@ -51,7 +53,9 @@ impl fmt::Display for Start {
 pub struct UnderLoad {
     pub requests: usize,
     pub failed: usize,
+    /// The longest time between two successes, of all the time and of the seconds after the bridge was lowered.
     pub longest_gap: f64,
+    pub longest_gap_at_pivot: f64,
     pub exit: f64,
     #[serde(skip)]
     pub text: String,
@@ -123,14 +127,25 @@ pub fn hoist_under_load() -> UnderLoad {
     let node = Node::up("bench-load");
     let cluster = Cluster::render(&node);
     let traffic = Traffic::begin(cluster.client());
-    let ended = cluster.started(&node, &[]).expect(0);
+    let start = cluster.start(&node, &["--output=json"]);
+    let begun = start.begun();
+    let ended = start.wait(START_LIMIT).expect(0);
     std::thread::sleep(AFTERWARDS);
     let record = traffic.end().unwrap();
+    let lowered = (begun + lowered(&ended.stdout)).saturating_duration_since(record.ready);
     UnderLoad {
         requests: record.exchanges.len(),
         failed: record.failures().count(),
         longest_gap: record.longest_gap().0.as_secs_f64(),
+        longest_gap_at_pivot: record.longest_gap_within(lowered..lowered + PIVOT).0.as_secs_f64(),
         exit: ended.took.as_secs_f64(),
         text: record.to_string(),
     }
+}
+
+/// When `start` says that it began to lower the bridge.
+fn lowered(stdout: &str) -> Duration {
+    let events = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut begins = events.filter(|event| event["event"] == "step-started" && event["step"] == "lower");
+    Duration::from_secs_f64(begins.next().unwrap()["elapsedSeconds"].as_f64().unwrap())
 }

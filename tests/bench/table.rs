@@ -34,6 +34,7 @@ pub fn table(results: &Results) -> String {
     line("under load: requests", load(&|run| run.requests as f64));
     line("under load: failed requests", load(&|run| run.failed as f64));
     line("under load: longest gap, ms", load(&|run| run.longest_gap * 1000.0));
+    line("under load: gap at the pivot, ms", load(&|run| run.longest_gap_at_pivot * 1000.0));
     line("under load: exit, s", load(&|run| run.exit));
     line("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)));
     text.push_str(&format!("{:34}{:.1}\n", "binary, MiB", *binary_bytes as f64 / MEBIBYTE));

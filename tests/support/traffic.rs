@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,11 +58,16 @@ impl Record {
 
     /// The longest time without a success, and when it ended.
     pub fn longest_gap(&self) -> (Duration, Duration) {
+        self.longest_gap_within(Duration::ZERO..self.lasted)
+    }
+
+    /// The same of a part of the time.
+    pub fn longest_gap_within(&self, part: Range<Duration>) -> (Duration, Duration) {
         let done = self.exchanges.iter().filter(|exchange| exchange.failure.is_none()).map(|e| e.at + e.took);
-        let mut before = Duration::ZERO;
-        let mut longest = (Duration::ZERO, Duration::ZERO);
-        for at in done.chain([self.lasted]) {
-            longest = longest.max((at.saturating_sub(before), at));
+        let mut before = part.start;
+        let mut longest = (Duration::ZERO, part.start);
+        for at in done.filter(|at| part.contains(at)).chain([part.end]) {
+            longest = longest.max((at - before, at));
             before = at;
         }
         longest
@@ -80,7 +86,7 @@ impl fmt::Display for Record {
         let (gap, end) = self.longest_gap();
         write!(
             f,
-            "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.0?}, ended at {end:.1?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
+            "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.2?}, ended at {end:.1?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
             self.exchanges.len() - writes,
             self.lasted,
             self.failures().count(),
