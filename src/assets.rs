@@ -131,15 +131,16 @@ impl AssetSet {
         if findings.is_empty() { Ok(found) } else { Err(Error::Input(findings)) }
     }
 
-    /// Every object in the manifests below `part`, in the order of the files' names.
+    /// Every object that `start` applies: those in manifests/, in the order of the files' names.
     ///
     /// # Errors
-    /// Every manifest that does not parse or does not fit its type, all at once.
-    pub fn manifests(&self, dir: &Path, part: &str) -> Result<Vec<Manifest>> {
+    /// Every manifest that does not parse or does not fit its type, those of the static pods too, all at once.
+    pub fn manifests(&self, dir: &Path) -> Result<Vec<Manifest>> {
         let mut manifests = Vec::new();
         let mut findings = Vec::new();
-        let below = self.files.iter().filter(|(path, _)| path.starts_with(&format!("{part}/")));
-        for (path, file) in below.filter(|(path, _)| is_manifest(path)) {
+        let is_applied = |path: &str| path.starts_with("manifests/");
+        let parsed = |path: &str| is_manifest(path) && (is_applied(path) || path.starts_with("bootstrap-manifests/"));
+        for (path, file) in self.files.iter().filter(|(path, _)| parsed(path)) {
             let place = dir.join(path).display().to_string();
             let text = String::from_utf8_lossy(&file.content);
             match yaml::documents(&place, &text) {
@@ -152,6 +153,7 @@ impl AssetSet {
                 }
             }
         }
+        manifests.retain(|manifest| is_applied(&manifest.path));
         if findings.is_empty() { Ok(manifests) } else { Err(Error::Input(findings)) }
     }
 }

@@ -118,8 +118,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let asset_dir = assets::absolute(&options.asset_dir)?;
     let assets = AssetSet::load(&asset_dir)?;
     let cluster = assets.cluster(&asset_dir)?;
-    let manifests = assets.manifests(&asset_dir, "manifests")?;
-    assets.manifests(&asset_dir, "bootstrap-manifests")?;
+    let manifests = assets.manifests(&asset_dir)?;
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &preflight::own_addresses()?)?;
     preflight::check(host, &assets, &cluster, controller).await?;
     let _lock = lock(host)?;
@@ -145,6 +144,9 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let mut observer = Observer::new(&ca)?;
     let mut progress = Progress::new(Instant::now());
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
+    for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
+        reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
+    }
     loop {
         let observed = tokio::select! {
             biased;
@@ -188,6 +190,12 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
             }
         }
     }
+}
+
+/// Whether `manifest` is the workload that must be ready.
+fn makes(manifest: &Manifest, required: &Required) -> bool {
+    let text = |pointer| manifest.object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("default");
+    text("/metadata/name") == required.name && text("/metadata/namespace") == required.namespace
 }
 
 /// Shows that `step` is under way and those before it are done.
