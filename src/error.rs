@@ -1,5 +1,5 @@
 //! What can go wrong, as the user sees it: what failed, the likely cause, what to type next, and an exit code
-//! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli.rs`.
+//! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli/exit_codes.rs`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

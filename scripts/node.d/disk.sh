@@ -9,7 +9,7 @@ KEPT_UNITS=(
 
 # Writes the whole disk of a node into a folder.
 make_disk() {
-	local name=$1 address=$2 version=$3 disk=$4 folder program
+	local name=$1 address=$2 version=$3 disk=$4 program
 	mkdir -p "$disk"/{etc,usr/local/bin,usr/local/lib/kubernetes,opt,root,.work-etc,.work-usr,.work-opt} \
 		"$disk"/private/etc-{kubernetes,containerd,cni/net.d,systemd-system} \
 		"$disk"/etc/{kubernetes,containerd,cni,systemd/system} \
