@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Secret};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Pod, Secret};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use super::observe::CONTROL_PLANE_LABEL;
-use super::{FIELD_MANAGER, explain};
+use super::{FIELD_MANAGER, explain, is_not_found};
 use crate::config::{API_PORT, Taint};
 use crate::error::{Error, Result};
 
@@ -157,6 +157,22 @@ pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> 
         .await
         .map_err(|error| Error::failed(action, explain(&error)))
         .map(drop)
+}
+
+/// Takes away mirror pods of kube-system whose static pods are gone, without waiting for the kubelet to do it.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_mirror_pods(client: &Client, names: &[String]) -> Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    for name in names {
+        match api.delete(name, &DeleteParams::default().grace_period(0)).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(Error::failed(format!("take away the mirror pod {name}"), explain(&error))),
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a Lease of kube-system if it still is as it was observed.

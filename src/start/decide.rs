@@ -12,9 +12,8 @@ use crate::bridge::{self, State as BridgeState};
 const PROOFS: u32 = 3;
 /// How long the required pods must have been ready without a restart.
 const STABLE: Duration = Duration::from_millis(300);
-/// How long the self-hosted control plane may be unready, once the bridge's controllers are gone, before they return.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long NODE_IP may take to be proved after the bridge was lowered, before it is raised again.
+/// How long the self-hosted control plane may take to prove itself once a part of the bridge is lowered, before all of
+/// it is raised again. The Lease of a dead holder that nobody knows for one lasts 15 s.
 pub const PROVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The rows of the protocol, in their order.
@@ -28,15 +27,15 @@ pub enum Step {
     Apply,
     /// The kubelet is registered, and its Node a controller's.
     Node,
+    /// The self-hosted controller manager and scheduler are ready, and the bridge's are gone.
+    HandOver,
     /// The self-hosted API server answers on loopback.
     SelfHosted,
     /// Every required pod is ready.
     Required,
-    /// The bridge's controllers are gone and both Leases have a living holder.
-    HandOver,
     /// The bridge's API server is gone.
     Lower,
-    /// NODE_IP is served by the self-hosted API server, and nothing of the bridge is left.
+    /// NODE_IP is served by the self-hosted API server, both Leases have a living holder, nothing of the bridge is left.
     Prove,
 }
 
@@ -66,6 +65,8 @@ pub enum Act {
     },
     /// Lower the bridge's API server.
     LowerApiServer,
+    /// Take away what the API still shows of static pods whose processes are gone.
+    DeleteMirrorPods(Vec<String>),
     /// Remove the bridge's and the bootstrap's secrets from the disk.
     CleanUp,
     /// The self-hosted API server failed the proof: raise the bridge again and give up.
@@ -112,8 +113,10 @@ pub struct Observed {
     pub view: Option<ClusterView>,
     /// Since when every required pod is ready, none of them having restarted.
     pub required_ready_for: Option<Duration>,
-    /// Since when the self-hosted control plane has been unready.
-    pub unready_for: Duration,
+    /// Since when a pod of each of the bridge's successors is ready: controller manager and scheduler.
+    pub successors_ready_for: Option<Duration>,
+    /// For how long, with the bridge's controllers lowered, no successor has been proved to lead.
+    pub leaderless_for: Duration,
     /// The holders of Leases that are the bridge's processes, or dead ones.
     pub bridge_holders: BTreeMap<String, String>,
     /// The Leases as they were when the bridge's controllers were first seen gone.
@@ -125,9 +128,10 @@ pub struct Observed {
 impl Observed {
     /// The proof has taken longer than it may. What only the kubelet has to tidy up is no reason to raise the bridge.
     fn is_late(&self) -> bool {
-        let leads = |view: &ClusterView| LEASES.iter().all(|name| has_moved(self, view, name));
-        let proved = self.self_hosted_ready >= PROOFS && self.api_ready && self.view.as_ref().is_some_and(leads);
-        !proved && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT)
+        let leads = self.view.as_ref().is_some_and(|view| all_lead(&self.leases_when_gone, view));
+        let proved = self.self_hosted_ready >= PROOFS && self.api_ready && leads;
+        let silent = !proved && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT);
+        silent || self.leaderless_for > PROVE_LIMIT
     }
 }
 
@@ -146,9 +150,11 @@ pub enum Decision {
 pub fn decide(o: &Observed) -> Decision {
     use Decision::{Do, Wait};
     let self_hosted = o.self_hosted_ready >= PROOFS;
+    if o.is_late() {
+        return Do(Step::Prove, vec![Act::RaiseAndFail]);
+    }
     if o.bridge.is_lowered() {
         return match o.lowered_for {
-            Some(_) if o.is_late() => Do(Step::Prove, vec![Act::RaiseAndFail]),
             _ if self_hosted && o.api_ready => finish(o),
             Some(_) => Wait(Step::Prove, format!("{} to answer: {}", o.node_ip, o.api_said)),
             // One answer may be chance: a cluster that is up is not touched for that.
@@ -192,48 +198,54 @@ pub fn decide(o: &Observed) -> Decision {
     if view.node == NodeView::Absent {
         return Wait(Step::Node, format!("the kubelet to register the node {}", o.node_name));
     }
-    let unready = (!self_hosted)
-        .then(|| {
-            (Step::SelfHosted, format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view)))
-        })
-        .or_else(|| {
-            o.required_ready_for.is_none_or(|so_long| so_long < STABLE).then(|| (Step::Required, pods_said(o, view)))
-        });
-    match unready {
-        Some(_) if controllers_lowered && o.unready_for > PATIENCE => Do(Step::Install, vec![Act::Raise]),
-        Some((step, text)) => Wait(if controllers_lowered { Step::HandOver } else { step }, text),
-        None if !controllers_lowered => Do(Step::HandOver, vec![Act::LowerControllers]),
-        None => hand_over(o, view),
+    if let Some(decision) = hand_over(o, view, controllers_lowered) {
+        return decision;
     }
+    if !self_hosted {
+        let what = format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view));
+        return Wait(Step::SelfHosted, what);
+    }
+    if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
+        return Wait(Step::Required, pods_said(o, view));
+    }
+    Do(Step::Lower, vec![Act::LowerApiServer])
 }
 
-/// The bridge's controllers are lowered: once they are gone, and no Lease is held by a dead one, its API server may go.
-/// Whether the Leases move is seen to while it goes: it is the self-hosted API server that they move on.
-fn hand_over(o: &Observed, view: &ClusterView) -> Decision {
+/// What is left to do until the bridge's controllers are gone and no Lease is held by a dead one. It goes on beside the
+/// start of the self-hosted API server, of which it takes nothing: their successors work through the bridge, too.
+/// Whether the Leases move is proved at the end.
+fn hand_over(o: &Observed, view: &ClusterView, lowered: bool) -> Option<Decision> {
+    if !lowered && o.successors_ready_for.is_none_or(|so_long| so_long < STABLE) {
+        return Some(Decision::Wait(Step::HandOver, pods_said(o, view)));
+    }
+    if !lowered {
+        return Some(Decision::Do(Step::HandOver, vec![Act::LowerControllers]));
+    }
     if !o.bridge.controllers_gone() {
-        return Decision::Wait(Step::HandOver, "the bridge's controller manager and scheduler to end".into());
+        let what = "the bridge's controller manager and scheduler to end".into();
+        return Some(Decision::Wait(Step::HandOver, what));
     }
     let dead: Vec<_> = LEASES.into_iter().filter_map(|name| dead_lease(o, view, name)).collect();
-    if dead.is_empty() {
-        Decision::Do(Step::Lower, vec![Act::LowerApiServer])
-    } else {
-        Decision::Do(Step::HandOver, dead)
-    }
+    (!dead.is_empty()).then_some(Decision::Do(Step::HandOver, dead))
 }
 
 /// Deletes the Lease `name` if its holder was the bridge's and nobody has renewed it since the bridge's was gone.
 fn dead_lease(o: &Observed, view: &ClusterView, name: &str) -> Option<Act> {
     let lease = view.leases.get(name)?;
     let was_bridge = !lease.holder.is_empty() && o.bridge_holders.get(name) == Some(&lease.holder);
-    (was_bridge && !has_moved(o, view, name))
+    (was_bridge && !has_moved(&o.leases_when_gone, view, name))
         .then(|| Act::DeleteLease { name: name.into(), resource_version: lease.resource_version.clone() })
 }
 
 /// Whether somebody who lives holds the Lease `name`: it was renewed after the bridge's controllers were gone.
-fn has_moved(o: &Observed, view: &ClusterView, name: &str) -> bool {
-    let renewed_since =
-        |lease: &LeaseView| o.leases_when_gone.get(name).is_none_or(|then| then.renewed != lease.renewed);
+fn has_moved(when_gone: &BTreeMap<String, LeaseView>, view: &ClusterView, name: &str) -> bool {
+    let renewed_since = |lease: &LeaseView| when_gone.get(name).is_none_or(|then| then.renewed != lease.renewed);
     view.leases.get(name).is_some_and(|lease| !lease.holder.is_empty() && renewed_since(lease))
+}
+
+/// Whether both Leases have a living holder, given what they were when the bridge's controllers were gone.
+pub fn all_lead(when_gone: &BTreeMap<String, LeaseView>, view: &ClusterView) -> bool {
+    LEASES.into_iter().all(|name| has_moved(when_gone, view, name))
 }
 
 /// The self-hosted control plane serves and no manifest of the bridge stands: is all of it gone, and all else well?
@@ -248,17 +260,17 @@ fn finish(o: &Observed) -> Decision {
     if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Prove, pods_said(o, view));
     }
-    if let Some(name) = LEASES.into_iter().find(|name| !has_moved(o, view, name)) {
+    if let Some(name) = LEASES.into_iter().find(|name| !has_moved(&o.leases_when_gone, view, name)) {
         return Wait(Step::Prove, format!("a leader to take the Lease {name}"));
     }
     if let Some(component) = o.bridge.processes.first() {
         return Wait(Step::Prove, format!("the bridge's {component} to end"));
     }
-    let mirrors = |pod: &&&str| {
-        view.pods.values().flatten().any(|there| there.mirror && there.name == format!("{pod}-{}", o.node_name))
-    };
-    if let Some(pod) = bridge::PODS.iter().find(mirrors) {
-        return Wait(Step::Prove, format!("the kubelet to take away the pod {pod}-{}", o.node_name));
+    // The kubelet does it, too, a second or two later.
+    let names = bridge::PODS.map(|pod| format!("{pod}-{}", o.node_name));
+    let mirrors: Vec<_> = view.pods.values().flatten().filter(|pod| pod.mirror && names.contains(&pod.name)).collect();
+    if !mirrors.is_empty() {
+        return Do(Step::Prove, vec![Act::DeleteMirrorPods(mirrors.iter().map(|pod| pod.name.clone()).collect())]);
     }
     if o.bridge.files || o.bootstrap_kubeconfig {
         return Do(Step::Prove, vec![Act::CleanUp]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use super::decide::{KubeletWait, Observed, all_ready};
+use super::decide::{KubeletWait, Observed, all_lead, all_ready};
 use super::run::Run;
 use crate::api;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
@@ -24,8 +24,9 @@ pub(super) struct Observer {
     probe: Probe,
     client: Option<Client>,
     self_hosted_ready: u32,
-    unready_since: Option<Instant>,
-    ready_since: Option<(Instant, i32)>,
+    required: Steady,
+    successors: Steady,
+    leaderless_since: Option<Instant>,
     /// The part of a holder's name that says on which host it runs.
     hostname: String,
     bridge_holders: BTreeMap<String, String>,
@@ -43,8 +44,9 @@ impl Observer {
             probe: Probe::new(ca_pem)?,
             client: None,
             self_hosted_ready: 0,
-            unready_since: None,
-            ready_since: None,
+            required: Steady::default(),
+            successors: Steady::default(),
+            leaderless_since: None,
             hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             bridge_holders: BTreeMap::new(),
             leases_when_gone: None,
@@ -69,10 +71,12 @@ impl Observer {
         let view = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
 
         self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };
-        let required_ready_for =
-            view.as_ref().and_then(|view| self.ready_for(view, &run.controller.name, run.required, now));
-        let well = self_hosted.is_ready() && required_ready_for.is_some();
-        self.unready_since = if well { None } else { self.unready_since.or(Some(now)) };
+        let node = &run.controller.name;
+        let steady = |pods: &mut Steady, workloads: &[Required]| {
+            view.as_ref().and_then(|view| pods.note(view, node, workloads, now))
+        };
+        let required_ready_for = steady(&mut self.required, run.required);
+        let successors_ready_for = steady(&mut self.successors, &successors());
         if let Some(view) = &view {
             self.remember_holders(run, view);
             if !bridge.controllers_gone() {
@@ -81,6 +85,12 @@ impl Observer {
                 self.leases_when_gone = Some(view.leases.clone());
             }
         }
+        let leads = |view: &ClusterView| self.leases_when_gone.as_ref().is_some_and(|then| all_lead(then, view));
+        let well = successors_ready_for.is_some() && view.as_ref().is_some_and(leads);
+        let lowered = bridge.api_server && bridge.controllers == 0;
+        // While the API cannot be read, nothing is known of leaders.
+        self.leaderless_since =
+            if well || !lowered || view.is_none() { None } else { self.leaderless_since.or(Some(now)) };
         if !bridge.is_lowered() || !run.has_lowered {
             self.lowered_since = None;
         } else if self.lowered_since.is_none() {
@@ -102,7 +112,8 @@ impl Observer {
             self_hosted_said: self_hosted.to_string(),
             view,
             required_ready_for,
-            unready_for: self.unready_since.map_or(Duration::ZERO, |since| now - since),
+            successors_ready_for,
+            leaderless_for: self.leaderless_since.map_or(Duration::ZERO, |since| now - since),
             bridge_holders: self.bridge_holders.clone(),
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
             lowered_for: self.lowered_since.map(|since| now - since),
@@ -128,17 +139,6 @@ impl Observer {
         }
     }
 
-    /// Since when every required pod is ready with the same count of restarts.
-    fn ready_for(&mut self, view: &ClusterView, node: &str, required: &[Required], now: Instant) -> Option<Duration> {
-        let restarts = required.iter().flat_map(|workload| view.pods_of(workload, node)).map(|pod| pod.restarts).sum();
-        self.ready_since = match self.ready_since {
-            _ if !all_ready(view, node, required) => None,
-            Some((since, before)) if before == restarts => Some((since, before)),
-            _ => Some((now, restarts)),
-        };
-        self.ready_since.map(|(since, _)| now - since)
-    }
-
     /// A Lease that a process of this host holds while the bridge's is the only one of its kind here is the bridge's, or
     /// that of a dead process.
     fn remember_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
@@ -152,6 +152,27 @@ impl Observer {
             }
         }
     }
+}
+
+/// Since when all of some workloads have been ready, with the same count of restarts.
+#[derive(Default)]
+struct Steady(Option<(Instant, i32)>);
+
+impl Steady {
+    fn note(&mut self, view: &ClusterView, node: &str, workloads: &[Required], now: Instant) -> Option<Duration> {
+        let restarts = workloads.iter().flat_map(|workload| view.pods_of(workload, node)).map(|pod| pod.restarts).sum();
+        self.0 = match self.0 {
+            _ if !all_ready(view, node, workloads) => None,
+            Some((since, before)) if before == restarts => Some((since, before)),
+            _ => Some((now, restarts)),
+        };
+        self.0.map(|(since, _)| now - since)
+    }
+}
+
+/// Those who take over from the bridge's controllers: the Leases bear their names.
+fn successors() -> [Required; 2] {
+    LEASES.map(|name| Required { namespace: "kube-system".into(), name: name.into() })
 }
 
 /// What the kubelet would go on waiting for, if systemd runs it and it could be started anew.

@@ -71,9 +71,9 @@ impl Step {
         Self::Api,
         Self::Apply,
         Self::Node,
+        Self::HandOver,
         Self::SelfHosted,
         Self::Required,
-        Self::HandOver,
         Self::Lower,
         Self::Prove,
     ];
@@ -257,6 +257,7 @@ impl Run<'_> {
             Act::DeleteLease { name, resource_version } => {
                 write::delete_lease(client()?, name, resource_version).await?
             }
+            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client()?, names).await?,
             Act::LowerApiServer => {
                 bridge.lower_api_server()?;
                 self.has_lowered = true;
@@ -269,8 +270,7 @@ impl Run<'_> {
                 bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
                 return Err(Error::TimedOut {
                     waiting_for: format!(
-                        "the self-hosted API server to serve {} within {} s of lowering the bridge",
-                        self.controller.address,
+                        "the self-hosted control plane to prove itself within {} s of lowering the bridge",
                         PROVE_LIMIT.as_secs()
                     ),
                     api_served: true,

@@ -24,7 +24,8 @@ pub(in crate::start) fn fresh() -> Observed {
         self_hosted_said: "connection refused".into(),
         view: None,
         required_ready_for: None,
-        unready_for: Duration::ZERO,
+        successors_ready_for: None,
+        leaderless_for: Duration::ZERO,
         bridge_holders: BTreeMap::new(),
         leases_when_gone: BTreeMap::new(),
         lowered_for: None,
@@ -89,15 +90,26 @@ impl Observed {
         self
     }
 
+    fn successors(mut self) -> Self {
+        self.successors_ready_for = Some(STABLE);
+        self
+    }
+
     fn pods_ready(mut self) -> Self {
         self.required_ready_for = Some(STABLE);
+        self.successors_ready_for = Some(STABLE);
         let pods = self.required.iter().map(|required| pod(&required.name, true)).collect();
         self.see(|view| drop(view.pods.insert("kube-system".into(), pods)))
     }
 
-    /// All that must hold before anything is lowered.
+    /// The successors of the bridge's controllers are there, and the self-hosted API server is on its way.
+    fn succeeded() -> Self {
+        fresh().raised().api().applied().adopted().successors()
+    }
+
+    /// All that must hold before the bridge's controllers are lowered, and much more.
     fn well() -> Self {
-        fresh().raised().api().applied().adopted().self_hosted().pods_ready()
+        Self::succeeded().self_hosted().pods_ready()
     }
 
     fn controllers_lowered(mut self) -> Self {
@@ -210,14 +222,14 @@ fn row_3_a_kubelet_that_waits_is_started_anew_but_not_before_the_manifests_are_a
 
 #[test]
 fn row_4_one_answer_is_no_proof() {
-    let mut observed = Observed::well();
+    let mut observed = Observed::well().controllers_lowered().controllers_ended().leases_moved();
     observed.self_hosted_ready = PROOFS - 1;
     assert_eq!(waits(&observed).0, Step::SelfHosted);
 }
 
 #[test]
 fn row_5_every_required_pod_must_be_ready_for_a_while_and_the_wait_names_it() {
-    let mut observed = Observed::well();
+    let mut observed = Observed::well().controllers_lowered().controllers_ended().leases_moved();
     observed.required_ready_for = Some(STABLE / 2);
     assert_eq!(waits(&observed).0, Step::Required);
     observed.required_ready_for = None;
@@ -248,8 +260,14 @@ fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
 }
 
 #[test]
-fn row_6_the_controllers_go_first() {
-    assert_eq!(acts(&Observed::well()), [Act::LowerControllers]);
+fn row_6_the_controllers_go_once_their_successors_are_ready_and_never_before() {
+    let mut observed = Observed::succeeded();
+    assert_eq!(acts(&observed), [Act::LowerControllers], "the self-hosted API server takes its time");
+    observed.successors_ready_for = Some(STABLE / 2);
+    assert_eq!(waits(&observed).0, Step::HandOver);
+    let mut observed = Observed::well();
+    observed.successors_ready_for = None;
+    assert_eq!(waits(&observed).0, Step::HandOver, "whatever else is ready");
 }
 
 #[test]
@@ -266,7 +284,7 @@ fn row_7_no_lease_is_deleted_while_its_holder_may_live() {
 }
 
 #[test]
-fn row_8_the_api_server_goes_when_no_dead_holder_is_left() {
+fn row_8_the_api_server_goes_last() {
     let released = Observed::well().controllers_lowered().controllers_ended();
     let released = released.see(|view| {
         for lease in view.leases.values_mut() {
@@ -274,15 +292,17 @@ fn row_8_the_api_server_goes_when_no_dead_holder_is_left() {
         }
     });
     assert_eq!(acts(&released), [Act::LowerApiServer]);
+    let unproved = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    assert_eq!(waits(&unproved).0, Step::SelfHosted, "and not before its successor has proved itself");
 }
 
 #[test]
-fn row_8_a_control_plane_that_fails_after_the_controllers_are_lowered_gets_the_bridge_back() {
-    let mut observed = Observed::well().controllers_lowered().controllers_ended();
-    observed.self_hosted_ready = 0;
-    assert_eq!(waits(&observed).0, Step::HandOver, "with patience");
-    observed.unready_for = PATIENCE + Duration::from_secs(1);
-    assert_eq!(acts(&observed), [Act::Raise]);
+fn row_8_successors_that_do_not_lead_bring_the_whole_bridge_back() {
+    let mut observed = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    observed.leaderless_for = PROVE_LIMIT;
+    assert_eq!(waits(&observed).0, Step::SelfHosted, "with patience");
+    observed.leaderless_for = PROVE_LIMIT + Duration::from_secs(1);
+    assert_eq!(acts(&observed), [Act::RaiseAndFail]);
 }
 
 #[test]
@@ -293,12 +313,16 @@ fn row_9_everything_must_be_proved() {
     let moved = lowered.leases_moved();
     assert_eq!(waits(&moved), (Step::Prove, "the bridge's forwarder to end".into()));
     let ended = moved.all_ended();
+    let name = format!("bridge-kube-apiserver-{NODE}");
     let with_mirror = ended.clone().see(|view| {
         let mut mirror = pod("bridge-kube-apiserver", false);
-        (mirror.name, mirror.mirror) = (format!("bridge-kube-apiserver-{NODE}"), true);
+        (mirror.name, mirror.mirror) = (name.clone(), true);
         view.pods.get_mut("kube-system").unwrap().push(mirror);
     });
-    assert!(waits(&with_mirror).1.contains("take away the pod"));
+    assert_eq!(acts(&with_mirror), [Act::DeleteMirrorPods(vec![name])]);
+    let mut running = with_mirror;
+    running.bridge.processes.insert("kube-apiserver".into());
+    assert!(waits(&running).1.contains("kube-apiserver to end"), "a pod is shown as long as one of its processes runs");
     assert_eq!(acts(&ended), [Act::CleanUp]);
     let cleaned = ended.cleaned();
     assert_eq!(decide(&cleaned), Decision::Done);
