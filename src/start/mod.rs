@@ -3,9 +3,10 @@
 //! ```text
 //!          ┌──────────────────────────────────────────────┐
 //!          ▼                                              │
-//!   observe (observer) ─► decide (pure) ─► act (run) ─► report
+//!   observe (observer) ─► decide (pure) ─► act (acts) ─► report      run: the loop
 //! ```
 
+mod acts;
 pub mod decide;
 mod observer;
 mod progress;

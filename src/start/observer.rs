@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
+use super::acts::Run;
 use super::decide::{KubeletWait, Observed, all_lead, all_ready};
-use super::run::Run;
 use crate::api;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::bridge::Bridge;

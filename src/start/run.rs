@@ -1,31 +1,28 @@
-//! The loop of `start`, and its acts.
+//! The loop of `start`, and how it ends.
 
 use std::fs;
 use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
+use super::acts::{Run, rfc3339};
 use super::decide::{Act, Decision, Observed, PROVE_LIMIT, Step, decide};
 use super::observer::Observer;
 use super::progress::{Progress, pulled};
-use crate::api::apply::{Refusal, apply};
-use crate::api::observe::{Required, explain_pods, hopeless};
-use crate::api::write;
+use crate::api::observe::{Required, explain_pods};
 use crate::assets::{self, AssetSet, Manifest};
-use crate::bridge::Bridge;
-use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::kubelet::UnitState;
 use crate::report::Reporter;
-use crate::undo::Before;
-use crate::{files, kubelet, preflight};
+use crate::{kubelet, preflight};
 
 /// Between two rounds of the loop.
 const INTERVAL: Duration = Duration::from_millis(150);
+/// How long a bridge that is raised again may take to serve.
+const RAISE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What `hoist start` was told.
 #[derive(Debug, Clone)]
@@ -42,27 +39,6 @@ pub struct Options {
     pub timeout: Duration,
     /// hoist's own binary, for the bridge's pods.
     pub binary: PathBuf,
-}
-
-/// One run: what is fixed, and the little that it knows of its own doings.
-pub(super) struct Run<'a> {
-    pub(super) host: &'a Host,
-    pub(super) cluster: &'a Cluster,
-    pub(super) controller: &'a Controller,
-    pub(super) required: &'a [Required],
-    pub(super) kubeconfig: &'a str,
-    assets: &'a AssetSet,
-    manifests: &'a [Manifest],
-    binary: &'a Path,
-    pub(super) applied: bool,
-    pub(super) made_token: bool,
-    /// Whether the kubelet had its certificate when this run last started it anew for the API's sake.
-    pub(super) kubelet_knows: Option<bool>,
-    pub(super) has_raised: bool,
-    pub(super) has_lowered: bool,
-    refused: Vec<Refusal>,
-    /// How the disk and the kubelet's unit stood before this run's first raise.
-    before: Option<(Before, Option<UnitState>)>,
 }
 
 impl Step {
@@ -176,8 +152,11 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
             }
             Decision::Do(step, acts) => {
                 report(reporter, step);
+                if acts.contains(&Act::RaiseAndFail) {
+                    return Err(give_up(&mut run, &mut observer, reporter).await?);
+                }
                 for act in &acts {
-                    if let Err(error) = run.act(act, &observer, reporter).await {
+                    if let Err(error) = run.act(act, observer.client(), reporter).await {
                         // What the API could not do now it may do the next time round; all else is final.
                         if !matches!(error, Error::Failed { .. }) || observer.client().is_none() {
                             reporter.fail(step.id(), &error.to_string());
@@ -206,120 +185,30 @@ fn report(reporter: &Reporter, step: Step) {
     reporter.start(step.id(), step.title());
 }
 
-impl Run<'_> {
-    async fn act(&mut self, act: &Act, observer: &Observer, reporter: &Reporter) -> Result<()> {
-        tracing::debug!(?act, "acting");
-        let bridge = Bridge::new(self.host);
-        let client = || observer.client().ok_or_else(|| Error::failed("reach the API", "there is no connection"));
-        match act {
-            Act::Raise => {
-                let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
-                let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
-                if self.before.is_none() {
-                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files));
-                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
-                }
-                bridge.raise(&plan, self.binary)?;
-                self.has_raised = true;
-                let changed = kubelet::install_files(self.host, &files)?;
-                if kubelet::is_systemd(self.host) {
-                    kubelet::run_by_systemd(self.host, self.assets, changed).await?;
-                } else {
-                    reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
-                }
-            }
-            Act::BootstrapToken => {
-                let token = kubelet::bootstrap_token(self.assets)?;
-                let expiration = rfc3339(OffsetDateTime::now_utc() + self.cluster.pki.bootstrap_token_ttl);
-                write::bootstrap_token(client()?, &token, &expiration).await?;
-                self.made_token = true;
-            }
-            Act::Apply => {
-                let outcome = apply(client()?, self.manifests).await?;
-                for refusal in &outcome.refused {
-                    reporter.note(&format!("refused: {}", refusal.finding));
-                }
-                let hopeless = hopeless(&outcome.refused, self.required);
-                if !hopeless.is_empty() {
-                    return Err(Error::Refused(hopeless));
-                }
-                reporter.note(&format!("{} objects applied", outcome.applied));
-                self.refused = outcome.refused;
-                self.applied = true;
-            }
-            Act::RestartKubelet => {
-                self.kubelet_knows = Some(kubelet::has_certificate(self.host));
-                kubelet::restart().await?;
-            }
-            Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
-            Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
-            Act::LowerControllers => bridge.lower_controllers()?,
-            Act::DeleteLease { name, resource_version } => {
-                write::delete_lease(client()?, name, resource_version).await?
-            }
-            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client()?, names).await?,
-            Act::LowerApiServer => {
-                bridge.lower_api_server()?;
-                self.has_lowered = true;
-            }
-            Act::CleanUp => {
-                bridge.clean_up()?;
-                files::remove(&self.host.bootstrap_kubeconfig())?;
-            }
-            Act::RaiseAndFail => {
-                bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
-                return Err(Error::TimedOut {
-                    waiting_for: format!(
-                        "the self-hosted control plane to prove itself within {} s of lowering the bridge",
-                        PROVE_LIMIT.as_secs()
-                    ),
-                    api_served: true,
-                    details: vec!["the bridge is raised again and serves the API".into()],
-                    next: format!("{}; then run `hoist start` again", self.logs_of("kube-apiserver")),
-                });
-            }
-        }
-        Ok(())
+/// Raises the bridge again, and tells what the self-hosted control plane failed at: the error to end with.
+async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter) -> Result<Error> {
+    run.act(&Act::RaiseAndFail, None, reporter).await?;
+    let begun = Instant::now();
+    let mut observed = observer.observe(run, begun).await?;
+    while !observed.api_ready && begun.elapsed() < RAISE_LIMIT {
+        let what = format!("the bridge, which is raised again: {}", observed.api_said);
+        reporter.waiting(Step::Prove.id(), &what);
+        tokio::time::sleep(INTERVAL).await;
+        observed = observer.observe(run, Instant::now()).await?;
     }
-
-    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
-    async fn restore(&self) -> Result<()> {
-        let Some((files, unit)) = &self.before else { return Ok(()) };
-        files.restore()?;
-        match unit {
-            Some(unit) => kubelet::restore_unit(*unit).await,
-            None => Ok(()),
-        }
+    let mut details = vec![format!("the bridge is raised again; {} answers {}", observed.node_ip, observed.api_said)];
+    if let (Some(client), Some(view)) = (observer.client(), &observed.view) {
+        details.extend(explain_pods(client, view, &run.controller.name, run.required).await);
     }
-
-    /// The error of a run that a signal has ended: what stands, how to go on, how to undo.
-    fn interrupted(&self, signal: u8) -> Error {
-        let bridge = Bridge::new(self.host).state();
-        let manifests = self.host.manifests().display();
-        let state = if bridge.is_lowered() {
-            "the bridge is not raised; run the same command again to see the cluster through".to_owned()
-        } else {
-            format!(
-                "the bridge stands and goes on serving, or coming up; run the same command again to go on\n  \
-                 to undo: remove {manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
-            )
-        };
-        Error::Interrupted { signal, state }
-    }
-
-    /// The result of a run that has reached its end.
-    fn outcome(&mut self) -> Result<()> {
-        let refused: Vec<_> = self.refused.drain(..).map(|refusal| refusal.finding).collect();
-        if refused.is_empty() { Ok(()) } else { Err(Error::Refused(refused)) }
-    }
-
-    fn logs_of(&self, component: &str) -> String {
-        let ip = self.controller.address;
-        format!(
-            "`kubectl --server https://{} -n kube-system logs -l component={component}` shows why",
-            std::net::SocketAddr::new(ip, 6443)
-        )
-    }
+    Ok(Error::TimedOut {
+        waiting_for: format!(
+            "the self-hosted control plane to prove itself within {} s of lowering a part of the bridge",
+            PROVE_LIMIT.as_secs()
+        ),
+        api_served: observed.api_ready,
+        details,
+        next: format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver")),
+    })
 }
 
 /// The error of a run whose time is up, with all that explains it.
@@ -351,12 +240,6 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
         "make the kubelet run (`journalctl -u kubelet -n 50` says more), then run `hoist start` again".into()
     };
     Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
-}
-
-/// A moment as the API and people write it, to the second.
-fn rfc3339(time: OffsetDateTime) -> String {
-    let whole = time.replace_nanosecond(0).unwrap_or(time);
-    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// Takes the lock that keeps a second hoist from this node, until it is dropped.

@@ -1,0 +1,155 @@
+//! One run of `start`: what is fixed in it, the little that it knows of its own doings, and its acts.
+
+use std::path::Path;
+
+use kube::Client;
+use time::OffsetDateTime;
+
+use super::decide::Act;
+use crate::api::apply::{Refusal, apply};
+use crate::api::observe::{Required, hopeless};
+use crate::api::write;
+use crate::assets::{AssetSet, Manifest};
+use crate::bridge::Bridge;
+use crate::config::{API_PORT, Cluster, Controller};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kubelet::UnitState;
+use crate::report::Reporter;
+use crate::undo::Before;
+use crate::{files, kubelet};
+
+/// One run: what is fixed, and the little that it knows of its own doings.
+pub(super) struct Run<'a> {
+    pub(super) host: &'a Host,
+    pub(super) cluster: &'a Cluster,
+    pub(super) controller: &'a Controller,
+    pub(super) required: &'a [Required],
+    pub(super) kubeconfig: &'a str,
+    pub(super) assets: &'a AssetSet,
+    pub(super) manifests: &'a [Manifest],
+    pub(super) binary: &'a Path,
+    pub(super) applied: bool,
+    pub(super) made_token: bool,
+    /// Whether the kubelet had its certificate when this run last started it anew for the API's sake.
+    pub(super) kubelet_knows: Option<bool>,
+    pub(super) has_raised: bool,
+    pub(super) has_lowered: bool,
+    pub(super) refused: Vec<Refusal>,
+    /// How the disk and the kubelet's unit stood before this run's first raise.
+    pub(super) before: Option<(Before, Option<UnitState>)>,
+}
+
+impl Run<'_> {
+    /// Does one thing. `client` is there once the API has answered.
+    pub(super) async fn act(&mut self, act: &Act, client: Option<&Client>, reporter: &Reporter) -> Result<()> {
+        tracing::debug!(?act, "acting");
+        let bridge = Bridge::new(self.host);
+        let client = || client.ok_or_else(|| Error::failed("reach the API", "there is no connection"));
+        match act {
+            Act::Raise => {
+                let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
+                let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
+                if self.before.is_none() {
+                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files));
+                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
+                }
+                bridge.raise(&plan, self.binary)?;
+                self.has_raised = true;
+                let changed = kubelet::install_files(self.host, &files)?;
+                if kubelet::is_systemd(self.host) {
+                    kubelet::run_by_systemd(self.host, self.assets, changed).await?;
+                } else {
+                    reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
+                }
+            }
+            Act::BootstrapToken => {
+                let token = kubelet::bootstrap_token(self.assets)?;
+                let expiration = rfc3339(OffsetDateTime::now_utc() + self.cluster.pki.bootstrap_token_ttl);
+                write::bootstrap_token(client()?, &token, &expiration).await?;
+                self.made_token = true;
+            }
+            Act::Apply => {
+                let outcome = apply(client()?, self.manifests).await?;
+                for refusal in &outcome.refused {
+                    reporter.note(&format!("refused: {}", refusal.finding));
+                }
+                let hopeless = hopeless(&outcome.refused, self.required);
+                if !hopeless.is_empty() {
+                    return Err(Error::Refused(hopeless));
+                }
+                reporter.note(&format!("{} objects applied", outcome.applied));
+                self.refused = outcome.refused;
+                self.applied = true;
+            }
+            Act::RestartKubelet => {
+                self.kubelet_knows = Some(kubelet::has_certificate(self.host));
+                kubelet::restart().await?;
+            }
+            Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
+            Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
+            Act::LowerControllers => bridge.lower_controllers()?,
+            Act::DeleteLease { name, resource_version } => {
+                write::delete_lease(client()?, name, resource_version).await?
+            }
+            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client()?, names).await?,
+            Act::LowerApiServer => {
+                bridge.lower_api_server()?;
+                self.has_lowered = true;
+            }
+            Act::CleanUp => {
+                bridge.clean_up()?;
+                files::remove(&self.host.bootstrap_kubeconfig())?;
+            }
+            Act::RaiseAndFail => {
+                bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
+    pub(super) async fn restore(&self) -> Result<()> {
+        let Some((files, unit)) = &self.before else { return Ok(()) };
+        files.restore()?;
+        match unit {
+            Some(unit) => kubelet::restore_unit(*unit).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The error of a run that a signal has ended: what stands, how to go on, how to undo.
+    pub(super) fn interrupted(&self, signal: u8) -> Error {
+        let bridge = Bridge::new(self.host).state();
+        let manifests = self.host.manifests().display();
+        let state = if bridge.is_lowered() {
+            "the bridge is not raised; run the same command again to see the cluster through".to_owned()
+        } else {
+            format!(
+                "the bridge stands and goes on serving, or coming up; run the same command again to go on\n  \
+                 to undo: remove {manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+            )
+        };
+        Error::Interrupted { signal, state }
+    }
+
+    /// The result of a run that has reached its end.
+    pub(super) fn outcome(&mut self) -> Result<()> {
+        let refused: Vec<_> = self.refused.drain(..).map(|refusal| refusal.finding).collect();
+        if refused.is_empty() { Ok(()) } else { Err(Error::Refused(refused)) }
+    }
+
+    pub(super) fn logs_of(&self, component: &str) -> String {
+        let ip = self.controller.address;
+        format!(
+            "`kubectl --server https://{} -n kube-system logs -l component={component}` shows why",
+            std::net::SocketAddr::new(ip, API_PORT)
+        )
+    }
+}
+
+/// A moment as the API and people write it, to the second.
+pub(super) fn rfc3339(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
