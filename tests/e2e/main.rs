@@ -10,5 +10,6 @@ mod support;
 mod bad_machine;
 mod crash;
 mod pivot;
+mod recovery;
 mod serving;
 mod user_manifests;

@@ -49,6 +49,16 @@ impl Node {
         self.spawn(command).wait(EXEC_LIMIT)
     }
 
+    /// Kills everything in it at once; its disk stays.
+    pub fn power_cut(&self) {
+        script(&["power-cut", &self.name], EXEC_LIMIT).ok();
+    }
+
+    /// Switches it on again.
+    pub fn boot(&self) {
+        script(&["boot", &self.name], UP_LIMIT).ok();
+    }
+
     /// What a shell in it says to a script that must succeed.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
