@@ -18,12 +18,31 @@ pub struct Finding {
     pub message: String,
     /// What to do about it, if that is known.
     pub remedy: Option<String>,
+    /// Whether it stands in the way.
+    pub severity: Severity,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Severity {
+    /// It stands in the way.
+    #[default]
+    Error,
+    /// It may be meant.
+    Warning,
 }
 
 impl Finding {
     /// A finding about a place as a whole.
     pub fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), position: None, message: message.into(), remedy: None }
+        Self { place: place.into(), position: None, message: message.into(), remedy: None, severity: Severity::Error }
+    }
+
+    /// The same finding as one that does not stand in the way.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
     }
 
     /// The same finding at a line and a column, both from 1.
@@ -47,7 +66,8 @@ impl fmt::Display for Finding {
         if let Some((line, column)) = self.position {
             write!(f, ":{line}:{column}")?;
         }
-        write!(f, ": {}", self.message)?;
+        let warning = if self.severity == Severity::Warning { "warning: " } else { "" };
+        write!(f, ": {warning}{}", self.message)?;
         match &self.remedy {
             Some(remedy) => write!(f, "\n    {remedy}"),
             None => Ok(()),

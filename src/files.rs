@@ -17,23 +17,29 @@ pub const BESIDE: &str = ".hoist-";
 pub struct File {
     /// Its content.
     pub content: Vec<u8>,
-    /// Whether only its owner may read it (0600), or everybody (0644).
-    pub private: bool,
+    /// Its permissions, from the moment it exists.
+    pub mode: u32,
 }
 
 impl File {
     /// A file that everybody may read.
     pub fn public(content: impl Into<Vec<u8>>) -> Self {
-        Self { content: content.into(), private: false }
+        Self { content: content.into(), mode: 0o644 }
     }
 
     /// A file that only its owner may read.
     pub fn private(content: impl Into<Vec<u8>>) -> Self {
-        Self { content: content.into(), private: true }
+        Self { content: content.into(), mode: 0o600 }
     }
 
-    fn mode(&self) -> u32 {
-        if self.private { 0o600 } else { 0o644 }
+    /// A program that everybody may run.
+    pub fn executable(content: impl Into<Vec<u8>>) -> Self {
+        Self { content: content.into(), mode: 0o755 }
+    }
+
+    /// Whether only its owner may read it.
+    pub fn is_private(&self) -> bool {
+        self.mode & 0o044 == 0
     }
 }
 
@@ -67,7 +73,7 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 /// Whether `path` holds `file` already, mode included.
 pub fn stands(path: &Path, file: &File) -> bool {
     let mode = fs::symlink_metadata(path).map(|meta| meta.is_file().then(|| meta.permissions().mode() & 0o777));
-    matches!(mode, Ok(Some(mode)) if mode == file.mode()) && fs::read(path).is_ok_and(|content| content == file.content)
+    matches!(mode, Ok(Some(mode)) if mode == file.mode) && fs::read(path).is_ok_and(|content| content == file.content)
 }
 
 /// Writes one file and says whether anything changed.
@@ -90,12 +96,12 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
         }
         let dir = path.parent().unwrap_or(Path::new("."));
         let mut options = tempfile::Builder::new();
-        options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode()));
+        options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode));
         let mut beside = options.tempfile_in(dir).map_err(|error| Error::io("write in", dir, error))?;
         let wrote = beside.write_all(&file.content);
         wrote.map_err(|error| Error::io("write", &path, error))?;
         // tempfile honours the umask; the mode is part of what is promised.
-        let mode = fs::Permissions::from_mode(file.mode());
+        let mode = fs::Permissions::from_mode(file.mode);
         beside.as_file().set_permissions(mode).map_err(|error| Error::io("write", &path, error))?;
         written.push((path, beside));
     }
@@ -141,28 +147,6 @@ pub fn remove_dir(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("remove", path, error)),
     }
-}
-
-/// Copies the file `from` to `to` with mode 0755, wholly or not at all, and says whether anything changed.
-///
-/// # Errors
-/// The system's refusal.
-pub fn install_executable(from: &Path, to: &Path) -> Result<bool> {
-    let content = fs::read(from).map_err(|error| Error::io("read", from, error))?;
-    if fs::read(to).is_ok_and(|there| there == content) {
-        return Ok(false);
-    }
-    let dir = to.parent().unwrap_or(Path::new("/"));
-    let mut beside = tempfile::Builder::new()
-        .prefix(BESIDE)
-        .permissions(fs::Permissions::from_mode(0o755))
-        .tempfile_in(dir)
-        .map_err(|error| Error::io("write in", dir, error))?;
-    let done =
-        beside.write_all(&content).and_then(|()| beside.as_file().set_permissions(fs::Permissions::from_mode(0o755)));
-    done.and_then(|()| beside.as_file().sync_all()).map_err(|error| Error::io("write", to, error))?;
-    beside.persist(to).map_err(|error| Error::io("write", to, error.error))?;
-    sync_dir(dir).map(|()| true)
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Err(error) => Err(Error::failed("start", error)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             // Nobody is left to tell if standard error is closed.
             let _ = writeln!(std::io::stderr(), "hoist: {error}");

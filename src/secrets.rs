@@ -136,10 +136,10 @@ fn with_kubeconfig(
     }
 }
 
-fn first_certificate(pem: &[u8]) -> Vec<u8> {
-    const END: &str = "-----END CERTIFICATE-----\n";
-    let text = String::from_utf8_lossy(pem);
-    text.find(END).map_or_else(|| pem.to_vec(), |at| text[..at + END.len()].as_bytes().to_vec())
+fn first_certificate(text: &[u8]) -> Vec<u8> {
+    let first = pem::parse_many(text).ok().and_then(|blocks| blocks.into_iter().next());
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    first.map_or_else(|| text.to_vec(), |block| pem::encode_config(&block, unix).into_bytes())
 }
 
 fn pick(tls: &Tls, wanted: &[(&str, &str)]) -> Result<SecretFiles> {

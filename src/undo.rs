@@ -25,8 +25,8 @@ impl Before {
             let absent = path.ancestors().skip(1).filter(|dir| !dir.exists()).map(Path::to_owned);
             before.new_dirs.extend(absent.collect::<Vec<_>>());
             let there = files::read_if_there(&path)?.map(|content| {
-                let mode = fs::metadata(&path).map(|meta| meta.permissions().mode()).unwrap_or(0o600);
-                File { content, private: mode & 0o044 == 0 }
+                let mode = fs::metadata(&path).map(|meta| meta.permissions().mode() & 0o777).unwrap_or(0o600);
+                File { content, mode }
             });
             before.files.push((path, there));
         }

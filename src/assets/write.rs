@@ -140,7 +140,7 @@ fn fate(path: &str, file: &File, there: Option<&[u8]>, before: &Record, is_own: 
         // What belongs in tls/ was made from what stands there.
         _ if path.starts_with("tls/") => Fate::Write,
         // `start` needs all but the manifests, and a checkout of a repository lacks what is secret.
-        None if before.0.contains_key(path) && path.starts_with("manifests/") && !file.private => Fate::LeaveOut,
+        None if before.0.contains_key(path) && path.starts_with("manifests/") && !file.is_private() => Fate::LeaveOut,
         None => Fate::Write,
         Some(there) if there == file.content || is_own(there) => Fate::Write,
         // An edit that is kept there would describe another cluster than the files around it.

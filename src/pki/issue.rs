@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 
 use super::file::{File, input};
-use super::plan::{CLUSTER_CA, CaPlan, LeafPlan, canonical, plan};
+use super::plan::{CaPlan, LeafPlan, canonical, plan};
 use super::sign::{self, Validity};
 use super::user::{self, UserFiles};
 use super::{Issued, Pki, inspect, parse};
@@ -34,14 +34,10 @@ pub fn issue(
         issued: Vec::new(),
     };
     let mut findings = Vec::new();
-    let mut signing = String::new();
     collect(&mut findings, work.conflicts())?;
     for (ca, leaves) in plan(cluster) {
         let authority = collect(&mut findings, work.authority(ca))?;
         let Some(authority) = authority else { continue };
-        if ca.stem == CLUSTER_CA.stem {
-            signing = sign::to_pem(authority.certificates.first());
-        }
         let mut impossible = Vec::new();
         for leaf in &leaves {
             let made = collect(&mut findings, work.leaf(leaf, &authority))?;
@@ -58,7 +54,7 @@ pub fn issue(
     if !findings.is_empty() {
         return Err(Error::Input(findings));
     }
-    Ok(Pki { files: work.files, issued: work.issued, cluster_signing_certificate: signing })
+    Ok(Pki { files: work.files, issued: work.issued })
 }
 
 /// Keeps the findings of a step and goes on, so that the user sees all of them; any other error ends it.

@@ -30,9 +30,6 @@ pub struct Pki {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The files that are new or differ from what stood there, in the order of their making.
     pub issued: Vec<Issued>,
-    /// The first certificate of ca.crt alone (PEM). The controller manager's `--cluster-signing-cert-file` takes
-    /// exactly one certificate and exits on a chain.
-    pub cluster_signing_certificate: String,
 }
 
 /// A file that [`issue`] made or changed.
@@ -47,6 +44,6 @@ pub struct Issued {
 /// Names the files only: half of them are secret.
 impl fmt::Debug for Pki {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pki").field("files", &self.files.keys()).field("issued", &self.issued).finish_non_exhaustive()
+        f.debug_struct("Pki").field("files", &self.files.keys()).field("issued", &self.issued).finish()
     }
 }

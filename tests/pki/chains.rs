@@ -53,7 +53,7 @@ fn a_new_pki_verifies() {
         pki.files.keys()
     );
     assert_eq!(pki.issued.len(), pki.files.len());
-    assert_eq!(pki.cluster_signing_certificate.as_bytes(), pki.files["ca.crt"]);
+    assert_eq!(signing_certificate(&pki.files), pki.files["ca.crt"]);
     let folder = verify(&pki.files);
 
     for (ca, name) in [("ca", "kubernetes"), ("front-proxy-ca", "front-proxy-ca"), ("etcd/ca", "etcd-ca")] {
@@ -239,7 +239,7 @@ fn an_intermediate_ca_signs_and_servers_send_it() {
     let pki = issue(&cluster, &Files::new());
     let folder = verify(&pki.files);
     assert_eq!(pki.files["ca.crt"], user.read("bundle.crt"));
-    assert_eq!(pki.cluster_signing_certificate.as_bytes(), user.read("ca.crt"));
+    assert_eq!(signing_certificate(&pki.files), user.read("ca.crt"));
     let intermediates = [user.read("ca.crt"), user.read("middle.crt")].concat();
     for served in ["apiserver.crt", "etcd/c1/server.crt", "etcd/c1/peer.crt"] {
         let sent = &pki.files[served];
@@ -251,4 +251,11 @@ fn an_intermediate_ca_signs_and_servers_send_it() {
     assert_eq!(pki.files["admin.crt"].windows(10).filter(|w| w == b"-----BEGIN").count(), 1);
     assert_eq!(info(&pki.files, "admin.crt").not_after, info(&pki.files, "ca.crt").not_after);
     assert_eq!(issue(&cluster, &pki.files).files, pki.files);
+}
+
+/// What the controller manager signs with: one certificate, whatever stands around it.
+fn signing_certificate(tls: &Files) -> Vec<u8> {
+    let of =
+        hoist::secrets::of_component("kube-controller-manager", &cluster(), tls, hoist::secrets::Server::SelfHosted);
+    of.unwrap().remove("signing-ca.crt").unwrap()
 }

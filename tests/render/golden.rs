@@ -12,7 +12,7 @@ use crate::support::{NAMES, cluster, documents, golden, is_secret, render, text}
 /// All files of the set with their modes, and for a Secret's manifest its keys.
 fn listing(set: &AssetSet) -> String {
     let line = |(path, file): (&String, &hoist::files::File)| {
-        let mode = if file.private { "0600" } else { "0644" };
+        let mode = format!("{:04o}", file.mode);
         let mut line = format!("{mode} {path}\n");
         if path.ends_with("/secret.yaml") {
             let data = documents(path, &text(set, path))[0].value["data"].clone();

@@ -54,11 +54,11 @@ fn keys_are_nowhere_but_where_they_belong() {
             let has_key = [&text, &words].iter().any(|text| text.contains("PRIVATE KEY"));
             let has_token = text.contains(TOKEN);
             if has_key || has_token {
-                assert!(is_secret(path) && file.private, "{path}");
+                assert!(is_secret(path) && file.is_private(), "{path}");
             }
             assert_eq!(has_token, path == "auth/kubeconfig-kubelet", "{path}");
             let is_public = path.ends_with(".crt") || path.ends_with(".pub") || !is_secret(path);
-            assert_eq!(file.private, !is_public, "{path}");
+            assert_eq!(file.is_private(), !is_public, "{path}");
         }
     }
 }

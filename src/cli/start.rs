@@ -1,0 +1,55 @@
+//! `hoist start`
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::api::observe::Required;
+use crate::config::duration;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::report::{Output, Reporter};
+use crate::start;
+
+/// `hoist start`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder that `hoist render` wrote
+    #[arg(long, value_name = "DIR")]
+    asset_dir: PathBuf,
+    /// The kubelet's folder of static pods
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests")]
+    pod_manifest_path: PathBuf,
+    /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Workloads (NAMESPACE/NAME of a DaemonSet, Deployment, StatefulSet or Pod) whose pods must be ready before the
+    /// bridge is lowered
+    #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', default_values = ["kube-system/kube-apiserver", "kube-system/kube-controller-manager", "kube-system/kube-scheduler"])]
+    required_pods: Vec<Required>,
+    /// How long it may go without any progress; an image that is being pulled and a pod that changes state are some
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    progress_timeout: Duration,
+    /// How long the whole may take, as 90s, 20m or 1h30m
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    timeout: Duration,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let reporter = Reporter::stdout(args.output);
+    let binary = std::env::current_exe().map_err(|error| Error::failed("find hoist's own binary", error))?;
+    let options = start::Options {
+        asset_dir: args.asset_dir,
+        node_name: args.node_name,
+        required_pods: args.required_pods,
+        progress_timeout: args.progress_timeout,
+        timeout: args.timeout,
+        binary,
+    };
+    let host = Host::new(Path::new("/"), &args.pod_manifest_path);
+    let result = start::start(&host, &options, &reporter, super::stop()?).await;
+    reporter.finish(result.as_ref().map(|()| "the cluster serves itself"));
+    result
+}
