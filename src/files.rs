@@ -1,7 +1,8 @@
 //! Files on the disk: written beside, fsynced, renamed in; a private one has its mode from the moment it exists.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,42 @@ impl File {
     }
 }
 
+/// One step of a change to the disk: what a kill may come before, and what the system may refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Make a folder, and those above it.
+    MakeDir,
+    /// Make the empty file beside, in this folder.
+    Create,
+    /// Fill the file beside.
+    Write,
+    /// Bring to the disk what was written: a file's content, or a folder's entries.
+    Sync,
+    /// Rename the file beside to this name.
+    Rename,
+    /// Remove a file.
+    Remove,
+    /// Remove a folder, and all that is in it.
+    RemoveDir,
+}
+
+/// Is asked before each [`Operation`].
+pub type Watch = Box<dyn FnMut(Operation, &Path) -> io::Result<()>>;
+
+thread_local! {
+    static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+}
+
+/// For tests: asks `watch` before each operation of this thread from now on, and fails as it says; `None` ends it.
+#[doc(hidden)]
+pub fn watch(watch: Option<Watch>) {
+    WATCH.set(watch);
+}
+
+fn before(operation: Operation, path: &Path) -> io::Result<()> {
+    WATCH.with_borrow_mut(|watch| watch.as_mut().map_or(Ok(()), |watch| watch(operation, path)))
+}
+
 /// The SHA-256 of some bytes, in hexadecimal digits.
 pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -55,9 +92,7 @@ pub fn sha256(content: &[u8]) -> String {
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
     }
 }
@@ -67,7 +102,12 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// The system's refusal.
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| Error::io("make", path, error))
+    if path.is_dir() {
+        return Ok(());
+    }
+    before(Operation::MakeDir, path)
+        .and_then(|()| fs::DirBuilder::new().recursive(true).mode(mode).create(path))
+        .map_err(|error| Error::io("make", path, error))
 }
 
 /// Whether `path` holds `file` already, mode included.
@@ -97,8 +137,9 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
         let dir = path.parent().unwrap_or(Path::new("."));
         let mut options = tempfile::Builder::new();
         options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode));
-        let mut beside = options.tempfile_in(dir).map_err(|error| Error::io("write in", dir, error))?;
-        let wrote = beside.write_all(&file.content);
+        let beside = before(Operation::Create, dir).and_then(|()| options.tempfile_in(dir));
+        let mut beside = beside.map_err(|error| Error::io("write in", dir, error))?;
+        let wrote = before(Operation::Write, beside.path()).and_then(|()| beside.write_all(&file.content));
         wrote.map_err(|error| Error::io("write", &path, error))?;
         // tempfile honours the umask; the mode is part of what is promised.
         let mode = fs::Permissions::from_mode(file.mode);
@@ -107,14 +148,19 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
     }
     match written.len() {
         0 => {}
-        1 => written[0].1.as_file().sync_all().map_err(|error| Error::io("fsync", &written[0].0, error))?,
+        1 => before(Operation::Sync, &written[0].0)
+            .and_then(|()| written[0].1.as_file().sync_all())
+            .map_err(|error| Error::io("fsync", &written[0].0, error))?,
         // One flush of the file system is quicker than one for each of many files.
-        _ => nix::unistd::syncfs(written[0].1.as_file())
-            .map_err(|error| Error::io("flush", &written[0].0, error.into()))?,
+        _ => before(Operation::Sync, &written[0].0)
+            .and_then(|()| Ok(nix::unistd::syncfs(written[0].1.as_file())?))
+            .map_err(|error| Error::io("flush", &written[0].0, error))?,
     }
     let mut changed = Vec::new();
     for (path, beside) in written {
-        beside.persist(&path).map_err(|error| Error::io("write", &path, error.error))?;
+        before(Operation::Rename, &path)
+            .and_then(|()| beside.persist(&path).map_err(|error| error.error))
+            .map_err(|error| Error::io("write", &path, error))?;
         changed.push(path);
     }
     let mut dirs: Vec<_> = changed.iter().filter_map(|path| path.parent()).collect();
@@ -130,9 +176,9 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
 /// # Errors
 /// The system's refusal.
 pub fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
+    match before(Operation::Remove, path).and_then(|()| fs::remove_file(path)) {
         Ok(()) => path.parent().map_or(Ok(()), sync_dir).map(|()| true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("remove", path, error)),
     }
 }
@@ -142,16 +188,32 @@ pub fn remove(path: &Path) -> Result<bool> {
 /// # Errors
 /// The system's refusal.
 pub fn remove_dir(path: &Path) -> Result<bool> {
-    match fs::remove_dir_all(path) {
+    match before(Operation::RemoveDir, path).and_then(|()| fs::remove_dir_all(path)) {
         Ok(()) => path.parent().map_or(Ok(()), sync_dir).map(|()| true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("remove", path, error)),
     }
 }
 
+/// Removes a folder if nothing is in it.
+///
+/// # Errors
+/// The system's refusal.
+pub fn remove_empty_dir(path: &Path) -> Result<()> {
+    match before(Operation::RemoveDir, path).and_then(|()| fs::remove_dir(path)) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn sync_dir(dir: &Path) -> Result<()> {
-    let open = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(dir);
-    open.and_then(|handle| handle.sync_all()).map_err(|error| Error::io("fsync", dir, error))
+    let open = || fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(dir);
+    before(Operation::Sync, dir)
+        .and_then(|()| open())
+        .and_then(|handle| handle.sync_all())
+        .map_err(|error| Error::io("fsync", dir, error))
 }
 
 #[cfg(test)]
@@ -170,6 +232,33 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
         assert!(remove(&path).unwrap());
         assert!(!remove(&path).unwrap());
+    }
+
+    #[test]
+    fn every_operation_is_asked_for_and_may_be_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/key");
+        let tale = || {
+            make_dir(path.parent().unwrap(), 0o755)?;
+            write(&path, &File::private("secret"))?;
+            remove(&path)?;
+            remove_dir(path.parent().unwrap())
+        };
+        use Operation::*;
+        let all = [MakeDir, Create, Write, Sync, Rename, Sync, Remove, Sync, RemoveDir, Sync];
+        for refused in 0..=all.len() {
+            let mut number = 0;
+            watch(Some(Box::new(move |operation, _| {
+                assert_eq!(operation, all[number]);
+                number += 1;
+                if number > refused { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            })));
+            let told = tale();
+            watch(None);
+            assert_eq!(told.is_ok(), refused == all.len(), "{refused}: {told:?}");
+            tale().unwrap();
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

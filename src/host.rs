@@ -1,18 +1,33 @@
-//! Where things are on a controller. Every path is below a root, so that a test needs none of the machine's own.
+//! A controller: where things are on it, every path below a root, so that a test needs none of the machine's own; and
+//! what of it is no file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The paths of one controller.
+use crate::outside::{Outside, System};
+
+/// One controller.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
     manifests: PathBuf,
+    outside: Arc<dyn Outside>,
 }
 
 impl Host {
     /// A host whose file system begins at `root` (`/` but for tests), with the kubelet's static pods in `manifests`.
     pub fn new(root: &Path, manifests: &Path) -> Self {
-        Self { root: root.to_owned(), manifests: below(root, manifests) }
+        Self::with(root, manifests, Arc::new(System))
+    }
+
+    /// The same with another outside than this machine's.
+    pub fn with(root: &Path, manifests: &Path, outside: Arc<dyn Outside>) -> Self {
+        Self { root: root.to_owned(), manifests: below(root, manifests), outside }
+    }
+
+    /// What of it is no file.
+    pub fn outside(&self) -> &dyn Outside {
+        &*self.outside
     }
 
     /// Any absolute path of the host.

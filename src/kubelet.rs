@@ -1,9 +1,8 @@
 //! The kubelet of this host: its files, and its unit where systemd runs it.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use tokio::process::Command;
 
 use crate::assets::AssetSet;
 use crate::config::{API_PORT, Cluster, Controller};
@@ -108,7 +107,7 @@ pub async fn unit_problem(host: &Host) -> Option<Finding> {
     if !is_systemd(host) {
         return None;
     }
-    if property("LoadState").await.is_ok_and(|state| state == "masked") {
+    if property(host, "LoadState").await.is_ok_and(|state| state == "masked") {
         return Some(
             Finding::new("kubelet.service", "is masked, so systemd will not run a kubelet")
                 .remedy("`systemctl unmask kubelet` allows it again"),
@@ -135,7 +134,7 @@ pub async fn unit_state(host: &Host) -> Result<Option<UnitState>> {
     if !is_systemd(host) {
         return Ok(None);
     }
-    let (file, active) = (property("UnitFileState").await?, property("ActiveState").await?);
+    let (file, active) = (property(host, "UnitFileState").await?, property(host, "ActiveState").await?);
     Ok(Some(UnitState { enabled: file == "enabled", active: active == "active" }))
 }
 
@@ -143,28 +142,27 @@ pub async fn unit_state(host: &Host) -> Result<Option<UnitState>> {
 ///
 /// # Errors
 /// systemd's refusal.
-pub async fn restore_unit(before: UnitState) -> Result<()> {
+pub async fn restore_unit(host: &Host, before: UnitState) -> Result<()> {
     if !before.enabled {
         // Its unit may be gone: then there is nothing to disable but the link.
-        let _ = systemctl(&["disable", "kubelet.service"]).await;
+        let _ = systemctl(host, &["disable", "kubelet.service"]).await;
     }
     if !before.active {
-        let _ = systemctl(&["stop", "kubelet.service"]).await;
-        let _ = systemctl(&["reset-failed", "kubelet.service"]).await;
+        let _ = systemctl(host, &["stop", "kubelet.service"]).await;
+        let _ = systemctl(host, &["reset-failed", "kubelet.service"]).await;
     }
-    systemctl(&["daemon-reload"]).await.map(drop)
+    systemctl(host, &["daemon-reload"]).await.map(drop)
 }
 
 /// The last lines of the kubelet's journal, for whoever has to find out why it does not answer.
-pub async fn last_lines() -> Vec<String> {
-    let run = Command::new("journalctl").args(["-u", "kubelet", "-n", "5", "-o", "cat", "--no-pager"]).output();
-    let output = tokio::time::timeout(Duration::from_secs(5), run).await;
-    let text = output.ok().and_then(Result::ok).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default().lines().map(str::to_owned).collect()
+pub async fn last_lines(host: &Host) -> Vec<String> {
+    let args = ["-u", "kubelet", "-n", "5", "-o", "cat", "--no-pager"];
+    let ran = host.outside().run("journalctl", &args, Duration::from_secs(5)).await;
+    ran.unwrap_or_default().stdout.lines().map(str::to_owned).collect()
 }
 
-async fn property(name: &str) -> Result<String> {
-    let shown = systemctl(&["show", "kubelet.service", "--value", "--property", name]).await?;
+async fn property(host: &Host, name: &str) -> Result<String> {
+    let shown = systemctl(host, &["show", "kubelet.service", "--value", "--property", name]).await?;
     Ok(shown.trim().to_owned())
 }
 
@@ -187,22 +185,22 @@ pub fn is_systemd(host: &Host) -> bool {
 }
 
 /// Whether a kubelet answers on this machine.
-pub async fn answers() -> bool {
-    let ask = tokio::net::TcpStream::connect(("127.0.0.1", 10248));
-    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(_)))
+pub async fn answers(host: &Host) -> bool {
+    host.outside().accepts((Ipv4Addr::LOCALHOST, 10248).into(), Duration::from_secs(1)).await
 }
 
 /// Where the kubelet's program is: the one of its unit, or the first on PATH.
 pub async fn program(host: &Host) -> Option<PathBuf> {
+    let is_there = |program: &Path| host.path(&program.to_string_lossy()).is_file();
     if is_systemd(host) {
-        let shown = property("ExecStart").await.unwrap_or_default();
+        let shown = property(host, "ExecStart").await.unwrap_or_default();
         let path = shown.split_once("path=").and_then(|(_, rest)| rest.split_whitespace().next());
-        if let Some(path) = path.map(PathBuf::from).filter(|path| path.is_file()) {
+        if let Some(path) = path.map(PathBuf::from).filter(|program| is_there(program)) {
             return Some(path);
         }
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join("kubelet")).find(|program| program.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join("kubelet")).find(|program| is_there(program))
 }
 
 /// Installs the kubelet's unit, or a drop-in for the one that is there, and makes systemd run it with the files as they
@@ -219,17 +217,17 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
     let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
     let ours = files::read_if_there(&host.path(UNIT))?
         .is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
-    let has_unit = property("LoadState").await? == "loaded";
+    let has_unit = property(host, "LoadState").await? == "loaded";
     let (path, text) = if has_unit && !ours { (DROP_IN, drop_in(&rendered)) } else { (UNIT, rendered) };
     let path = host.path(path);
     files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
     let unit_changed = files::write(&path, &File::public(text))?;
     if unit_changed {
-        systemctl(&["daemon-reload"]).await?;
+        systemctl(host, &["daemon-reload"]).await?;
     }
-    systemctl(&["enable", "kubelet.service"]).await?;
-    if unit_changed || changed || property("ActiveState").await? != "active" {
-        restart().await?;
+    systemctl(host, &["enable", "kubelet.service"]).await?;
+    if unit_changed || changed || property(host, "ActiveState").await? != "active" {
+        restart(host).await?;
     }
     Ok(())
 }
@@ -238,8 +236,8 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
 ///
 /// # Errors
 /// systemd's refusal.
-pub async fn restart() -> Result<()> {
-    systemctl(&["restart", "kubelet.service"]).await.map(drop)
+pub async fn restart(host: &Host) -> Result<()> {
+    systemctl(host, &["restart", "kubelet.service"]).await.map(drop)
 }
 
 /// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says.
@@ -262,19 +260,14 @@ fn drop_in(unit: &str) -> String {
     text
 }
 
-async fn systemctl(args: &[&str]) -> Result<String> {
-    let action = || format!("run `systemctl {}`", args.join(" "));
-    let run = Command::new("systemctl").args(args).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(SYSTEMCTL_LIMIT, run).await {
-        Err(_) => return Err(Error::failed(action(), format!("no answer within {} s", SYSTEMCTL_LIMIT.as_secs()))),
-        Ok(output) => output.map_err(|error| Error::failed(action(), error))?,
-    };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
+    let ran = host.outside().run("systemctl", args, SYSTEMCTL_LIMIT).await?;
+    if ran.success {
+        return Ok(ran.stdout);
     }
     Err(Error::Failed {
-        action: action(),
-        cause: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        action: format!("run `systemctl {}`", args.join(" ")),
+        cause: ran.stderr.trim().to_owned(),
         next: Some("`journalctl -u kubelet -n 50` may say why".into()),
     })
 }

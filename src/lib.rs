@@ -18,6 +18,7 @@ pub mod forward;
 pub mod host;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod outside;
 pub mod pki;
 pub mod preflight;
 pub mod probe;

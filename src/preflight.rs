@@ -1,7 +1,6 @@
 //! Whether this machine is ready for `start`, before anything of it is touched.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use crate::assets::AssetSet;
 use crate::bridge::Bridge;
@@ -67,20 +66,6 @@ pub fn controller<'a>(cluster: &'a Cluster, name: Option<&str>, own: &[IpAddr]) 
     }
 }
 
-/// The addresses of this machine's interfaces.
-///
-/// # Errors
-/// The system's refusal to list them.
-pub fn own_addresses() -> Result<Vec<IpAddr>> {
-    let interfaces = nix::ifaddrs::getifaddrs().map_err(|error| Error::failed("list the network interfaces", error))?;
-    let address = |interface: nix::ifaddrs::InterfaceAddress| {
-        let storage = interface.address?;
-        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    };
-    Ok(interfaces.filter_map(address).collect())
-}
-
 /// Everything that stands in the way of raising the bridge on this machine, all at once; but first what the asset
 /// directory lacks, for that is mended elsewhere.
 ///
@@ -92,11 +77,11 @@ pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller
         return Err(Error::Input(missing));
     }
     let mut findings = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
+    if !host.outside().is_root() {
         findings.push(Finding::new("user", "hoist start must run as root").remedy("run it with sudo"));
     }
     findings.extend(StaticPods::new(host.manifests()).foreign(&Bridge::manifest_names())?);
-    findings.extend(ports(&host.path("/proc"), controller.address));
+    findings.extend(ports(host, controller.address));
     findings.extend(etcd_data(host, cluster));
     findings.extend(own_binary());
     findings.extend(kubelet::unit_problem(host).await);
@@ -104,14 +89,15 @@ pub async fn check(host: &Host, assets: &AssetSet, cluster: &Cluster, controller
 }
 
 /// Ports of a controller that a program of somebody else's holds.
-fn ports(proc: &Path, address: IpAddr) -> Vec<Finding> {
+fn ports(machine: &Host, address: IpAddr) -> Vec<Finding> {
     let loopback: IpAddr =
         if address.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
     let mut findings = Vec::new();
     for (port, own) in PORTS {
-        let taken = [address, loopback].into_iter().find(|host| !processes::is_free(SocketAddr::new(*host, port)));
+        let taken =
+            [address, loopback].into_iter().find(|host| !machine.outside().is_free(SocketAddr::new(*host, port)));
         let Some(host) = taken else { continue };
-        let holder = processes::listener(proc, host, port);
+        let holder = processes::listener(&machine.path("/proc"), host, port);
         if holder.as_ref().is_some_and(|(name, _)| own.contains(&name.as_str())) {
             continue;
         }
@@ -185,6 +171,8 @@ fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

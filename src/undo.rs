@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{self, File};
 
 /// Files and folders as they were.
@@ -48,13 +48,7 @@ impl Before {
             }
         }
         for dir in &self.new_dirs {
-            match fs::remove_dir(dir) {
-                Ok(()) => {}
-                Err(error)
-                    if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
-                }
-                Err(error) => return Err(Error::io("remove", dir, error)),
-            }
+            files::remove_empty_dir(dir)?;
         }
         Ok(())
     }

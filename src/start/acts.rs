@@ -65,7 +65,7 @@ impl Run<'_> {
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.assets)?;
-                let expiration = rfc3339(OffsetDateTime::now_utc() + self.cluster.pki.bootstrap_token_ttl);
+                let expiration = rfc3339(self.host.outside().now() + self.cluster.pki.bootstrap_token_ttl);
                 write::bootstrap_token(client()?, &token, &expiration).await?;
                 self.made_token = true;
             }
@@ -84,7 +84,7 @@ impl Run<'_> {
             }
             Act::RestartKubelet => {
                 self.kubelet_knows = Some(kubelet::has_certificate(self.host));
-                kubelet::restart().await?;
+                kubelet::restart(self.host).await?;
             }
             Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
             Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
@@ -113,7 +113,7 @@ impl Run<'_> {
         let Some((files, unit)) = &self.before else { return Ok(()) };
         files.restore()?;
         match unit {
-            Some(unit) => kubelet::restore_unit(*unit).await,
+            Some(unit) => kubelet::restore_unit(self.host, *unit).await,
             None => Ok(()),
         }
     }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
+use tokio::time::Instant;
 
 use super::acts::Run;
 use super::decide::{KubeletWait, Observed, all_lead, all_ready};
-use crate::api;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::Result;
-use crate::probe::{Answer, Probe};
+use crate::host::Host;
+use crate::outside::Ask;
+use crate::probe::Answer;
 use crate::{kubelet, processes};
 
 /// How long one question to an API server may take.
@@ -21,7 +23,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What only time can tell. All of it can be lost: a new run begins without.
 pub(super) struct Observer {
-    probe: Probe,
+    probe: Box<dyn Ask>,
     client: Option<Client>,
     self_hosted_ready: u32,
     required: Steady,
@@ -39,15 +41,15 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(ca_pem: &[u8]) -> Result<Self> {
+    pub(super) fn new(host: &Host, ca_pem: &[u8]) -> Result<Self> {
         Ok(Self {
-            probe: Probe::new(ca_pem)?,
+            probe: host.outside().probe(ca_pem)?,
             client: None,
             self_hosted_ready: 0,
             required: Steady::default(),
             successors: Steady::default(),
             leaderless_since: None,
-            hostname: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+            hostname: host.outside().hostname(),
             bridge_holders: BTreeMap::new(),
             leases_when_gone: None,
             lowered_since: None,
@@ -124,7 +126,7 @@ impl Observer {
     async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<ClusterView>> {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(api::connect(run.kubeconfig, address).await?).clone(),
+            None => self.client.insert(run.host.outside().connect(run.kubeconfig, address).await?).clone(),
         };
         match observe(&client, &run.controller.name, run.required).await {
             Ok(view) => {

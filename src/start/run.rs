@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::acts::{Run, rfc3339};
 use super::decide::{Act, Decision, Observed, PROVE_LIMIT, Step, decide};
@@ -95,7 +95,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let assets = AssetSet::load(&asset_dir)?;
     let cluster = assets.cluster(&asset_dir)?;
     let manifests = assets.manifests(&asset_dir)?;
-    let controller = preflight::controller(&cluster, options.node_name.as_deref(), &preflight::own_addresses()?)?;
+    let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
     preflight::check(host, &assets, &cluster, controller).await?;
     let _lock = lock(host)?;
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
@@ -117,7 +117,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
         refused: Vec::new(),
         before: None,
     };
-    let mut observer = Observer::new(&ca)?;
+    let mut observer = Observer::new(host, &ca)?;
     let mut progress = Progress::new(Instant::now());
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
     for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
@@ -225,11 +225,11 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
     details.extend(observer.trouble.clone());
     let next = if observed.api_ready {
         run.logs_of("kube-apiserver")
-    } else if kubelet::answers().await {
+    } else if kubelet::answers(run.host).await {
         "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
     } else {
         details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz); its last words:".into());
-        details.extend(kubelet::last_lines().await.into_iter().map(|line| format!("    {line}")));
+        details.extend(kubelet::last_lines(run.host).await.into_iter().map(|line| format!("    {line}")));
         // Only where nothing has come of it yet: what serves, or may be looked into, stays.
         if observed.bridge.processes.is_empty() && !observer.seen_api {
             details.push(match run.restore().await {
@@ -249,7 +249,7 @@ fn lock(host: &Host) -> Result<fs::File> {
     let mut file = open.map_err(|error| Error::io("lock", &path, error))?;
     match file.try_lock() {
         Ok(()) => {
-            let now = rfc3339(OffsetDateTime::now_utc());
+            let now = rfc3339(host.outside().now());
             let text = format!("pid {}, since {now}\n", std::process::id());
             let wrote = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
             wrote.map_err(|error| Error::io("lock", &path, error))?;

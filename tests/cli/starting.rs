@@ -4,11 +4,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
+use hoist::outside::{Outside, System};
+
 use crate::support::{CLUSTER, Folder};
 
 /// A cluster whose only controller is this machine, if it has an address that is not loopback.
 fn here() -> Option<String> {
-    let own = hoist::preflight::own_addresses().unwrap();
+    let own = System.addresses().unwrap();
     let address = own.into_iter().find(|address| matches!(address, IpAddr::V4(v4) if !v4.is_loopback()))?;
     // Ranges that no interface is likely to be in.
     let networking = "networking: {podSubnet: 100.64.0.0/16, serviceSubnet: 100.65.0.0/16}\n";
