@@ -1,4 +1,4 @@
-//! The forwarder: holds `NODE_IP:6443` for as long as a ready API server stands behind it, and not a moment else.
+//! The forwarder: no client ever meets an API server that is not ready at `NODE_IP:6443`.
 //!
 //! ```text
 //! clients ─► NODE_IP:6443  forwarder (SO_REUSEPORT) ─► 127.0.0.1:6444  the bridge's API server
@@ -9,7 +9,10 @@
 //!       └─────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! The kernel gives a new connection to the listener with the more specific address, so binding and closing are all
-//! it takes to raise and to lower. TLS is not touched.
+//! it takes to raise and to lower. TLS is not touched. Where nobody else listens, it binds before the target is ready
+//! and keeps the connections until it is: see `hold.rs`.
+
+mod hold;
 
 use std::future::Future;
 use std::io;
@@ -88,7 +91,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
         let listener = tokio::select! {
             biased;
             () = &mut stop => break,
-            listener = forwarder.bind_when_ready() => listener,
+            listener = forwarder.take() => listener,
         };
         info!("{} now leads to {}", options.listen, options.target);
         let stopped = tokio::select! {
@@ -99,7 +102,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
                 false
             }
         };
-        forwarder.release(listener).await;
+        forwarder.release(listener, options.target).await;
         if stopped {
             break;
         }
@@ -115,6 +118,28 @@ struct Forwarder<'a> {
 }
 
 impl Forwarder<'_> {
+    /// Takes the address: at once where nobody has it, and otherwise from the moment the target is ready.
+    async fn take(&mut self) -> TcpListener {
+        let Options { listen, target, .. } = *self.options;
+        if hold::is_deserted(listen).await
+            && let Ok(listener) = bind(listen)
+        {
+            info!("nobody serves {listen}: keeping connections until {target} is ready");
+            let (server, kept) = hold::hold(&listener, &self.probe, [target, hold::beside(listen)]).await;
+            for client in kept {
+                // Whoever came for nothing hears so: the connection is closed.
+                if let Some(server) = server {
+                    self.pass(client, server);
+                }
+            }
+            if server == Some(target) {
+                return listener;
+            }
+            self.release(listener, server.unwrap_or(target)).await;
+        }
+        self.bind_when_ready().await
+    }
+
     /// Binds as soon as the target is ready and the address can be had; each try follows an answer that said "ready".
     async fn bind_when_ready(&self) -> TcpListener {
         let Options { listen, target, .. } = self.options;
@@ -144,14 +169,14 @@ impl Forwarder<'_> {
         loop {
             tokio::select! {
                 last = &mut gone => return last,
-                client = accept(listener) => self.pass(client),
+                client = accept(listener) => self.pass(client, target),
                 Some(_) = self.connections.join_next() => {}
             }
         }
     }
 
-    fn pass(&mut self, client: TcpStream) {
-        self.connections.spawn(pass(client, self.options.target));
+    fn pass(&mut self, client: TcpStream, server: SocketAddr) {
+        self.connections.spawn(pass(client, server));
     }
 
     /// Gives the address back to the wildcard listener without losing a connection.
@@ -159,13 +184,14 @@ impl Forwarder<'_> {
     /// Closing a listener resets what it has not handed out: the connections in its queue, and those whose handshake is
     /// under way, which no accept() can reach. So it first steps aside: from that instant the kernel gives new
     /// connections to the wildcard, while every handshake that has begun here still ends here.
-    async fn release(&mut self, listener: TcpListener) {
+    /// What it still accepts goes to `server`.
+    async fn release(&mut self, listener: TcpListener, server: SocketAddr) {
         let listen = self.options.listen;
         match step_aside(&listener) {
             Ok(()) => {
                 let settled = Instant::now() + SETTLE;
                 while let Ok(client) = timeout_at(settled, accept(&listener)).await {
-                    self.pass(client);
+                    self.pass(client, server);
                 }
             }
             // Linux before 5.1, or a seccomp filter: a connection that arrives right now may be reset.
@@ -173,21 +199,21 @@ impl Forwarder<'_> {
         }
         // Asked of the kernel itself: tokio may not have heard yet of what is queued.
         match listener.into_std() {
-            Ok(listener) => self.empty(&listener),
+            Ok(listener) => self.empty(&listener, server),
             Err(error) => warn!("cannot empty the queue of {listen}: {error}"),
         }
         info!("{listen} is closed");
     }
 
     /// Accepts what is queued, and nothing that is not.
-    fn empty(&mut self, listener: &StdListener) {
+    fn empty(&mut self, listener: &StdListener, server: SocketAddr) {
         loop {
             let client = listener.accept().and_then(|(client, _)| {
                 client.set_nonblocking(true)?;
                 TcpStream::from_std(client)
             });
             match client {
-                Ok(client) => self.pass(client),
+                Ok(client) => self.pass(client, server),
                 // One that gave up while it was queued; there may be more behind it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => return,

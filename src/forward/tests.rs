@@ -100,6 +100,52 @@ async fn it_binds_only_when_the_target_is_ready_and_passes_bytes_both_ways() {
     running.stop().await.unwrap().unwrap();
 }
 
+/// An address at which nobody listens.
+fn deserted(host: u8) -> SocketAddr {
+    StdListener::bind((std::net::Ipv4Addr::new(127, 0, 1, host), 0)).unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn where_nobody_serves_connections_are_kept_until_the_target_is_ready() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    target.answer(500, "[-]etcd failed");
+    let running = Running::start(deserted(10), target.addr, &ca, DRAIN_TIMEOUT);
+    let listen = running.listen;
+    while TcpStream::connect(listen).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let early = tokio::spawn(async move { who(listen).await });
+    sleep(READY_INTERVAL * 4).await;
+    assert!(!early.is_finished(), "nobody may answer yet");
+    target.answer(200, "ok");
+    assert_eq!(early.await.unwrap().unwrap(), "bridge:ping");
+    assert_eq!(who(listen).await.unwrap(), "bridge:ping");
+    running.stop().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_kept_goes_to_the_self_hosted_server_when_that_is_ready_first() {
+    let ca = Authority::new();
+    let running = Running::start(deserted(11), SocketAddr::from(([127, 0, 0, 1], 1)), &ca, DRAIN_TIMEOUT);
+    let listen = running.listen;
+    while TcpStream::connect(listen).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let early = tokio::spawn(async move { who(listen).await });
+    let beside = Server::start_on(hold::beside(listen), "self-hosted", &ca).await;
+    assert_eq!(early.await.unwrap().unwrap(), "self-hosted:ping");
+    until(listen, "self-hosted").await;
+    // Once that is gone, too, it is seen that the address was given back.
+    beside.kill().await;
+    let deadline = Clock::now() + Duration::from_secs(5);
+    while TcpStream::connect(listen).await.is_ok() {
+        assert!(Clock::now() < deadline, "the forwarder goes on listening");
+        sleep(Duration::from_millis(10)).await;
+    }
+    running.stop().await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_target_with_a_foreign_certificate_is_never_ready() {
     let target = Server::start("bridge", &Authority::new()).await;

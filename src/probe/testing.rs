@@ -64,7 +64,11 @@ impl Server {
 
     async fn launch(addr: SocketAddr, name: &'static str, ca: &Authority, client_auth: bool) -> Self {
         // On the wildcard, so that tests reach it by an address that its certificate does not name.
-        let listener = TcpListener::bind(("0.0.0.0", addr.port())).await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(SocketAddr::from(([0, 0, 0, 0], addr.port()))).unwrap();
+        let listener = socket.listen(1024).unwrap();
         let addr = SocketAddr::new(addr.ip(), listener.local_addr().unwrap().port());
         let tls = acceptor(ca, client_auth);
         let state = Arc::new(State { name, answer: Mutex::new((200, "ok".into())), requests: Mutex::default() });

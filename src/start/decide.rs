@@ -113,6 +113,8 @@ pub struct Observed {
     pub view: Option<ClusterView>,
     /// Since when every required pod is ready, none of them having restarted.
     pub required_ready_for: Option<Duration>,
+    /// Since when the required pods but the API server's are: its own answers tell more, and sooner.
+    pub others_ready_for: Option<Duration>,
     /// Since when a pod of each of the bridge's successors is ready: controller manager and scheduler.
     pub successors_ready_for: Option<Duration>,
     /// For how long, with the bridge's controllers lowered, no successor has been proved to lead.
@@ -205,7 +207,7 @@ pub fn decide(o: &Observed) -> Decision {
         let what = format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view));
         return Wait(Step::SelfHosted, what);
     }
-    if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
+    if o.others_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Required, pods_said(o, view));
     }
     Do(Step::Lower, vec![Act::LowerApiServer])

@@ -27,6 +27,7 @@ pub(super) struct Observer {
     client: Option<Client>,
     self_hosted_ready: u32,
     required: Steady,
+    others: Steady,
     successors: Steady,
     leaderless_since: Option<Instant>,
     /// The part of a holder's name that says on which host it runs.
@@ -47,6 +48,7 @@ impl Observer {
             client: None,
             self_hosted_ready: 0,
             required: Steady::default(),
+            others: Steady::default(),
             successors: Steady::default(),
             leaderless_since: None,
             hostname: host.outside().hostname(),
@@ -78,6 +80,8 @@ impl Observer {
             view.as_ref().and_then(|view| pods.note(view, node, workloads, now))
         };
         let required_ready_for = steady(&mut self.required, run.required);
+        let others: Vec<_> = run.required.iter().filter(|workload| !is_api_server(workload)).cloned().collect();
+        let others_ready_for = steady(&mut self.others, &others);
         let successors_ready_for = steady(&mut self.successors, &successors());
         if let Some(view) = &view {
             self.remember_holders(run, view);
@@ -114,6 +118,7 @@ impl Observer {
             self_hosted_said: self_hosted.to_string(),
             view,
             required_ready_for,
+            others_ready_for,
             successors_ready_for,
             leaderless_for: self.leaderless_since.map_or(Duration::ZERO, |since| now - since),
             bridge_holders: self.bridge_holders.clone(),
@@ -170,6 +175,11 @@ impl Steady {
         };
         self.0.map(|(since, _)| now - since)
     }
+}
+
+/// Whether it is the one whose instance on this controller is asked itself.
+fn is_api_server(workload: &Required) -> bool {
+    workload.namespace == "kube-system" && workload.name == "kube-apiserver"
 }
 
 /// Those who take over from the bridge's controllers: the Leases bear their names.
