@@ -171,6 +171,24 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
     Ok(changed)
 }
 
+/// Makes `path` a symbolic link to `target`, whatever file or link it was, and says whether anything changed.
+///
+/// # Errors
+/// The system's refusal; `path` is then as it was.
+pub fn link(path: &Path, target: &Path) -> Result<bool> {
+    if fs::read_link(path).is_ok_and(|there| there == target) {
+        return Ok(false);
+    }
+    let failed = |error| Error::io("link", path, error);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let make = |beside: &Path| std::os::unix::fs::symlink(target, beside);
+    let beside =
+        before(Operation::Create, dir).and_then(|()| tempfile::Builder::new().prefix(BESIDE).make_in(dir, make));
+    let beside = beside.map_err(failed)?;
+    before(Operation::Rename, path).and_then(|()| beside.persist(path).map_err(|error| error.error)).map_err(failed)?;
+    sync_dir(dir).map(|()| true)
+}
+
 /// Removes a file and says whether it was there.
 ///
 /// # Errors
@@ -259,6 +277,18 @@ mod tests {
             tale().unwrap();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_link_is_made_once_and_takes_the_place_of_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("current");
+        fs::write(&path, "a file").unwrap();
+        assert!(link(&path, Path::new("first")).unwrap());
+        assert!(link(&path, Path::new("second")).unwrap());
+        assert!(!link(&path, Path::new("second")).unwrap());
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("second"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -55,17 +55,12 @@ impl Host {
         self.path("/etc/kubernetes/pki/etcd")
     }
 
-    /// The way in of a kubelet that has no certificate yet.
-    pub fn bootstrap_kubeconfig(&self) -> PathBuf {
-        self.path("/etc/kubernetes/bootstrap-kubelet.conf")
-    }
-
-    /// The kubelet's kubeconfig; it writes it itself.
+    /// The kubelet's kubeconfig.
     pub fn kubelet_kubeconfig(&self) -> PathBuf {
         self.path("/etc/kubernetes/kubelet.conf")
     }
 
-    /// The kubelet's client certificate; it writes it itself.
+    /// The kubelet's client certificate: a link, which it moves to each new one that it gets.
     pub fn kubelet_certificate(&self) -> PathBuf {
         self.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
     }

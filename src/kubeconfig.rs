@@ -29,6 +29,8 @@ pub enum Credentials<'a> {
         /// Its key (PEM).
         key_pem: &'a [u8],
     },
+    /// The path of a file with both, on the machine of whoever uses the kubeconfig.
+    ClientCertificateFile(&'a str),
     /// A bearer token.
     Token(&'a str),
 }
@@ -47,6 +49,9 @@ impl KubeConfig<'_> {
                 STANDARD.encode(cert_pem),
                 STANDARD.encode(key_pem)
             ),
+            Credentials::ClientCertificateFile(path) => {
+                format!("client-certificate: {path}\n    client-key: {path}", path = quoted(path))
+            }
             Credentials::Token(token) => format!("token: {}", quoted(token)),
         };
         format!(

@@ -9,13 +9,20 @@ use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::host::Host;
-use crate::{render, yaml};
+use crate::kubeconfig::{Credentials, KubeConfig};
+use crate::secrets::{self, Tls};
+use crate::{pki, yaml};
 
 /// How long systemd may take for one command.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
 const UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// Sorts after kubeadm's, which would win otherwise.
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
+
+/// Where a kubelet keeps its current certificate, as it calls it itself.
+const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The rendered one, which is the current one until the kubelet renews it.
+const RENDERED_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-hoist.pem";
 
 /// The bootstrap token in auth/kubeconfig-kubelet.
 ///
@@ -50,56 +57,75 @@ fn token_in(place: &str, text: &str) -> Result<Option<String>> {
         .map(str::to_owned))
 }
 
-/// Whether this kubelet has got a certificate from the cluster.
-pub fn has_certificate(host: &Host) -> bool {
-    host.kubelet_kubeconfig().exists() && host.kubelet_certificate().exists()
+/// Whether this kubelet has a certificate that is still valid, be it the rendered one or one that it got since.
+fn has_certificate(host: &Host) -> bool {
+    let pem = files::read_if_there(&host.kubelet_certificate()).ok().flatten();
+    let info = pem.and_then(|pem| pki::inspect(&pem).ok());
+    host.kubelet_kubeconfig().exists() && info.is_some_and(|info| host.outside().now() < info.not_after)
 }
 
-/// The files that this controller's kubelet needs, but for its unit.
+/// What this controller's kubelet needs on the disk, but for its unit.
+#[derive(Default)]
+pub struct Plan {
+    files: Vec<(PathBuf, File)>,
+    /// The rendered certificate that the link to the current one shall lead to.
+    certificate: Option<PathBuf>,
+}
+
+/// What this controller's kubelet needs on the disk, but for its unit.
 ///
 /// # Errors
 /// An asset directory that lacks a file.
-pub fn plan(
-    host: &Host,
-    assets: &AssetSet,
-    cluster: &Cluster,
-    controller: &Controller,
-) -> Result<Vec<(PathBuf, File)>> {
+pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<Plan> {
     let tls = assets.tls();
     let ca = tls.get("ca.crt").cloned().unwrap_or_default();
     let env = format!("# Written by hoist start.\nNODE_NAME={}\nNODE_IP={}\n", controller.name, controller.address);
-    let mut wanted = vec![
+    let mut files = vec![
         (host.path("/etc/kubernetes/pki/ca.crt"), File::public(ca)),
         (host.path("/etc/kubernetes/kubelet.env"), File::public(env)),
         (host.path("/var/lib/kubelet/config.yaml"), File::public(configuration(assets, host.manifests())?)),
     ];
-    if !has_certificate(host) {
-        // This controller's own address: the first kubelet must not depend on a load balancer.
-        let server = format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT));
-        let text = render::bootstrap_kubeconfig(cluster, &tls, &server, &bootstrap_token(assets)?);
-        wanted.push((host.bootstrap_kubeconfig(), File::private(text)));
+    let certificate = (!has_certificate(host)).then(|| host.path(RENDERED_CERTIFICATE));
+    if let Some(path) = &certificate {
+        files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
+        files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls))));
     }
-    Ok(wanted)
+    Ok(Plan { files, certificate })
+}
+
+/// The kubelet's kubeconfig. It names this controller's own address: a controller must not depend on a load balancer.
+fn kubeconfig(cluster: &Cluster, controller: &Controller, tls: &Tls) -> String {
+    KubeConfig {
+        cluster_name: &cluster.cluster_name,
+        server: &format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT)),
+        ca_pem: tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default(),
+        user: &format!("system:node:{}", controller.name),
+        credentials: Credentials::ClientCertificateFile(CERTIFICATE),
+    }
+    .to_yaml()
 }
 
 /// Writes the planned files and says whether anything changed.
 ///
 /// # Errors
 /// The system's refusal.
-pub fn install_files(host: &Host, plan: &[(PathBuf, File)]) -> Result<bool> {
-    for (path, _) in plan {
+pub fn install_files(host: &Host, plan: &Plan) -> Result<bool> {
+    for (path, _) in &plan.files {
         files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o755)?;
     }
     files::make_dir(host.manifests(), 0o755)?;
-    Ok(!files::write_all(plan.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+    let written = files::write_all(plan.files.iter().map(|(path, file)| (path.clone(), file)))?;
+    let linked = plan.certificate.as_ref().map(|to| files::link(&host.kubelet_certificate(), to)).transpose()?;
+    Ok(!written.is_empty() || linked == Some(true))
 }
 
 /// Every file that [`install_files`] and [`run_by_systemd`] may make.
-pub fn footprint(host: &Host, plan: &[(PathBuf, File)]) -> Vec<PathBuf> {
+pub fn footprint(host: &Host, plan: &Plan) -> Vec<PathBuf> {
     let units = [UNIT, DROP_IN].map(|path| host.path(path));
     // The last one stands for the folder of static pods, which may be new.
     let pods = host.manifests().join("any");
-    plan.iter().map(|(path, _)| path.clone()).chain(units).chain([pods]).collect()
+    let files = plan.files.iter().map(|(path, _)| path.clone());
+    files.chain([host.kubelet_certificate()]).chain(units).chain([pods]).collect()
 }
 
 /// Why systemd could not run the kubelet, if it is known beforehand.
@@ -204,11 +230,11 @@ pub async fn program(host: &Host) -> Option<PathBuf> {
 }
 
 /// Installs the kubelet's unit, or a drop-in for the one that is there, and makes systemd run it with the files as they
-/// are now. `changed` says that one of them has changed since it was started.
+/// are now. `changed` says that one of them has changed since it was started. Says whether it was started now.
 ///
 /// # Errors
 /// A kubelet that cannot be found; systemd's refusal.
-pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Result<()> {
+pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Result<bool> {
     let program = program(host).await.ok_or_else(|| Error::Failed {
         action: "run the kubelet".into(),
         cause: "no kubelet.service and no kubelet on PATH".into(),
@@ -228,8 +254,9 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
     systemctl(host, &["enable", "kubelet.service"]).await?;
     if unit_changed || changed || property(host, "ActiveState").await? != "active" {
         restart(host).await?;
+        return Ok(true);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Starts the kubelet anew by systemd; containers go on.

@@ -152,6 +152,7 @@ fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
     let tls = assets.tls();
     let local = matches!(cluster.etcd, Etcd::Local { .. });
     let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));
+    let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
     let of_etcd = local.then(|| secrets::of_etcd(&controller.name, &tls).map(drop));
     let manifests = Bridge::manifest_names().into_iter().filter(|name| local || *name != "etcd.yaml");
     let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
@@ -161,7 +162,7 @@ fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
         .map(|path| assets.text(&path).map(drop));
 
     let mut findings = Vec::new();
-    for result in of_components.into_iter().chain(of_etcd).chain(texts) {
+    for result in of_components.into_iter().chain([of_kubelet]).chain(of_etcd).chain(texts) {
         if let Err(Error::Input(found)) = result {
             findings.extend(found.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
         }
@@ -232,13 +233,14 @@ mod tests {
     }
 
     /// Files of an asset directory without which `start` can do its work on the first controller.
-    const SPARE: [&str; 7] = [
+    const SPARE: [&str; 8] = [
         "cluster.yaml",
         "manifests/",
         "tls/admin.",
         "tls/front-proxy-ca.key",
         "tls/etcd/ca.key",
         "tls/etcd/c2/",
+        "tls/kubelet/c2.",
         "tls/etcd/healthcheck-client.",
     ];
 
@@ -263,6 +265,6 @@ mod tests {
             let expected: &[&String] = if is_spare { &[] } else { &[path] };
             assert_eq!(missing(&assets).iter().collect::<Vec<_>>(), expected, "{path}");
         }
-        assert_eq!(missing(&AssetSet::default()).len(), 30, "all at once");
+        assert_eq!(missing(&AssetSet::default()).len(), 32, "all at once");
     }
 }

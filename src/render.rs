@@ -29,7 +29,10 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     let server = format!("https://{}", cluster.endpoint());
     let admin = secrets::kubeconfig(cluster, tls, &server, "kubernetes-admin", "admin")?;
     add("auth/kubeconfig".into(), File::private(admin));
-    let bootstrap = bootstrap_kubeconfig(cluster, tls, &server, token);
+    let ca_pem = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
+    let (cluster_name, credentials) = (&cluster.cluster_name, Credentials::Token(token));
+    let bootstrap =
+        KubeConfig { cluster_name, server: &server, ca_pem, user: "kubelet-bootstrap", credentials }.to_yaml();
     add("auth/kubeconfig-kubelet".into(), File::private(bootstrap));
 
     for component in COMPONENTS {
@@ -59,13 +62,6 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
         add(path, File::public(text));
     }
     Ok(set)
-}
-
-/// A kubelet's way to its first certificate.
-pub fn bootstrap_kubeconfig(cluster: &Cluster, tls: &Tls, server: &str, token: &str) -> String {
-    let ca_pem = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
-    let credentials = Credentials::Token(token);
-    KubeConfig { cluster_name: &cluster.cluster_name, server, ca_pem, user: "kubelet-bootstrap", credentials }.to_yaml()
 }
 
 /// The flags that a user gives each component, by the component's name.

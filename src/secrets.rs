@@ -136,6 +136,16 @@ fn with_kubeconfig(
     }
 }
 
+/// The certificate and the key of a controller's kubelet, in one file as the kubelet keeps its own.
+///
+/// # Errors
+/// Every file that tls/ lacks.
+pub fn of_kubelet(controller: &str, tls: &Tls) -> Result<Vec<u8>> {
+    let (certificate, key) = (format!("kubelet/{controller}.crt"), format!("kubelet/{controller}.key"));
+    let files = pick(tls, &[("crt", &certificate), ("key", &key)])?;
+    Ok([&files["crt"][..], &files["key"][..]].concat())
+}
+
 fn first_certificate(text: &[u8]) -> Vec<u8> {
     let first = pem::parse_many(text).ok().and_then(|blocks| blocks.into_iter().next());
     let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);

@@ -8,9 +8,16 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::files::{self, File};
 
+/// What a path was.
+enum Was {
+    Absent,
+    File(File),
+    Link(PathBuf),
+}
+
 /// Files and folders as they were.
 pub struct Before {
-    files: Vec<(PathBuf, Option<File>)>,
+    files: Vec<(PathBuf, Was)>,
     new_dirs: Vec<PathBuf>,
 }
 
@@ -24,11 +31,8 @@ impl Before {
         for path in files {
             let absent = path.ancestors().skip(1).filter(|dir| !dir.exists()).map(Path::to_owned);
             before.new_dirs.extend(absent.collect::<Vec<_>>());
-            let there = files::read_if_there(&path)?.map(|content| {
-                let mode = fs::metadata(&path).map(|meta| meta.permissions().mode() & 0o777).unwrap_or(0o600);
-                File { content, mode }
-            });
-            before.files.push((path, there));
+            let was = was(&path)?;
+            before.files.push((path, was));
         }
         // The deepest first, as they are removed.
         before.new_dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
@@ -41,17 +45,29 @@ impl Before {
     /// # Errors
     /// The system's refusal.
     pub fn restore(&self) -> Result<()> {
-        for (path, file) in &self.files {
-            match file {
-                Some(file) => files::write(path, file).map(drop)?,
-                None => files::remove(path).map(drop)?,
-            }
+        for (path, was) in &self.files {
+            match was {
+                Was::File(file) => files::write(path, file),
+                Was::Link(target) => files::link(path, target),
+                Was::Absent => files::remove(path),
+            }?;
         }
         for dir in &self.new_dirs {
             files::remove_empty_dir(dir)?;
         }
         Ok(())
     }
+}
+
+fn was(path: &Path) -> Result<Was> {
+    if let Ok(target) = fs::read_link(path) {
+        return Ok(Was::Link(target));
+    }
+    let file = files::read_if_there(path)?.map(|content| {
+        let mode = fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777).unwrap_or(0o600);
+        File { content, mode }
+    });
+    Ok(file.map_or(Was::Absent, Was::File))
 }
 
 #[cfg(test)]
@@ -63,13 +79,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (old, new, deep) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("a/b/c"));
         fs::write(&old, "before").unwrap();
-        let before = Before::take([old.clone(), new.clone(), deep.clone()]).unwrap();
+        let link = dir.path().join("link");
+        files::link(&link, Path::new("there")).unwrap();
+        let before = Before::take([old.clone(), new.clone(), deep.clone(), link.clone()]).unwrap();
+        files::link(&link, Path::new("elsewhere")).unwrap();
         fs::write(&old, "after").unwrap();
         fs::write(&new, "x").unwrap();
         fs::create_dir_all(deep.parent().unwrap()).unwrap();
         fs::write(&deep, "x").unwrap();
         before.restore().unwrap();
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("there"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -76,6 +76,11 @@ pub(super) fn plan(cluster: &Cluster) -> Vec<(CaPlan, Vec<LeafPlan>)> {
         ),
         (FRONT_PROXY_CA, vec![LeafPlan::client("front-proxy-client", "front-proxy-client")]),
     ];
+    let kubelets = cluster.controllers.iter().map(|controller| LeafPlan {
+        organization: Some("system:nodes"),
+        ..LeafPlan::client(&format!("kubelet/{}", controller.name), &format!("system:node:{}", controller.name))
+    });
+    plan[0].1.extend(kubelets);
     if matches!(cluster.etcd, Etcd::Local { .. }) {
         let mut leaves = vec![
             LeafPlan::client("apiserver-etcd-client", "kube-apiserver-etcd-client"),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kube::Client;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::decide::Act;
 use crate::api::apply::{Refusal, apply};
@@ -14,10 +15,10 @@ use crate::bridge::Bridge;
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::kubelet;
 use crate::kubelet::UnitState;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, kubelet};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -31,8 +32,10 @@ pub(super) struct Run<'a> {
     pub(super) binary: &'a Path,
     pub(super) applied: bool,
     pub(super) made_token: bool,
-    /// Whether the kubelet had its certificate when this run last started it anew for the API's sake.
-    pub(super) kubelet_knows: Option<bool>,
+    /// When this run last started the kubelet.
+    pub(super) kubelet_since: Option<Instant>,
+    /// This run has started the kubelet anew for the API's sake.
+    pub(super) kubelet_knows: bool,
     pub(super) has_raised: bool,
     pub(super) has_lowered: bool,
     pub(super) refused: Vec<Refusal>,
@@ -49,16 +52,18 @@ impl Run<'_> {
         match act {
             Act::Raise => {
                 let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
-                let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
+                let kubelet = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
                 if self.before.is_none() {
-                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files));
+                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &kubelet));
                     self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
                 }
                 bridge.raise(&plan, self.binary)?;
                 self.has_raised = true;
-                let changed = kubelet::install_files(self.host, &files)?;
+                let changed = kubelet::install_files(self.host, &kubelet)?;
                 if kubelet::is_systemd(self.host) {
-                    kubelet::run_by_systemd(self.host, self.assets, changed).await?;
+                    if kubelet::run_by_systemd(self.host, self.assets, changed).await? {
+                        self.kubelet_since = Some(Instant::now());
+                    }
                 } else {
                     reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
                 }
@@ -83,7 +88,7 @@ impl Run<'_> {
                 self.applied = true;
             }
             Act::RestartKubelet => {
-                self.kubelet_knows = Some(kubelet::has_certificate(self.host));
+                self.kubelet_knows = true;
                 kubelet::restart(self.host).await?;
             }
             Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
@@ -97,10 +102,7 @@ impl Run<'_> {
                 bridge.lower_api_server()?;
                 self.has_lowered = true;
             }
-            Act::CleanUp => {
-                bridge.clean_up()?;
-                files::remove(&self.host.bootstrap_kubeconfig())?;
-            }
+            Act::CleanUp => bridge.clean_up()?,
             Act::RaiseAndFail => {
                 bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
             }

@@ -44,7 +44,7 @@ pub enum Step {
 pub enum Act {
     /// Put etcd and the bridge where the kubelet finds them.
     Raise,
-    /// Let the kubelet in with its bootstrap token.
+    /// Let further kubelets in with the bootstrap token.
     BootstrapToken,
     /// Apply the manifests.
     Apply,
@@ -67,19 +67,10 @@ pub enum Act {
     LowerApiServer,
     /// Take away what the API still shows of static pods whose processes are gone.
     DeleteMirrorPods(Vec<String>),
-    /// Remove the bridge's and the bootstrap's secrets from the disk.
+    /// Remove the bridge's secrets from the disk.
     CleanUp,
     /// The self-hosted API server failed the proof: raise the bridge again and give up.
     RaiseAndFail,
-}
-
-/// What a kubelet asks for in ever longer intervals until it is started anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KubeletWait {
-    /// The API, which was away before this run raised the bridge.
-    Api,
-    /// All that it needs its certificate for, which has come since.
-    Certificate,
 }
 
 /// What was observed, this time round.
@@ -93,12 +84,10 @@ pub struct Observed {
     pub required: Vec<Required>,
     /// What of the bridge is on the host.
     pub bridge: BridgeState,
-    /// The bootstrap's kubeconfig is on the disk.
-    pub bootstrap_kubeconfig: bool,
-    /// The kubelet has no certificate, and this run has not made its token's Secret.
-    pub needs_token: bool,
-    /// What the kubelet asks for in ever longer intervals, although it has come.
-    pub kubelet_waits: Option<KubeletWait>,
+    /// This run has made the bootstrap token's Secret.
+    pub made_token: bool,
+    /// The kubelet has asked for the API in vain for so long that it would not ask again for many seconds.
+    pub kubelet_waits: bool,
     /// This run has applied the manifests.
     pub applied: bool,
     /// NODE_IP answered /readyz with 200.
@@ -174,7 +163,8 @@ pub fn decide(o: &Observed) -> Decision {
         return Wait(Step::Api, format!("the bridge's API server at {}: {}", o.node_ip, o.api_said));
     };
     let mut acts = Vec::new();
-    if o.needs_token && view.node == NodeView::Absent {
+    // Once, at the beginning: it is taken for over when the node is adopted.
+    if !o.made_token && view.node != NodeView::Adopted {
         acts.push(Act::BootstrapToken);
     }
     if !o.applied {
@@ -186,12 +176,7 @@ pub fn decide(o: &Observed) -> Decision {
     if view.node == NodeView::Registered {
         acts.push(Act::AdoptNode);
     }
-    let waits_in_vain = match o.kubelet_waits {
-        Some(KubeletWait::Api) => true,
-        Some(KubeletWait::Certificate) => view.node == NodeView::Absent,
-        None => false,
-    };
-    if waits_in_vain && o.applied {
+    if o.kubelet_waits && o.applied {
         acts.push(Act::RestartKubelet);
     }
     if !acts.is_empty() {
@@ -274,7 +259,7 @@ fn finish(o: &Observed) -> Decision {
     if !mirrors.is_empty() {
         return Do(Step::Prove, vec![Act::DeleteMirrorPods(mirrors.iter().map(|pod| pod.name.clone()).collect())]);
     }
-    if o.bridge.files || o.bootstrap_kubeconfig {
+    if o.bridge.files {
         return Do(Step::Prove, vec![Act::CleanUp]);
     }
     Decision::Done

@@ -8,7 +8,7 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::acts::Run;
-use super::decide::{KubeletWait, Observed, all_lead, all_ready};
+use super::decide::{Observed, all_lead, all_ready};
 use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
@@ -20,6 +20,9 @@ use crate::{kubelet, processes};
 
 /// How long one question to an API server may take.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// For so long a kubelet that has just been started asks for the API at intervals that are short, or end at the
+/// forwarder, which lets it wait. Its reflectors go up to 30 s, its registration to 7 s.
+const KUBELET_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What only time can tell. All of it can be lost: a new run begins without.
 pub(super) struct Observer {
@@ -35,6 +38,8 @@ pub(super) struct Observer {
     bridge_holders: BTreeMap<String, String>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
+    /// When NODE_IP was first ready.
+    api_since: Option<Instant>,
     /// Something has answered at NODE_IP in the course of this run.
     pub(super) seen_api: bool,
     /// Why the API could not be read, the last time it could not.
@@ -55,6 +60,7 @@ impl Observer {
             bridge_holders: BTreeMap::new(),
             leases_when_gone: None,
             lowered_since: None,
+            api_since: None,
             seen_api: false,
             trouble: None,
         })
@@ -102,15 +108,16 @@ impl Observer {
         } else if self.lowered_since.is_none() {
             self.lowered_since = Some(now);
         }
-        let certified = kubelet::has_certificate(run.host);
+        if api.is_ready() && self.api_since.is_none() {
+            self.api_since = Some(now);
+        }
         Ok(Observed {
             node_ip: run.controller.address,
             node_name: run.controller.name.clone(),
             required: run.required.to_vec(),
             bridge,
-            bootstrap_kubeconfig: run.host.bootstrap_kubeconfig().exists(),
-            needs_token: !run.made_token && !certified,
-            kubelet_waits: kubelet_waits(run, certified),
+            made_token: run.made_token,
+            kubelet_waits: self.kubelet_waits(run),
             applied: run.applied,
             api_ready: api.is_ready(),
             api_said: api.to_string(),
@@ -125,6 +132,13 @@ impl Observer {
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
             lowered_for: self.lowered_since.map(|since| now - since),
         })
+    }
+
+    /// Whether the kubelet has asked for the API in vain for longer than it takes to ask in long intervals.
+    fn kubelet_waits(&self, run: &Run<'_>) -> bool {
+        let is_new = |api_since: Instant| run.kubelet_since.is_some_and(|since| api_since < since + KUBELET_PATIENCE);
+        let may_restart = run.has_raised && !run.kubelet_knows && kubelet::is_systemd(run.host);
+        may_restart && !self.api_since.is_none_or(is_new)
     }
 
     /// Reads the API; a failure is kept for whoever explains, and the connection made anew.
@@ -185,15 +199,4 @@ fn is_api_server(workload: &Required) -> bool {
 /// Those who take over from the bridge's controllers: the Leases bear their names.
 fn successors() -> [Required; 2] {
     LEASES.map(|name| Required { namespace: "kube-system".into(), name: name.into() })
-}
-
-/// What the kubelet would go on waiting for, if systemd runs it and it could be started anew.
-fn kubelet_waits(run: &Run<'_>, certified: bool) -> Option<KubeletWait> {
-    let wait = match run.kubelet_knows {
-        _ if !run.has_raised || !kubelet::is_systemd(run.host) => return None,
-        None => KubeletWait::Api,
-        Some(false) if certified => KubeletWait::Certificate,
-        Some(_) => return None,
-    };
-    Some(wait)
 }

@@ -115,10 +115,10 @@ fn assert_leases_are_renewed(node: &Node, kubectl: &Kubectl) {
     });
 }
 
-/// Neither a file of the bridge nor a secret of the bootstrap.
+/// Neither a file of the bridge nor the bootstrap token.
 fn assert_disk_is_clean(node: &Node, cluster: &Cluster) {
     assert_eq!(node.sh("ls -A /etc/kubernetes/manifests"), "etcd.yaml\n");
-    for path in ["/etc/kubernetes/bridge", "/etc/kubernetes/bootstrap-kubelet.conf", "/var/lib/hoist/bin"] {
+    for path in ["/etc/kubernetes/bridge", "/var/lib/hoist/bin"] {
         assert_eq!(node.exec(["test", "-e", path]).code, Some(1), "{path} is there");
     }
     let token = std::fs::read_to_string(cluster.assets.join("auth/kubeconfig-kubelet")).unwrap();

@@ -23,12 +23,22 @@ fn a_new_controller_changes_what_it_must() {
     let after = issue(&cluster, &before.files);
     assert_eq!(
         changed(&before.files, &after.files),
-        ["apiserver.crt", "etcd/c2/peer.crt", "etcd/c2/peer.key", "etcd/c2/server.crt", "etcd/c2/server.key"]
+        [
+            "apiserver.crt",
+            "etcd/c2/peer.crt",
+            "etcd/c2/peer.key",
+            "etcd/c2/server.crt",
+            "etcd/c2/server.key",
+            "kubelet/c2.crt",
+            "kubelet/c2.key"
+        ]
     );
     assert_eq!(
         reasons(&after),
         [
             ("apiserver.crt", "names were added: 192.0.2.2, c2"),
+            ("kubelet/c2.key", "new"),
+            ("kubelet/c2.crt", "new"),
             ("etcd/c2/server.key", "new"),
             ("etcd/c2/server.crt", "new"),
             ("etcd/c2/peer.key", "new"),
@@ -49,7 +59,7 @@ fn an_expired_leaf_is_issued_for_its_key() {
     let before = issue_at(&cluster(), &Files::new(), now() - days(366));
     let after = issue(&cluster(), &before.files);
     let changed = changed(&before.files, &after.files);
-    assert_eq!(changed.len(), 10);
+    assert_eq!(changed.len(), 11);
     assert!(changed.iter().all(|path| path.ends_with(".crt") && !path.ends_with("ca.crt")), "{changed:?}");
     let date = info(&before.files, "admin.crt").not_after.date();
     assert!(after.issued.iter().all(|i| i.reason == format!("expired {date}")), "{:?}", after.issued);

@@ -14,9 +14,8 @@ pub(in crate::start) fn fresh() -> Observed {
         node_name: NODE.into(),
         required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
         bridge: BridgeState::default(),
-        bootstrap_kubeconfig: false,
-        needs_token: true,
-        kubelet_waits: None,
+        made_token: false,
+        kubelet_waits: false,
         applied: false,
         api_ready: false,
         api_said: "connection refused".into(),
@@ -59,7 +58,6 @@ impl Observed {
             processes: processes.iter().map(ToString::to_string).collect(),
             files: true,
         };
-        self.bootstrap_kubeconfig = true;
         self
     }
 
@@ -78,7 +76,7 @@ impl Observed {
 
     fn applied(mut self) -> Self {
         self.applied = true;
-        self.needs_token = false;
+        self.made_token = true;
         self.see(|view| view.endpoints = vec![IP.into()])
     }
 
@@ -146,7 +144,6 @@ impl Observed {
 
     fn cleaned(mut self) -> Self {
         self.bridge.files = false;
-        self.bootstrap_kubeconfig = false;
         self
     }
 }
@@ -195,10 +192,13 @@ fn row_2_nothing_is_applied_before_the_api_is_ready() {
 }
 
 #[test]
-fn row_2_a_kubelet_with_a_certificate_gets_no_token() {
-    let mut observed = fresh().raised().api();
-    observed.needs_token = false;
-    assert_eq!(acts(&observed), [Act::Apply, Act::PublishEndpoint]);
+fn row_2_the_token_is_for_a_cluster_that_begins() {
+    let begins = |node| fresh().raised().api().see(|view| view.node = node);
+    assert!(acts(&begins(NodeView::Registered)).contains(&Act::BootstrapToken), "the kubelet may be quicker");
+    assert_eq!(acts(&begins(NodeView::Adopted)), [Act::Apply, Act::PublishEndpoint]);
+    let mut made = begins(NodeView::Absent);
+    made.made_token = true;
+    assert_eq!(acts(&made), [Act::Apply, Act::PublishEndpoint]);
 }
 
 #[test]
@@ -211,15 +211,10 @@ fn row_3_the_node_is_adopted_once_it_exists() {
 #[test]
 fn row_3_a_kubelet_that_waits_is_started_anew_but_not_before_the_manifests_are_applied() {
     let mut observed = fresh().raised().api().applied();
-    observed.kubelet_waits = Some(KubeletWait::Api);
+    observed.kubelet_waits = true;
     assert_eq!(acts(&observed), [Act::RestartKubelet]);
     observed.applied = false;
     assert!(!acts(&observed).contains(&Act::RestartKubelet));
-    observed.applied = true;
-    observed.kubelet_waits = Some(KubeletWait::Certificate);
-    assert_eq!(acts(&observed), [Act::RestartKubelet]);
-    let registered = observed.see(|view| view.node = NodeView::Registered);
-    assert!(!acts(&registered).contains(&Act::RestartKubelet), "a kubelet that is in is left alone");
 }
 
 #[test]
@@ -334,9 +329,6 @@ fn row_9_everything_must_be_proved() {
     let mut unready = cleaned.clone();
     unready.required_ready_for = None;
     assert_eq!(waits(&unready).0, Step::Prove);
-    let mut secrets = cleaned;
-    secrets.bootstrap_kubeconfig = true;
-    assert_eq!(acts(&secrets), [Act::CleanUp], "the way in of the bootstrap goes too");
 }
 
 #[test]
@@ -357,7 +349,7 @@ fn row_9_what_is_not_proved_in_time_raises_the_bridge_again_and_fails() {
 fn a_cluster_that_is_up_is_left_alone() {
     let mut up = Observed::well().controllers_lowered().controllers_ended().lowered(Duration::ZERO);
     up = up.leases_moved().all_ended().cleaned();
-    (up.lowered_for, up.applied, up.needs_token) = (None, false, false);
+    (up.lowered_for, up.applied, up.made_token) = (None, false, false);
     assert_eq!(decide(&up), Decision::Done, "nothing is applied again");
     up.self_hosted_ready = 1;
     assert_eq!(waits(&up).0, Step::Prove, "one answer is no proof, and no reason to raise a bridge");
