@@ -1,17 +1,21 @@
 //! The command line: what users type, and which room it goes to. No logic. A file for each command.
 
+mod completion;
 mod forward;
+mod man;
 mod render;
 mod start;
+mod version;
 
 use std::io::Write;
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::log;
 
 /// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
 #[derive(Debug, Parser)]
@@ -20,9 +24,30 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// What is logged to standard error.
+    /// What is logged to standard error
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: String,
+    /// How logs, and the error that ends a command, are written to standard error
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+    /// No colours, as with the environment variable NO_COLOR
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+impl Cli {
+    /// What was typed; wrong usage and `--help` end the process.
+    pub fn from_env() -> Self {
+        // Help and usage may have colours, and are shown before there is an answer to what was typed.
+        let plain = std::env::args_os().any(|arg| arg == "--no-color");
+        let command = Self::command().color(if plain { ColorChoice::Never } else { ColorChoice::Auto });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Whether a terminal may be given colours: see no-color.org.
+    fn color(&self) -> bool {
+        !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
 }
 
 /// The commands.
@@ -35,6 +60,12 @@ pub enum Command {
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print what makes a shell complete hoist's command line
+    Completion(completion::Args),
+    /// Print hoist's man page, or write those of all commands
+    Man(man::Args),
+    /// Print hoist's version, and the versions of Kubernetes that it knows
+    Version(version::Args),
     /// Pass connections on to the bridge's API server once it is ready (run by the bridge's static pod)
     #[command(hide = true)]
     Forward(forward::Args),
@@ -51,11 +82,15 @@ pub enum ConfigCommand {
 ///
 /// # Errors
 /// Whatever the command ends with.
-pub async fn run(command: Command, out: &mut dyn Write) -> Result<u8> {
-    match command {
+pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
+    let color = cli.color();
+    match cli.command {
         Command::Render(args) => render::run(&args, out)?,
-        Command::Start(args) => start::run(args).await?,
+        Command::Start(args) => start::run(args, color).await?,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
+        Command::Completion(args) => completion::run(args, out)?,
+        Command::Man(args) => man::run(&args, out)?,
+        Command::Version(args) => version::run(&args, out)?,
         Command::Forward(args) => forward::run(args).await?,
     }
     Ok(0)

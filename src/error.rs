@@ -1,8 +1,32 @@
 //! What can go wrong, as the user sees it: what failed, the likely cause, what to type next, and an exit code
 //! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli/exit_codes.rs`.
 
+mod explanation;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+pub use explanation::{Explanation, Why};
+
+/// Every exit code, and what it says: the README's table and the man page's.
+pub const EXIT_CODES: [(&str, &str); 10] = [
+    ("0", "done; for `start`: the cluster serves itself"),
+    ("1", "anything that has no code of its own: the system refused a read or a write, a program failed"),
+    ("2", "wrong usage: an unknown command or flag"),
+    ("3", "the input is not valid (cluster.yaml, the asset directory, a manifest); nothing was changed"),
+    (
+        "4",
+        "this machine is not ready: not root, a port is held, a foreign static pod or etcd data, no kubelet; nothing was changed",
+    ),
+    ("5", "another hoist is at work on this node"),
+    ("6", "timed out; the API is served"),
+    ("7", "timed out; the API is not served"),
+    ("8", "the API server refused objects, which it names; the others were applied"),
+    ("128+n", "ended by signal n between two steps: 130 is SIGINT, 143 SIGTERM; run the same command again to go on"),
+];
+
+/// What to do about refused objects.
+const APPLY_CORRECTED: &str = "correct the file and apply it by `kubectl apply --server-side -f FILE`";
 
 /// The result of everything in hoist that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -169,7 +193,7 @@ impl fmt::Display for Error {
             Self::Preflight(findings) => list(f, "this machine is not ready; nothing was changed", findings),
             Self::Refused(findings) => {
                 list(f, "the API server refused objects; all others stand", findings)?;
-                write!(f, "\n  next: correct the file and apply it by `kubectl apply --server-side -f FILE`")
+                write!(f, "\n  next: {APPLY_CORRECTED}")
             }
             Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
             Self::TimedOut { waiting_for, api_served, details, next } => {

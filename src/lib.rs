@@ -18,6 +18,7 @@ pub mod forward;
 pub mod host;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod log;
 pub mod outside;
 pub mod pki;
 pub mod preflight;

@@ -7,7 +7,7 @@ use crate::api::observe::Required;
 use crate::config::duration;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::report::{Output, Reporter};
+use crate::report::{Output, Reporter, Success};
 use crate::start;
 
 /// `hoist start`
@@ -33,12 +33,21 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     timeout: Duration,
     /// How progress is shown
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
 
-pub(super) async fn run(args: Args) -> Result<()> {
-    let reporter = Reporter::stdout(args.output);
+pub(super) async fn run(args: Args, color: bool) -> Result<()> {
+    let reporter = Reporter::stdout(args.output, color);
+    let kubeconfig = args.asset_dir.join("auth/kubeconfig");
+    // Every failure from here on is told to whoever reads the events, too.
+    let result = started(args, &reporter).await;
+    let next = format!("`kubectl --kubeconfig {} get pods -A` shows the cluster", kubeconfig.display());
+    reporter.finish(result.as_ref().map(|()| Success { message: "the cluster serves itself", next: &next }));
+    result
+}
+
+async fn started(args: Args, reporter: &Reporter) -> Result<()> {
     let binary = std::env::current_exe().map_err(|error| Error::failed("find hoist's own binary", error))?;
     let options = start::Options {
         asset_dir: args.asset_dir,
@@ -49,7 +58,5 @@ pub(super) async fn run(args: Args) -> Result<()> {
         binary,
     };
     let host = Host::new(Path::new("/"), &args.pod_manifest_path);
-    let result = start::start(&host, &options, &reporter, super::stop()?).await;
-    reporter.finish(result.as_ref().map(|()| "the cluster serves itself"));
-    result
+    start::start(&host, &options, reporter, super::stop()?).await
 }

@@ -5,7 +5,8 @@ use super::{Images, Taint, Version};
 pub(super) const API_VERSION: &str = "hoist/v1alpha1";
 pub(super) const KIND: &str = "Cluster";
 pub(super) const CLUSTER_NAME: &str = "kubernetes";
-pub(super) const KUBERNETES_VERSION: &str = "v1.36.3";
+/// The version of Kubernetes where none is named.
+pub const KUBERNETES_VERSION: &str = "v1.36.3";
 pub(super) const IMAGE_REPOSITORY: &str = "registry.k8s.io";
 pub(super) const POD_SUBNET: &str = "10.244.0.0/16";
 pub(super) const SERVICE_SUBNET: &str = "10.96.0.0/12";
@@ -29,6 +30,11 @@ pub(super) const SUPPORTED: &[Supported] = &[
     Supported { minor: 35, etcd: "3.6.6-0", pause: "3.10.1" },
     Supported { minor: 36, etcd: "3.6.8-0", pause: "3.10.2" },
 ];
+
+/// The supported minor versions of Kubernetes, written `1.36`, oldest first.
+pub fn supported_versions() -> Vec<String> {
+    SUPPORTED.iter().map(|supported| format!("1.{}", supported.minor)).collect()
+}
 
 /// The entry for `version`, if it is supported.
 pub(super) fn supported(version: Version) -> Option<&'static Supported> {

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use crate::error::{Error, Finding, Result};
 use crate::yaml;
 
+pub use defaults::{KUBERNETES_VERSION, supported_versions};
 pub use syntax::duration;
 
 /// The commented example: every field, with its default where it has one.

@@ -134,7 +134,7 @@ fn kubernetes_version(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Versi
     let text = raw.kubernetes_version.as_deref().unwrap_or(defaults::KUBERNETES_VERSION);
     let version = check.value(PATH, text, syntax::version(text))?;
     if defaults::supported(version).is_none() {
-        let all: Vec<_> = defaults::SUPPORTED.iter().map(|s| format!("1.{}", s.minor)).collect();
+        let all = defaults::supported_versions();
         check.wrong(PATH, format!("{version} is not supported"), format!("supported: {}", all.join(", ")));
         return None;
     }

@@ -9,8 +9,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Event, View};
 
-/// The version of what is written: fields and events may be added to it, never changed or taken away.
-const SCHEMA: &str = "hoist.event/v1";
+/// The version of what is written: fields and events may be added to it, never changed or taken away. Its JSON Schema
+/// is docs/schema/event-v1.schema.json.
+pub const SCHEMA: &str = "hoist.event/v1";
 
 pub(super) struct Json {
     out: Box<dyn Write + Send>,

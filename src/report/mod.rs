@@ -23,7 +23,9 @@ use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::error::{Error, Why};
+
+pub use json::SCHEMA as EVENT_SCHEMA;
 
 /// What `--output` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -47,7 +49,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What fits the wish and the place: a list can only live on a terminal.
+    /// What fits the wish and the place: a list can only live on a terminal whose cursor can be moved.
     pub fn auto(output: Output, is_terminal: bool) -> Self {
         match output {
             Output::Json => Self::Json,
@@ -86,9 +88,26 @@ impl Clock {
 struct Step {
     id: String,
     title: String,
-    /// When it started, from the run's beginning.
+    /// When it started, from the run's beginning; the last time, if it did several times.
     since: Duration,
+    /// How long it took the times before that.
+    before: Duration,
     state: State,
+}
+
+impl Step {
+    fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    fn result(&self, now: Duration) -> StepResult<'_> {
+        let (state, took) = match self.state {
+            State::Running { .. } => ("running", self.before + now.saturating_sub(self.since)),
+            State::Done => ("done", self.before),
+            State::Failed { .. } => ("failed", self.before),
+        };
+        StepResult { step: &self.id, title: &self.title, state, took }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +155,32 @@ enum Event<'a> {
         outcome: Outcome,
         message: &'a str,
         exit_code: u8,
+        next: &'a str,
+        #[serde(flatten)]
+        why: Option<&'a Why<'a>>,
+        steps: Vec<StepResult<'a>>,
     },
+}
+
+/// How a step stood when the run ended.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StepResult<'a> {
+    step: &'a str,
+    title: &'a str,
+    state: &'static str,
+    /// All the times that it ran.
+    #[serde(rename = "durationSeconds", serialize_with = "json::seconds")]
+    took: Duration,
+}
+
+/// What a run that went well ends with.
+#[derive(Debug, Clone, Copy)]
+pub struct Success<'a> {
+    /// What is now so.
+    pub message: &'a str,
+    /// What to do with it.
+    pub next: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -170,19 +214,20 @@ struct Inner {
 }
 
 impl Reporter {
-    /// Shows the run on standard output, in the form that fits.
-    pub fn stdout(output: Output) -> Self {
+    /// Shows the run on standard output, in the form that fits; `color` says whether it may have colours.
+    pub fn stdout(output: Output, color: bool) -> Self {
         let (out, clock) = (std::io::stdout(), Clock::system());
-        match Format::auto(output, out.is_terminal()) {
-            Format::Terminal => Self::terminal(ProgressDrawTarget::stdout(), clock),
+        let can_move = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        match Format::auto(output, out.is_terminal() && can_move) {
+            Format::Terminal => Self::terminal(ProgressDrawTarget::stdout(), color, clock),
             Format::Plain => Self::plain(Box::new(out), clock),
             Format::Json => Self::json(Box::new(out), clock),
         }
     }
 
     /// A list that lives, on a terminal.
-    pub fn terminal(target: ProgressDrawTarget, clock: Clock) -> Self {
-        let view = terminal::Terminal::new(target, clock.clone());
+    pub fn terminal(target: ProgressDrawTarget, color: bool, clock: Clock) -> Self {
+        let view = terminal::Terminal::new(target, color, clock.clone());
         Self::new(clock, Box::new(view))
     }
 
@@ -214,7 +259,7 @@ impl Reporter {
         let mut inner = self.lock();
         let at = inner.clock.elapsed();
         let index = inner.find(at, step, step);
-        if !matches!(inner.steps[index].state, State::Running { .. }) {
+        if !inner.steps[index].is_running() {
             inner.begin(at, index);
         }
         inner.change(at, index, State::Running { waiting: Some(what.to_owned()) });
@@ -246,17 +291,22 @@ impl Reporter {
         inner.show(at);
     }
 
-    /// The run is over, with a summary or an error. The text forms show an error's first line: showing it in full is
-    /// left to whoever ends the process.
-    pub fn finish(&self, result: Result<&str, &Error>) {
+    /// The run is over. The text forms show an error's first line: showing it in full is left to whoever ends the
+    /// process.
+    pub fn finish(&self, result: Result<Success<'_>, &Error>) {
         let mut inner = self.lock();
         let at = inner.clock.elapsed();
-        let message = result.map_or_else(ToString::to_string, ToOwned::to_owned);
-        let (outcome, exit_code) = match result {
-            Ok(_) => (Outcome::Succeeded, 0),
-            Err(error) => (Outcome::Failed, error.exit_code()),
-        };
-        inner.view.event(at, &Event::Result { outcome, message: &message, exit_code });
+        let Inner { steps, view, .. } = &mut *inner;
+        let steps = steps.iter().map(|step| step.result(at)).collect();
+        let event =
+            |outcome, message, next, exit_code, why| Event::Result { outcome, message, exit_code, next, why, steps };
+        match result {
+            Ok(Success { message, next }) => view.event(at, &event(Outcome::Succeeded, message, next, 0, None)),
+            Err(error) => {
+                let told = error.explanation();
+                view.event(at, &event(Outcome::Failed, &told.message, &told.next, told.exit_code, Some(&told.why)));
+            }
+        }
     }
 
     fn set(&self, step: &str, state: State) {
@@ -280,7 +330,8 @@ impl Inner {
             return index;
         }
         let (id, title) = (id.to_owned(), title.to_owned());
-        self.steps.push(Step { id, title, since: at, state: State::Running { waiting: None } });
+        let state = State::Running { waiting: None };
+        self.steps.push(Step { id, title, since: at, before: Duration::ZERO, state });
         self.begin(at, self.steps.len() - 1);
         self.steps.len() - 1
     }
@@ -298,8 +349,11 @@ impl Inner {
         if step.state == state {
             return;
         }
-        step.state = state;
         let took = at.saturating_sub(step.since);
+        if step.is_running() && !matches!(state, State::Running { .. }) {
+            step.before += took;
+        }
+        step.state = state;
         let Step { id, title, .. } = &*step;
         let event = match &step.state {
             State::Running { waiting: None } => return,

@@ -114,7 +114,14 @@ fn json_lines() {
     );
     assert_eq!(
         lines[lines.len() - 1],
-        r#"{"schema":"hoist.event/v1","time":"2023-11-14T22:14:32Z","elapsedSeconds":72.0,"event":"result","outcome":"failed","message":"cannot label the node: forbidden\nby RBAC","exitCode":1}"#
+        concat!(
+            r#"{"schema":"hoist.event/v1","time":"2023-11-14T22:14:32Z","elapsedSeconds":72.0,"event":"result","outcome":"failed","#,
+            r#""message":"cannot label the node: forbidden","exitCode":1,"#,
+            r#""next":"remove the cause and run the same command again; `--log-level debug` says more","#,
+            r#""class":"failed","details":["by RBAC"],"steps":["#,
+            r#"{"step":"bridge","title":"the bridge serves the API","state":"done","durationSeconds":12.5},"#,
+            r#"{"step":"labels","title":"this node is labelled","state":"failed","durationSeconds":12.3}]}"#
+        )
     );
     let events: Vec<String> = lines
         .iter()
@@ -129,7 +136,7 @@ fn json_lines() {
 #[test]
 fn a_terminal_keeps_what_ended_above_what_runs() {
     let (stage, screen) = (Stage::default(), InMemoryTerm::new(12, 80));
-    let reporter = Reporter::terminal(ProgressDrawTarget::term_like(Box::new(screen.clone())), stage.clock());
+    let reporter = Reporter::terminal(ProgressDrawTarget::term_like(Box::new(screen.clone())), false, stage.clock());
     reporter.start("etcd", "etcd serves");
     reporter.start("bridge", "the bridge serves the API");
     stage.at(2_900);
@@ -146,7 +153,7 @@ fn a_terminal_keeps_what_ended_above_what_runs() {
     }
     reporter.done("bridge");
     stage.at(5_000);
-    reporter.finish(Ok("the cluster is up"));
+    reporter.finish(Ok(Success { message: "the cluster is up", next: "use it" }));
     assert_eq!(
         screen.contents(),
         "✓ etcd serves  2.9 s\n✓ the bridge serves the API  3.0 s\ndone in 5.0 s: the cluster is up"
@@ -156,7 +163,7 @@ fn a_terminal_keeps_what_ended_above_what_runs() {
 #[test]
 fn a_terminal_keeps_what_ran_when_the_run_failed() {
     let (stage, screen) = (Stage::default(), InMemoryTerm::new(24, 80));
-    let reporter = Reporter::terminal(ProgressDrawTarget::term_like(Box::new(screen.clone())), stage.clock());
+    let reporter = Reporter::terminal(ProgressDrawTarget::term_like(Box::new(screen.clone())), false, stage.clock());
     reporter.waiting("etcd", "a disk");
     stage.at(72_000);
     reporter.finish(Err(&Error::failed("start etcd", "no disk")));
@@ -212,4 +219,63 @@ fn durations_are_for_people() {
     assert_eq!(shown(59_960), "1 m 00 s");
     assert_eq!(shown(72_400), "1 m 12 s");
     assert_eq!(shown(7_500_000), "2 h 05 m");
+}
+
+/// What a program may meet: each kind of event, and each kind of end.
+#[test]
+fn every_event_is_as_its_schema_says() {
+    let schema = include_str!("../../docs/schema/event-v1.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    assert_eq!(schema["properties"]["schema"]["const"], EVENT_SCHEMA);
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let stage = Stage::default();
+    play(&stage, &Reporter::json(stage.out(), stage.clock()));
+    let reporter = Reporter::json(stage.out(), stage.clock());
+    reporter.waiting("etcd", "a disk");
+    reporter.finish(Ok(Success { message: "the cluster is up", next: "use it" }));
+    let finding = crate::error::Finding::new("a.yaml", "is wrong").at(Some((3, 7))).remedy("make it right");
+    let timed_out = |api_served| Error::TimedOut {
+        waiting_for: "a pod".into(),
+        api_served,
+        details: vec!["x".into()],
+        next: "look".into(),
+    };
+    for error in [
+        Error::Input(vec![finding.clone()]),
+        Error::Preflight(vec![finding.clone().warning()]),
+        Error::Refused(vec![finding]),
+        Error::Locked { holder: "pid 7".into() },
+        timed_out(true),
+        timed_out(false),
+        Error::Interrupted { signal: 15, state: "x\ny".into() },
+        Error::io("read", "/x".as_ref(), std::io::ErrorKind::NotFound.into()),
+    ] {
+        Reporter::json(stage.out(), stage.clock()).finish(Err(&error));
+    }
+    let mut events = std::collections::BTreeSet::new();
+    for line in stage.text().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let wrong: Vec<_> = validator.iter_errors(&event).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{line}: {wrong:?}");
+        events.insert(event["event"].as_str().unwrap().to_owned());
+        // Programs may meet new fields and must let them pass; hoist itself writes none that has no description.
+        let described = |object: &serde_json::Value, at: &str| {
+            let known = schema.pointer(at).unwrap().as_object().unwrap();
+            for name in object.as_object().unwrap().keys() {
+                assert!(known.contains_key(name), "{name} is not in {at} of the schema: {line}");
+            }
+        };
+        described(&event, "/properties");
+        let items = |name: &str| event[name].as_array().cloned().unwrap_or_default();
+        items("findings").iter().for_each(|finding| described(finding, "/$defs/finding/properties"));
+        items("steps").iter().for_each(|step| described(step, "/$defs/step/properties"));
+    }
+    let known: Vec<_> =
+        schema["properties"]["event"]["enum"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(known.iter().all(|name| events.contains(*name)), "{events:?} of {known:?}");
+
+    // It also refuses: a schema that lets everything pass would show nothing.
+    let mut event: serde_json::Value = serde_json::from_str(stage.text().lines().last().unwrap()).unwrap();
+    event.as_object_mut().unwrap().remove("next");
+    assert!(!validator.is_valid(&event), "{event}");
 }

@@ -3,9 +3,13 @@
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/events.rs"]
+mod events;
+
 mod bad_input;
 mod exit_codes;
 mod output;
+mod programs;
 mod rendering;
 mod starting;
 mod support;

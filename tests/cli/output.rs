@@ -5,10 +5,22 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
+const COMMANDS: [&[&str]; 9] = [
+    &[],
+    &["render"],
+    &["start"],
+    &["config"],
+    &["config", "default"],
+    &["completion"],
+    &["man"],
+    &["version"],
+    &["forward"],
+];
+
 #[test]
 fn help_is_there_for_every_command_and_fits_a_terminal() {
     let folder = Folder::new();
-    for command in [&[][..], &["render"], &["start"], &["config"], &["config", "default"], &["forward"]] {
+    for command in COMMANDS {
         let mut texts = Vec::new();
         for help in ["--help", "-h"] {
             let text = folder.run(&[command, &[help]].concat()).ok();
@@ -29,8 +41,12 @@ fn the_version() {
 #[test]
 fn nobody_reads_the_output() {
     let folder = Folder::with(CLUSTER);
-    let runs: [&[&str]; 6] = [
+    let runs: [&[&str]; 10] = [
         &["--help"],
+        &["version"],
+        &["completion", "bash"],
+        &["man"],
+        &["--log-format", "json", "render", "--config", "none.yaml", "--asset-dir", "assets"],
         &["config", "default"],
         &["render", "--config", "cluster.yaml", "--asset-dir", "assets"],
         &["render", "--config", "none.yaml", "--asset-dir", "assets"],

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::serving::assert_serves_itself;
 use crate::support::cluster::{Cluster, START_LIMIT};
+use crate::support::events::events;
 use crate::support::eventually;
 use crate::support::kubectl::Kubectl;
 use crate::support::node::Node;
@@ -31,13 +32,13 @@ fn pivot() {
 fn start_loses_nothing(node: &Node, cluster: &Cluster, kubectl: &Kubectl) {
     let traffic = Traffic::begin(cluster.client());
     let watcher = Watcher::begin(cluster.client(), node.address);
-    let start = cluster.start(node, &[]).wait(START_LIMIT);
+    let start = cluster.start(node, &["--output=json"]).wait(START_LIMIT);
     std::thread::sleep(AFTERWARDS);
     let (record, sights) = (traffic.end(), watcher.end());
     eprintln!("{start}");
     let record = record.unwrap_or_else(|| panic!("the API was never ready: {start}"));
     eprintln!("{record}\n{sights}");
-    start.expect(0);
+    a_program_can_follow(&start.expect(0).stdout);
 
     assert_eq!(record.failures().count(), 0, "requests failed: {record}");
     assert!(record.exchanges.len() > 100, "too few requests to show anything: {record}");
@@ -49,6 +50,24 @@ fn start_loses_nothing(node: &Node, cluster: &Cluster, kubectl: &Kubectl) {
 
     assert!(sights.ready.is_some() && sights.readings > 20, "too few readings to show anything: {sights}");
     assert!(sights.wrong.is_empty(), "the kubernetes Service was wrong: {sights}");
+}
+
+fn a_program_can_follow(stdout: &str) {
+    let events = events(stdout);
+    let result = events.last().unwrap();
+    assert_eq!((&result["outcome"], &result["exitCode"]), (&"succeeded".into(), &0.into()), "{result}");
+    assert!(result["next"].as_str().unwrap().contains("auth/kubeconfig"), "{result}");
+    let steps = result["steps"].as_array().unwrap();
+    let ids: BTreeSet<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    for step in ["install", "api", "apply", "node", "hand-over", "lower", "prove"] {
+        assert!(ids.contains(step), "{step}: {ids:?}");
+    }
+    assert!(steps.iter().all(|step| step["state"] == "done"), "{steps:?}");
+    let waits = events.iter().filter(|event| event["event"] == "waiting");
+    // What a pod is waited for is said with the pod's name and its reason.
+    let of_pod =
+        |event: &&serde_json::Value| event["for"].as_str().unwrap().contains("kube-system/kube-controller-manager-");
+    assert!(waits.clone().any(|event| of_pod(&event)), "{:?}", waits.collect::<Vec<_>>());
 }
 
 fn a_users_deployment_runs(kubectl: &Kubectl) {

@@ -12,6 +12,7 @@
 
 pub mod cluster;
 pub mod command;
+pub mod events;
 pub mod http;
 pub mod kubectl;
 pub mod node;
