@@ -9,15 +9,22 @@ use crate::files::File;
 use crate::secrets::Tls;
 use crate::{typed, yaml};
 
+mod diff;
+mod merge;
+mod plan;
+mod record;
 mod write;
 
-pub use write::{Written, check_target};
+pub use plan::{Choices, Plan, Written};
+pub use write::check_target;
 
 /// Everything in an asset directory, by path below it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AssetSet {
     /// The files.
     pub files: BTreeMap<String, File>,
+    /// It is not all that the directory holds: what else an earlier render made there stays.
+    pub is_part: bool,
 }
 
 /// One object of a manifest in an asset directory.
@@ -107,22 +114,26 @@ impl AssetSet {
             .map_err(|_| Error::Input(vec![Finding::new(path, "is not text in UTF-8")]))
     }
 
-    /// The paths below the asset directory of `names`, which may also be given with the path of `dir` in front.
+    /// The paths below the asset directory of `names`, which `option` gave and which may have the path of `dir` in front.
     ///
     /// # Errors
     /// Every name that no file of the set has.
-    pub fn named(&self, dir: &Path, names: &[PathBuf]) -> Result<BTreeSet<String>> {
+    pub fn named(&self, dir: &Path, option: &str, names: &[PathBuf]) -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         let mut findings = Vec::new();
         for name in names {
             let whole = absolute(name)?;
             let path = whole.strip_prefix(dir).unwrap_or(name).to_string_lossy().into_owned();
-            if self.files.contains_key(&path) {
+            let must_fit = path == "cluster.yaml" || path.starts_with("tls/");
+            if option == "--keep" && must_fit {
+                let message = format!("{path} must fit the files that are made from it");
+                findings.push(Finding::new(option, message).remedy("keep a copy of it elsewhere, and use --replace"));
+            } else if self.files.contains_key(&path) {
                 found.insert(path);
             } else {
                 let message = format!("`hoist render` makes no {path} of this configuration");
                 findings.push(
-                    Finding::new("--replace", message).remedy(
+                    Finding::new(option, message).remedy(
                         "name a file by its path below the asset directory, such as manifests/kubelet/rbac.yaml",
                     ),
                 );

@@ -9,6 +9,8 @@ mod version;
 
 use std::io::Write;
 
+pub use render::WOULD_CHANGE;
+
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,7 +87,7 @@ pub enum ConfigCommand {
 pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     let color = cli.color();
     match cli.command {
-        Command::Render(args) => render::run(&args, out)?,
+        Command::Render(args) => return render::run(&args, out),
         Command::Start(args) => start::run(args, color).await?,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
         Command::Completion(args) => completion::run(args, out)?,

@@ -12,7 +12,7 @@ pub use explanation::{Explanation, Why};
 pub const EXIT_CODES: [(&str, &str); 10] = [
     ("0", "done; for `start`: the cluster serves itself"),
     ("1", "anything that has no code of its own: the system refused a read or a write, a program failed"),
-    ("2", "wrong usage: an unknown command or flag"),
+    ("2", "wrong usage: an unknown command or flag; `render --diff`: something would change"),
     ("3", "the input is not valid (cluster.yaml, the asset directory, a manifest); nothing was changed"),
     (
         "4",

@@ -1,13 +1,16 @@
 //! `hoist render`
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
-use crate::assets::{self, Written};
-use crate::error::Result;
+use crate::assets::{self, Choices, Written};
+use crate::error::{Error, Result};
 use crate::{config, kubelet, pki, render};
+
+/// The exit code of a `--diff` that shows changes.
+pub const WOULD_CHANGE: u8 = 2;
 
 /// `hoist render`
 #[derive(Debug, clap::Args)]
@@ -18,12 +21,19 @@ pub struct Args {
     /// The folder to write: a new one, an empty one, or one that was rendered before
     #[arg(long, value_name = "DIR")]
     asset_dir: PathBuf,
+    /// Show what would change there as a unified diff and write nothing; exits 0 for no change, 2 for some
+    #[arg(long)]
+    diff: bool,
     /// A file of the asset directory to write anew, although you edited or removed it; may be given several times
     #[arg(long, value_name = "FILE")]
     replace: Vec<PathBuf>,
+    /// A file of the asset directory to leave as you edited it, whatever has changed of it since; may be given several
+    /// times
+    #[arg(long, value_name = "FILE")]
+    keep: Vec<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let cluster = config::load(&args.config)?;
     let dir = assets::absolute(&args.asset_dir)?;
     assets::check_target(&dir, &args.config)?;
@@ -32,7 +42,17 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let issued = pki::issue(&cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
     let token = pki::bootstrap_token(kubelet::rendered_token(&dir)?.as_deref())?;
     let set = render::render(&cluster, &issued.files, &token)?;
-    let Written { changed, kept, left_out, removed, unused } = set.write(&dir, &set.named(&dir, &args.replace)?)?;
+    let choices =
+        Choices { replace: set.named(&dir, "--replace", &args.replace)?, keep: set.named(&dir, "--keep", &args.keep)? };
+    if args.diff {
+        let plan = set.plan(&dir, &choices)?;
+        super::print(out, &plan.diff(&issued.issued, is_coloured()))?;
+        if !plan.conflicts.is_empty() {
+            return Err(Error::Input(plan.conflicts));
+        }
+        return Ok(if plan.is_empty() { 0 } else { WOULD_CHANGE });
+    }
+    let Written { changed, merged, kept, left_out, removed, unused } = set.write(&dir, &choices)?;
 
     let mut said = String::new();
     let mut say = |line: String| said.push_str(&(line + "\n"));
@@ -40,10 +60,18 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     for file in issued.issued.iter().filter(|_| !existing.is_empty()) {
         say(format!("issued tls/{}: {}", file.path, file.reason));
     }
+    merged.iter().for_each(|path| say(format!("merged {path}: what changed of it is in, and your edit, too")));
     kept.iter().for_each(|path| say(format!("kept your own {path}")));
     left_out.iter().for_each(|path| say(format!("left out {path}: you removed it (--replace {path} brings it back)")));
     removed.iter().for_each(|path| say(format!("removed {path}: this cluster has no use for it")));
     unused.iter().for_each(|path| say(format!("left {path}, for which this cluster has no use")));
     say(format!("{}: {} files, {} of them written", args.asset_dir.display(), set.files.len(), changed.len()));
-    super::print(out, &said)
+    super::print(out, &said)?;
+    Ok(0)
+}
+
+/// Whether whoever reads it wants colours: on a terminal, unless the environment says no (see no-color.org).
+fn is_coloured() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

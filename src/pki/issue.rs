@@ -124,17 +124,22 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// A file that is made here.
     fn put(&mut self, path: &str, bytes: impl Into<Vec<u8>>, reason: impl Into<String>) {
-        let bytes = bytes.into();
+        self.add(path, bytes.into(), Issued { path: path.to_owned(), reason: reason.into(), is_copied: false });
+    }
+
+    fn add(&mut self, path: &str, bytes: Vec<u8>, issued: Issued) {
         if self.existing.get(path) != Some(&bytes) {
-            self.issued.push(Issued { path: path.to_owned(), reason: reason.into() });
+            self.issued.push(issued);
         }
         self.files.insert(path.to_owned(), bytes);
     }
 
     /// Keeps a file as it is; a user's is copied.
     fn keep(&mut self, path: &str, file: &File<'_>) {
-        self.put(path, file.bytes, format!("copied from {}", file.place));
+        let reason = format!("copied from {}", file.place);
+        self.add(path, file.bytes.to_vec(), Issued { path: path.to_owned(), reason, is_copied: true });
     }
 
     /// A user's file that is not what stands in tls/: hoist will not choose between two CAs or keys.

@@ -39,6 +39,8 @@ pub struct Issued {
     pub path: String,
     /// Why: "new", "expired 2026-01-02", "a name was added: c2".
     pub reason: String,
+    /// It is a user's file as it is; what is not is made by chance, and no two are alike.
+    pub is_copied: bool,
 }
 
 /// Names the files only: half of them are secret.

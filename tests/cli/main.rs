@@ -7,6 +7,7 @@
 mod events;
 
 mod bad_input;
+mod diff;
 mod exit_codes;
 mod output;
 mod programs;

@@ -63,18 +63,37 @@ fn edits_are_kept_and_said() {
 }
 
 #[test]
-fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
+fn an_edit_and_a_change_of_other_lines_are_merged() {
     let folder = Folder::rendered(CLUSTER);
     folder.edit(DAEMONSET, "cpu: 250m", "cpu: 1");
+    folder.put("cluster.yaml", format!("{CLUSTER}kubernetesVersion: v1.35.4\n"));
+    let merged = "merged manifests/kube-apiserver/daemonset.yaml: what changed of it is in, and your edit, too\n";
+    let said = folder.render().ok();
+    assert!(said.contains(merged), "{said}");
+    let text = folder.read(DAEMONSET);
+    assert!(text.contains("kube-apiserver:v1.35.4") && text.contains("cpu: 1\n") && !text.contains("250m"), "{text}");
+    let said = "kept your own manifests/kube-apiserver/daemonset.yaml\nassets: 50 files, 0 of them written\n";
+    assert_eq!(folder.unchanged(|| folder.render()).ok(), said);
+}
+
+#[test]
+fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.edit(DAEMONSET, "kube-apiserver:v1.36.3", "kube-apiserver:mine");
+    let line = 1 + folder.read(DAEMONSET).lines().position(|line| line.contains("kube-apiserver:mine")).unwrap();
     folder.put("cluster.yaml", format!("{CLUSTER}- name: c2\n  address: 198.51.100.11\nkubernetesVersion: v1.35.4\n"));
     let invalid = "hoist: the input is not valid; nothing was changed\n";
     folder.unchanged(|| folder.render()).failed(
         3,
         &format!(
-            "{invalid}  DIR/{DAEMONSET}: was edited, and what cluster.yaml makes of it has changed since\n    \
-             keep a copy of it elsewhere, add --replace manifests/kube-apiserver/daemonset.yaml, and carry your edit over to the new file\n"
+            "{invalid}  DIR/{DAEMONSET}:{line}:1: you edited what cluster.yaml makes another thing of now\n    \
+             yours: image: \"registry.k8s.io/kube-apiserver:mine\"\n    \
+             hoist's: image: \"registry.k8s.io/kube-apiserver:v1.35.4\"\n    \
+             make it say what you want and add --keep manifests/kube-apiserver/daemonset.yaml; or add --replace manifests/kube-apiserver/daemonset.yaml, and your edit is gone\n"
         ),
     );
+    let keep = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--keep", "cluster.yaml"];
+    folder.unchanged(|| folder.run(&keep)).failed_saying(3, &["--keep: cluster.yaml must fit the files that are made"]);
     let mut args = vec!["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace"];
     args.push("manifests/kube-apiserver/daemonset.yml");
     folder.unchanged(|| folder.run(&args)).failed(
@@ -90,7 +109,7 @@ fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
     let said = folder.run(&args).ok();
     assert!(said.contains("issued tls/apiserver.crt: names were added: 198.51.100.11, c2\n"), "{said}");
     assert!(folder.read(DAEMONSET).contains("kube-apiserver:v1.35.4"));
-    assert!(!folder.read(DAEMONSET).contains("cpu: 1"));
+    assert!(!folder.read(DAEMONSET).contains("kube-apiserver:mine"));
 }
 
 #[test]

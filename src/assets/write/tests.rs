@@ -4,6 +4,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use super::*;
+use crate::assets::Choices;
 use crate::config::{self, Cluster};
 use crate::{pki, render};
 
@@ -18,18 +19,25 @@ fn set(files: &[(&str, &str)]) -> AssetSet {
         let private = path.ends_with(".key") || path.ends_with("secret.yaml") || path.starts_with("auth/");
         if private { File::private(content) } else { File::public(content) }
     };
-    AssetSet { files: files.iter().map(|(path, content)| ((*path).to_owned(), file(path, content))).collect() }
+    AssetSet {
+        files: files.iter().map(|(path, content)| ((*path).to_owned(), file(path, content))).collect(),
+        is_part: false,
+    }
+}
+
+fn replacing(paths: &[&str]) -> Choices {
+    Choices { replace: paths.iter().map(|path| (*path).to_owned()).collect(), ..Choices::default() }
 }
 
 /// A folder where the files have been rendered.
 fn rendered(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    set(files).write(dir.path(), &BTreeSet::new()).unwrap();
+    set(files).write(dir.path(), &Choices::default()).unwrap();
     dir
 }
 
 fn again(dir: &TempDir, files: &[(&str, &str)]) -> Result<Written> {
-    set(files).write(dir.path(), &BTreeSet::new())
+    set(files).write(dir.path(), &Choices::default())
 }
 
 fn read(dir: &TempDir, path: &str) -> String {
@@ -121,11 +129,129 @@ fn an_edit_whose_input_changed_is_refused() {
     let new = [(A, "a2"), (B, "b2"), (KEY, "k"), ("tls/new.key", "n"), (BRIDGE, "r2")];
     refused(&dir, &new, &[A, BRIDGE, "cluster.yaml", "--replace manifests/x/a.yaml"]);
     // What the message advises.
-    let replace = BTreeSet::from([A.to_owned(), BRIDGE.to_owned()]);
+    let replace = replacing(&[A, BRIDGE]);
     set(&new).write(dir.path(), &replace).unwrap();
     assert_eq!(read(&dir, A), "a2");
     put(&dir, A, "a2 and mine");
     assert_eq!(again(&dir, &new).unwrap().kept, [A]);
+}
+
+/// A manifest of three fields, of which the second is far from the third.
+fn manifest(first: &str, second: &str, third: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {first}\ndata:\n  second: {second}\n  # Far\n  # apart.\n  third: {third}\n"
+    )
+}
+
+#[test]
+fn an_edit_and_a_change_of_other_lines_are_merged() {
+    let dir = rendered(&[(A, &manifest("a", "two", "three")), (B, "b")]);
+    put(&dir, A, &manifest("a", "'mine'", "three"));
+    let written = again(&dir, &[(A, &manifest("a", "two", "'new'")), (B, "b")]).unwrap();
+    assert_eq!((written.changed, written.merged), (vec![A.to_owned()], vec![A.to_owned()]));
+    assert_eq!(read(&dir, A), manifest("a", "'mine'", "'new'"));
+    // It is the user's edit of the new text from now on.
+    let written = again(&dir, &[(A, &manifest("a", "two", "'new'")), (B, "b")]).unwrap();
+    assert_eq!(written, Written { kept: vec![A.into()], ..Written::default() });
+    again(&dir, &[(A, &manifest("a", "two", "'newer'")), (B, "b")]).unwrap();
+    assert_eq!(read(&dir, A), manifest("a", "'mine'", "'newer'"));
+    // Undone, it is hoist's again.
+    put(&dir, A, &manifest("a", "two", "'newer'"));
+    assert_eq!(again(&dir, &[(A, &manifest("b", "two", "three")), (B, "b")]).unwrap().merged, [""; 0]);
+}
+
+#[test]
+fn an_edit_and_a_change_of_one_line_are_a_conflict_until_the_user_says_which() {
+    let new = manifest("a", "'new'", "three");
+    let dir = rendered(&[(A, &manifest("a", "two", "three")), (B, "b")]);
+    put(&dir, A, &format!("# mine\n{}", manifest("a", "'mine'", "three")));
+    let place = format!("{A}:7:1: you edited");
+    refused(&dir, &[(A, &new), (B, "b2")], &[&place, "yours: second: 'mine'\n", "hoist's: second: 'new'\n", "--keep"]);
+    let keep = Choices { keep: [A.to_owned()].into(), ..Choices::default() };
+    let written = set(&[(A, &new), (B, "b2")]).write(dir.path(), &keep).unwrap();
+    assert_eq!((written.kept, written.changed), (vec![A.to_owned()], vec![B.to_owned()]));
+    assert_eq!(read(&dir, A), format!("# mine\n{}", manifest("a", "'mine'", "three")));
+    // It has been decided: what changes elsewhere is merged again.
+    again(&dir, &[(A, &manifest("a", "'new'", "'too'")), (B, "b2")]).unwrap();
+    assert_eq!(read(&dir, A), format!("# mine\n{}", manifest("a", "'mine'", "'too'")));
+}
+
+#[test]
+fn what_is_merged_must_be_a_manifest() {
+    let base = manifest("a", "two", "three");
+    let dir = rendered(&[(A, &base)]);
+    put(&dir, A, &base.replace("metadata:\n", "metadata:\n  namespace: mine\n"));
+    let new = base.replace("data:\n  second", "  namespace: new\ndata:\n  second");
+    refused(&dir, &[(A, &new)], &[A, "it would be wrong", "namespace", "--replace"]);
+    // A field that its kind does not have.
+    let dir = rendered(&[(A, &base)]);
+    put(&dir, A, &base.replace("metadata:\n", "metadatum: x\nmetadata:\n"));
+    refused(&dir, &[(A, &manifest("a", "two", "'new'"))], &[A, "it would be wrong", "metadatum"]);
+}
+
+#[test]
+fn a_secret_is_never_merged_nor_kept_as_a_text() {
+    let dir = rendered(&[(SECRET, "a\nsesame\nc\n"), ("auth/kubeconfig", "sesame"), (KEY, "sesame")]);
+    put(&dir, SECRET, "mine\nsesame\nc\n");
+    let new = [(SECRET, "a\nsesame\nnew\n"), ("auth/kubeconfig", "sesame"), (KEY, "sesame")];
+    refused(&dir, &new, &["secret.yaml: was edited", "--replace"]);
+    for (path, _, _, _, content) in tree(dir.path()) {
+        assert!(!path.contains(".render") || !String::from_utf8_lossy(&content).contains("sesame"), "{path}");
+    }
+}
+
+#[test]
+fn a_directory_without_texts_is_rendered_again() {
+    let (one, two) = (manifest("a", "two", "three"), manifest("a", "two", "'new'"));
+    let dir = rendered(&[(A, &one), (B, "b")]);
+    // As hoist wrote it before it kept texts, or with texts that are not those of the checksums.
+    for texts in [None, Some("==> 1 manifests/x/a.yaml\nx\n")] {
+        match texts {
+            None => fs::remove_file(dir.path().join(TEXTS)).unwrap(),
+            Some(text) => put(&dir, TEXTS, text),
+        }
+        put(&dir, A, &manifest("a", "'mine'", "three"));
+        refused(
+            &dir,
+            &[(A, &two), (B, "b")],
+            &[A, "was edited, and what cluster.yaml makes of it has changed", "--keep"],
+        );
+        // As long as nothing meets, nothing is missed; and from then on there are texts.
+        assert_eq!(again(&dir, &[(A, &one), (B, "b")]).unwrap().kept, [A]);
+    }
+    again(&dir, &[(A, &two), (B, "b")]).unwrap();
+    assert_eq!(read(&dir, A), manifest("a", "'mine'", "'new'"));
+}
+
+#[test]
+fn a_merge_that_is_killed_is_run_again() {
+    let (one, two) = (manifest("a", "two", "three"), manifest("a", "two", "'new'"));
+    for (is_written, last) in [(false, &two), (true, &two), (false, &one), (true, &one)] {
+        let dir = rendered(&[(A, &one), (B, "b")]);
+        put(&dir, A, &manifest("a", "'mine'", "three"));
+        let new = set(&[(A, &two), (B, "b2")]);
+        let plan = new.plan(dir.path(), &Choices::default()).unwrap();
+        plan.announce(dir.path()).unwrap();
+        for put in plan.put.iter().filter(|_| is_written) {
+            fs::write(dir.path().join(put.path), &put.file.content).unwrap();
+        }
+        again(&dir, &[(A, last), (B, "b")]).unwrap();
+        let expected = last.replace("second: two", "second: 'mine'");
+        assert_eq!(read(&dir, A), expected, "{is_written}");
+        assert_eq!(again(&dir, &[(A, last), (B, "b")]).unwrap().kept, [A]);
+        assert_eq!(read(&dir, A), expected, "{is_written}");
+    }
+}
+
+#[test]
+fn a_part_leaves_the_rest() {
+    let dir = rendered(&[(A, "a"), (KEY, "k"), ("tls/a.csr", "r")]);
+    put(&dir, A, "mine");
+    let part = AssetSet { is_part: true, ..set(&[("tls/b.csr", "r"), (KEY, "k")]) };
+    let written = part.write(dir.path(), &Choices::default()).unwrap();
+    assert_eq!((written.changed, written.removed), (vec!["tls/b.csr".to_owned()], vec!["tls/a.csr".to_owned()]));
+    assert_eq!(again(&dir, &[(A, "a"), (KEY, "k")]).unwrap().removed, ["tls/b.csr"]);
+    assert_eq!(read(&dir, A), "mine");
 }
 
 #[test]
@@ -145,7 +271,7 @@ fn a_removed_manifest_stays_removed() {
         assert_eq!((written.left_out, written.changed), (vec![A.to_owned()], vec![]));
         assert!(!dir.path().join(A).exists());
     }
-    set(&[(A, "a2"), (B, "b")]).write(dir.path(), &BTreeSet::from([A.to_owned()])).unwrap();
+    set(&[(A, "a2"), (B, "b")]).write(dir.path(), &replacing(&[A])).unwrap();
     assert_eq!(read(&dir, A), "a2");
 }
 
@@ -255,7 +381,7 @@ fn targets() {
         let said = said(&at(target), &config).replace(dir.path().to_str().unwrap(), "DIR");
         assert!(said.starts_with(expected), "{target}: {said}");
     }
-    set(&[(A, "a")]).write(&at("empty"), &BTreeSet::new()).unwrap();
+    set(&[(A, "a")]).write(&at("empty"), &Choices::default()).unwrap();
     assert_eq!(said(&at("empty"), &config), "fine");
 }
 
@@ -274,7 +400,7 @@ fn make(cluster: &Cluster, dir: &Path) -> AssetSet {
 /// A render of `old` (if there is one) that is followed by one of `new`, which is killed after `steps` files; then a
 /// third of `last`.
 fn killed_after(steps: usize, old: Option<&Cluster>, new: &Cluster, last: &Cluster) -> bool {
-    let none = BTreeSet::new();
+    let none = Choices::default();
     let dir = tempfile::tempdir().unwrap();
     if let Some(old) = old {
         make(old, dir.path()).write(dir.path(), &none).unwrap();
@@ -284,9 +410,10 @@ fn killed_after(steps: usize, old: Option<&Cluster>, new: &Cluster, last: &Clust
     let set = make(new, dir.path());
     let plan = set.plan(dir.path(), &none).unwrap();
     plan.announce(dir.path()).unwrap();
-    for (path, file) in plan.put.iter().take(steps) {
-        fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
-        fs::write(dir.path().join(path), &file.content).unwrap();
+    for put in plan.put.iter().take(steps) {
+        let path = dir.path().join(put.path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &put.file.content).unwrap();
     }
     fs::create_dir_all(dir.path().join("tls")).unwrap();
     fs::write(dir.path().join("tls/.hoist-abc"), "half a key").unwrap();
@@ -309,7 +436,7 @@ fn killed_after(steps: usize, old: Option<&Cluster>, new: &Cluster, last: &Clust
     assert_eq!(tree(dir.path()), before);
     let all =
         tree(dir.path()).into_iter().filter(|(path, mode, ..)| mode & 0o170_000 == 0o100_000 && !path.contains("tls/"));
-    assert_eq!(all.count(), set.files.keys().filter(|path| !path.starts_with("tls/")).count() + 1, "{steps}");
+    assert_eq!(all.count(), set.files.keys().filter(|path| !path.starts_with("tls/")).count() + 2, "{steps}");
     is_whole
 }
 
