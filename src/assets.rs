@@ -59,7 +59,7 @@ impl AssetSet {
         }
         let mut set = Self::default();
         set.files.insert("cluster.yaml".into(), File::public(read(&dir.join("cluster.yaml"))?));
-        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "kubelet"] {
+        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "kubelet", "systemd"] {
             set.collect(dir, &dir.join(part))?;
         }
         Ok(set)

@@ -7,7 +7,10 @@ mod render;
 mod start;
 mod version;
 
+use std::future::poll_fn;
 use std::io::Write;
+use std::path::Path;
+use std::task::Poll;
 
 pub use render::WOULD_CHANGE;
 
@@ -15,9 +18,8 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config;
 use crate::error::{Error, Result};
-use crate::log;
+use crate::{config, log, processes};
 
 /// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
 #[derive(Debug, Parser)]
@@ -98,16 +100,19 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     Ok(0)
 }
 
-/// Completes when the process is asked to end, with the signal's number.
+/// Completes when the process is asked to end, or its terminal is gone, with the signal's number. A signal that was
+/// ignored when the process began stays ignored: that is what nohup is for.
 fn stop() -> Result<impl Future<Output = u8>> {
-    let listen = |kind| signal(kind).map_err(|error| Error::failed("listen for signals", error));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => Signal::SIGTERM as u8,
-            _ = int.recv() => Signal::SIGINT as u8,
-        }
-    })
+    const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let mut heard = Vec::new();
+    for kind in SIGNALS.into_iter().filter(|kind| !processes::ignores(Path::new("/proc"), *kind as u8)) {
+        let listen = signal(SignalKind::from_raw(kind as i32));
+        heard.push((kind as u8, listen.map_err(|error| Error::failed("listen for signals", error))?));
+    }
+    Ok(poll_fn(move |context| {
+        let got = heard.iter_mut().find_map(|(number, signal)| signal.poll_recv(context).is_ready().then_some(*number));
+        got.map_or(Poll::Pending, Poll::Ready)
+    }))
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<()> {

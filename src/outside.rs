@@ -109,7 +109,9 @@ impl Outside for System {
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], limit: Duration) -> BoxFuture<'a, Result<Ran>> {
         let action = move || format!("run `{program} {}`", args.join(" "));
         Box::pin(async move {
-            let run = Command::new(program).args(args).kill_on_drop(true).output();
+            let mut command = Command::new(program);
+            // It has no business with the service manager that waits for hoist's own word.
+            let run = command.args(args).env_remove("NOTIFY_SOCKET").kill_on_drop(true).output();
             let output = match tokio::time::timeout(limit, run).await {
                 Err(_) => return Err(Error::failed(action(), format!("no answer within {} s", limit.as_secs()))),
                 Ok(output) => output.map_err(|error| Error::failed(action(), error))?,

@@ -233,9 +233,10 @@ mod tests {
     }
 
     /// Files of an asset directory without which `start` can do its work on the first controller.
-    const SPARE: [&str; 8] = [
+    const SPARE: [&str; 9] = [
         "cluster.yaml",
         "manifests/",
+        "systemd/",
         "tls/admin.",
         "tls/front-proxy-ca.key",
         "tls/etcd/ca.key",

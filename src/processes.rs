@@ -60,6 +60,13 @@ pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, Stri
     })
 }
 
+/// Whether this process ignores a signal: before it has listened for it, that is as whoever started it wished.
+pub fn ignores(proc: &Path, signal: u8) -> bool {
+    let status = std::fs::read_to_string(proc.join("self/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> signal.saturating_sub(1) & 1 == 1)
+}
+
 /// The socket's inode if this line of /proc/net/tcp shows a listener at the port, of the address or the wildcard.
 fn listening_inode(line: &str, address: IpAddr, port: u16) -> Option<String> {
     const LISTEN: &str = "0A";
@@ -103,6 +110,17 @@ mod tests {
         drop(listener_socket);
         assert!(is_free(address));
         assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("self")).unwrap();
+        // As nohup leaves it: signal 1; and Rust's own runtime: signal 13.
+        std::fs::write(dir.path().join("self/status"), "Name:\thoist\nSigIgn:\t0000000000001001\n").unwrap();
+        let ignored: Vec<u8> = (1..=64).filter(|signal| ignores(dir.path(), *signal)).collect();
+        assert_eq!(ignored, [1, 13]);
+        assert!(ignores(Path::new("/proc"), 13) && !ignores(Path::new("/proc"), 15));
     }
 
     #[test]

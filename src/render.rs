@@ -53,13 +53,15 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
             add(path, File::public(text));
         }
     }
-    for (name, source) in template::templates("kubelet") {
-        let path = format!("kubelet/{name}");
-        let mut text = template::render(&path, source, &extra_args, &context)?;
-        if name == "config.yaml" && !cluster.kubelet_config.is_empty() {
-            text = overlay(&path, &text, cluster)?;
+    for part in ["kubelet", "systemd"] {
+        for (name, source) in template::templates(part) {
+            let path = format!("{part}/{name}");
+            let mut text = template::render(&path, source, &extra_args, &context)?;
+            if path == "kubelet/config.yaml" && !cluster.kubelet_config.is_empty() {
+                text = overlay(&path, &text, cluster)?;
+            }
+            add(path, File::public(text));
         }
-        add(path, File::public(text));
     }
     Ok(set)
 }
@@ -99,6 +101,8 @@ fn values(cluster: &Cluster) -> Value {
         dns_domain => &cluster.networking.dns_domain,
         dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
         etcd_data_dir => etcd_data_dir,
+        hoist_asset_dir => &cluster.hoist.asset_dir,
+        hoist_binary => &cluster.hoist.binary,
         etcd_initial_cluster => cluster.controllers.iter().map(member).collect::<Vec<_>>().join(","),
         etcd_servers => etcd_servers,
         extra_args => extra,

@@ -14,7 +14,8 @@ static ASSETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets");
 static BOOTSTRAP_MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/bootstrap-manifests");
 static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/manifests");
 
-/// Every template of the asset directory's part `part` ("bootstrap-manifests", "manifests" or "kubelet"), by its
+/// Every template of the asset directory's part `part` ("bootstrap-manifests", "manifests", "kubelet" or
+/// "systemd"), by its
 /// path below it.
 pub fn templates(part: &str) -> BTreeMap<String, &'static str> {
     let folder = match part {

@@ -109,6 +109,8 @@ pub struct Cluster {
     pub controllers: Vec<Controller>,
     /// KubeletConfiguration fields laid over hoist's defaults.
     pub kubelet_config: serde_json::Map<String, serde_json::Value>,
+    /// Where hoist itself is on a controller.
+    pub hoist: HoistPaths,
     /// Lifetimes and existing CA files.
     pub pki: PkiConfig,
 }
@@ -227,6 +229,15 @@ pub struct Taint {
     pub value: Option<String>,
     /// NoSchedule, PreferNoSchedule or NoExecute.
     pub effect: String,
+}
+
+/// Where hoist itself is on a controller, as its unit and the first-boot files name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoistPaths {
+    /// The binary.
+    pub binary: String,
+    /// The asset directory.
+    pub asset_dir: String,
 }
 
 /// Lifetimes and existing CA files.

@@ -37,6 +37,7 @@ pub(super) struct Cluster {
     pub etcd: Section<Etcd>,
     pub controllers: List<Controller>,
     pub kubelet: Section<Kubelet>,
+    pub hoist: Section<Hoist>,
     pub pki: Section<Pki>,
 }
 
@@ -123,6 +124,13 @@ pub(super) struct Taint {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kubelet {
     pub config: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Hoist {
+    pub binary: Option<String>,
+    pub asset_dir: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

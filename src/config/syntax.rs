@@ -134,6 +134,17 @@ pub(super) fn image_repository(text: &str) -> Result<(), String> {
     if tagged { Err("has a tag or digest".to_owned()) } else { Ok(()) }
 }
 
+/// An absolute path that a unit of systemd can name as it stands: nothing in it needs quoting.
+pub(super) fn unit_path(text: &str) -> Result<(), String> {
+    let plain = |part: &str| {
+        !["", ".", ".."].contains(&part) && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b))
+    };
+    match text.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(plain) => Ok(()),
+        _ => Err("is not an absolute path of letters, digits, `-`, `_`, `.`, `@` and `+`".to_owned()),
+    }
+}
+
 /// `v1.36.3`, with or without the `v`.
 pub(super) fn version(text: &str) -> Result<Version, String> {
     let number = |part: &str| match part.parse() {

@@ -69,6 +69,7 @@ fn what_is_not_written_has_its_default() {
                 }],
             }],
             kubelet_config: serde_json::Map::new(),
+            hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
             pki: PkiConfig {
                 ca_validity: Duration::from_hours(87600),
                 certificate_validity: Duration::from_hours(8760),
@@ -106,6 +107,7 @@ controllers:
 - {name: c2.example.com, address: 192.0.2.11, taints: [{key: a.b/c, value: D, effect: NoExecute}, {key: x, effect: NoSchedule}]}
 - {name: c3, address: 192.0.2.12}
 kubelet: {config: {maxPods: 200, evictionHard: {"nodefs.available": "5%"}, featureGates: {A: true}, x: null}}
+hoist: {binary: /opt/bin/hoist, assetDir: /var/lib/hoist/assets}
 pki:
   caCertificateValidityPeriod: 100h30m
   certificateValidityPeriod: 1h0m0.5s
@@ -130,6 +132,8 @@ fn every_field_is_read() {
     assert_eq!(cluster.controllers[1].taints[0].value.as_deref(), Some("D"));
     assert_eq!(cluster.controllers[2].taints.len(), 1);
     assert_eq!(cluster.kubelet_config["evictionHard"], json!({"nodefs.available": "5%"}));
+    assert_eq!(cluster.hoist.binary, "/opt/bin/hoist");
+    assert_eq!(cluster.hoist.asset_dir, "/var/lib/hoist/assets");
     assert_eq!(cluster.pki.certificate_validity, Duration::from_millis(3_600_500));
     let pair = |certificate: &str, key: &str| Some(KeyPairFiles { certificate: certificate.into(), key: key.into() });
     assert_eq!(cluster.pki.ca, pair("/base/ca.crt", "/base/keys/ca.key"));
@@ -436,6 +440,16 @@ fn etcd() {
         let remedy = "give an absolute path on the controllers, without `..`";
         let expected = format!("f:6:25: etcd.local.dataDir: `{path}` cannot be etcd's data directory | {remedy}");
         refused(&format!("etcd: {{local: {{dataDir: '{path}'}}}}\n"), &[&expected]);
+    }
+}
+
+#[test]
+fn where_hoist_is() {
+    for path in ["hoist", "/", "/a/", "/a//b", "/a/../b", "/a b", "/a%n", "/a$b", "/a\\"] {
+        let why = "is not an absolute path of letters, digits, `-`, `_`, `.`, `@` and `+`";
+        let expected = |column: usize, field: &str| format!("f:6:{column}: hoist.{field}: `{path}` {why}");
+        refused(&format!("hoist: {{binary: '{path}'}}\n"), &[&expected(17, "binary")]);
+        refused(&format!("hoist: {{assetDir: '{path}'}}\n"), &[&expected(19, "assetDir")]);
     }
 }
 

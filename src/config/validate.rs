@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::flags::{self, Program};
 use super::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, Images, KeyPairFiles, PkiConfig, Taint, Version,
-    defaults, networking, raw, syntax,
+    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
+    Version, defaults, networking, raw, syntax,
 };
 use crate::error::Finding;
 use crate::yaml::{Fields, Positions, child, item};
@@ -95,6 +95,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     networking::controllers(c, &controllers, &networking);
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
     flags::kubelet_config(c, "kubelet.config", &kubelet_config);
+    let hoist = hoist(c, raw.hoist.as_deref());
     let pki = pki(c, raw.pki.as_deref());
 
     let Check { mut findings, .. } = check;
@@ -111,6 +112,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
             etcd,
             controllers: controllers.into_iter().flatten().collect(),
             kubelet_config,
+            hoist,
             pki,
         }),
         _ => {
@@ -282,6 +284,18 @@ fn taints(check: &mut Check<'_>, path: &str, raw: Option<&Vec<Fields<raw::Taint>
         }
     }
     taints
+}
+
+fn hoist(check: &mut Check<'_>, raw: Option<&raw::Hoist>) -> HoistPaths {
+    let mut path = |name: &str, value: Option<&String>, default: &str| {
+        let value = value.map_or(default, String::as_str);
+        check.value(&child("hoist", name), value, syntax::unit_path(value));
+        value.to_owned()
+    };
+    HoistPaths {
+        binary: path("binary", raw.and_then(|raw| raw.binary.as_ref()), defaults::BINARY),
+        asset_dir: path("assetDir", raw.and_then(|raw| raw.asset_dir.as_ref()), defaults::ASSET_DIR),
+    }
 }
 
 fn pki(check: &mut Check<'_>, raw: Option<&raw::Pki>) -> Option<PkiConfig> {

@@ -40,6 +40,7 @@ fn value(cluster: &Cluster) -> Value {
         "scheduler": { "extraArgs": args(&cluster.scheduler.extra_args) },
         "etcd": etcd(&cluster.etcd),
         "kubelet": { "config": cluster.kubelet_config },
+        "hoist": { "binary": cluster.hoist.binary, "assetDir": cluster.hoist.asset_dir },
         "pki": {
             "caCertificateValidityPeriod": syntax::write_duration(pki.ca_validity),
             "certificateValidityPeriod": syntax::write_duration(pki.certificate_validity),

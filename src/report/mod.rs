@@ -2,16 +2,18 @@
 //!
 //! A run has steps, and [`Reporter`] is told how each one stands: started, waiting for something, done, failed. It is
 //! told levels, not edges: a loop may say "waiting for etcd" a hundred times, and one line comes of it. What does
-//! change becomes an `Event`, which one of three views shows:
+//! change becomes an `Event`, which one of three views shows, and a fourth beside it under systemd:
 //!
 //! ```text
 //! loop ─ start, waiting, done, … ─► Reporter ─ Event ─► terminal  a list that lives, with times that run
 //!                                                       plain     a line per change, for logs
 //!                                                       json      an object per change, for programs
+//!                                                       systemd   the line that `systemctl status` shows
 //! ```
 
 mod json;
 mod plain;
+mod systemd;
 mod terminal;
 
 use std::fmt;
@@ -210,40 +212,58 @@ pub struct Reporter {
 struct Inner {
     clock: Clock,
     steps: Vec<Step>,
-    view: Box<dyn View>,
+    views: Views,
+}
+
+/// All that show the same run.
+type Views = Vec<Box<dyn View>>;
+
+impl View for Views {
+    fn event(&mut self, at: Duration, event: &Event<'_>) {
+        self.iter_mut().for_each(|view| view.event(at, event));
+    }
+
+    fn steps(&mut self, at: Duration, steps: &[Step]) {
+        self.iter_mut().for_each(|view| view.steps(at, steps));
+    }
 }
 
 impl Reporter {
-    /// Shows the run on standard output, in the form that fits; `color` says whether it may have colours.
+    /// Shows the run on standard output, in the form that fits, and to systemd, if it wants to know; `color` says whether
+    /// it may have colours.
     pub fn stdout(output: Output, color: bool) -> Self {
         let (out, clock) = (std::io::stdout(), Clock::system());
         let can_move = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        match Format::auto(output, out.is_terminal() && can_move) {
+        let reporter = match Format::auto(output, out.is_terminal() && can_move) {
             Format::Terminal => Self::terminal(ProgressDrawTarget::stdout(), color, clock),
             Format::Plain => Self::plain(Box::new(out), clock),
             Format::Json => Self::json(Box::new(out), clock),
+        };
+        if let Some(view) = systemd::Systemd::from_environment() {
+            reporter.lock().views.push(Box::new(view));
         }
+        reporter
     }
 
     /// A list that lives, on a terminal.
     pub fn terminal(target: ProgressDrawTarget, color: bool, clock: Clock) -> Self {
         let view = terminal::Terminal::new(target, color, clock.clone());
-        Self::new(clock, Box::new(view))
+        Self::new(clock, vec![Box::new(view)])
     }
 
     /// Lines of text, for logs.
     pub fn plain(out: Box<dyn Write + Send>, clock: Clock) -> Self {
-        Self::new(clock, Box::new(plain::Plain::new(out)))
+        Self::new(clock, vec![Box::new(plain::Plain::new(out))])
     }
 
     /// One JSON object per line, for programs.
     pub fn json(out: Box<dyn Write + Send>, clock: Clock) -> Self {
         let view = json::Json::new(out, clock.started);
-        Self::new(clock, Box::new(view))
+        Self::new(clock, vec![Box::new(view)])
     }
 
-    fn new(clock: Clock, view: Box<dyn View>) -> Self {
-        Self { inner: Mutex::new(Inner { clock, steps: Vec::new(), view }) }
+    fn new(clock: Clock, views: Views) -> Self {
+        Self { inner: Mutex::new(Inner { clock, steps: Vec::new(), views }) }
     }
 
     /// The step is under way, or has been already.
@@ -287,7 +307,7 @@ impl Reporter {
     pub fn note(&self, text: &str) {
         let mut inner = self.lock();
         let at = inner.clock.elapsed();
-        inner.view.event(at, &Event::Note { text });
+        inner.views.event(at, &Event::Note { text });
         inner.show(at);
     }
 
@@ -296,15 +316,15 @@ impl Reporter {
     pub fn finish(&self, result: Result<Success<'_>, &Error>) {
         let mut inner = self.lock();
         let at = inner.clock.elapsed();
-        let Inner { steps, view, .. } = &mut *inner;
+        let Inner { steps, views, .. } = &mut *inner;
         let steps = steps.iter().map(|step| step.result(at)).collect();
         let event =
             |outcome, message, next, exit_code, why| Event::Result { outcome, message, exit_code, next, why, steps };
         match result {
-            Ok(Success { message, next }) => view.event(at, &event(Outcome::Succeeded, message, next, 0, None)),
+            Ok(Success { message, next }) => views.event(at, &event(Outcome::Succeeded, message, next, 0, None)),
             Err(error) => {
                 let told = error.explanation();
-                view.event(at, &event(Outcome::Failed, &told.message, &told.next, told.exit_code, Some(&told.why)));
+                views.event(at, &event(Outcome::Failed, &told.message, &told.next, told.exit_code, Some(&told.why)));
             }
         }
     }
@@ -340,7 +360,7 @@ impl Inner {
         let step = &mut self.steps[index];
         step.since = at;
         step.state = State::Running { waiting: None };
-        self.view.event(at, &Event::StepStarted { step: &step.id, title: &step.title });
+        self.views.event(at, &Event::StepStarted { step: &step.id, title: &step.title });
     }
 
     /// The one place where a state changes, and where it shows that it does not.
@@ -361,11 +381,11 @@ impl Inner {
             State::Done => Event::StepDone { step: id, title, took },
             State::Failed { reason } => Event::StepFailed { step: id, title, took, reason },
         };
-        self.view.event(at, &event);
+        self.views.event(at, &event);
     }
 
     fn show(&mut self, at: Duration) {
-        self.view.steps(at, &self.steps);
+        self.views.steps(at, &self.steps);
     }
 }
 

@@ -19,6 +19,7 @@ fn table() -> Vec<(Error, u8)> {
         (timed_out(true), 6),
         (timed_out(false), 7),
         (Error::Refused(Vec::new()), 8),
+        (Error::Interrupted { signal: 1, state: String::new() }, 129),
         (Error::Interrupted { signal: 2, state: String::new() }, 130),
         (Error::Interrupted { signal: 15, state: String::new() }, 143),
     ];

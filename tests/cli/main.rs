@@ -14,3 +14,4 @@ mod programs;
 mod rendering;
 mod starting;
 mod support;
+mod systemd;

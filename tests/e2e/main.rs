@@ -9,6 +9,8 @@ mod support;
 
 mod bad_machine;
 mod crash;
+mod first_boot;
+mod hang_up;
 mod pivot;
 mod recovery;
 mod serving;

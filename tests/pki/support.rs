@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use hoist::config::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, Images, KeyPairFiles, Networking, PkiConfig, Version,
+    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, Networking, PkiConfig,
+    Version,
 };
 use hoist::error::Error;
 use hoist::pki::{self, Pki, UserFiles};
@@ -46,6 +47,7 @@ pub fn cluster() -> Cluster {
         etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), extra_args: Vec::new() },
         controllers: vec![controller("c1", "192.0.2.1")],
         kubelet_config: serde_json::Map::new(),
+        hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
         pki: PkiConfig {
             ca_validity: Duration::from_secs(3650 * DAY),
             certificate_validity: Duration::from_secs(365 * DAY),

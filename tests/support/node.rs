@@ -26,11 +26,20 @@ pub struct Node {
 impl Node {
     /// Makes a node and switches it on; a node of that name that an interrupted run left is removed first.
     pub fn up(name: &str) -> Self {
+        Self::make(name, &[])
+    }
+
+    /// The same, left off: what it shall find at its first boot is put on its [`disk`].
+    pub fn off(name: &str) -> Self {
+        Self::make(name, &["--off"])
+    }
+
+    fn make(name: &str, args: &[&str]) -> Self {
         let name = format!("{PREFIX}{name}");
         script(&["down", &name], EXEC_LIMIT).ok();
         // From here on the name is ours to take down.
         let mut node = Self { name, address: IpAddr::from([0, 0, 0, 0]), kubernetes: String::new() };
-        script(&["up", &node.name], UP_LIMIT).ok();
+        script(&[&["up", &node.name], args].concat(), UP_LIMIT).ok();
         let list = script(&["list"], EXEC_LIMIT).ok();
         let fields: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
         let fields = fields.iter().find(|fields| fields.first() == Some(&node.name.as_str())).unwrap();
