@@ -31,6 +31,13 @@ PROGRAMS=(
 	/usr/include/stdlib.h=libc6-dev
 )
 
+# What only the e2e tests call.
+# shellcheck disable=SC2034 # used by scripts/test
+E2E_PROGRAMS=(
+	/usr/sbin/sshd=openssh-server
+	ssh=openssh-client
+)
+
 # One plain line on stderr: stdout is for what a command is asked to print.
 say() {
 	printf '%s\n' "$*" >&2
@@ -42,19 +49,27 @@ die() {
 	exit 1
 }
 
-# The entries of PROGRAMS that this machine does not have.
 missing_programs() {
+	missing_entries "${PROGRAMS[@]}"
+}
+
+# The entries, of those given, that this machine does not have.
+missing_entries() {
 	local entry program
-	for entry in "${PROGRAMS[@]}"; do
+	for entry in "$@"; do
 		program=${entry%%=*}
 		[[ -e $program ]] || command -v "$program" >/dev/null || echo "$entry"
 	done
 }
 
-# Installs what is missing, once, where that can be done; says what is missing where it cannot.
 ensure_programs() {
+	ensure_entries "${PROGRAMS[@]}"
+}
+
+# Installs what is missing of the entries given, once, where that can be done; says what is missing where it cannot.
+ensure_entries() {
 	local missing entry packages=()
-	mapfile -t missing < <(missing_programs)
+	mapfile -t missing < <(missing_entries "$@")
 	if ((${#missing[@]} > 0)); then
 		if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
 			for entry in "${missing[@]}"; do
@@ -69,7 +84,7 @@ ensure_programs() {
 }
 
 # Debian starts and enables a service when its package is installed. The test nodes
-# run containerd; the machine itself must not.
+# run containerd and sshd; the machine itself must not.
 install_packages() (
 	policy=/usr/sbin/policy-rc.d
 	log=$(mktemp)
@@ -83,7 +98,7 @@ install_packages() (
 		tail -n 20 "$log" >&2
 		die "apt-get could not install: $* (its last lines are above). Repair that and run this again."
 	fi
-	if [[ " $* " == *" containerd "* ]]; then
-		systemctl disable containerd.service >/dev/null 2>&1 || true
-	fi
+	for service in containerd=containerd openssh-server=ssh; do
+		[[ " $* " != *" ${service%%=*} "* ]] || systemctl disable "${service#*=}.service" >/dev/null 2>&1 || true
+	done
 )

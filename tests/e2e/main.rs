@@ -14,4 +14,5 @@ mod hang_up;
 mod pivot;
 mod recovery;
 mod serving;
+mod terraform;
 mod user_manifests;
