@@ -51,7 +51,14 @@ impl AssetSet {
         if !dir.exists() {
             return refuse("there is no such folder", MAKE);
         }
-        if !dir.join("cluster.yaml").is_file() {
+        let has_configuration = dir.join("cluster.yaml").is_file();
+        if !has_configuration && dir.join("tls/ca.crt").is_file() && !write::was_interrupted(dir) {
+            return refuse(
+                "waits for certificates to be signed",
+                "run `hoist render` again: it names each, and goes on once they are there",
+            );
+        }
+        if !has_configuration {
             return refuse("is not an asset directory: it has no cluster.yaml", MAKE);
         }
         if write::was_interrupted(dir) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub use explanation::{Explanation, Why};
 
 /// Every exit code, and what it says: the README's table and the man page's.
-pub const EXIT_CODES: [(&str, &str); 10] = [
+pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself"),
     ("1", "anything that has no code of its own: the system refused a read or a write, a program failed"),
     ("2", "wrong usage: an unknown command or flag; `render --diff`: something would change"),
@@ -22,9 +22,15 @@ pub const EXIT_CODES: [(&str, &str); 10] = [
     ("6", "timed out; the API is served"),
     ("7", "timed out; the API is not served"),
     ("8", "the API server refused objects, which it names; the others were applied"),
-    ("128+n", "ended by signal n between two steps: 130 is SIGINT, 143 SIGTERM; run the same command again to go on"),
+    ("9", "`render`: certificates are wanted from a CA whose key is elsewhere; the requests are written"),
+    (
+        "128+n",
+        "ended by signal n between two steps: 129 is SIGHUP (unless nohup keeps it away), 130 SIGINT, 143 SIGTERM; run the same command again to go on",
+    ),
 ];
 
+/// What to do about certificates that are wanted.
+const PUT_SIGNED: &str = "put each certificate at the path that is named, and run the same command again";
 /// What to do about refused objects.
 const APPLY_CORRECTED: &str = "correct the file and apply it by `kubectl apply --server-side -f FILE`";
 
@@ -124,6 +130,8 @@ pub enum Error {
     },
     /// The API server refused objects.
     Refused(Vec<Finding>),
+    /// CAs whose keys are elsewhere have yet to sign certificates; all else that can be done without them is done.
+    Unsigned(Vec<Finding>),
     /// An operating-system call failed.
     Io {
         /// What hoist was doing: completes "cannot …".
@@ -173,6 +181,7 @@ impl Error {
             Self::TimedOut { api_served: true, .. } => 6,
             Self::TimedOut { api_served: false, .. } => 7,
             Self::Refused(_) => 8,
+            Self::Unsigned(_) => 9,
             Self::Interrupted { signal, .. } => 128 + signal,
         }
     }
@@ -194,6 +203,10 @@ impl fmt::Display for Error {
             Self::Refused(findings) => {
                 list(f, "the API server refused objects; all others stand", findings)?;
                 write!(f, "\n  next: {APPLY_CORRECTED}")
+            }
+            Self::Unsigned(findings) => {
+                list(f, "certificates are wanted that only the holders of the CAs' keys can sign", findings)?;
+                write!(f, "\n  next: {PUT_SIGNED}")
             }
             Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
             Self::TimedOut { waiting_for, api_served, details, next } => {

@@ -30,6 +30,9 @@ impl Host {
         &*self.outside
     }
 
+    /// Where a kubelet keeps its client certificate.
+    pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
     /// Any absolute path of the host.
     pub fn path(&self, absolute: &str) -> PathBuf {
         below(&self.root, Path::new(absolute))
@@ -62,7 +65,7 @@ impl Host {
 
     /// The kubelet's client certificate: a link, which it moves to each new one that it gets.
     pub fn kubelet_certificate(&self) -> PathBuf {
-        self.path("/var/lib/kubelet/pki/kubelet-client-current.pem")
+        self.path(Self::KUBELET_CERTIFICATE)
     }
 }
 

@@ -19,8 +19,6 @@ const UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// Sorts after kubeadm's, which would win otherwise.
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
 
-/// Where a kubelet keeps its current certificate, as it calls it itself.
-const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The rendered one, which is the current one until the kubelet renews it.
 const RENDERED_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-hoist.pem";
 
@@ -85,7 +83,9 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         (host.path("/etc/kubernetes/kubelet.env"), File::public(env)),
         (host.path("/var/lib/kubelet/config.yaml"), File::public(configuration(assets, host.manifests())?)),
     ];
-    let certificate = (!has_certificate(host)).then(|| host.path(RENDERED_CERTIFICATE));
+    // Where nothing in the cluster signs, the kubelet has none but the rendered ones.
+    let wanted = cluster.has_external_ca() || !has_certificate(host);
+    let certificate = wanted.then(|| host.path(RENDERED_CERTIFICATE));
     if let Some(path) = &certificate {
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
         files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls))));
@@ -100,7 +100,7 @@ fn kubeconfig(cluster: &Cluster, controller: &Controller, tls: &Tls) -> String {
         server: &format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT)),
         ca_pem: tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default(),
         user: &format!("system:node:{}", controller.name),
-        credentials: Credentials::ClientCertificateFile(CERTIFICATE),
+        credentials: Credentials::ClientCertificateFile(Host::KUBELET_CERTIFICATE),
     }
     .to_yaml()
 }

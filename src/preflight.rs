@@ -152,11 +152,13 @@ fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
     let tls = assets.tls();
     let local = matches!(cluster.etcd, Etcd::Local { .. });
     let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));
-    let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
     let of_etcd = local.then(|| secrets::of_etcd(&controller.name, &tls).map(drop));
     let manifests = Bridge::manifest_names().into_iter().filter(|name| local || *name != "etcd.yaml");
+    let is_external = cluster.has_external_ca();
+    let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
     let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
         .into_iter()
+        .filter(|path| !is_external || *path != "auth/kubeconfig-kubelet")
         .map(str::to_owned)
         .chain(manifests.map(|name| format!("bootstrap-manifests/{name}")))
         .map(|path| assets.text(&path).map(drop));
@@ -241,7 +243,7 @@ mod tests {
         "tls/front-proxy-ca.key",
         "tls/etcd/ca.key",
         "tls/etcd/c2/",
-        "tls/kubelet/c2.",
+        "tls/kubelet/c2/",
         "tls/etcd/healthcheck-client.",
     ];
 

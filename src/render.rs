@@ -21,19 +21,21 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     let mut set = AssetSet::default();
     let mut add = |path: String, file: File| set.files.insert(path, file);
     add("cluster.yaml".into(), File::public(cluster.to_yaml()));
-    for (path, content) in tls {
-        let public = path.ends_with(".crt") || path.ends_with(".pub");
-        add(format!("tls/{path}"), if public { File::public(content.clone()) } else { File::private(content.clone()) });
+    for (path, file) in self::tls(tls).files {
+        add(path, file);
     }
 
     let server = format!("https://{}", cluster.endpoint());
     let admin = secrets::kubeconfig(cluster, tls, &server, "kubernetes-admin", "admin")?;
     add("auth/kubeconfig".into(), File::private(admin));
-    let ca_pem = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
-    let (cluster_name, credentials) = (&cluster.cluster_name, Credentials::Token(token));
-    let bootstrap =
-        KubeConfig { cluster_name, server: &server, ca_pem, user: "kubelet-bootstrap", credentials }.to_yaml();
-    add("auth/kubeconfig-kubelet".into(), File::private(bootstrap));
+    // Where nothing in the cluster signs, a token leads to no certificate.
+    if !cluster.has_external_ca() {
+        let ca_pem = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
+        let (cluster_name, credentials) = (&cluster.cluster_name, Credentials::Token(token));
+        let bootstrap =
+            KubeConfig { cluster_name, server: &server, ca_pem, user: "kubelet-bootstrap", credentials }.to_yaml();
+        add("auth/kubeconfig-kubelet".into(), File::private(bootstrap));
+    }
 
     for component in COMPONENTS {
         let files = secrets::of_component(component, cluster, tls, Server::SelfHosted)?;
@@ -64,6 +66,16 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
         }
     }
     Ok(set)
+}
+
+/// What of the asset directory there is while certificates are still to be signed: tls/ alone.
+pub fn tls(tls: &Tls) -> AssetSet {
+    let is_public = |path: &str| [".crt", ".csr", ".pub"].iter().any(|end| path.ends_with(end));
+    let file = |path: &str, content: &Vec<u8>| {
+        if is_public(path) { File::public(content.clone()) } else { File::private(content.clone()) }
+    };
+    let files = tls.iter().map(|(path, content)| (format!("tls/{path}"), file(path, content))).collect();
+    AssetSet { files, is_part: true }
 }
 
 /// The flags that a user gives each component, by the component's name.
@@ -106,6 +118,7 @@ fn values(cluster: &Cluster) -> Value {
         etcd_initial_cluster => cluster.controllers.iter().map(member).collect::<Vec<_>>().join(","),
         etcd_servers => etcd_servers,
         extra_args => extra,
+        has_external_ca => cluster.has_external_ca(),
         // The kubelet puts the controller's own address in: no manifest names one.
         host_url => if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" },
         images => context! {
@@ -117,6 +130,7 @@ fn values(cluster: &Cluster) -> Value {
         },
         loopback => loopback.to_string(),
         loopback_url => url(loopback),
+        rotate_certificates => if cluster.has_external_ca() { "false" } else { "true" },
         pod_subnets => joined(&cluster.networking.pod_subnets),
         service_subnets => joined(&cluster.networking.service_subnets),
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },

@@ -65,15 +65,16 @@ pub fn of_component(component: &str, cluster: &Cluster, tls: &Tls, server: Serve
             ],
         ),
         "kube-controller-manager" => {
-            let files = [
-                ("ca.crt", "ca.crt"),
-                ("ca.key", "ca.key"),
-                ("front-proxy-ca.crt", "front-proxy-ca.crt"),
-                ("sa.key", "sa.key"),
-            ];
+            let mut files =
+                vec![("ca.crt", "ca.crt"), ("front-proxy-ca.crt", "front-proxy-ca.crt"), ("sa.key", "sa.key")];
+            if !cluster.has_external_ca() {
+                files.push(("ca.key", "ca.key"));
+            }
             let mut files = with_kubeconfig(pick(tls, &files), component, cluster, tls, server)?;
-            // --cluster-signing-cert-file takes one certificate and exits on a chain.
-            files.insert("signing-ca.crt".into(), first_certificate(&files["ca.crt"]));
+            if !cluster.has_external_ca() {
+                // --cluster-signing-cert-file takes one certificate and exits on a chain.
+                files.insert("signing-ca.crt".into(), first_certificate(&files["ca.crt"]));
+            }
             Ok(files)
         }
         _ => {
@@ -99,6 +100,16 @@ pub fn of_etcd(name: &str, tls: &Tls) -> Result<SecretFiles> {
             ("server.key", &own("server.key")),
         ],
     )
+}
+
+/// The client certificate and the key of the kubelet of the controller `name`, in one file as the kubelet keeps its own.
+///
+/// # Errors
+/// Every file that tls/ lacks.
+pub fn of_kubelet(name: &str, tls: &Tls) -> Result<Vec<u8>> {
+    let (crt, key) = (format!("kubelet/{name}/client.crt"), format!("kubelet/{name}/client.key"));
+    let files = pick(tls, &[("crt", &crt), ("key", &key)])?;
+    Ok([&*files["crt"], b"\n", &*files["key"]].concat())
 }
 
 /// The text of a client certificate's kubeconfig for `user`, whose files in tls/ are `stem`.crt and `stem`.key.
@@ -134,16 +145,6 @@ fn with_kubeconfig(
         (Err(Error::Input(files)), Err(Error::Input(more))) => Err(Error::Input([files, more].concat())),
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
-}
-
-/// The certificate and the key of a controller's kubelet, in one file as the kubelet keeps its own.
-///
-/// # Errors
-/// Every file that tls/ lacks.
-pub fn of_kubelet(controller: &str, tls: &Tls) -> Result<Vec<u8>> {
-    let (certificate, key) = (format!("kubelet/{controller}.crt"), format!("kubelet/{controller}.key"));
-    let files = pick(tls, &[("crt", &certificate), ("key", &key)])?;
-    Ok([&files["crt"][..], &files["key"][..]].concat())
 }
 
 fn first_certificate(text: &[u8]) -> Vec<u8> {

@@ -87,7 +87,8 @@ impl Diff<'_> {
         match (text(old), text(after)) {
             _ if path.starts_with("tls/") => self.of_tls(path, old, after),
             (Ok(old_text), Ok(new_text)) if is_secret || path.starts_with("auth/") => {
-                let fields = fields_changed(&old_text, &new_text);
+                let is_changed = old.is_some() && new.is_some();
+                let fields = if is_changed { fields_changed(&old_text, &new_text) } else { Vec::new() };
                 self.note(&format!("{path}: {}", self.fingerprints(path, old, after)), &fields)
             }
             (Ok(old_text), Ok(new_text)) => {

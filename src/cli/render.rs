@@ -1,5 +1,6 @@
 //! `hoist render`
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -41,16 +42,22 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let user_files = pki::read_user_files(&cluster)?;
     let issued = pki::issue(&cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
     let token = pki::bootstrap_token(kubelet::rendered_token(&dir)?.as_deref())?;
-    let set = render::render(&cluster, &issued.files, &token)?;
-    let choices =
-        Choices { replace: set.named(&dir, "--replace", &args.replace)?, keep: set.named(&dir, "--keep", &args.keep)? };
+    let is_signed = issued.awaited.is_empty();
+    let set = if is_signed { render::render(&cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
+    let named =
+        |option, names: &[PathBuf]| if is_signed { set.named(&dir, option, names) } else { Ok(BTreeSet::new()) };
+    let choices = Choices { replace: named("--replace", &args.replace)?, keep: named("--keep", &args.keep)? };
     if args.diff {
         let plan = set.plan(&dir, &choices)?;
         super::print(out, &plan.diff(&issued.issued, is_coloured()))?;
         if !plan.conflicts.is_empty() {
             return Err(Error::Input(plan.conflicts));
         }
-        return Ok(if plan.is_empty() { 0 } else { WOULD_CHANGE });
+        return match is_signed {
+            false => Err(Error::Unsigned(issued.awaited)),
+            true if plan.is_empty() => Ok(0),
+            true => Ok(WOULD_CHANGE),
+        };
     }
     let Written { changed, merged, kept, left_out, removed, unused } = set.write(&dir, &choices)?;
 
@@ -63,11 +70,16 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     merged.iter().for_each(|path| say(format!("merged {path}: what changed of it is in, and your edit, too")));
     kept.iter().for_each(|path| say(format!("kept your own {path}")));
     left_out.iter().for_each(|path| say(format!("left out {path}: you removed it (--replace {path} brings it back)")));
-    removed.iter().for_each(|path| say(format!("removed {path}: this cluster has no use for it")));
+    for path in &removed {
+        let is_request = path.ends_with(".csr");
+        let why = if is_request { "its certificate has come" } else { "this cluster has no use for it" };
+        say(format!("removed {path}: {why}"));
+    }
     unused.iter().for_each(|path| say(format!("left {path}, for which this cluster has no use")));
     say(format!("{}: {} files, {} of them written", args.asset_dir.display(), set.files.len(), changed.len()));
+    issued.due.iter().for_each(|finding| said.push_str(&format!("{finding}\n")));
     super::print(out, &said)?;
-    Ok(0)
+    if is_signed { Ok(0) } else { Err(Error::Unsigned(issued.awaited)) }
 }
 
 /// Whether whoever reads it wants colours: on a terminal, unless the environment says no (see no-color.org).

@@ -264,8 +264,8 @@ pub struct PkiConfig {
 pub struct KeyPairFiles {
     /// The certificate.
     pub certificate: String,
-    /// Its private key.
-    pub key: String,
+    /// Its private key; without one, the CA signs elsewhere.
+    pub key: Option<String>,
 }
 
 /// Where every API server answers, bridge's forwarder and self-hosted one alike.
@@ -306,6 +306,11 @@ impl Cluster {
             Some(IpAddr::V6(_)) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
             _ => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         }
+    }
+
+    /// Whether the key of the cluster's CA is kept elsewhere, so that nothing in the cluster can sign.
+    pub fn has_external_ca(&self) -> bool {
+        self.pki.ca.as_ref().is_some_and(|ca| ca.key.is_none())
     }
 
     /// Where admins and workers reach the API.

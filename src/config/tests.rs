@@ -135,7 +135,8 @@ fn every_field_is_read() {
     assert_eq!(cluster.hoist.binary, "/opt/bin/hoist");
     assert_eq!(cluster.hoist.asset_dir, "/var/lib/hoist/assets");
     assert_eq!(cluster.pki.certificate_validity, Duration::from_millis(3_600_500));
-    let pair = |certificate: &str, key: &str| Some(KeyPairFiles { certificate: certificate.into(), key: key.into() });
+    let pair =
+        |certificate: &str, key: &str| Some(KeyPairFiles { certificate: certificate.into(), key: Some(key.into()) });
     assert_eq!(cluster.pki.ca, pair("/base/ca.crt", "/base/keys/ca.key"));
     assert_eq!(cluster.pki.etcd_ca, pair("/abs/etcd.crt", "/base/../etcd.key"));
     assert_eq!(cluster.pki.service_account_key.as_deref(), Some("/base/sa.key"));
@@ -477,12 +478,13 @@ fn kubelet_fields_that_are_not_the_users() {
 #[test]
 fn pki() {
     refused(
-        "pki:\n  certificateValidityPeriod: 87601h\n  bootstrapTokenTTL: 0s\n  ca: {certificate: a}\n  serviceAccountKey: ''\n",
+        "pki:\n  certificateValidityPeriod: 87601h\n  bootstrapTokenTTL: 0s\n  ca: {certificate: a, key: ''}\n  etcdCA: {key: b}\n  serviceAccountKey: ''\n",
         &[
             "f:7:30: pki.certificateValidityPeriod: certificates would be valid for 87601h0m0s, their CA only for 87600h0m0s | give the CA the longer validity",
             "f:8:22: pki.bootstrapTokenTTL: `0s` is not longer than nothing",
-            "f:9:3: pki.ca.key: it is required",
-            "f:10:22: pki.serviceAccountKey: it is empty",
+            "f:9:29: pki.ca.key: it is empty",
+            "f:10:3: pki.etcdCA.certificate: it is required",
+            "f:11:22: pki.serviceAccountKey: it is empty",
         ],
     );
     refused(

@@ -69,8 +69,12 @@ impl Check<'_> {
     fn files(&mut self, path: &str, raw: Option<&Fields<raw::KeyPair>>) -> Option<KeyPairFiles> {
         let raw = raw?;
         let certificate = self.file(path, "certificate", raw.certificate.as_deref());
-        let key = self.file(path, "key", raw.key.as_deref());
-        Some(KeyPairFiles { certificate: certificate?, key: key? })
+        let key = raw.key.as_deref().map(|key| self.file(path, "key", Some(key)));
+        let key = match key {
+            Some(key) => Some(key?),
+            None => None,
+        };
+        Some(KeyPairFiles { certificate: certificate?, key })
     }
 }
 

@@ -97,5 +97,8 @@ fn etcd(etcd: &Etcd) -> Value {
 }
 
 fn key_pair(files: &KeyPairFiles) -> Value {
-    json!({"certificate": files.certificate, "key": files.key})
+    match &files.key {
+        Some(key) => json!({"certificate": files.certificate, "key": key}),
+        None => json!({"certificate": files.certificate}),
+    }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::{APPLY_CORRECTED, Error, Finding, Severity};
+use super::{APPLY_CORRECTED, Error, Finding, PUT_SIGNED, Severity};
 
 /// An error in fields.
 #[derive(Debug, Serialize)]
@@ -67,13 +67,16 @@ impl Error {
             Self::Locked { .. } => "locked",
             Self::TimedOut { .. } => "timed-out",
             Self::Refused(_) => "refused",
+            Self::Unsigned(_) => "unsigned",
             Self::Interrupted { .. } => "interrupted",
         }
     }
 
     fn findings(&self) -> &[Finding] {
         match self {
-            Self::Input(findings) | Self::Preflight(findings) | Self::Refused(findings) => findings,
+            Self::Input(findings) | Self::Preflight(findings) | Self::Refused(findings) | Self::Unsigned(findings) => {
+                findings
+            }
             _ => &[],
         }
     }
@@ -95,6 +98,7 @@ impl Error {
             Self::Input(_) | Self::Preflight(_) => {
                 "do what the findings advise, then run the same command again".into()
             }
+            Self::Unsigned(_) => PUT_SIGNED.into(),
             Self::Locked { .. } => "wait until it has ended, then run the same command again".into(),
             Self::Refused(_) => APPLY_CORRECTED.into(),
             Self::Interrupted { .. } => "run the same command again to go on".into(),

@@ -55,7 +55,7 @@ pub(super) fn info(x509: &X509Certificate<'_>) -> CertificateInfo {
     }
 }
 
-fn san(name: &GeneralName<'_>) -> String {
+pub(super) fn san(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) => (*name).to_owned(),
         GeneralName::IPAddress(octets) => match (<[u8; 4]>::try_from(*octets), <[u8; 16]>::try_from(*octets)) {
@@ -69,7 +69,7 @@ fn san(name: &GeneralName<'_>) -> String {
     }
 }
 
-fn usages(usage: &ExtendedKeyUsage<'_>) -> Vec<String> {
+pub(super) fn usages(usage: &ExtendedKeyUsage<'_>) -> Vec<String> {
     let known = [
         (usage.any, "anyExtendedKeyUsage"),
         (usage.server_auth, "serverAuth"),

@@ -10,7 +10,7 @@ use super::file::{File, input};
 use super::plan::{CaPlan, LeafPlan, canonical, plan};
 use super::sign::{self, Validity};
 use super::user::{self, UserFiles};
-use super::{Issued, Pki, inspect, parse};
+use super::{Issued, Pki, external, inspect, parse};
 use crate::config::{Cluster, Etcd, PkiConfig};
 use crate::error::{Error, Finding, Result};
 
@@ -32,12 +32,21 @@ pub fn issue(
         named: named_files(cluster, user)?,
         files: BTreeMap::new(),
         issued: Vec::new(),
+        awaited: Vec::new(),
+        due: Vec::new(),
     };
     let mut findings = Vec::new();
     collect(&mut findings, work.conflicts())?;
     for (ca, leaves) in plan(cluster) {
-        let authority = collect(&mut findings, work.authority(ca))?;
+        let is_external = ca.is_external(cluster);
+        let authority = collect(&mut findings, work.authority(ca, is_external))?;
         let Some(authority) = authority else { continue };
+        if is_external {
+            for leaf in &leaves {
+                collect(&mut findings, work.leaf_of_another(leaf, &authority))?;
+            }
+            continue;
+        }
         let mut impossible = Vec::new();
         for leaf in &leaves {
             let made = collect(&mut findings, work.leaf(leaf, &authority))?;
@@ -54,7 +63,7 @@ pub fn issue(
     if !findings.is_empty() {
         return Err(Error::Input(findings));
     }
-    Ok(Pki { files: work.files, issued: work.issued })
+    Ok(Pki { files: work.files, issued: work.issued, awaited: work.awaited, due: work.due })
 }
 
 /// Keeps the findings of a step and goes on, so that the user sees all of them; any other error ends it.
@@ -113,6 +122,8 @@ struct Work<'a> {
     named: BTreeMap<&'static str, NamedFile<'a>>,
     files: BTreeMap<String, Vec<u8>>,
     issued: Vec<Issued>,
+    awaited: Vec<Finding>,
+    due: Vec<Finding>,
 }
 
 impl<'a> Work<'a> {
@@ -159,8 +170,16 @@ impl<'a> Work<'a> {
         if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
     }
 
-    fn authority(&mut self, plan: CaPlan) -> Result<Authority> {
+    fn authority(&mut self, plan: CaPlan, is_external: bool) -> Result<Authority> {
         let (crt, key) = (format!("{}.crt", plan.stem), format!("{}.key", plan.stem));
+        if let Some(file) = self.file(&key).filter(|_| is_external) {
+            let message =
+                format!("stands there, while {} of cluster.yaml names a certificate without a key", plan.field);
+            return Err(input(file.finding(message).remedy(format!(
+                "to have hoist issue certificates with it, name it as {}.key; or move it away",
+                plan.field
+            ))));
+        }
         let place = self.file(&crt).map_or_else(|| format!("tls/{crt}"), |file| file.place);
         let (certificates, ca_key) = match (self.file(&crt), self.file(&key)) {
             (Some(file), key_file) => {
@@ -259,6 +278,42 @@ impl<'a> Work<'a> {
         let behind: &[_] = if plan.is_served() { &authority.intermediates } else { &[] };
         self.put(&crt, sign::to_pem(std::iter::once(&der).chain(behind)), reason);
         Ok(None)
+    }
+
+    /// Keeps the leaf that a CA signed elsewhere, or asks for one: with a request for a key of hoist's.
+    fn leaf_of_another(&mut self, plan: &LeafPlan, authority: &Authority) -> Result<()> {
+        let (crt, csr) = (format!("{}.crt", plan.stem), format!("{}.csr", plan.stem));
+        let key_file = self.file(&format!("{}.key", plan.stem));
+        let (key, _) = self.key(&format!("{}.key", plan.stem), key_file)?;
+        let ca = first(&authority.certificates)?.subject().to_string();
+        let finding = |message: String| {
+            let remedy = format!("have tls/{csr} signed by {ca}: {}", external::description(plan));
+            Finding::new(format!("tls/{crt}"), message).remedy(remedy)
+        };
+        match self.file(&crt) {
+            None => self.awaited.push(finding("is not there yet".to_owned())),
+            Some(file) => {
+                let chain = parse::certificates(&file.place, file.bytes).map_err(|finding| finding.message);
+                let problems = chain.and_then(|chain| {
+                    let problems = external::problems(plan, &chain, &key, &authority.certificates, self.now)?;
+                    Ok((chain, problems))
+                });
+                match problems {
+                    Err(problem) => self.awaited.push(finding(problem)),
+                    Ok((_, problems)) if !problems.is_empty() => self.awaited.push(finding(problems.join("; "))),
+                    Ok((chain, _)) => {
+                        self.keep(&crt, &file);
+                        let Some(end) = external::is_due(&chain, self.now) else { return Ok(()) };
+                        self.due.push(finding(format!("expires {}", end.date())).warning());
+                    }
+                }
+            }
+        }
+        match self.existing.get(&csr).filter(|pem| external::is_request_for(plan, &key, pem)) {
+            Some(pem) => drop(self.files.insert(csr, pem.clone())),
+            None => self.put(&csr, sign::request(plan, &key)?, format!("a request to {ca}")),
+        }
+        Ok(())
     }
 
     /// Why a leaf must be issued anew, if it must.

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! plan (what a cluster needs) ─► issue (keep or make each file) ─► Pki
-//!                                  └─ parse, sign, inspect
+//!                                  └─ parse, sign, inspect, external
 //! ```
 
+mod external;
 mod file;
 mod inspect;
 mod issue;
@@ -17,6 +18,8 @@ mod user;
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::error::Finding;
 
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
@@ -30,6 +33,11 @@ pub struct Pki {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The files that are new or differ from what stood there, in the order of their making.
     pub issued: Vec<Issued>,
+    /// Certificates that CAs whose keys are elsewhere have yet to sign; each has its request among the files. While
+    /// there are any, nothing can be made of the files.
+    pub awaited: Vec<Finding>,
+    /// Certificates of such CAs that will expire soon; they have their requests, too.
+    pub due: Vec<Finding>,
 }
 
 /// A file that [`issue`] made or changed.

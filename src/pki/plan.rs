@@ -11,14 +11,17 @@ use crate::config::{Cluster, Etcd};
 pub(super) struct CaPlan {
     pub stem: &'static str,
     pub common_name: &'static str,
+    /// What names it in cluster.yaml.
+    pub field: &'static str,
 }
 
 /// Signs what the API server serves and what it trusts.
-pub(super) const CLUSTER_CA: CaPlan = CaPlan { stem: "ca", common_name: "kubernetes" };
+pub(super) const CLUSTER_CA: CaPlan = CaPlan { stem: "ca", common_name: "kubernetes", field: "pki.ca" };
 /// Signs what the API server shows to aggregated API servers.
-pub(super) const FRONT_PROXY_CA: CaPlan = CaPlan { stem: "front-proxy-ca", common_name: "front-proxy-ca" };
+pub(super) const FRONT_PROXY_CA: CaPlan =
+    CaPlan { stem: "front-proxy-ca", common_name: "front-proxy-ca", field: "pki.frontProxyCA" };
 /// Signs etcd's certificates and those of its clients.
-pub(super) const ETCD_CA: CaPlan = CaPlan { stem: "etcd/ca", common_name: "etcd-ca" };
+pub(super) const ETCD_CA: CaPlan = CaPlan { stem: "etcd/ca", common_name: "etcd-ca", field: "pki.etcdCA" };
 
 const SERVER: &[Usage] = &[Usage::ServerAuth];
 const CLIENT: &[Usage] = &[Usage::ClientAuth];
@@ -33,6 +36,19 @@ pub(super) struct LeafPlan {
     /// DNS names and IP addresses, in canonical form, each once.
     pub sans: Vec<String>,
     pub usages: &'static [Usage],
+}
+
+impl CaPlan {
+    /// Whether its key is kept elsewhere: cluster.yaml names its certificate alone.
+    pub fn is_external(&self, cluster: &Cluster) -> bool {
+        let pki = &cluster.pki;
+        let named = match self.stem {
+            "ca" => &pki.ca,
+            "front-proxy-ca" => &pki.front_proxy_ca,
+            _ => &pki.etcd_ca,
+        };
+        named.as_ref().is_some_and(|files| files.key.is_none())
+    }
 }
 
 impl LeafPlan {
@@ -78,7 +94,7 @@ pub(super) fn plan(cluster: &Cluster) -> Vec<(CaPlan, Vec<LeafPlan>)> {
     ];
     let kubelets = cluster.controllers.iter().map(|controller| LeafPlan {
         organization: Some("system:nodes"),
-        ..LeafPlan::client(&format!("kubelet/{}", controller.name), &format!("system:node:{}", controller.name))
+        ..LeafPlan::client(&format!("kubelet/{}/client", controller.name), &format!("system:node:{}", controller.name))
     });
     plan[0].1.extend(kubelets);
     if matches!(cluster.etcd, Etcd::Local { .. }) {

@@ -58,6 +58,24 @@ pub(super) fn leaf(
 ) -> Result<Vec<u8>> {
     let failed = |e: rcgen::Error| Error::failed(format!("issue {}.crt", plan.stem), e);
     let mut params = params(validity)?;
+    name(&mut params, plan).map_err(failed)?;
+    let certificate = params.signed_by(key, issuer).map_err(failed)?;
+    Ok(certificate.der().to_vec())
+}
+
+/// A request for a leaf certificate as PEM.
+pub(super) fn request(plan: &LeafPlan, key: &KeyPair) -> Result<String> {
+    let failed = |e: rcgen::Error| Error::failed(format!("make {}.csr", plan.stem), e);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    name(&mut params, plan).map_err(failed)?;
+    let request = params.serialize_request(key).map_err(failed)?;
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    Ok(pem::encode_config(&Pem::new("CERTIFICATE REQUEST", request.der().as_ref()), config))
+}
+
+/// What the plan says of a leaf: its subject, names and usages.
+fn name(params: &mut CertificateParams, plan: &LeafPlan) -> Result<(), rcgen::Error> {
     if let Some(organization) = plan.organization {
         params.distinguished_name.push(DnType::OrganizationName, organization);
     }
@@ -68,11 +86,10 @@ pub(super) fn leaf(
     for san in &plan.sans {
         params.subject_alt_names.push(match san.parse() {
             Ok(address) => SanType::IpAddress(address),
-            Err(_) => SanType::DnsName(san.as_str().try_into().map_err(failed)?),
+            Err(_) => SanType::DnsName(san.as_str().try_into()?),
         });
     }
-    let certificate = params.signed_by(key, issuer).map_err(failed)?;
-    Ok(certificate.der().to_vec())
+    Ok(())
 }
 
 fn params(validity: &Validity) -> Result<CertificateParams> {

@@ -34,11 +34,11 @@ pub(super) fn named(cluster: &Cluster) -> Vec<Named<'_>> {
     let mut add = |field, source, target| all.push(Named { field, source, target });
     if let Some(ca) = &pki.ca {
         add("pki.ca.certificate", &*ca.certificate, "ca.crt");
-        add("pki.ca.key", &ca.key, "ca.key");
+        ca.key.iter().for_each(|key| add("pki.ca.key", key, "ca.key"));
     }
     if let Some(ca) = &pki.front_proxy_ca {
         add("pki.frontProxyCA.certificate", &ca.certificate, "front-proxy-ca.crt");
-        add("pki.frontProxyCA.key", &ca.key, "front-proxy-ca.key");
+        ca.key.iter().for_each(|key| add("pki.frontProxyCA.key", key, "front-proxy-ca.key"));
     }
     if let Some(key) = &pki.service_account_key {
         add("pki.serviceAccountKey", key, "sa.key");
@@ -51,7 +51,7 @@ pub(super) fn named(cluster: &Cluster) -> Vec<Named<'_>> {
         }
         (Etcd::Local { .. }, Some(ca)) => {
             add("pki.etcdCA.certificate", &ca.certificate, "etcd/ca.crt");
-            add("pki.etcdCA.key", &ca.key, "etcd/ca.key");
+            ca.key.iter().for_each(|key| add("pki.etcdCA.key", key, "etcd/ca.key"));
         }
         (Etcd::Local { .. }, None) => {}
     }

@@ -30,10 +30,12 @@ impl Systemd {
 
 impl View for Systemd {
     fn event(&mut self, at: Duration, event: &Event<'_>) {
-        let Event::Result { outcome, message, .. } = event else { return };
+        let Event::Result { outcome, message, why, .. } = event else { return };
         let mut status = plain::result(at, *outcome, message);
         // The first detail is the cause, or the first of them.
-        if let Some(detail) = message.lines().nth(1) {
+        let finding = why.as_ref().and_then(|why| why.findings.first()).map(ToString::to_string);
+        let detail = finding.or_else(|| why.as_ref()?.details.first().map(ToString::to_string));
+        if let Some(detail) = detail.as_deref().and_then(|detail| detail.lines().next()) {
             status = format!("{status}: {}", detail.trim());
         }
         match outcome {

@@ -110,7 +110,8 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
         manifests: &manifests,
         binary: &options.binary,
         applied: false,
-        made_token: false,
+        // Where nothing in the cluster signs, a token leads to no certificate.
+        made_token: cluster.has_external_ca(),
         kubelet_since: None,
         kubelet_knows: false,
         has_raised: false,

@@ -20,6 +20,7 @@ fn table() -> Vec<(Error, u8)> {
         (timed_out(false), 7),
         (Error::Refused(Vec::new()), 8),
         (Error::Interrupted { signal: 1, state: String::new() }, 129),
+        (Error::Unsigned(Vec::new()), 9),
         (Error::Interrupted { signal: 2, state: String::new() }, 130),
         (Error::Interrupted { signal: 15, state: String::new() }, 143),
     ];
@@ -27,7 +28,7 @@ fn table() -> Vec<(Error, u8)> {
         // A new kind of failure belongs into the table above, and into the README's.
         match error {
             Error::Io { .. } | Error::Failed { .. } | Error::Input(_) | Error::Preflight(_) | Error::Locked { .. } => {}
-            Error::TimedOut { .. } | Error::Refused(_) | Error::Interrupted { .. } => {}
+            Error::TimedOut { .. } | Error::Refused(_) | Error::Unsigned(_) | Error::Interrupted { .. } => {}
         }
     }
     all

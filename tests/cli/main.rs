@@ -9,6 +9,7 @@ mod events;
 mod bad_input;
 mod diff;
 mod exit_codes;
+mod external_ca;
 mod output;
 mod programs;
 mod rendering;

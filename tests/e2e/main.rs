@@ -9,6 +9,7 @@ mod support;
 
 mod bad_machine;
 mod crash;
+mod external_ca;
 mod first_boot;
 mod hang_up;
 mod pivot;

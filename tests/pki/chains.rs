@@ -14,7 +14,7 @@ const LEAVES: &[(&str, &str, &[&str])] = &[
     ("etcd/healthcheck-client", "etcd/ca.crt", &["sslclient"]),
     ("etcd/c1/server", "etcd/ca.crt", &["sslserver", "sslclient"]),
     ("etcd/c1/peer", "etcd/ca.crt", &["sslserver", "sslclient"]),
-    ("kubelet/c1", "ca.crt", &["sslclient"]),
+    ("kubelet/c1/client", "ca.crt", &["sslclient"]),
 ];
 
 /// Every leaf verifies for its purposes, strictly, and for no other; every key is its certificate's.

@@ -29,16 +29,16 @@ fn a_new_controller_changes_what_it_must() {
             "etcd/c2/peer.key",
             "etcd/c2/server.crt",
             "etcd/c2/server.key",
-            "kubelet/c2.crt",
-            "kubelet/c2.key"
+            "kubelet/c2/client.crt",
+            "kubelet/c2/client.key"
         ]
     );
     assert_eq!(
         reasons(&after),
         [
             ("apiserver.crt", "names were added: 192.0.2.2, c2"),
-            ("kubelet/c2.key", "new"),
-            ("kubelet/c2.crt", "new"),
+            ("kubelet/c2/client.key", "new"),
+            ("kubelet/c2/client.crt", "new"),
             ("etcd/c2/server.key", "new"),
             ("etcd/c2/server.crt", "new"),
             ("etcd/c2/peer.key", "new"),

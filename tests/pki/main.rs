@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chains;
+mod external;
 mod issue;
 mod support;
 mod user_files;

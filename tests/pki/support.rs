@@ -139,7 +139,7 @@ impl Folder {
     }
 
     pub fn pair(&self, certificate: &str, key: &str) -> Option<KeyPairFiles> {
-        Some(KeyPairFiles { certificate: self.name(certificate), key: self.name(key) })
+        Some(KeyPairFiles { certificate: self.name(certificate), key: Some(self.name(key)) })
     }
 
     /// Runs openssl here: one string, words split at spaces. It must succeed.

@@ -184,8 +184,8 @@ fn another_controller_changes_only_what_must_change() {
         "tls/etcd/minimal-2/peer.key",
         "tls/etcd/minimal-2/server.crt",
         "tls/etcd/minimal-2/server.key",
-        "tls/kubelet/minimal-2.crt",
-        "tls/kubelet/minimal-2.key",
+        "tls/kubelet/minimal-2/client.crt",
+        "tls/kubelet/minimal-2/client.key",
     ];
     assert_eq!(changed, expected);
     assert!(before.files.keys().all(|path| after.files.contains_key(path)));

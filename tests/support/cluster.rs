@@ -49,9 +49,14 @@ impl Cluster {
 
     /// The same with an address that the node need not have.
     pub fn render_at(node: &Node, address: IpAddr) -> Self {
-        let assets = assets(&node.name);
-        render(&declaration(node, address), &assets).ok();
-        Self { assets, address, kubernetes: node.kubernetes.clone() }
+        let cluster = Self::to_render(node, address);
+        render(&declaration(node, address), &cluster.assets).ok();
+        cluster
+    }
+
+    /// One whose asset directory is still to be rendered.
+    pub fn to_render(node: &Node, address: IpAddr) -> Self {
+        Self { assets: assets(&node.name), address, kubernetes: node.kubernetes.clone() }
     }
 
     /// `hoist start` in the node, at work.
