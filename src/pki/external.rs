@@ -31,7 +31,11 @@ pub(super) fn problems(
         problems.push(format!("is not for the key in tls/{}.key", plan.stem));
     }
     if !is_issued(&leaf, &chain[1..], authority) {
-        problems.push(format!("was not issued by that CA, but by {}", info.issuer));
+        let is_named = |der: &Vec<u8>| parse::x509(der).is_ok_and(|ca| ca.subject().as_raw() == leaf.issuer().as_raw());
+        problems.push(match authority.iter().any(is_named) {
+            true => "names that CA as its issuer, and does not bear its signature".to_owned(),
+            false => format!("was not issued by that CA, but by {}", info.issuer),
+        });
     }
     let has = |value: &str, mut all: Vec<&str>| {
         all.retain(|one| *one == value);

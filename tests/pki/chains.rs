@@ -211,6 +211,47 @@ fn a_pkcs8_ca_of_any_kind_signs() {
     }
 }
 
+/// Every kind of key in every form, of a root and of an intermediate, for each of the three CAs.
+#[test]
+fn a_ca_of_every_kind_and_form_signs_alone_and_in_a_chain() {
+    const EXTENSIONS: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
+    for (make, old_form) in [
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", "RSA PRIVATE KEY"),
+        ("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072", "RSA PRIVATE KEY"),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", "EC PRIVATE KEY"),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", "EC PRIVATE KEY"),
+    ] {
+        let user = Folder::new();
+        user.openssl(&format!("{make} -out ca.key"));
+        user.openssl("pkey -in ca.key -traditional -out old.key");
+        assert!(String::from_utf8(user.read("old.key")).unwrap().starts_with(&format!("-----BEGIN {old_form}-----")));
+        user.self_sign("ca", "/O=Example/CN=Example");
+        user.openssl("genrsa -out root.key 2048");
+        user.self_sign("root", "/CN=root");
+        std::fs::write(user.path().join("ext"), EXTENSIONS).unwrap();
+        user.openssl("req -new -key ca.key -subj /O=Example/CN=middle -out middle.csr");
+        user.openssl("x509 -req -in middle.csr -CA root.crt -CAkey root.key -CAcreateserial -days 20 -extfile ext -out middle.crt");
+        // As openssl and a Windows machine leave it: with what it says in front, and their ends of lines.
+        let text = user.openssl("x509 -in middle.crt -text") + std::str::from_utf8(&user.read("root.crt")).unwrap();
+        std::fs::write(user.path().join("chain.crt"), text.replace('\n', "\r\n")).unwrap();
+        for certificate in ["ca.crt", "chain.crt"] {
+            for key in ["ca.key", "old.key"] {
+                let mut cluster = cluster();
+                cluster.pki.ca = user.pair(certificate, key);
+                cluster.pki.etcd_ca = user.pair(certificate, key);
+                cluster.pki.front_proxy_ca = user.pair(certificate, key);
+                let pki = issue(&cluster, &Files::new());
+                // Once for each certificate: that the forms of a key are one key is asserted below.
+                if key == "old.key" {
+                    verify(&pki.files);
+                }
+                assert!(pki.files["ca.key"] == user.read(key) && pki.files["etcd/ca.crt"] == user.read(certificate));
+                assert_eq!(issue(&cluster, &pki.files).issued, [], "{make} {certificate} {key}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_intermediate_ca_signs_and_servers_send_it() {
     let user = Folder::new();

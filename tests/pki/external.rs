@@ -183,6 +183,10 @@ fn what_is_wrong_with_a_signed_certificate_is_said_all_at_once() {
     assert_eq!(server("ca", COPY), "");
     assert_eq!(server("ca", "-days 9"), format!("lacks the names {names}; lacks the extended key usage serverAuth"));
     assert_eq!(server("etcd-ca", COPY), "was not issued by that CA, but by O=Example, CN=etcd-ca");
+    // Another CA of the same name.
+    holder.0.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out twin.key");
+    holder.0.openssl("req -x509 -new -key twin.key -out twin.crt -days 300 -subj /O=Example/CN=ca");
+    assert_eq!(server("twin", COPY), "names that CA as its issuer, and does not bear its signature");
     let another = holder.sign(&files["admin.csr"], "ca", COPY);
     assert_eq!(
         said_of(&holder, &files, "apiserver", another),
@@ -229,6 +233,18 @@ fn a_certificate_may_be_issued_through_intermediates() {
     let said = said_of(&holder, &files, "apiserver", leaf.clone());
     assert_eq!(said, "was not issued by that CA, but by CN=middle", "without what is between");
     assert_eq!(said_of(&holder, &files, "apiserver", [leaf, holder.0.read("middle.crt")].concat()), "");
+}
+
+#[test]
+fn an_external_ca_may_have_keys_of_kinds_that_hoist_cannot_sign_with() {
+    let holder = Holder::new();
+    for make in ["genpkey -algorithm ED25519", "ecparam -genkey -noout -name secp521r1", "genpkey -algorithm RSA"] {
+        holder.0.openssl(&format!("{make} -out ca.key"));
+        holder.0.openssl("req -x509 -new -key ca.key -out ca.crt -days 300 -subj /CN=ca");
+        let pki = issue(&holder.cluster(), &Files::new());
+        let done = issue(&holder.cluster(), &holder.sign_all(&pki, COPY));
+        assert_eq!(done.awaited, [], "{make}");
+    }
 }
 
 #[test]

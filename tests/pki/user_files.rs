@@ -95,6 +95,19 @@ fn a_ca_that_cannot_be_used_is_explained() {
     user.openssl("ec -in ca.key -aes256 -passout pass:secret -out legacy.key");
     says("ca.crt", "legacy.key", "is an encrypted key");
 
+    user.openssl("genrsa -out rsa.key 2048");
+    user.self_sign("rsa", "/CN=rsa");
+    user.openssl("rsa -in rsa.key -traditional -aes256 -passout pass:secret -out legacy.key");
+    says("rsa.crt", "legacy.key", "decrypt it: openssl pkey -in ");
+    user.openssl("pkey -in rsa.key -outform DER -out der.key");
+    says("rsa.crt", "der.key", "is no PEM file");
+    user.openssl("genrsa -out small.key 1024");
+    user.self_sign("small", "/CN=small");
+    says("small.crt", "small.key", "is no key that hoist can use: RSA of 2048 to 4096 bits");
+    user.openssl("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out pss.key");
+    user.self_sign("pss", "/CN=pss");
+    says("pss.crt", "pss.key", "is no key that hoist can use");
+
     user.openssl("genpkey -algorithm ED25519 -out ed.key");
     user.self_sign("ed", "/CN=ed");
     says("ed.crt", "ed.key", "is no key that hoist can use");
