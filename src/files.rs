@@ -1,6 +1,7 @@
 //! Files on the disk: written beside, fsynced, renamed in; a private one has its mode from the moment it exists.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -163,8 +164,7 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
             .map_err(|error| Error::io("write", &path, error))?;
         changed.push(path);
     }
-    let mut dirs: Vec<_> = changed.iter().filter_map(|path| path.parent()).collect();
-    dirs.dedup();
+    let dirs: BTreeSet<_> = changed.iter().filter_map(|path| path.parent()).collect();
     for dir in dirs {
         sync_dir(dir)?;
     }

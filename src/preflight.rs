@@ -270,4 +270,24 @@ mod tests {
         }
         assert_eq!(missing(&AssetSet::default()).len(), 32, "all at once");
     }
+
+    #[test]
+    fn with_a_ca_elsewhere_the_kubelets_certificate_is_needed_and_no_token() {
+        let now = time::OffsetDateTime::now_utc();
+        let mut tls = crate::pki::issue(&cluster(""), &Default::default(), &Default::default(), now).unwrap().files;
+        tls.remove("ca.key");
+        let of_kubelet = ["kubelet/c1/client.crt", "kubelet/c1/client.key"];
+        tls.extend(of_kubelet.map(|path| (path.to_owned(), b"PEM".to_vec())));
+        let cluster = cluster("pki: {ca: {certificate: ca.crt}}\n");
+        let missing = |assets: &AssetSet| -> Vec<String> {
+            missing_files(assets, &cluster, &cluster.controllers[0]).into_iter().map(|finding| finding.place).collect()
+        };
+        let mut assets = crate::render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        assert!(!assets.files.contains_key("auth/kubeconfig-kubelet"));
+        assert_eq!(missing(&assets), [""; 0]);
+        for path in of_kubelet {
+            assets.files.remove(&format!("tls/{path}"));
+        }
+        assert_eq!(missing(&assets), of_kubelet.map(|path| format!("tls/{path}")));
+    }
 }

@@ -48,8 +48,8 @@ impl Plan<'_> {
         }
         if self.notes_differ {
             // The texts first: one that the checksums do not bear out is not believed.
-            files::write(&dir.join(TEXTS), &self.texts.to_file())?;
-            files::write(&dir.join(RENDERED), &File::public(self.after.text()))?;
+            let notes = [(TEXTS, self.texts.to_file()), (RENDERED, File::public(self.after.text()))];
+            files::write_all(notes.iter().map(|(name, file)| (dir.join(name), file)))?;
         }
         files::remove(&dir.join(RENDERING))?;
         Ok(self.written)

@@ -197,6 +197,24 @@ fn a_certificate_that_expires_is_announced() {
 }
 
 #[test]
+fn colours_are_for_terminals() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.put("cluster.yaml", format!("{CLUSTER}controlPlaneEndpoint: api.example.com\n"));
+    assert!(!shows(diff(&folder)).contains('\x1b'));
+    let hoist = env!("CARGO_BIN_EXE_hoist");
+    let on_a_terminal = |no_color: &str| {
+        let line = format!("{hoist} render --config cluster.yaml --asset-dir assets --diff");
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", no_color);
+        command.current_dir(folder.path("")).stdin(std::process::Stdio::null());
+        shows(folder.unchanged(|| folder.ran(&mut command)))
+    };
+    let text = on_a_terminal("");
+    assert!(text.contains("\x1b[1m# auth/kubeconfig: changes: ") && text.contains("\x1b[32m+"), "{text:?}");
+    assert!(!on_a_terminal("1").contains('\x1b'));
+}
+
+#[test]
 fn an_interrupted_render_is_said() {
     let folder = Folder::rendered(CLUSTER);
     folder.put("assets/.rendering", "");
