@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersion};
 use kube::discovery::{self, Scope};
 use kube::{Client, ResourceExt};
+use serde_json::{Map, Value};
 
 use super::{FIELD_MANAGER, explain, is_not_found, is_refusal};
 use crate::assets::Manifest;
@@ -17,7 +18,11 @@ use crate::error::{Error, Finding, Result};
 use crate::files;
 
 /// How many requests are under way at once.
-const CONCURRENT: usize = 8;
+const CONCURRENT: usize = 16;
+/// From so many manifests of a kind in a namespace on, one list says what stands instead of a question for each.
+const LIST_FROM: usize = 16;
+/// How many objects a list may have at once.
+const PAGE: u32 = 500;
 /// How long a CRD may take to be established before the whole apply is tried again, in seconds.
 const ESTABLISH_LIMIT: u64 = 10;
 
@@ -70,7 +75,8 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
     for number in 0..=4 {
         let of_stage: Vec<_> = manifests.iter().filter(|manifest| stage(text(manifest, "/kind")) == number).collect();
         known.discover(client, &of_stage).await?;
-        let requests = of_stage.iter().map(|manifest| apply_one(client, &known, manifest));
+        let standing = Standing::list(client, &known, &of_stage).await?;
+        let requests = of_stage.iter().map(|manifest| apply_one(client, &known, &standing, manifest));
         let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT);
         while let Some(answer) = answers.next().await {
             match answer? {
@@ -87,44 +93,50 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn apply_one(client: &Client, known: &Resources, manifest: &Manifest) -> Result<Option<Refusal>> {
+async fn apply_one<'a>(
+    client: &Client,
+    known: &Resources,
+    standing: &Standing<'a>,
+    manifest: &'a Manifest,
+) -> Result<Option<Refusal>> {
+    let (kind, namespace, name) =
+        (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
     let refuse = |reason: String| {
         let finding = Finding::new(&manifest.path, reason).at(Some((manifest.line, 1)));
-        let (kind, namespace, name) =
-            (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
         Ok(Some(Refusal { kind: kind.into(), namespace: namespace.into(), name: name.into(), finding }))
     };
-    let mut object: DynamicObject = match serde_json::from_value(manifest.object.clone()) {
-        Ok(object) => object,
-        Err(error) => return refuse(error.to_string()),
+    let Some(api) = known.api(client, manifest) else {
+        return refuse(format!("the API server knows no {kind} of {}", text(manifest, "/apiVersion")));
     };
-    let Some((resource, scope)) = known.get(manifest) else {
-        return refuse(format!(
-            "the API server knows no {} of {}",
-            text(manifest, "/kind"),
-            text(manifest, "/apiVersion")
-        ));
-    };
-    let api: Api<DynamicObject> = match (scope, object.namespace()) {
-        (Scope::Cluster, _) => Api::all_with(client.clone(), resource),
-        (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, resource),
-        (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), resource),
-    };
-    let name = object.name_any();
     let failed = |error: &kube::Error| Error::failed(format!("apply {}", manifest.path), explain(error));
     let sum = files::sha256(manifest.object.to_string().as_bytes());
-    let there = api.get_metadata_opt(&name).await.map_err(|error| failed(&error))?;
-    if there.is_some_and(|there| there.annotations().get(MANIFEST_SUM) == Some(&sum)) {
+    let unchanged = match standing.of(manifest) {
+        Some(sums) => sums.get(name) == Some(&sum),
+        None => {
+            let there = api.get_metadata_opt(name).await.map_err(|error| failed(&error))?;
+            there.is_some_and(|there| there.annotations().get(MANIFEST_SUM) == Some(&sum))
+        }
+    };
+    if unchanged {
         return Ok(None);
     }
-    object.annotations_mut().insert(MANIFEST_SUM.into(), sum);
+    let mut object = manifest.object.clone();
+    // What is no object here is refused by the API server.
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        let annotations = metadata.entry("annotations").or_insert(Value::Null);
+        if annotations.is_null() {
+            *annotations = Value::Object(Map::new());
+        }
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(MANIFEST_SUM.into(), sum.into());
+        }
+    }
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&name, &params, &Patch::Apply(&object)).await {
+    // All of the object need not come back.
+    match api.patch_metadata(name, &params, &Patch::Apply(&object)).await {
         Ok(_) => Ok(None),
         // The API server makes these namespaces itself, moments after its start; any other that is missing stays so.
-        Err(error) if is_not_found(&error) && OWN_NAMESPACES.contains(&text(manifest, "/metadata/namespace")) => {
-            Err(failed(&error))
-        }
+        Err(error) if is_not_found(&error) && OWN_NAMESPACES.contains(&namespace) => Err(failed(&error)),
         Err(error) if is_refusal(&error) || is_not_found(&error) => refuse(explain(&error)),
         Err(error) => Err(failed(&error)),
     }
@@ -176,12 +188,82 @@ impl Resources {
         Ok(())
     }
 
-    fn get(&self, manifest: &Manifest) -> Option<(&ApiResource, &Scope)> {
+    /// Where a manifest's object is; `None` for a kind that is not served.
+    fn api(&self, client: &Client, manifest: &Manifest) -> Option<Api<DynamicObject>> {
         let key = (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned());
-        self.found.get(&key).map(|(resource, scope)| (resource, scope))
+        let (resource, scope) = self.found.get(&key)?;
+        Some(match (scope, text(manifest, "/metadata/namespace")) {
+            (Scope::Cluster, _) => Api::all_with(client.clone(), resource),
+            (Scope::Namespaced, "") => Api::default_namespaced_with(client.clone(), resource),
+            (Scope::Namespaced, namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        })
     }
 }
 
-fn text<'a>(manifest: &'a Manifest, pointer: &str) -> &'a str {
-    manifest.object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default()
+/// What identifies the list that an object is in: apiVersion, kind and namespace.
+type Group<'a> = (&'a str, &'a str, &'a str);
+
+/// From which manifests the objects were applied that stand already, of groups with many manifests.
+#[derive(Default)]
+struct Standing<'a>(BTreeMap<Group<'a>, BTreeMap<String, String>>);
+
+impl<'a> Standing<'a> {
+    async fn list(client: &Client, known: &Resources, manifests: &[&'a Manifest]) -> Result<Self> {
+        let mut groups: BTreeMap<Group<'a>, Vec<&'a Manifest>> = BTreeMap::new();
+        for manifest in manifests {
+            groups.entry(group(manifest)).or_default().push(manifest);
+        }
+        groups.retain(|_, manifests| manifests.len() >= LIST_FROM);
+        let lists = groups.into_iter().filter_map(|(group, manifests)| {
+            let api = known.api(client, manifests.first()?)?;
+            Some(async move { Ok::<_, Error>((group, sums(&api, &manifests).await?)) })
+        });
+        let mut lists = futures::stream::iter(lists).buffer_unordered(CONCURRENT);
+        let mut standing = Self::default();
+        while let Some(list) = lists.next().await {
+            if let (group, Some(sums)) = list? {
+                standing.0.insert(group, sums);
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The sums of a manifest's group, by name; `None` where they were not listed.
+    fn of(&self, manifest: &'a Manifest) -> Option<&BTreeMap<String, String>> {
+        self.0.get(&group(manifest))
+    }
 }
+
+/// The sums that the objects of `manifests` bear, page by page; `None` where the API server does not let them be listed.
+async fn sums(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Option<BTreeMap<String, String>>> {
+    let names: BTreeSet<_> = manifests.iter().map(|manifest| text(manifest, "/metadata/name")).collect();
+    let mut sums = BTreeMap::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match api.list_metadata(&params).await {
+            Err(error) if is_refusal(&error) => return Ok(None),
+            page => page.map_err(|error| Error::failed("read what stands already", explain(&error)))?,
+        };
+        // There may be many more objects than manifests.
+        for object in page.items.iter().filter(|object| names.contains(&*object.name_any())) {
+            if let Some(sum) = object.annotations().get(MANIFEST_SUM) {
+                sums.insert(object.name_any(), sum.clone());
+            }
+        }
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            _ => return Ok(Some(sums)),
+        }
+    }
+}
+
+fn group(manifest: &Manifest) -> Group<'_> {
+    (text(manifest, "/apiVersion"), text(manifest, "/kind"), text(manifest, "/metadata/namespace"))
+}
+
+fn text<'a>(manifest: &'a Manifest, pointer: &str) -> &'a str {
+    manifest.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

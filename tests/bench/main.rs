@@ -1,7 +1,7 @@
 //! How long `hoist start` takes, what it costs, and what clients see of the pivot; beside it, in the same run and on
 //! the same kind of node, `kubeadm init`. Measures; asserts nothing about time. `scripts/bench` runs it.
 //!
-//! Environment: `HOIST_BIN`, the binary; `HOIST_BENCH_RUNS`, how many runs of each (5).
+//! And how long many manifests take to apply, beside `kubectl apply`. Environment: `HOIST_BIN`, the binary.
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -9,9 +9,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apply;
 mod run;
+mod svg;
 mod table;
+mod timeline;
 mod watch;
+mod who;
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,6 +23,7 @@ use std::time::Instant;
 use run::{UnderLoad, hoist, hoist_under_load, kubeadm};
 use serde::Serialize;
 use support::cluster::{declaration, render};
+use support::http::runtime;
 use support::node::Node;
 
 /// Renders are short: so many of them say something.
@@ -38,7 +43,27 @@ struct Results {
 }
 
 fn main() {
-    let runs = std::env::var("HOIST_BENCH_RUNS").map_or(5, |runs| runs.parse().expect("HOIST_BENCH_RUNS is a number"));
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse().expect("a number");
+    match args[..] {
+        ["start", runs] => start(number(runs)),
+        ["apply", runs, most] => apply::measure(number(runs), number(most)),
+        ["timeline", file] => timeline::measure(Path::new(file)),
+        // What the above starts as processes of their own.
+        ["apply-dir", dir, kubeconfig, address] => {
+            // kube makes its TLS connections with the process's default provider.
+            rustls::crypto::ring::default_provider().install_default().unwrap();
+            let address = address.parse().expect("an address");
+            runtime().block_on(apply::apply_dir(Path::new(dir), Path::new(kubeconfig), address));
+        }
+        ["who", clients] => runtime().block_on(who::watch(clients.parse().expect("an address"))),
+        _ => panic!("run scripts/bench, which knows what to ask for; not {args:?}"),
+    }
+}
+
+/// `hoist start` beside `kubeadm init`.
+fn start(runs: usize) {
     let processors = std::thread::available_parallelism().unwrap().get();
     let binary_bytes = std::fs::metadata(support::hoist()).unwrap().len();
     let (kubernetes, render_seconds) = renders();

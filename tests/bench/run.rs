@@ -28,7 +28,7 @@ const PIVOT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Start {
-    /// The first 200 of /readyz at the node's address.
+    /// The first time that /readyz at the node's address was 200 and the administrator's credentials were let in.
     pub api_ready: f64,
     /// Both Leases are held by those who hold them in the end: for hoist, by the self-hosted control plane.
     pub leaders: f64,
@@ -116,7 +116,7 @@ fn measure(running: Running, connect: impl FnMut() -> Option<Client> + Send + 's
 }
 
 /// The steps' durations in the events of `--output=json`.
-fn steps(stdout: &str) -> BTreeMap<String, f64> {
+pub fn steps(stdout: &str) -> BTreeMap<String, f64> {
     let events = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let done = events.filter(|event| event["event"] == "step-done");
     done.filter_map(|event| Some((event["step"].as_str()?.to_owned(), event["durationSeconds"].as_f64()?))).collect()

@@ -38,6 +38,32 @@ pub fn table(results: &Results) -> String {
     line("under load: exit, s", load(&|run| run.exit));
     line("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)));
     text.push_str(&format!("{:34}{:.1}\n", "binary, MiB", *binary_bytes as f64 / MEBIBYTE));
+    text + &wanted(results)
+}
+
+/// What is wanted of the medians (of failures and gaps: of the worst), and whether it was reached.
+fn wanted(results: &Results) -> String {
+    let Results { hoist, kubeadm, hoist_under_load, render_seconds, .. } = results;
+    let median = |runs: &[Start], of: &dyn Fn(&Start) -> f64| Spread::of(runs.iter().map(of)).median;
+    let worst = |of: &dyn Fn(&UnderLoad) -> f64| Spread::of(hoist_under_load.iter().map(of)).most;
+    let ours = |of: &dyn Fn(&Start) -> f64| median(hoist, of);
+    let theirs = |of: &dyn Fn(&Start) -> f64| median(kubeadm, of);
+    let rows = [
+        ("start to done, s", ours(&|start| start.exit), 10.0),
+        ("start to done / kubeadm's leaders", ours(&|start| start.exit) / theirs(&|start| start.leaders), 1.4),
+        ("both leaders / kubeadm's", ours(&|start| start.leaders) / theirs(&|start| start.leaders), 1.4),
+        ("API ready / kubeadm init's return", ours(&|start| start.api_ready) / theirs(&|start| start.exit), 0.8),
+        ("failed requests, the worst run", worst(&|run| run.failed as f64), 0.0),
+        ("gap at the pivot, the longest, ms", worst(&|run| run.longest_gap_at_pivot * 1000.0), 100.0),
+        ("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)).median, 20.0),
+        ("peak memory of start, MB", ours(&|start| start.peak_memory_bytes as f64 / 1e6), 30.0),
+    ];
+    let mut text = format!("\n{:36}{:>10}{:>10}\n", "wanted", "at most", "measured");
+    for (what, measured, limit) in rows {
+        // Not a number is not reached, either.
+        let verdict = if measured <= limit { "" } else { "  NOT REACHED" };
+        text.push_str(&format!("{what:36}{limit:>10}{measured:>10.2}{verdict}\n"));
+    }
     text
 }
 

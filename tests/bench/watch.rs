@@ -67,7 +67,9 @@ impl Watch {
 
 async fn look(client: &Client, begun: Instant, seen: &mut Seen) {
     if seen.api_ready.is_none() {
-        if matches!(client.get("/readyz").await, Ok((200, _))) {
+        // Usable, not only ready: whoever may do anything is let do this.
+        let usable = async |path| matches!(client.get(path).await, Ok((200, _)));
+        if usable("/readyz").await && usable("/api/v1/namespaces/kube-system").await {
             seen.api_ready = Some(begun.elapsed());
         }
         return;

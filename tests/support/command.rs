@@ -112,7 +112,7 @@ impl Running {
         self.wait_with(limit, |_| ())
     }
 
-    /// The same, with the most memory that a process which it has started ever had resident.
+    /// The same, with the most memory that it, or a process which it has started, ever had resident.
     pub fn wait_measuring(self, limit: Duration) -> (Ended, u64) {
         let mut peak = 0;
         let ended = self.wait_with(limit, |pid| peak = peak.max(peak_memory(pid)));
@@ -147,7 +147,7 @@ impl Running {
     }
 }
 
-/// The kernel's high-water mark of the children of a process, of which a command in a node is one; 0 for none. It
+/// The kernel's high-water mark of a process and of its children, of which a command in a node is one; 0 for none. It
 /// never falls, so that looking now and then misses nothing but the last moments.
 fn peak_memory(parent: u32) -> u64 {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
@@ -156,7 +156,8 @@ fn peak_memory(parent: u32) -> u64 {
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
         Some(kibibytes.parse::<u64>().ok()? * 1024)
     };
-    children.split_whitespace().filter_map(peak).max().unwrap_or_default()
+    let own = parent.to_string();
+    children.split_whitespace().chain([own.as_str()]).filter_map(peak).max().unwrap_or_default()
 }
 
 impl Drop for Running {

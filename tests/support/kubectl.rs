@@ -48,10 +48,19 @@ impl Kubectl {
         self.get(args)["items"].as_array().unwrap().clone()
     }
 
+    /// kubectl at work.
+    pub fn spawn(&self, args: &[&str]) -> Running {
+        self.spawn_with(args, "")
+    }
+
     fn run_with(&self, args: &[&str], input: &str) -> Ended {
+        self.spawn_with(args, input).wait(LIMIT)
+    }
+
+    fn spawn_with(&self, args: &[&str], input: &str) -> Running {
         let mut command = Command::new(&self.program);
         // No request hangs for ever, and nothing is read from the user's own configuration.
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--request-timeout=60s").args(args);
-        Running::spawn(&mut command, input).wait(LIMIT)
+        Running::spawn(&mut command, input)
     }
 }
