@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersion};
 use kube::discovery::{self, Scope};
 use kube::{Client, ResourceExt};
@@ -131,7 +131,10 @@ async fn apply_one<'a>(
             annotations.insert(MANIFEST_SUM.into(), sum.into());
         }
     }
-    let params = PatchParams::apply(FIELD_MANAGER).force();
+    // Its own check of the fields would make the API server parse each object twice, for warnings that nobody reads: an
+    // unknown field is refused in any case, and `assets` has reported duplicate keys.
+    let mut params = PatchParams::apply(FIELD_MANAGER).force();
+    params.field_validation = Some(ValidationDirective::Ignore);
     // All of the object need not come back.
     match api.patch_metadata(name, &params, &Patch::Apply(&object)).await {
         Ok(_) => Ok(None),
@@ -188,10 +191,14 @@ impl Resources {
         Ok(())
     }
 
+    fn get(&self, manifest: &Manifest) -> Option<(&ApiResource, &Scope)> {
+        let key = (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned());
+        self.found.get(&key).map(|(resource, scope)| (resource, scope))
+    }
+
     /// Where a manifest's object is; `None` for a kind that is not served.
     fn api(&self, client: &Client, manifest: &Manifest) -> Option<Api<DynamicObject>> {
-        let key = (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned());
-        let (resource, scope) = self.found.get(&key)?;
+        let (resource, scope) = self.get(manifest)?;
         Some(match (scope, text(manifest, "/metadata/namespace")) {
             (Scope::Cluster, _) => Api::all_with(client.clone(), resource),
             (Scope::Namespaced, "") => Api::default_namespaced_with(client.clone(), resource),
@@ -241,7 +248,7 @@ async fn sums(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Optio
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = match api.list_metadata(&params).await {
-            Err(error) if is_refusal(&error) => return Ok(None),
+            Err(error) if is_refusal(&error) || is_not_found(&error) => return Ok(None),
             page => page.map_err(|error| Error::failed("read what stands already", explain(&error)))?,
         };
         // There may be many more objects than manifests.

@@ -165,15 +165,15 @@ fn table(results: &Results) -> String {
     );
     let _ = writeln!(
         text,
-        "{:>9}  {:20}{:20}{:>9}  {:14}peak memory of hoist / kubectl, MiB",
+        "{:>9}  {:20}{:20}{:>9}  {:16}peak memory of hoist / kubectl, MiB",
         "manifests", "hoist", "kubectl", "kubectl/", "hoist, nothing"
     );
-    let _ = writeln!(text, "{:>9}  {:20}{:20}{:>9}  {:14}", "", "", "", "hoist", "to change");
+    let _ = writeln!(text, "{:>9}  {:20}{:20}{:>9}  to change", "", "", "", "hoist");
     for apply in &results.applies {
         let each = |seconds: f64| format!("{seconds:.2} ({:.1})", seconds * 1000.0 / apply.manifests as f64);
         let _ = writeln!(
             text,
-            "{:>9}  {:20}{:20}{:>9.1}  {:<14.2}{:.0} / {:.0}",
+            "{:>9}  {:20}{:20}{:>9.1}  {:<16.2}{:.0} / {:.0}",
             apply.manifests,
             each(apply.hoist),
             each(apply.kubectl),
