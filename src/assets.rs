@@ -1,19 +1,26 @@
 //! The asset directory: its content in memory ([`AssetSet`]), and how it comes from the disk and gets there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::config::{self, Cluster};
 use crate::error::{Error, Finding, Result};
-use crate::files::File;
+use crate::files::{self, File};
 use crate::secrets::Tls;
-use crate::{typed, yaml};
+use crate::{input, kubeconfig, typed, yaml};
 
+mod bootkube;
 mod diff;
 mod merge;
 mod plan;
+mod read;
 mod record;
 mod write;
+
+use read::Reader;
 
 pub use plan::{Choices, Plan, Written};
 pub use write::check_target;
@@ -35,7 +42,7 @@ pub struct Manifest {
     /// The line it begins at.
     pub line: usize,
     /// The object.
-    pub object: serde_json::Value,
+    pub object: Value,
 }
 
 impl AssetSet {
@@ -51,7 +58,13 @@ impl AssetSet {
         if !dir.exists() {
             return refuse("there is no such folder", MAKE);
         }
-        let has_configuration = dir.join("cluster.yaml").is_file();
+        if !write::was_rendered(dir) {
+            let findings = bootkube::findings(dir);
+            if !findings.is_empty() {
+                return Err(Error::Input(findings));
+            }
+        }
+        let has_configuration = std::fs::symlink_metadata(dir.join("cluster.yaml")).is_ok();
         if !has_configuration && dir.join("tls/ca.crt").is_file() && !write::was_interrupted(dir) {
             return refuse(
                 "waits for certificates to be signed",
@@ -64,30 +77,12 @@ impl AssetSet {
         if write::was_interrupted(dir) {
             return refuse("is incomplete: the last `hoist render` was interrupted", "run `hoist render` again");
         }
-        let mut set = Self::default();
-        set.files.insert("cluster.yaml".into(), File::public(read(&dir.join("cluster.yaml"))?));
+        let mut reader = Reader::new(dir);
+        reader.file(&dir.join("cluster.yaml"));
         for part in ["auth", "tls", "bootstrap-manifests", "manifests", "kubelet", "systemd"] {
-            set.collect(dir, &dir.join(part))?;
+            reader.folder(&dir.join(part))?;
         }
-        Ok(set)
-    }
-
-    fn collect(&mut self, root: &Path, dir: &Path) -> Result<()> {
-        let entries = match std::fs::read_dir(dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|error| unreadable(dir, error))?,
-        };
-        for entry in entries {
-            let path = entry.map_err(|error| Error::io("read", dir, error))?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            if path.is_dir() {
-                self.collect(root, &path)?;
-            } else if !hidden {
-                let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-                self.files.insert(name, File::private(read(&path)?));
-            }
-        }
-        Ok(())
+        reader.done()
     }
 
     /// The resolved configuration.
@@ -106,6 +101,40 @@ impl AssetSet {
         self.files.iter().filter_map(below).collect()
     }
 
+    /// What others than root can do to this asset directory, whose files were read from `dir`. None of it stands in the
+    /// way: it may be meant.
+    pub fn exposed(&self, dir: &Path) -> Vec<Finding> {
+        let is_secret = |path: &str| {
+            path.ends_with(".key")
+                || path.starts_with("auth/")
+                || path.ends_with("/secret.yaml")
+                || path.ends_with("-kubeconfig")
+        };
+        let open: Vec<_> =
+            self.files.keys().filter(|path| is_secret(path) && files::is_exposed(&dir.join(path))).collect();
+        let mut findings = Vec::new();
+        if let [first, more @ ..] = &open[..] {
+            let more = if more.is_empty() {
+                String::new()
+            } else {
+                format!(", and {} more of this folder's keys", more.len())
+            };
+            let finding = Finding::new(
+                dir.join(first).display().to_string(),
+                format!("other users of this machine may read it{more}"),
+            );
+            findings.push(finding.warning().remedy(format!("`chmod 700 {}` keeps them out", dir.display())));
+        }
+        let owner = std::fs::metadata(dir).map_or(0, |meta| std::os::unix::fs::MetadataExt::uid(&meta));
+        if nix::unistd::geteuid().is_root() && owner != 0 {
+            let message = format!("belongs to the user {owner}, who can change what root is about to run");
+            let finding = Finding::new(dir.display().to_string(), message);
+            findings
+                .push(finding.warning().remedy(format!("`chown -R root: {}`, unless that is meant", dir.display())));
+        }
+        findings
+    }
+
     /// The text of one file.
     ///
     /// # Errors
@@ -117,8 +146,7 @@ impl AssetSet {
                     .remedy("run `hoist render` with the cluster.yaml and this asset directory again"),
             ])
         })?;
-        String::from_utf8(file.content.clone())
-            .map_err(|_| Error::Input(vec![Finding::new(path, "is not text in UTF-8")]))
+        input::text(path, &file.content).map(str::to_owned).map_err(|finding| Error::Input(vec![finding]))
     }
 
     /// The paths below the asset directory of `names`, which `option` gave and which may have the path of `dir` in front.
@@ -149,6 +177,21 @@ impl AssetSet {
         if findings.is_empty() { Ok(found) } else { Err(Error::Input(findings)) }
     }
 
+    /// The kubeconfigs hold together: what `start` reads of them is in them, and nothing that it would have to run.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn check_kubeconfigs(&self, dir: &Path) -> Result<()> {
+        let ca = self.files.get("tls/ca.crt").map(|file| file.content.as_slice());
+        let mut findings = Vec::new();
+        for path in ["auth/kubeconfig", "auth/kubeconfig-kubelet"] {
+            if let Some(file) = self.files.get(path) {
+                findings.extend(kubeconfig::check(&dir.join(path).display().to_string(), &file.content, ca));
+            }
+        }
+        if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
+    }
+
     /// Every object that `start` applies: those in manifests/, in the order of the files' names.
     ///
     /// # Errors
@@ -160,8 +203,8 @@ impl AssetSet {
         let parsed = |path: &str| is_manifest(path) && (is_applied(path) || path.starts_with("bootstrap-manifests/"));
         for (path, file) in self.files.iter().filter(|(path, _)| parsed(path)) {
             let place = dir.join(path).display().to_string();
-            let text = String::from_utf8_lossy(&file.content);
-            match yaml::documents(&place, &text) {
+            let read = input::text(&place, &file.content).map_err(|finding| vec![finding]);
+            match read.and_then(|text| yaml::documents(&place, text)) {
                 Err(found) => findings.extend(found),
                 Ok(documents) => {
                     for document in documents {
@@ -172,6 +215,7 @@ impl AssetSet {
             }
         }
         manifests.retain(|manifest| is_applied(&manifest.path));
+        findings.extend(twice(dir, &manifests));
         if findings.is_empty() { Ok(manifests) } else { Err(Error::Input(findings)) }
     }
 }
@@ -181,13 +225,10 @@ impl AssetSet {
 /// # Errors
 /// A file that cannot be read.
 pub fn existing(dir: &Path, part: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut set = AssetSet::default();
-    set.collect(&dir.join(part), &dir.join(part))?;
-    Ok(set.files.into_iter().map(|(path, file)| (path, file.content)).collect())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| unreadable(path, error))
+    let root = dir.join(part);
+    let mut reader = Reader::new(&root);
+    reader.folder(&root)?;
+    Ok(reader.done()?.files.into_iter().map(|(path, file)| (path, file.content)).collect())
 }
 
 /// Half of an asset directory is for its owner's eyes only.
@@ -195,31 +236,76 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
     if error.kind() != std::io::ErrorKind::PermissionDenied {
         return Error::io("read", path, error);
     }
-    let finding = Finding::new(path.display().to_string(), "this user may not read it");
-    Error::Preflight(vec![finding.remedy("run hoist as root, or as the user who rendered the asset directory")])
+    Error::Preflight(vec![not_for_us(Finding::new(path.display().to_string(), "this user may not read it"))])
+}
+
+fn not_for_us(finding: Finding) -> Finding {
+    finding.remedy("run hoist as root, or as the user who rendered the asset directory")
 }
 
 fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
-fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
-    let named = |pointer: &str| {
-        document.value.pointer(pointer).and_then(serde_json::Value::as_str).is_some_and(|s| !s.is_empty())
-    };
+/// Objects that two manifests make: the second would undo the first.
+fn twice(dir: &Path, manifests: &[Manifest]) -> Vec<Finding> {
+    let mut seen = BTreeMap::new();
     let mut findings = Vec::new();
-    for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind"), ("/metadata/name", "metadata.name")] {
-        if !named(pointer) {
-            findings.push(Finding::new(place, format!("a manifest needs {field}")).at(Some((document.line, 1))));
+    for manifest in manifests {
+        let text = |pointer: &str| manifest.object.pointer(pointer).and_then(Value::as_str);
+        // Another version of a group is another form of the same object.
+        let group = text("/apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
+        let (kind, name) = (text("/kind").unwrap_or_default(), text("/metadata/name").unwrap_or_default());
+        let namespace = text("/metadata/namespace").unwrap_or("default");
+        let place = dir.join(&manifest.path).display().to_string();
+        match seen.entry((group, kind, namespace, name)) {
+            Entry::Vacant(entry) => {
+                entry.insert((place, manifest.line));
+            }
+            Entry::Occupied(first) if !name.is_empty() => {
+                let (file, line) = first.get();
+                let message = format!("{kind} {name} is in {file}:{line} already");
+                let finding = Finding::new(place, message).at(Some((manifest.line, 1)));
+                findings.push(finding.remedy("keep one of them, or give it another name or namespace"));
+            }
+            Entry::Occupied(_) => {}
         }
     }
-    findings.extend(typed::check(&document.value).into_iter().map(|(path, message)| {
-        Finding::new(place, format!("{path}: {message}")).at(document
-            .positions
-            .key(&path)
-            .or_else(|| document.positions.nearest(&path))
-            .or(Some((document.line, 1))))
-    }));
+    findings
+}
+
+fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
+    let at = |path: &str| document.positions.nearest(path).or(Some((document.line, 1)));
+    let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
+    let mut findings = Vec::new();
+    let mut said = Vec::new();
+    for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind"), ("/metadata/name", "metadata.name")] {
+        let finding = match document.value.pointer(pointer) {
+            Some(Value::String(text)) if !text.is_empty() => continue,
+            Some(other @ (Value::Number(_) | Value::Bool(_))) => {
+                Finding::new(place, format!("{field}: expected a string, found {other}")).remedy("write it in quotes")
+            }
+            _ => Finding::new(place, format!("a manifest needs {field}")).remedy(match field {
+                "metadata.name" if text("/metadata/generateName").is_some() => {
+                    "give it a name instead of generateName: start applies the same object each time"
+                }
+                "metadata.name" if document.value.get("items").is_some() => {
+                    "write the items of a list as documents of their own, with `---` between them"
+                }
+                "metadata.name" => "give the object a name: metadata: {name: …}",
+                _ => "write it as the documentation of the kind has it; a file that is no manifest belongs elsewhere",
+            }),
+        };
+        findings.push(finding.at(at(field)));
+        said.push(field);
+    }
+    let kind = text("/kind").unwrap_or_default().to_lowercase();
+    for (path, message) in typed::check(&document.value).into_iter().filter(|(path, _)| !said.contains(&path.as_str()))
+    {
+        let at = document.positions.key(&path).or_else(|| at(&path));
+        let finding = Finding::new(place, format!("{path}: {message}")).at(at);
+        findings.push(finding.remedy(format!("`kubectl explain {kind}` names the fields and their types")));
+    }
     findings
 }
 

@@ -92,16 +92,35 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.place)?;
+        write!(f, "{}", Shown(&self.place))?;
         if let Some((line, column)) = self.position {
             write!(f, ":{line}:{column}")?;
         }
         let warning = if self.severity == Severity::Warning { "warning: " } else { "" };
-        write!(f, ": {warning}{}", self.message)?;
+        write!(f, ": {warning}{}", Shown(&self.message))?;
         match &self.remedy {
-            Some(remedy) => write!(f, "\n    {remedy}"),
+            Some(remedy) => write!(f, "\n    {}", Shown(remedy)),
             None => Ok(()),
         }
+    }
+}
+
+/// Text that may repeat what stands in a file: as much of it as anybody reads, and nothing that moves a terminal's
+/// cursor.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ENOUGH: usize = 1000;
+        for (i, c) in self.0.chars().enumerate() {
+            match c {
+                _ if i == ENOUGH => return f.write_str("…"),
+                '\n' => f.write_str("\n")?,
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +214,41 @@ fn list(f: &mut fmt::Formatter<'_>, title: &str, findings: &[Finding]) -> fmt::R
     Ok(())
 }
 
+/// What the user is told of a panic: it is nobody's mistake but hoist's.
+pub fn mistake(panic: impl fmt::Display) -> String {
+    format!(
+        "a mistake in hoist {} ended it: {panic}\n  \
+         next: run the same command again, which is safe at any point; if it ends like this again, report these lines",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// What to do about the system's refusal, where there is something.
+fn advice(error: &std::io::Error, path: &Path) -> Option<String> {
+    use std::io::ErrorKind as Kind;
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).display();
+    Some(match error.kind() {
+        Kind::StorageFull => {
+            format!("`df -h {folder}` shows what is full: make room there, and run the same command again")
+        }
+        Kind::QuotaExceeded => "make room within this user's quota, and run the same command again".to_owned(),
+        Kind::ReadOnlyFilesystem => {
+            format!(
+                "name a folder that can be written; if this one should be, `findmnt -T {folder}` and `dmesg` say why it is not"
+            )
+        }
+        Kind::PermissionDenied => format!("run it as root, or as the user who owns {folder}"),
+        Kind::IsADirectory => "a folder is there, where a file belongs: move it away".to_owned(),
+        Kind::NotADirectory => {
+            "a file is there, where a folder belongs: move it away, or name another folder".to_owned()
+        }
+        Kind::InvalidFilename => "use shorter names".to_owned(),
+        Kind::NotFound => "correct the path".to_owned(),
+        _ if error.raw_os_error() == Some(nix::libc::ELOOP) => "a link leads back to itself: remove it".to_owned(),
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -217,7 +271,13 @@ impl fmt::Display for Error {
                 let api = if *api_served { "the API is served" } else { "the API is NOT served" };
                 write!(f, "\n  {api}\n  next: {next}")
             }
-            Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Self::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())?;
+                match advice(source, path) {
+                    Some(next) => write!(f, "\n  next: {next}"),
+                    None => Ok(()),
+                }
+            }
             Self::Interrupted { state, .. } => write!(f, "interrupted\n  {state}"),
             Self::Failed { action, cause, next } => {
                 write!(f, "cannot {action}: {cause}")?;

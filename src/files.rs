@@ -8,8 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::input::{self, ASSET_LIMIT};
 
 /// How the names begin of files that are not whole yet. A name with a dot in front is one that the kubelet does not read.
 pub const BESIDE: &str = ".hoist-";
@@ -91,11 +93,19 @@ pub fn sha256(content: &[u8]) -> String {
 /// # Errors
 /// Any other failure to read it.
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match input::read(path, ASSET_LIMIT) {
         Ok(content) => Ok(Some(content)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::io("read", path, error)),
+        Err(unread) if unread.is_missing(path) => Ok(None),
+        Err(unread) => Err(unread.into_error(path)),
     }
+}
+
+/// Whether a user who is neither root nor the owner may read the file at `path`: by its mode, and those of the folders
+/// around it.
+pub fn is_exposed(path: &Path) -> bool {
+    let allows = |path: &Path, bits: u32| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & bits != 0);
+    let around = |path: &Path| path.ancestors().skip(1).all(|folder| folder == Path::new("") || allows(folder, 0o011));
+    allows(path, 0o044) && fs::canonicalize(path).is_ok_and(|path| around(&path))
 }
 
 /// Makes a folder and those above it; the new ones get `mode` from the moment they exist.
@@ -113,8 +123,10 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
 
 /// Whether `path` holds `file` already, mode included.
 pub fn stands(path: &Path, file: &File) -> bool {
-    let mode = fs::symlink_metadata(path).map(|meta| meta.is_file().then(|| meta.permissions().mode() & 0o777));
-    matches!(mode, Ok(Some(mode)) if mode == file.mode) && fs::read(path).is_ok_and(|content| content == file.content)
+    let is_like = |meta: fs::Metadata| {
+        meta.is_file() && meta.permissions().mode() & 0o777 == file.mode && meta.len() == file.content.len() as u64
+    };
+    fs::symlink_metadata(path).is_ok_and(is_like) && fs::read(path).is_ok_and(|content| content == file.content)
 }
 
 /// Writes one file and says whether anything changed.
@@ -130,6 +142,17 @@ pub fn write(path: &Path, file: &File) -> Result<bool> {
 /// # Errors
 /// The system's refusal; until all are written beside, none is renamed in.
 pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Result<Vec<PathBuf>> {
+    stage(files)?.commit()
+}
+
+/// Files that are on the disk beside their places. Dropped, they are gone.
+pub struct Staged(Vec<(PathBuf, NamedTempFile)>);
+
+/// Writes several files beside their places, but for those that stand there already. Folders must be there.
+///
+/// # Errors
+/// The system's refusal; nothing is left beside then.
+pub fn stage<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Result<Staged> {
     let mut written = Vec::new();
     for (path, file) in files {
         if stands(&path, file) {
@@ -139,8 +162,9 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
         let mut options = tempfile::Builder::new();
         options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode));
         let beside = before(Operation::Create, dir).and_then(|()| options.tempfile_in(dir));
-        let mut beside = beside.map_err(|error| Error::io("write in", dir, error))?;
-        let wrote = before(Operation::Write, beside.path()).and_then(|()| beside.write_all(&file.content));
+        let mut beside = beside.map_err(|error| Error::io("write in", dir, bare(&error)))?;
+        let wrote =
+            before(Operation::Write, beside.path()).and_then(|()| beside.as_file_mut().write_all(&file.content));
         wrote.map_err(|error| Error::io("write", &path, error))?;
         // tempfile honours the umask; the mode is part of what is promised.
         let mode = fs::Permissions::from_mode(file.mode);
@@ -157,18 +181,33 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
             .and_then(|()| Ok(nix::unistd::syncfs(written[0].1.as_file())?))
             .map_err(|error| Error::io("flush", &written[0].0, error))?,
     }
-    let mut changed = Vec::new();
-    for (path, beside) in written {
-        before(Operation::Rename, &path)
-            .and_then(|()| beside.persist(&path).map_err(|error| error.error))
-            .map_err(|error| Error::io("write", &path, error))?;
-        changed.push(path);
+    Ok(Staged(written))
+}
+
+/// An error of tempfile's without the name of a file that is gone.
+fn bare(error: &io::Error) -> io::Error {
+    error.kind().into()
+}
+
+impl Staged {
+    /// Renames the files in, and returns their paths.
+    ///
+    /// # Errors
+    /// The system's refusal; those before it are in their places.
+    pub fn commit(self) -> Result<Vec<PathBuf>> {
+        let mut changed = Vec::new();
+        for (path, beside) in self.0 {
+            before(Operation::Rename, &path)
+                .and_then(|()| beside.persist(&path).map_err(|error| error.error))
+                .map_err(|error| Error::io("write", &path, error))?;
+            changed.push(path);
+        }
+        let dirs: BTreeSet<_> = changed.iter().filter_map(|path| path.parent()).collect();
+        for dir in dirs {
+            sync_dir(dir)?;
+        }
+        Ok(changed)
     }
-    let dirs: BTreeSet<_> = changed.iter().filter_map(|path| path.parent()).collect();
-    for dir in dirs {
-        sync_dir(dir)?;
-    }
-    Ok(changed)
 }
 
 /// Makes `path` a symbolic link to `target`, whatever file or link it was, and says whether anything changed.
@@ -289,6 +328,19 @@ mod tests {
         assert!(!link(&path, Path::new("second")).unwrap());
         assert_eq!(fs::read_link(&path).unwrap(), Path::new("second"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_is_exposed_if_its_folders_are_open_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write(&path, &File::public("secret")).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(!is_exposed(&path));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_exposed(&path));
+        write(&path, &File::private("secret")).unwrap();
+        assert!(!is_exposed(&path));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kube::config::Kubeconfig;
 use serde_json::Value;
+
+use crate::error::Finding;
+use crate::{input, pki, yaml};
 
 /// What a kubeconfig says. There is no `Debug`: it would print the credentials.
 #[derive(Clone, Copy)]
@@ -76,6 +80,102 @@ current-context: {context}
 "
         )
     }
+}
+
+/// What keeps hoist from using the kubeconfig `content`: it must hold its own credentials, name nothing to run, and
+/// trust the CA in `ca_pem`, if that is known. `place` names it in findings.
+pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding> {
+    const ANEW: &str = "move it away and run `hoist render` again: it is made anew";
+    let finding = |at: Option<yaml::Position>, message: String| Finding::new(place, message).at(at).remedy(ANEW);
+    let read = input::text(place, content).map_err(|finding| vec![finding]);
+    let documents = match read.and_then(|text| yaml::documents(place, text)) {
+        Ok(documents) => documents,
+        Err(findings) => return findings.into_iter().map(|finding| finding.remedy(ANEW)).collect(),
+    };
+    let [document] = &documents[..] else {
+        let at = documents.get(1).and_then(|document| document.positions.get(""));
+        return vec![finding(at, format!("holds {} documents, where a kubeconfig is one", documents.len()))];
+    };
+    let at = |path: &str| document.positions.nearest(path);
+    let value = &document.value;
+    // A kubeconfig's reader wants its shape, whatever of it is used.
+    if let Err(error) = serde_json::from_value::<Kubeconfig>(value.clone()) {
+        // serde_json quotes what it found, and that may be a secret.
+        let reason = error.to_string();
+        let reason = reason.split(": ").next().unwrap_or_default().to_owned();
+        return vec![finding(at(""), format!("is no kubeconfig: {reason}"))];
+    }
+    if value.get("kind").and_then(Value::as_str) != Some("Config") {
+        return vec![finding(at("kind"), "is no kubeconfig: its kind is not Config".to_owned())];
+    }
+    let mut findings = Vec::new();
+    let named = |list: &str, name: &str| {
+        let index = value.get(list)?.as_array()?.iter().position(|item| item["name"].as_str() == Some(name))?;
+        Some((yaml::item(list, index), &value[list][index]))
+    };
+    let Some(current) = value.get("current-context").and_then(Value::as_str) else {
+        return vec![finding(at("current-context"), "names no current-context".to_owned())];
+    };
+    let Some((path, context)) = named("contexts", current) else {
+        return vec![finding(
+            at("current-context"),
+            format!("its current context, {current}, is not among the contexts"),
+        )];
+    };
+    for (field, list) in [("cluster", "clusters"), ("user", "users")] {
+        let path = format!("{path}.context.{field}");
+        let found = context["context"][field].as_str().and_then(|name| named(list, name));
+        let Some((path, entry)) = found else {
+            findings.push(finding(at(&path), format!("{path}: names none of the {list}")));
+            continue;
+        };
+        let at = |field: &str| at(&yaml::child(&path, field));
+        let (path, entry) = (yaml::child(&path, field), &entry[field]);
+        let names = entry.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        for (name, value) in names {
+            let at = document.positions.key(&yaml::child(&path, name));
+            let why = match name.as_str() {
+                "exec" | "auth-provider" => "would run a program to get credentials",
+                "certificate-authority" | "client-certificate" | "client-key" | "tokenFile" => {
+                    "names a file, where the kubeconfig must hold it"
+                }
+                "insecure-skip-tls-verify" if value == &Value::Bool(true) => "trusts any server",
+                "proxy-url" => "goes through a proxy, and the API server is on this machine",
+                "username" | "password" => "is a way in that Kubernetes no longer has",
+                "certificate-authority-data" if !holds(value, ca_pem) => "is not the CA in tls/ca.crt",
+                "client-certificate-data" if decoded(value).is_none_or(|pem| pki::inspect(&pem).is_err()) => {
+                    "holds no certificate"
+                }
+                "client-key-data" if !decoded(value).is_some_and(|pem| pki::is_key(&pem)) => "holds no private key",
+                _ => continue,
+            };
+            findings.push(finding(at, format!("{path}.{name}: {why}")));
+        }
+        let has = |name: &str| entry[name].as_str().is_some_and(|text| !text.is_empty());
+        if field == "cluster" && !entry["server"].as_str().is_some_and(|url| url.starts_with("https://")) {
+            findings.push(finding(at(field), format!("{path}.server: is not an https:// URL")));
+        }
+        if field == "cluster" && !has("certificate-authority-data") {
+            findings.push(finding(at(field), format!("{path}.certificate-authority-data: it is required")));
+        }
+        if field == "user" && !has("token") && !(has("client-certificate-data") && has("client-key-data")) {
+            findings.push(finding(
+                at(field),
+                format!("{path}: holds neither a token nor a client certificate with its key"),
+            ));
+        }
+    }
+    findings
+}
+
+/// Whether the base64 text in `value` is `pem`, or that is not known.
+fn holds(value: &Value, pem: Option<&[u8]>) -> bool {
+    decoded(value).is_some_and(|decoded| pem.is_none_or(|pem| decoded == pem))
+}
+
+/// What the base64 text in `value` holds.
+fn decoded(value: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(value.as_str()?).ok()
 }
 
 /// A string as JSON has it, which is as YAML has it: `on` and `1_000` stay strings.

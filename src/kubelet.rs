@@ -11,7 +11,7 @@ use crate::files::{self, File};
 use crate::host::Host;
 use crate::kubeconfig::{Credentials, KubeConfig};
 use crate::secrets::{self, Tls};
-use crate::{pki, yaml};
+use crate::{input, pki, yaml};
 
 /// How long systemd may take for one command.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
@@ -43,7 +43,10 @@ pub fn rendered_token(asset_dir: &Path) -> Result<Option<String>> {
     let path = asset_dir.join("auth/kubeconfig-kubelet");
     match files::read_if_there(&path)? {
         None => Ok(None),
-        Some(content) => token_in(&path.display().to_string(), &String::from_utf8_lossy(&content)),
+        Some(content) => {
+            let place = path.display().to_string();
+            token_in(&place, input::text(&place, &content).map_err(|finding| Error::Input(vec![finding]))?)
+        }
     }
 }
 

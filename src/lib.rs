@@ -16,6 +16,7 @@ pub mod error;
 pub mod files;
 pub mod forward;
 pub mod host;
+pub mod input;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod log;

@@ -1,12 +1,18 @@
 //! The `hoist` binary: parses, logs, and turns the result into an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use hoist::cli::{self, Cli};
-use hoist::error::Error;
+use hoist::error::{self, Error};
 use hoist::log;
 
 fn main() -> ExitCode {
+    // A release build would end by SIGABRT here, with a code that no table has.
+    std::panic::set_hook(Box::new(|info| {
+        let _ = writeln!(std::io::stderr(), "hoist: {}", error::mistake(info));
+        std::process::exit(1);
+    }));
     // kube makes its TLS connections with the process's default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::from_env();

@@ -21,12 +21,20 @@ pub use emit::to_string;
 pub use shape::{Fields, parse_one};
 
 use crate::error::Finding;
+use crate::input;
 
 /// Deeper nesting than this is refused: values are walked and dropped recursively.
 const MAX_DEPTH: usize = 100;
 
 /// Aliases may copy this many values in all; a few nested ones could otherwise fill the memory.
 const MAX_COPIES: usize = 100_000;
+
+/// What all values of one text may take, with their paths, in bytes. Each path holds those around it: a few long keys
+/// around many values could otherwise fill the memory.
+const MAX_SIZE: usize = 128 << 20;
+
+/// What a value takes beside its path, about.
+const VALUE_SIZE: usize = 64;
 
 /// A line and a column, both from 1.
 pub type Position = (usize, usize);
@@ -104,6 +112,12 @@ fn parent(path: &str) -> Option<&str> {
 /// Reads all documents of `text`; empty ones are left out. `place` names the text in findings.
 pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(at) = text.find(|c| !is_allowed(c)) {
+        let c = text[at..].chars().next().map_or(0, u32::from);
+        let finding = Finding::new(place, format!("holds the character U+{c:04X}, which YAML does not allow"));
+        let remedy = "is it a text file? In one, write the character as an escape in double quotes";
+        return Err(vec![finding.at(Some(input::position(text, at))).remedy(remedy)]);
+    }
     let mut reader = Reader {
         place,
         parser: Parser::new_from_str(text),
@@ -111,6 +125,7 @@ pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>>
         anchors: HashMap::new(),
         positions: Positions::default(),
         copies: 0,
+        size: 0,
     };
     match reader.stream() {
         Ok(documents) if reader.findings.is_empty() => Ok(documents),
@@ -131,6 +146,7 @@ struct Reader<'a> {
     anchors: HashMap<usize, Value>,
     positions: Positions,
     copies: usize,
+    size: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -157,9 +173,20 @@ impl<'a> Reader<'a> {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
                 let at = (error.marker().line(), error.marker().col() + 1);
-                Err(self.finding(at, format!("not valid YAML: {}", error.info())))
+                if error.info().contains("recursion limit") {
+                    return Err(self.too_deep(at));
+                }
+                let remedy = if error.info().contains("tab") {
+                    "indent with spaces"
+                } else {
+                    "look at the lines up to there: indentation, a colon or dash, an open quote or bracket"
+                };
+                Err(self.finding(at, format!("not valid YAML: {}", error.info())).remedy(remedy))
             }
-            None => Err(Finding::new(self.place, "not valid YAML: it ends too early")),
+            None => {
+                let finding = Finding::new(self.place, "not valid YAML: it ends too early");
+                Err(finding.remedy("is the file complete?"))
+            }
         }
     }
 
@@ -173,7 +200,11 @@ impl<'a> Reader<'a> {
     ) -> Result<Value, Finding> {
         let at = start(span);
         if depth > MAX_DEPTH {
-            return Err(self.finding(at, "nested too deeply"));
+            return Err(self.too_deep(at));
+        }
+        self.size += path.len() + VALUE_SIZE;
+        if self.size > MAX_SIZE {
+            return Err(self.finding(at, "too many values, with too long keys around them").remedy("split the file"));
         }
         // An empty value has no place of its own; the parser reports wherever it noticed.
         let empty = span.start.index() == span.end.index() && matches!(event, Event::Scalar(..));
@@ -198,7 +229,10 @@ impl<'a> Reader<'a> {
                 (Value::Object(self.map(path, depth)?), anchor)
             }
             Event::Alias(anchor) => (self.alias(anchor, at)?, 0),
-            other => return Err(self.finding(at, format!("not valid YAML: unexpected {other:?}"))),
+            other => {
+                let finding = self.finding(at, format!("not valid YAML: unexpected {other:?}"));
+                return Err(finding.remedy("look at the lines up to there"));
+            }
         };
         // The parser counts anchors from 1.
         if anchor > 0 {
@@ -223,10 +257,17 @@ impl<'a> Reader<'a> {
                         Value::String(key) => key,
                         // Kubernetes takes `1:` and `on:` for the keys "1" and "true".
                         key @ (Value::Number(_) | Value::Bool(_)) => key.to_string(),
-                        _ => return Err(self.finding(at, "a key is empty")),
+                        _ => {
+                            return Err(self
+                                .finding(at, "a key is empty")
+                                .remedy("write the field's name before the colon"));
+                        }
                     }
                 }
-                _ => return Err(self.finding(at, "a key must be a string")),
+                _ => {
+                    let finding = self.finding(at, "a key must be a string");
+                    return Err(finding.remedy("if it is a value, write a `-` before it, or quotes around it"));
+                }
             };
             let path = child(path, &key);
             if map.contains_key(&key) {
@@ -245,11 +286,12 @@ impl<'a> Reader<'a> {
 
     fn alias(&mut self, anchor: usize, at: Position) -> Result<Value, Finding> {
         let Some(value) = self.anchors.get(&anchor) else {
-            return Err(self.finding(at, "this alias refers to a value around itself"));
+            let finding = self.finding(at, "this alias refers to a value around itself");
+            return Err(finding.remedy("write the value out"));
         };
         self.copies += count(value);
         if self.copies > MAX_COPIES {
-            return Err(self.finding(at, "aliases expand to too many values"));
+            return Err(self.finding(at, "aliases expand to too many values").remedy("write the values out"));
         }
         Ok(value.clone())
     }
@@ -275,8 +317,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn too_deep(&self, at: Position) -> Finding {
+        let finding = self.finding(at, format!("nested more than {MAX_DEPTH} levels deep"));
+        finding.remedy("nothing that Kubernetes reads is: is it the right file?")
+    }
+
     fn finding(&self, at: Position, message: impl Into<String>) -> Finding {
         Finding::new(self.place, message).at(Some(at))
+    }
+}
+
+/// What every YAML takes for a character of a text (`c-printable` of its specification), and none for a line's end:
+/// Kubernetes' reader, of YAML 1.1, ends lines at U+0085, U+2028 and U+2029, and others do not.
+fn is_allowed(c: char) -> bool {
+    match c {
+        '\u{2028}' | '\u{2029}' | '\u{feff}' => false,
+        '\t' | '\n' | '\r' | ' '..='~' | '\u{a0}'..='\u{fffd}' | '\u{10000}'.. => true,
+        _ => false,
     }
 }
 

@@ -8,9 +8,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::AssetSet;
 use super::plan::{Choices, Plan, Written};
 use super::record::{RENDERED, RENDERING, TEXTS};
+use super::{AssetSet, bootkube};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 
@@ -22,9 +22,15 @@ impl AssetSet {
     /// An edit that meets a change of hoist's; another render at work; the system's refusal. Nothing is changed then, but
     /// for a refusal in the middle, after which running again goes on.
     pub fn write(&self, dir: &Path, choices: &Choices) -> Result<Written> {
+        let is_new = !dir.exists();
         files::make_dir(dir, 0o755)?;
         let _lock = lock(dir)?;
-        self.plan(dir, choices)?.carry_out(dir)
+        self.plan(dir, choices)?.carry_out(dir).inspect_err(|_| {
+            if is_new {
+                // Where something is in it, it stays.
+                let _ = fs::remove_dir(dir);
+            }
+        })
     }
 }
 
@@ -33,15 +39,14 @@ impl Plan<'_> {
         if !self.conflicts.is_empty() {
             return Err(Error::Input(self.conflicts));
         }
+        let was_interrupted = was_interrupted(dir);
         sweep(dir)?;
         if !self.put.is_empty() || !self.written.removed.is_empty() {
             self.announce(dir)?;
         }
-        for put in &self.put {
-            let mode = if put.path.starts_with("tls/") || put.path.starts_with("auth/") { 0o700 } else { 0o755 };
-            files::make_dir(dir.join(put.path).parent().unwrap_or(dir), mode)?;
-        }
-        files::write_all(self.put.iter().map(|put| (dir.join(put.path), &*put.file)))?;
+        // A disk that is full is noticed here, while nothing of it is in its place.
+        let staged = self.stage(dir).inspect_err(|_| self.withdraw(dir, was_interrupted))?;
+        staged.commit()?;
         for path in &self.written.removed {
             files::remove(&dir.join(path))?;
             remove_empty_folders(dir, path);
@@ -55,11 +60,36 @@ impl Plan<'_> {
         Ok(self.written)
     }
 
+    /// Makes the folders, and writes all files beside their places.
+    fn stage(&self, dir: &Path) -> Result<files::Staged> {
+        for put in &self.put {
+            let mode = if put.path.starts_with("tls/") || put.path.starts_with("auth/") { 0o700 } else { 0o755 };
+            files::make_dir(dir.join(put.path).parent().unwrap_or(dir), mode)?;
+        }
+        files::stage(self.put.iter().map(|put| (dir.join(put.path), &*put.file)))
+    }
+
+    /// Takes back what was done before the first file came to its place. What cannot be taken back stays, and the
+    /// next render knows it.
+    fn withdraw(&self, dir: &Path, was_interrupted: bool) {
+        for put in &self.put {
+            remove_empty_folders(dir, put.path);
+        }
+        if !was_interrupted {
+            let _ = files::remove(&dir.join(RENDERING));
+        }
+    }
+
     /// Records what may stand on the disk from now on.
     fn announce(&self, dir: &Path) -> Result<()> {
         let merged = self.put.iter().filter_map(|put| Some((put.path, &*put.file.content, &*put.own?.content)));
         files::write(&dir.join(RENDERING), &self.history.journal(&self.after, merged)).map(drop)
     }
+}
+
+/// Whether `hoist render` made what is in `dir`.
+pub(super) fn was_rendered(dir: &Path) -> bool {
+    dir.join(RENDERED).is_file() || was_interrupted(dir)
 }
 
 /// Whether a render of `dir` began and did not end.
@@ -73,8 +103,12 @@ pub(super) fn was_interrupted(dir: &Path) -> bool {
 /// # Errors
 /// A folder that holds something else.
 pub fn check_target(dir: &Path, config: &Path) -> Result<()> {
-    if dir.join(RENDERED).is_file() || was_interrupted(dir) {
+    if was_rendered(dir) {
         return Ok(());
+    }
+    let of_bootkube = bootkube::findings(dir);
+    if !of_bootkube.is_empty() {
+        return Err(Error::Input(of_bootkube));
     }
     let refuse = |message: &str, remedy: &str| {
         Err(Error::Input(vec![Finding::new(dir.display().to_string(), message).remedy(remedy)]))

@@ -61,6 +61,10 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     let Written { changed, merged, kept, left_out, removed, unused } = set.write(&dir, &choices)?;
 
+    for warning in pki::exposed_user_files(&cluster) {
+        // Nobody is left to tell if standard error is closed.
+        let _ = writeln!(std::io::stderr(), "{warning}");
+    }
     let mut said = String::new();
     let mut say = |line: String| said.push_str(&(line + "\n"));
     // The first time, everything is new.

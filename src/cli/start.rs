@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     asset_dir: PathBuf,
     /// The kubelet's folder of static pods
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests")]
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests", value_parser = absolute)]
     pod_manifest_path: PathBuf,
     /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
     #[arg(long, value_name = "NAME")]
@@ -35,6 +35,16 @@ pub struct Args {
     /// How progress is shown
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
+}
+
+/// A folder on the host, which the kubelet and hoist must take for the same.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+    match path.is_absolute() && plain && path != Path::new("/") {
+        true => Ok(path),
+        false => Err("it must be an absolute path without `..`, such as /etc/kubernetes/manifests".to_owned()),
+    }
 }
 
 pub(super) async fn run(args: Args, color: bool) -> Result<()> {

@@ -137,7 +137,8 @@ fn flag(check: &mut Check<'_>, path: &str, program: Program, name: &str) {
     let well_formed = bare.starts_with(|c: char| c.is_ascii_lowercase())
         && bare.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !well_formed {
-        check.wrong(path, format!("`{name}` is not a flag: lower-case letters, digits and `-`"), None);
+        let message = format!("`{}` is not a flag: lower-case letters, digits and `-`", name);
+        check.wrong(path, message, "write the flag's name without its dashes, like event-ttl".to_owned());
     } else if let Some(why) = owned(program, &bare) {
         check.wrong(path, format!("`{bare}` is set by hoist: {why}"), "remove it".to_owned());
     } else if name != bare {

@@ -9,13 +9,13 @@ mod syntax;
 mod validate;
 mod write;
 
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use crate::error::{Error, Finding, Result};
+use crate::input::{self, CONFIG_LIMIT};
 use crate::yaml;
 
 pub use defaults::{KUBERNETES_VERSION, supported_versions};
@@ -26,33 +26,31 @@ pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
 
 /// Reads the configuration file at `path`, or standard input if that is `-`. Relative paths in it begin at its folder.
 pub fn load(path: &Path) -> Result<Cluster> {
-    let is_stdin = path == Path::new("-");
-    let place = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-    let refuse = |finding: Finding| Err(Error::Input(vec![finding]));
-    let read = if is_stdin {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(path)
+    let is_stream = path == Path::new("-") || is_handed_over(path);
+    let place = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let read = match is_stream {
+        true if path == Path::new("-") => input::read_stream(&place, std::io::stdin(), CONFIG_LIMIT),
+        true => match std::fs::File::open(path) {
+            Ok(file) => input::read_stream(&place, file, CONFIG_LIMIT),
+            Err(error) => return Err(Error::io("read", path, error)),
+        },
+        false => input::read(path, CONFIG_LIMIT),
     };
-    let bytes = match read {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let finding = Finding::new(place, "there is no such file");
-            return refuse(finding.remedy("`hoist config default > cluster.yaml` makes one to begin with"));
+    let bytes = read.map_err(|unread| match unread.is_missing(path) {
+        true => {
+            Error::Input(vec![unread.finding.remedy("`hoist config default > cluster.yaml` makes one to begin with")])
         }
-        read => read.map_err(|e| Error::io("read", path, e))?,
-    };
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(e) => {
-            let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-            let column = 1 + String::from_utf8_lossy(good).chars().rev().take_while(|c| *c != '\n').count();
-            return refuse(Finding::new(place, "is not text in UTF-8").at(Some((line, column))));
-        }
-    };
-    let absolute = std::path::absolute(path).map_err(|e| Error::io("find the folder of", path, e))?;
-    parse(&place, &text, absolute.parent().unwrap_or(Path::new("/")))
+        false => unread.into_error(path),
+    })?;
+    let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
+    let folder = if is_stream { Path::new("-") } else { path };
+    let absolute = std::path::absolute(folder).map_err(|e| Error::io("find the folder of", path, e))?;
+    parse(&place, text, absolute.parent().unwrap_or(Path::new("/")))
+}
+
+/// Whether the path is one that a shell makes of `<(command)`: a pipe that has its writer.
+fn is_handed_over(path: &Path) -> bool {
+    path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
 }
 
 /// The cluster that `text` describes. `place` names it in findings; relative paths in it begin at `base_dir`.

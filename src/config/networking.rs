@@ -19,7 +19,7 @@ const MAX_NODE_BITS: u8 = 16;
 
 pub(super) fn networking(check: &mut Check<'_>, raw: &raw::Networking, kcm_args: &[Arg]) -> Networking {
     let dns_domain = raw.dns_domain.as_deref().unwrap_or(defaults::DNS_DOMAIN);
-    check.value("networking.dnsDomain", dns_domain, syntax::subdomain(dns_domain));
+    check.value("networking.dnsDomain", dns_domain, syntax::dns_domain(dns_domain), defaults::DNS_DOMAIN);
     let pods = subnets(check, POD_SUBNET, raw.pod_subnet.as_deref().unwrap_or(defaults::POD_SUBNET));
     let services = subnets(check, SERVICE_SUBNET, raw.service_subnet.as_deref().unwrap_or(defaults::SERVICE_SUBNET));
 
@@ -124,7 +124,11 @@ pub(super) fn controllers(check: &mut Check<'_>, controllers: &[Option<Controlle
         }
         let same = |other: &Option<Controller>| other.as_ref().is_some_and(|other| other.address == *address);
         if let Some(first) = controllers[..i].iter().position(same) {
-            check.wrong(&path, format!("{address} is the address of {} already", item("controllers", first)), None);
+            check.wrong(
+                &path,
+                format!("{address} is the address of {} already", item("controllers", first)),
+                "give each its own".to_owned(),
+            );
         }
         let subnets = [(POD_SUBNET, &networking.pod_subnets), (SERVICE_SUBNET, &networking.service_subnets)];
         for (name, subnet) in subnets.iter().flat_map(|(name, nets)| nets.iter().map(move |net| (name, net))) {

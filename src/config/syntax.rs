@@ -24,6 +24,31 @@ pub(super) fn subdomain(name: &str) -> Result<(), String> {
     }
 }
 
+/// The name of a controller: of its Node, and of a folder in tls/etcd/.
+pub(super) fn node_name(name: &str) -> Result<(), String> {
+    /// The kubelet gives the Node a label with this value.
+    const MAX: usize = 63;
+    subdomain(name)?;
+    if name.len() > MAX {
+        return Err(format!("is longer than the {MAX} characters that the name of a node may have"));
+    }
+    if ["ca.crt", "ca.key", "healthcheck-client.crt", "healthcheck-client.key"].contains(&name) {
+        return Err("is the name of a file in tls/etcd/".to_owned());
+    }
+    Ok(())
+}
+
+/// The domain of Services, as far as the API server's own name in it is one.
+pub(super) fn dns_domain(name: &str) -> Result<(), String> {
+    const MAX: usize = 253 - "kubernetes.default.svc.".len();
+    subdomain(name)?;
+    if name.len() > MAX {
+        Err(format!("is longer than the {MAX} characters that leave room for Services"))
+    } else {
+        Ok(())
+    }
+}
+
 /// A DNS name or an IP address. Digits and dots only are an address, right or wrong.
 pub(super) fn host(host: &str) -> Result<(), String> {
     if host.parse::<IpAddr>().is_ok() {

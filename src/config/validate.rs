@@ -11,6 +11,9 @@ use super::{
 use crate::error::Finding;
 use crate::yaml::{Fields, Positions, child, item};
 
+/// Where the form of every field is shown.
+const SEE: &str = "`hoist config default` shows an example";
+
 /// Collects what is wrong, each with its place.
 pub(super) struct Check<'a> {
     pub place: &'a str,
@@ -35,9 +38,9 @@ impl Check<'_> {
         self.findings.push(Finding { remedy: remedy.into(), ..finding });
     }
 
-    /// The outcome of a check of [`syntax`] on `value` at `path`.
-    pub fn value<T>(&mut self, path: &str, value: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|why| self.wrong(path, format!("`{value}` {why}"), None)).ok()
+    /// The outcome of a check of [`syntax`] on `value` at `path`; `example` is one that would pass.
+    pub fn value<T>(&mut self, path: &str, value: &str, result: Result<T, String>, example: &str) -> Option<T> {
+        result.map_err(|why| self.wrong(path, format!("`{}` {why}", value), format!("write it like {example}"))).ok()
     }
 
     /// The field `name` of `path`, which must be there and not empty.
@@ -45,8 +48,8 @@ impl Check<'_> {
         let field = child(path, name);
         match value {
             // `value: ""` is how a flag or a taint has an empty value.
-            Some("") if name != "value" => self.wrong(&field, "it is empty", None),
-            None => self.wrong(&field, "it is required", None),
+            Some("") if name != "value" => self.wrong(&field, "it is empty", SEE.to_owned()),
+            None => self.wrong(&field, "it is required", format!("add {name}: …; {SEE}")),
             value => return value,
         }
         None
@@ -63,7 +66,8 @@ impl Check<'_> {
         // Joining component by component leaves out `./`.
         let absolute = self.base_dir.join(value).components().collect::<std::path::PathBuf>();
         let result = absolute.into_os_string().into_string();
-        self.value(&child(path, name), value, result.map_err(|_| "lies in a folder whose name is not UTF-8".to_owned()))
+        let result = result.map_err(|_| "lies in a folder whose name is not UTF-8".to_owned());
+        self.value(&child(path, name), value, result, "/etc/pki/ca.crt")
     }
 
     fn files(&mut self, path: &str, raw: Option<&Fields<raw::KeyPair>>) -> Option<KeyPairFiles> {
@@ -130,7 +134,8 @@ fn cluster_name(check: &mut Check<'_>, raw: &raw::Cluster) -> String {
     let name = raw.cluster_name.as_deref().unwrap_or(defaults::CLUSTER_NAME);
     // Kubernetes itself is not particular; kubeconfigs and log lines are easier with a name in one piece.
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b)) {
-        check.wrong("clusterName", format!("`{name}` is not made of letters, digits, `-`, `_`, `.` and `@`"), None);
+        let message = format!("`{}` is not made of letters, digits, `-`, `_`, `.` and `@`", name);
+        check.wrong("clusterName", message, "write it like kubernetes".to_owned());
     }
     name.to_owned()
 }
@@ -138,7 +143,7 @@ fn cluster_name(check: &mut Check<'_>, raw: &raw::Cluster) -> String {
 fn kubernetes_version(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Version> {
     const PATH: &str = "kubernetesVersion";
     let text = raw.kubernetes_version.as_deref().unwrap_or(defaults::KUBERNETES_VERSION);
-    let version = check.value(PATH, text, syntax::version(text))?;
+    let version = check.value(PATH, text, syntax::version(text), defaults::KUBERNETES_VERSION)?;
     if defaults::supported(version).is_none() {
         let all = defaults::supported_versions();
         check.wrong(PATH, format!("{version} is not supported"), format!("supported: {}", all.join(", ")));
@@ -149,10 +154,12 @@ fn kubernetes_version(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Versi
 
 fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -> Option<Images> {
     let repository = raw.image_repository.as_deref().unwrap_or(defaults::IMAGE_REPOSITORY);
-    check.value("imageRepository", repository, syntax::image_repository(repository));
+    check.value("imageRepository", repository, syntax::image_repository(repository), "registry.example.com/kubernetes");
     let mut overridden = |name: &str, image: Option<&String>| {
         let image = image?;
-        check.value(&child("images", name), image, syntax::image(image)).map(|()| image.clone())
+        check
+            .value(&child("images", name), image, syntax::image(image), "registry.k8s.io/pause:3.10")
+            .map(|()| image.clone())
     };
     let none = raw::Images::default();
     let raw = raw.images.as_deref().unwrap_or(&none);
@@ -175,14 +182,14 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
 
 fn control_plane_endpoint(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Endpoint> {
     let text = raw.control_plane_endpoint.as_deref()?;
-    check.value("controlPlaneEndpoint", text, syntax::endpoint(text))
+    check.value("controlPlaneEndpoint", text, syntax::endpoint(text), "api.example.com or 10.0.0.5:6443")
 }
 
 fn api_server(check: &mut Check<'_>, raw: Option<&raw::ApiServer>) -> ApiServer {
     let Some(raw) = raw else { return ApiServer::default() };
     let cert_sans = raw.cert_sans.clone().unwrap_or_default();
     for (i, san) in cert_sans.iter().enumerate() {
-        check.value(&item("apiServer.certSANs", i), san, syntax::alternative_name(san));
+        check.value(&item("apiServer.certSANs", i), san, syntax::alternative_name(san), "api.example.com or 10.0.0.5");
     }
     let extra_args = flags::extra_args(check, "apiServer.extraArgs", Program::ApiServer, raw.extra_args.as_ref());
     ApiServer { extra_args, cert_sans }
@@ -221,7 +228,7 @@ fn external_etcd(check: &mut Check<'_>, raw: &raw::ExternalEtcd) -> Option<Etcd>
         check.wrong("etcd.external.endpoints", "it is required", remedy);
     }
     for (i, url) in endpoints.iter().enumerate() {
-        check.value(&item("etcd.external.endpoints", i), url, syntax::https_url(url));
+        check.value(&item("etcd.external.endpoints", i), url, syntax::https_url(url), "https://10.0.0.5:2379");
     }
     let ca_file = check.file(PATH, "caFile", raw.ca_file.as_deref());
     let cert_file = check.file(PATH, "certFile", raw.cert_file.as_deref());
@@ -242,15 +249,19 @@ fn controllers(check: &mut Check<'_>, raw: &[Fields<raw::Controller>]) -> Vec<Op
         let name = check.required(&path, "name", raw.name.as_deref());
         if let Some(name) = name {
             let path = child(&path, "name");
-            check.value(&path, name, syntax::subdomain(name));
+            check.value(&path, name, syntax::node_name(name), "controller-1");
             if names.contains(&name) {
-                check.wrong(&path, format!("`{name}` is the name of another controller already"), None);
+                check.wrong(
+                    &path,
+                    format!("`{name}` is the name of another controller already"),
+                    "give each its own".to_owned(),
+                );
             }
             names.push(name);
         }
         let address = check.required(&path, "address", raw.address.as_deref()).and_then(|address| {
             let parsed = address.parse().map_err(|_| "is not an IP address".to_owned());
-            check.value(&child(&path, "address"), address, parsed)
+            check.value(&child(&path, "address"), address, parsed, "10.0.0.11")
         });
         let taints = taints(check, &child(&path, "taints"), raw.taints.as_ref());
         controllers.push(match (name, address) {
@@ -269,10 +280,10 @@ fn taints(check: &mut Check<'_>, path: &str, raw: Option<&Vec<Fields<raw::Taint>
         let key = check.required(&path, "key", raw.key.as_deref());
         let effect = check.required(&path, "effect", raw.effect.as_deref());
         if let Some(key) = key {
-            check.value(&child(&path, "key"), key, syntax::qualified_name(key));
+            check.value(&child(&path, "key"), key, syntax::qualified_name(key), "example.com/dedicated");
         }
         if let Some(value) = &raw.value {
-            check.value(&child(&path, "value"), value, syntax::label_value(value));
+            check.value(&child(&path, "value"), value, syntax::label_value(value), "control-plane");
         }
         if let Some(effect) = effect
             && !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect)
@@ -282,7 +293,11 @@ fn taints(check: &mut Check<'_>, path: &str, raw: Option<&Vec<Fields<raw::Taint>
         }
         if let (Some(key), Some(effect)) = (key, effect) {
             if taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
-                check.wrong(&path, format!("a taint `{key}` of effect {effect} is there already"), None);
+                check.wrong(
+                    &path,
+                    format!("a taint `{key}` of effect {effect} is there already"),
+                    "remove it".to_owned(),
+                );
             }
             taints.push(Taint { key: key.to_owned(), value: raw.value.clone(), effect: effect.to_owned() });
         }
@@ -293,7 +308,7 @@ fn taints(check: &mut Check<'_>, path: &str, raw: Option<&Vec<Fields<raw::Taint>
 fn hoist(check: &mut Check<'_>, raw: Option<&raw::Hoist>) -> HoistPaths {
     let mut path = |name: &str, value: Option<&String>, default: &str| {
         let value = value.map_or(default, String::as_str);
-        check.value(&child("hoist", name), value, syntax::unit_path(value));
+        check.value(&child("hoist", name), value, syntax::unit_path(value), default);
         value.to_owned()
     };
     HoistPaths {
@@ -307,7 +322,7 @@ fn pki(check: &mut Check<'_>, raw: Option<&raw::Pki>) -> Option<PkiConfig> {
     let raw = raw.unwrap_or(&none);
     let mut duration = |name: &str, text: Option<&str>, default: &str| -> Option<Duration> {
         let text = text.unwrap_or(default);
-        check.value(&child("pki", name), text, syntax::duration(text))
+        check.value(&child("pki", name), text, syntax::duration(text), "8760h")
     };
     let ca_validity =
         duration("caCertificateValidityPeriod", raw.ca_certificate_validity_period.as_deref(), defaults::CA_VALIDITY);

@@ -235,7 +235,10 @@ impl<'a> Work<'a> {
         let usage = x509.key_usage().ok().flatten();
         if !info.is_ca || usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
             let message = format!("the first certificate ({}) is no CA: it may not issue certificates", info.subject);
-            return Err(input(file.finding(message)));
+            return Err(input(
+                file.finding(message)
+                    .remedy("put a CA's certificate there, with basicConstraints CA:TRUE and keyUsage keyCertSign"),
+            ));
         }
         if self.now > info.not_after {
             let message = format!("expired {}, and hoist replaces no CA", info.not_after.date());
@@ -400,9 +403,14 @@ impl<'a> Work<'a> {
         if key_file.key().is_ok_and(|key| !parse::key_fits(&key, &x509)) {
             return Err(key_file.not_the_key_of(&file));
         }
-        let not_after = inspect::info(&x509).not_after;
-        if self.now > not_after {
-            return Err(input(file.finding(format!("expired {}", not_after.date()))));
+        let info = inspect::info(&x509);
+        if self.now > info.not_after {
+            let finding = file.finding(format!("expired {}", info.not_after.date()));
+            return Err(input(finding.remedy("put a renewed certificate there; who runs that etcd issues it")));
+        }
+        if self.now < info.not_before {
+            let message = format!("is not valid before {}", info.not_before);
+            return Err(input(file.finding(message).remedy("check this machine's clock")));
         }
         self.keep(ETCD_CLIENT_CRT, &file);
         self.keep(ETCD_CLIENT_KEY, &key_file);

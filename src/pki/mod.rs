@@ -23,8 +23,9 @@ use crate::error::Finding;
 
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
+pub use parse::is_key;
 pub use token::bootstrap_token;
-pub use user::{UserFiles, read_user_files};
+pub use user::{UserFiles, exposed_user_files, read_user_files};
 
 /// Everything that belongs in tls/, and what of it is new.
 #[derive(Clone, PartialEq, Eq)]

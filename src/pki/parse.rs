@@ -14,10 +14,16 @@ pub(super) fn certificates(place: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fi
         // Strict, because this file is handed out in kubeconfigs and ConfigMaps: a key in it would be as well.
         if block.tag() != "CERTIFICATE" {
             return Err(Finding::new(place, format!("holds a {}, where only certificates may be", block.tag()))
+                .at(block_position(bytes, i))
                 .remedy("leave nothing but the CERTIFICATE blocks in it"));
         }
-        x509(block.contents())
-            .map_err(|e| Finding::new(place, format!("certificate {} cannot be read: {e}", i + 1)))?;
+        x509(block.contents()).map_err(|e| {
+            Finding::new(place, format!("certificate {} cannot be read: {e}", i + 1))
+                .at(block_position(bytes, i))
+                .remedy(format!(
+                    "put a whole certificate there; `openssl x509 -in {place} -noout -text` shows what it is"
+                ))
+        })?;
         certificates.push(block.into_contents());
     }
     Ok(certificates)
@@ -54,6 +60,11 @@ pub(super) fn key(place: &str, bytes: &[u8]) -> Result<KeyPair, Finding> {
     })
 }
 
+/// Whether `bytes` are PEM with a private key that is not encrypted.
+pub fn is_key(bytes: &[u8]) -> bool {
+    key_block("", bytes).is_ok()
+}
+
 /// The first block of a private key.
 pub(super) fn key_block(place: &str, bytes: &[u8]) -> Result<Pem, Finding> {
     let encrypted = |block: &Pem| {
@@ -61,7 +72,8 @@ pub(super) fn key_block(place: &str, bytes: &[u8]) -> Result<Pem, Finding> {
             || block.headers().get("Proc-Type").is_some_and(|v| v.contains("ENCRYPTED"))
     };
     match blocks(place, bytes)?.into_iter().find(|block| block.tag().ends_with("PRIVATE KEY")) {
-        None => Err(Finding::new(place, "holds no private key")),
+        None => Err(Finding::new(place, "holds no private key")
+            .remedy("put the key there: a PEM file with a PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY block")),
         Some(block) if encrypted(&block) => {
             Err(Finding::new(place, "is an encrypted key, which no component can read")
                 .remedy(format!("decrypt it: openssl pkey -in {place} -out FILE")))
@@ -76,14 +88,26 @@ pub(super) fn public_keys(place: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fin
 }
 
 fn blocks(place: &str, bytes: &[u8]) -> Result<Vec<Pem>, Finding> {
-    let blocks = pem::parse_many(bytes).map_err(|e| Finding::new(place, format!("is no valid PEM: {e}")))?;
+    const WHOLE: &str = "put the whole file there, with its -----BEGIN and -----END lines";
+    let blocks =
+        pem::parse_many(bytes).map_err(|e| Finding::new(place, format!("is no valid PEM: {e}")).remedy(WHOLE))?;
     // The parser passes over what it does not take for a block, a truncated one too.
     let begun = bytes.windows(11).filter(|w| w == b"-----BEGIN ").count();
     match (blocks.len(), begun) {
-        (0, 0) => Err(Finding::new(place, "is no PEM file: there is no -----BEGIN line")),
-        (read, begun) if read != begun => Err(Finding::new(place, "is no valid PEM: a block is cut off or malformed")),
+        (0, 0) => Err(Finding::new(place, "is no PEM file: there is no -----BEGIN line")
+            .remedy("if it is in DER form, convert it: `openssl x509` or `openssl pkey` with `-inform DER`")),
+        (read, begun) if read != begun => {
+            Err(Finding::new(place, "is no valid PEM: a block is cut off or malformed").remedy(WHOLE))
+        }
         _ => Ok(blocks),
     }
+}
+
+/// Where the block with this index begins.
+fn block_position(bytes: &[u8], index: usize) -> Option<(usize, usize)> {
+    let begins = bytes.windows(11).enumerate().filter(|(_, w)| w == b"-----BEGIN ").map(|(at, _)| at);
+    let before = bytes.get(..begins.into_iter().nth(index)?)?;
+    Some((1 + before.iter().filter(|byte| **byte == b'\n').count(), 1))
 }
 
 /// The public key of a key pair (SubjectPublicKeyInfo).

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use crate::config::{Cluster, Etcd};
 use crate::error::{Error, Finding, Result};
+use crate::files;
+use crate::input::{self, PEM_LIMIT};
 
 /// The contents of the files that cluster.yaml names, by the path written there.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -58,19 +61,32 @@ pub(super) fn named(cluster: &Cluster) -> Vec<Named<'_>> {
     all
 }
 
+/// The keys among them that other users of this machine may read. hoist's copies are private; it may be meant.
+pub fn exposed_user_files(cluster: &Cluster) -> Vec<Finding> {
+    let keys = named(cluster).into_iter().filter(|named| named.target.ends_with(".key"));
+    keys.filter(|named| files::is_exposed(Path::new(named.source)))
+        .map(|named| {
+            Finding::new(named.source, "other users of this machine may read this key")
+                .warning()
+                .remedy(format!("`chmod go= {}` keeps them out", named.source))
+        })
+        .collect()
+}
+
 /// Reads every file that cluster.yaml names; all that cannot be read are reported at once.
 pub fn read_user_files(cluster: &Cluster) -> Result<UserFiles> {
     let mut files = BTreeMap::new();
     let mut findings = Vec::new();
     for Named { field, source, .. } in named(cluster) {
-        match std::fs::read(source) {
+        match input::read(Path::new(source), PEM_LIMIT) {
             Ok(bytes) => {
                 files.insert(source.to_owned(), bytes);
             }
-            Err(e) => findings.push(
-                Finding::new(source, format!("cannot be read: {e}"))
-                    .remedy(format!("{field} names it: correct the path, or let this user read the file")),
-            ),
+            Err(unread) => {
+                findings.push(unread.finding.remedy(format!(
+                    "{field} names it: correct the path, put the file there, or let this user read it"
+                )))
+            }
         }
     }
     if findings.is_empty() { Ok(UserFiles(files)) } else { Err(Error::Input(findings)) }

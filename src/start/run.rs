@@ -95,6 +95,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let assets = AssetSet::load(&asset_dir)?;
     let cluster = assets.cluster(&asset_dir)?;
     let manifests = assets.manifests(&asset_dir)?;
+    assets.check_kubeconfigs(&asset_dir)?;
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
     preflight::check(host, &assets, &cluster, controller).await?;
     let _lock = lock(host)?;
@@ -122,6 +123,9 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let mut observer = Observer::new(host, &ca)?;
     let mut progress = Progress::new(Instant::now());
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
+    for warning in assets.exposed(&asset_dir) {
+        reporter.note(&warning.to_string());
+    }
     for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
         reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
     }

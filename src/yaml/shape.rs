@@ -16,6 +16,9 @@ use crate::error::Finding;
 /// More misfits than this in one file help nobody.
 const MAX_FINDINGS: usize = 100;
 
+/// Where the form of every field is shown.
+const SEE: &str = "`hoist config default` shows the form of each field";
+
 /// A struct that is read from a map only: by itself serde would take a list for its fields in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields<T>(pub T);
@@ -50,7 +53,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Fields<T> {
 pub fn parse_one<T: DeserializeOwned>(place: &str, text: &str) -> Result<(T, Positions), Vec<Finding>> {
     let mut documents = documents(place, text)?.into_iter();
     let Some(document) = documents.next() else {
-        return Err(vec![Finding::new(place, "it is empty")]);
+        return Err(vec![Finding::new(place, "it is empty").remedy("`hoist config default` shows what belongs there")]);
     };
     if let Some(next) = documents.next() {
         let finding = Finding::new(place, "a second document begins here").at(next.positions.get(""));
@@ -100,16 +103,17 @@ impl Search<'_> {
             Some((_, expected)) => expected,
             None => {
                 let finding = Finding::new(self.place, format!("{path}{colon}{message}"));
-                return at(finding, self.positions.nearest(&path));
+                return at(finding.remedy(SEE), self.positions.nearest(&path));
             }
         };
         let found = found.as_ref().unwrap_or(&self.value);
         let message = format!("{path}{colon}expected {expected}, found {}", describe(found));
-        let mut finding = Finding::new(self.place, message).at(self.positions.nearest(&path));
-        if expected == "a string" && matches!(found, Value::Number(_) | Value::Bool(_)) {
-            finding = finding.remedy("write it in quotes");
-        }
-        (finding, !path.is_empty())
+        let remedy = match (expected, found) {
+            ("a string", Value::Number(_) | Value::Bool(_)) => "write it in quotes",
+            ("a list", _) => "write each item on a line of its own, with `- ` before it",
+            _ => SEE,
+        };
+        (Finding::new(self.place, message).at(self.positions.nearest(&path)).remedy(remedy), !path.is_empty())
     }
 
     /// Takes out the value that `segments` lead to, and returns its path in the original document with it.
@@ -155,7 +159,7 @@ fn unknown(finding: Finding, name: &str, known: &[&str]) -> Finding {
     match closest {
         Some(closest) if likeness(&closest) > 0.85 => finding.remedy(format!("did you mean `{closest}`?")),
         Some(_) => finding.remedy(format!("known here: {}", known.join(", "))),
-        None => finding,
+        None => finding.remedy("remove it"),
     }
 }
 

@@ -2,11 +2,13 @@
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+// The rows of a table are tuples.
+#![allow(clippy::type_complexity)]
 
 #[path = "../support/events.rs"]
 mod events;
 
-mod bad_input;
+mod bad;
 mod diff;
 mod exit_codes;
 mod external_ca;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 
 use hoist::outside::{Outside, System};
 
@@ -24,29 +23,6 @@ fn refused(folder: &Folder, more: &[&str], code: i32, findings: &str) {
     // It may change whose the files are, so what is watched is the second run.
     folder.start(more);
     folder.unchanged(|| folder.start(more)).failed(code, &format!("hoist: {what}; nothing was changed\n{findings}"));
-}
-
-#[test]
-fn folders_that_are_no_asset_directory() {
-    let make = "    make one with `hoist render --config cluster.yaml --asset-dir DIR`\n";
-    let folder = Folder::new();
-    refused(&folder, &[], 3, &format!("  DIR/assets: there is no such folder\n{make}"));
-    folder.put("assets/manifests/a.yaml", "");
-    refused(&folder, &[], 3, &format!("  DIR/assets: is not an asset directory: it has no cluster.yaml\n{make}"));
-
-    let folder = Folder::rendered(CLUSTER);
-    folder.put("assets/.rendering", "");
-    let findings =
-        "  DIR/assets: is incomplete: the last `hoist render` was interrupted\n    run `hoist render` again\n";
-    refused(&folder, &[], 3, findings);
-}
-
-#[test]
-fn a_configuration_that_is_not_valid() {
-    let folder = Folder::rendered(CLUSTER);
-    folder.edit("assets/cluster.yaml", "clusterName: kubernetes", "clustrName: kubernetes");
-    let findings = "  DIR/assets/cluster.yaml:4:1: clustrName: unknown field\n    did you mean `clusterName`?\n";
-    refused(&folder, &[], 3, findings);
 }
 
 /// The line and column of `text` in a file, as findings have them.
@@ -74,19 +50,17 @@ fn manifests_that_are_not_valid() {
         &[],
         3,
         &format!(
-            "  DIR/{daemonset}:{first}: spec.template.spec.hostNetwrk: unknown field `hostNetwrk`\n  \
-             DIR/{deployment}:{second}: spec.minReadySeconds: invalid type: string \"soon\", expected i32\n  \
-             DIR/assets/manifests/mine/a.yaml:3:1: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}}'\n  \
+            "  DIR/{daemonset}:{first}: spec.template.spec.hostNetwrk: unknown field `hostNetwrk`\n    \
+             `kubectl explain daemonset` names the fields and their types\n  \
+             DIR/{deployment}:{second}: spec.minReadySeconds: invalid type: string \"soon\", expected i32\n    \
+             `kubectl explain deployment` names the fields and their types\n  \
+             DIR/assets/manifests/mine/a.yaml:3:1: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}}'\n    \
+             look at the lines up to there: indentation, a colon or dash, an open quote or bracket\n  \
              DIR/assets/manifests/mine/b.yaml:5:1: duplicate key `kind`, first on line 4\n    keep one of them\n  \
-             DIR/assets/manifests/mine/c.yaml:1:1: a manifest needs metadata.name\n"
+             DIR/assets/manifests/mine/c.yaml:1:1: a manifest needs metadata.name\n    \
+             give the object a name: metadata: {{name: …}}\n"
         ),
     );
-
-    let folder = Folder::rendered(CLUSTER);
-    let etcd = "assets/bootstrap-manifests/etcd.yaml";
-    folder.edit(etcd, "    image:", "    imgae:");
-    let at = position(&folder, etcd, "imgae");
-    refused(&folder, &[], 3, &format!("  DIR/{etcd}:{at}: spec.containers[0].imgae: unknown field `imgae`\n"));
 }
 
 #[test]
@@ -135,17 +109,5 @@ fn without_root() {
             "hoist: this machine is not ready; nothing was changed\n",
             "  user: hoist start must run as root\n    run it with sudo\n",
         ],
-    );
-}
-
-#[test]
-fn files_of_another_user() {
-    let folder = Folder::rendered(CLUSTER);
-    folder.start(&[]);
-    // For want of another user: nobody may read it, but for root, who does not run it.
-    fs::set_permissions(folder.path("assets/tls/ca.key"), fs::Permissions::from_mode(0o000)).unwrap();
-    folder.start(&[]).failed_saying(
-        4,
-        &["  DIR/assets/tls/ca.key: this user may not read it\n    run hoist as root, or as the user who rendered"],
     );
 }

@@ -18,6 +18,8 @@ controllers:
   address: 198.51.100.10
 ";
 
+const HOIST: &str = env!("CARGO_BIN_EXE_hoist");
+
 /// Another user than root.
 const NOBODY: u32 = 65534;
 
@@ -75,7 +77,7 @@ impl Folder {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hoist"));
+        let mut command = Command::new(HOIST);
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         command
     }
@@ -91,25 +93,50 @@ impl Folder {
 
     /// `hoist start` of `assets`, never as root: it then does nothing to this machine, whatever it thinks of the input.
     pub fn start(&self, more: &[&str]) -> Ran {
+        self.give_away();
         let args = [&["start", "--asset-dir", "assets"], more].concat();
-        if !nix::unistd::geteuid().is_root() {
-            return self.run(&args);
+        let mut command = Command::new(for_nobody().unwrap_or(Path::new(HOIST)));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        if nix::unistd::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
         }
-        for path in self.tree().keys() {
-            std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        std::os::unix::fs::chown(self.0.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        // Where cargo puts the binary may be for root's eyes only.
-        static COPY: OnceLock<TempDir> = OnceLock::new();
-        let copy = COPY.get_or_init(|| {
-            let dir = tempfile::tempdir().unwrap();
-            fs::copy(env!("CARGO_BIN_EXE_hoist"), dir.path().join("hoist")).unwrap();
-            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-            dir
-        });
-        let mut command = Command::new(copy.path().join("hoist"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
         self.ran(&mut command)
+    }
+
+    /// The same as far as it is bounded.
+    pub fn bounded_start(&self) -> Ran {
+        let mut command = bounded(for_nobody().unwrap_or(Path::new(HOIST)), &["start", "--asset-dir", "assets"]);
+        command.current_dir(self.0.path()).stdin(Stdio::null());
+        if nix::unistd::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        self.ran(&mut command)
+    }
+
+    /// Makes the folder that of the user whom `start` runs as.
+    pub fn give_away(&self) {
+        if nix::unistd::geteuid().is_root() {
+            for path in self.tree().keys() {
+                std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            std::os::unix::fs::chown(self.0.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
+    /// A run with little memory and time: one that wants more is ended by a signal, or ends itself.
+    pub fn bounded(&self, args: &[&str]) -> Ran {
+        self.ran(&mut self.bounded_command(args))
+    }
+
+    pub fn bounded_command(&self, args: &[&str]) -> Command {
+        let mut command = bounded(Path::new(HOIST), args);
+        command.current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// The same as [`Folder::render`], bounded.
+    pub fn bounded_render(&self) -> Ran {
+        self.bounded(&["render", "--config", "cluster.yaml", "--asset-dir", "assets"])
     }
 
     pub fn ran(&self, command: &mut Command) -> Ran {
@@ -140,11 +167,40 @@ impl Folder {
     }
 }
 
+/// hoist with little memory (MiB of address space; render takes 60 of them) and processor time (seconds of a debug
+/// build on a busy machine).
+fn bounded(hoist: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("prlimit");
+    command.args(["--as=402653184", "--cpu=20", "--core=0"]).arg(hoist).args(args);
+    command
+}
+
+/// A copy of hoist that another user may run, if this is root: where cargo puts it may be for root's eyes only.
+fn for_nobody() -> Option<&'static Path> {
+    static COPY: OnceLock<TempDir> = OnceLock::new();
+    nix::unistd::geteuid().is_root().then(|| {
+        let copy = COPY.get_or_init(|| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::copy(HOIST, dir.path().join("hoist")).unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            dir
+        });
+        static PATH: OnceLock<PathBuf> = OnceLock::new();
+        PATH.get_or_init(|| copy.path().join("hoist")).as_path()
+    })
+}
+
+/// A file of `size` bytes that takes no place.
+pub fn sparse(path: &Path, size: u64) {
+    fs::File::create(path).unwrap().set_len(size).unwrap();
+}
+
 fn collect(dir: &Path, found: &mut BTreeMap<PathBuf, Entry>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let meta = fs::symlink_metadata(&path).unwrap();
-        let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        // One that is huge takes no place, and has nothing to say.
+        let content = if meta.is_file() && meta.len() < 32 << 20 { fs::read(&path).unwrap() } else { Vec::new() };
         found.insert(path.clone(), (meta.mode(), meta.mtime(), meta.mtime_nsec(), content));
         if meta.is_dir() {
             collect(&path, found);

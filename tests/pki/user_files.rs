@@ -24,7 +24,7 @@ fn files_that_cannot_be_read_are_all_named() {
     cluster.pki.service_account_key = Some(user.name("none.sa"));
     let message = pki::read_user_files(&cluster).unwrap_err().to_string();
     for (field, name) in [("pki.ca.key", "none.key"), ("pki.serviceAccountKey", "none.sa")] {
-        assert!(message.contains(&format!("{}: cannot be read: No such file", user.name(name))), "{message}");
+        assert!(message.contains(&format!("{}: there is no such file", user.name(name))), "{message}");
         assert!(message.contains(&format!("{field} names it")), "{message}");
     }
     assert!(!message.contains("ca.crt"), "{message}");
