@@ -1,12 +1,18 @@
 //! kubeconfig files, each with one cluster, one user and one context.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::config::Kubeconfig;
+use rustls::InconsistentKeys;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
 use serde_json::Value;
 
 use crate::error::Finding;
-use crate::{input, pki, yaml};
+use crate::{input, yaml};
 
 /// What a kubeconfig says. There is no `Debug`: it would print the credentials.
 #[derive(Clone, Copy)]
@@ -143,16 +149,19 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
                 "proxy-url" => "goes through a proxy, and the API server is on this machine",
                 "username" | "password" => "is a way in that Kubernetes no longer has",
                 "certificate-authority-data" if !holds(value, ca_pem) => "is not the CA in tls/ca.crt",
-                "client-certificate-data" if decoded(value).is_none_or(|pem| pki::inspect(&pem).is_err()) => {
-                    "holds no certificate"
-                }
-                "client-key-data" if !decoded(value).is_some_and(|pem| pki::is_key(&pem)) => "holds no private key",
+                "certificate-authority-data" if !trusts(value) => "holds no CA",
+                "client-certificate-data" if certificates(value).is_none() => "holds no certificate",
+                "client-key-data" if key(value).is_none() => "holds no private key",
                 _ => continue,
             };
             findings.push(finding(at, format!("{path}.{name}: {why}")));
         }
         let has = |name: &str| entry[name].as_str().is_some_and(|text| !text.is_empty());
-        if field == "cluster" && !entry["server"].as_str().is_some_and(|url| url.starts_with("https://")) {
+        let is_https = |url: &str| {
+            let url = url.parse::<hyper::Uri>();
+            url.is_ok_and(|url| url.scheme_str() == Some("https") && url.host().is_some_and(|host| !host.is_empty()))
+        };
+        if field == "cluster" && !entry["server"].as_str().is_some_and(is_https) {
             findings.push(finding(at(field), format!("{path}.server: is not an https:// URL")));
         }
         if field == "cluster" && !has("certificate-authority-data") {
@@ -164,8 +173,37 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
                 format!("{path}: holds neither a token nor a client certificate with its key"),
             ));
         }
+        if let (Some(certificates), Some(key)) =
+            (certificates(&entry["client-certificate-data"]), key(&entry["client-key-data"]))
+            && !matches!(
+                CertifiedKey::new(certificates, key).keys_match(),
+                // Not every kind of key can tell.
+                Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown))
+            )
+        {
+            findings.push(finding(at(field), format!("{path}.client-key-data: is not the key of the certificate")));
+        }
     }
     findings
+}
+
+/// The certificates (PEM) in the base64 text in `value`.
+fn certificates(value: &Value) -> Option<Vec<CertificateDer<'static>>> {
+    let pem = decoded(value)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates.ok().filter(|certificates| !certificates.is_empty())
+}
+
+/// Whether the certificates in `value` can be trusted as a CA's.
+fn trusts(value: &Value) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    certificates(value).is_some_and(|all| all.into_iter().all(|certificate| roots.add(certificate).is_ok()))
+}
+
+/// The private key (PEM) in the base64 text in `value`, as it will sign.
+fn key(value: &Value) -> Option<Arc<dyn SigningKey>> {
+    let key = PrivateKeyDer::from_pem_slice(&decoded(value)?).ok()?;
+    rustls::crypto::ring::sign::any_supported_type(&key).ok()
 }
 
 /// Whether the base64 text in `value` is `pem`, or that is not known.

@@ -23,7 +23,6 @@ use crate::error::Finding;
 
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
-pub use parse::is_key;
 pub use token::bootstrap_token;
 pub use user::{UserFiles, exposed_user_files, read_user_files};
 

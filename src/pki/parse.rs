@@ -60,11 +60,6 @@ pub(super) fn key(place: &str, bytes: &[u8]) -> Result<KeyPair, Finding> {
     })
 }
 
-/// Whether `bytes` are PEM with a private key that is not encrypted.
-pub fn is_key(bytes: &[u8]) -> bool {
-    key_block("", bytes).is_ok()
-}
-
 /// The first block of a private key.
 pub(super) fn key_block(place: &str, bytes: &[u8]) -> Result<Pem, Finding> {
     let encrypted = |block: &Pem| {

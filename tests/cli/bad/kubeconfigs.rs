@@ -100,6 +100,24 @@ fn what_start_refuses() {
             "users[0].user.client-key-data: holds no private key",
         ),
         (
+            "a key of another",
+            replaced("client-key-data", &format!("client-key-data: {}", data(&another, "client-key-data"))),
+            "users[0].user.client-key-data: is not the key of the certificate",
+        ),
+        (
+            "a certificate in form only",
+            replaced(
+                "client-certificate-data",
+                "client-certificate-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1BQT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=",
+            ),
+            "users[0].user.client-key-data: is not the key of the certificate",
+        ),
+        (
+            "a URL that is none",
+            replaced("server", "server: https://a b"),
+            "clusters[0].cluster.server: is not an https:// URL",
+        ),
+        (
             "a certificate that is none",
             replaced("client-certificate-data", "client-certificate-data: '%'"),
             "users[0].user.client-certificate-data: holds no certificate",
