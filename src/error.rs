@@ -298,3 +298,36 @@ impl std::error::Error for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_moves_no_cursor_and_fills_no_screen() {
+        let finding = Finding::new("f\u{7}", format!("\u{1b}[2J{}", "x".repeat(5000))).remedy("a\tb");
+        let text = finding.to_string();
+        assert!(text.starts_with("f\\u{7}: \\u{1b}[2Jxxx") && text.ends_with("xxx…\n    a\\tb"), "{text}");
+        assert!(text.len() < 1100);
+    }
+
+    #[test]
+    fn a_panic_is_said_to_be_hoists_mistake() {
+        let text = mistake("panicked at src/x.rs:1:2");
+        assert!(text.contains(" ended it: panicked at src/x.rs:1:2\n  next: run the same command"), "{text}");
+    }
+
+    #[test]
+    fn the_systems_refusals_say_what_is_next() {
+        use std::io::ErrorKind as Kind;
+        for (kind, next) in [
+            (Kind::StorageFull, "next: `df -h /a`"),
+            (Kind::ReadOnlyFilesystem, "next: name a folder that can be written"),
+            (Kind::PermissionDenied, "next: run it as root, or as the user who owns /a"),
+            (Kind::NotADirectory, "next: a file is there"),
+        ] {
+            let text = Error::io("write", Path::new("/a/b"), kind.into()).to_string();
+            assert!(text.contains(next), "{text}");
+        }
+    }
+}

@@ -102,3 +102,40 @@ impl<'a> Reader<'a> {
         self.findings.push(Finding::new(path.display().to_string(), message).remedy(remedy));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn keys_that_others_may_read_are_told_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["tls/a.key", "tls/a.crt", "auth/kubeconfig"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            mode(&path, 0o644);
+            mode(path.parent().unwrap(), 0o755);
+        }
+        mode(dir.path(), 0o755);
+        let mut reader = Reader::new(dir.path());
+        reader.folder(dir.path()).unwrap();
+        let set = reader.done().unwrap();
+        let told = || set.exposed(dir.path()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let path = dir.path().display();
+        let what = "warning: other users of this machine may read it, and 1 more of this folder's keys";
+        assert_eq!(told(), [format!("{path}/auth/kubeconfig: {what}\n    `chmod 700 {path}` keeps them out")]);
+        mode(&dir.path().join("auth"), 0o700);
+        assert!(
+            told()[0].starts_with(&format!("{path}/tls/a.key: warning: other users of this machine may read it\n"))
+        );
+        mode(dir.path(), 0o700);
+        assert_eq!(told(), [""; 0]);
+    }
+}
