@@ -12,7 +12,7 @@ use crate::error::{Error, Finding};
 
 const MIB: u64 = 1 << 20;
 /// The most that a cluster.yaml may have. A large one has a few thousand bytes.
-pub const CONFIG_LIMIT: u64 = MIB;
+pub const CONFIG_LIMIT: u64 = MIB / 4;
 /// The most that a file of keys or certificates may have. A kubelet's or API server's has a few thousand bytes.
 pub const PEM_LIMIT: u64 = MIB;
 /// The most that one file of an asset directory may have: several times what the largest bundles of CRDs have.
@@ -109,7 +109,8 @@ pub fn read_stream(place: &str, stream: impl Read, limit: u64) -> Result<Vec<u8>
 }
 
 fn too_large(place: &str, limit: u64) -> Unread {
-    let message = format!("is too large: hoist reads at most {} MiB of such a file", limit / MIB);
+    let most = if limit < MIB { format!("{} KiB", limit >> 10) } else { format!("{} MiB", limit / MIB) };
+    let message = format!("is too large: hoist reads at most {most} of such a file");
     Unread::because(Path::new(place), message, "name the right file; or, if it is the right one, split it")
 }
 
@@ -171,7 +172,7 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         assert_eq!(read(&path("link"), 4).unwrap(), b"1234");
         for (name, limit, expected) in [
-            ("file", 3, "is too large: hoist reads at most 0 MiB of such a file"),
+            ("file", 3, "is too large: hoist reads at most 0 KiB of such a file"),
             ("pipe", 4, "is a pipe, where a file belongs"),
             ("socket", 4, "is a socket, where a file belongs"),
             (".", 4, "is a folder, where a file belongs"),

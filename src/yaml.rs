@@ -31,7 +31,7 @@ const MAX_COPIES: usize = 100_000;
 
 /// What all values of one text may take, with their paths, in bytes. Each path holds those around it: a few long keys
 /// around many values could otherwise fill the memory.
-const MAX_SIZE: usize = 128 << 20;
+const MAX_SIZE: usize = 64 << 20;
 
 /// What a value takes beside its path, about.
 const VALUE_SIZE: usize = 64;
