@@ -84,6 +84,11 @@ fn external() {
 }
 
 #[test]
+fn external_ca() {
+    check("external-ca");
+}
+
+#[test]
 fn every_configuration_is_held_against_its_files() {
     let mut found: Vec<_> = fs::read_dir(golden())
         .unwrap()

@@ -10,7 +10,7 @@ use hoist::render;
 use hoist::yaml::{self, Document};
 use time::OffsetDateTime;
 
-pub const NAMES: [&str; 3] = ["minimal", "full", "external"];
+pub const NAMES: [&str; 4] = ["minimal", "full", "external", "external-ca"];
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
 
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -56,7 +56,27 @@ fn user_files() -> UserFiles {
 }
 
 pub fn issue(cluster: &Cluster, existing: &Files) -> Pki {
-    pki::issue(cluster, existing, &user_files(), OffsetDateTime::now_utc()).unwrap()
+    let mut at_hand = cluster.clone();
+    let cas = [
+        (&mut at_hand.pki.ca, "ca"),
+        (&mut at_hand.pki.etcd_ca, "etcd-ca"),
+        (&mut at_hand.pki.front_proxy_ca, "front-proxy-ca"),
+    ];
+    for (files, name) in cas {
+        files.iter_mut().filter(|files| files.key.is_none()).for_each(|files| {
+            files.key = Some(format!("/base/pki/{name}.key"));
+        });
+    }
+    let mut pki = pki::issue(&at_hand, existing, &user_files(), OffsetDateTime::now_utc()).unwrap();
+    if cluster.has_external_ca() {
+        // As if they had been signed elsewhere; what is in them is not looked at here.
+        pki.files.retain(|path, _| !path.ends_with("ca.key"));
+        for end in ["crt", "key"] {
+            let own = pki.files[&format!("admin.{end}")].clone();
+            pki.files.insert(format!("kubelet/{}/client.{end}", cluster.controllers[0].name), own);
+        }
+    }
+    pki
 }
 
 pub fn render(cluster: &Cluster) -> AssetSet {
