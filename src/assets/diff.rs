@@ -157,7 +157,7 @@ fn certificate(pem: &[u8], is_by_chance: bool) -> Option<String> {
 }
 
 /// Whether a text that anybody may read today holds what nobody else should see: a Secret that a user put there, a key.
-fn holds_secrets(content: &[u8]) -> bool {
+pub(super) fn holds_secrets(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content);
     let bare = |line: &str| line.replace([' ', '"', '\'', '-', ','], "");
     text.contains("PRIVATE KEY-----") || text.lines().any(|line| bare(line).contains("kind:Secret"))

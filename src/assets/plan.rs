@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use super::diff::holds_secrets;
 use super::merge::{Clash, merge};
 use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
 use super::{AssetSet, is_manifest, problems};
@@ -176,15 +177,18 @@ fn merged(at: &Path, path: &str, file: &File, there: &[u8], history: &History) -
     let text = match merge(base, yours, new) {
         Ok(text) => text,
         Err(clashes) => {
-            return Fate::Conflict(clashes.iter().map(|clash| clashing(&place, clash, &resolve)).collect());
+            return Fate::Conflict(
+                clashes.iter().map(|clash| clashing(&place, clash, &resolve, !holds_secrets(there))).collect(),
+            );
         }
     };
     let broken = if is_manifest(path) { defects(path, &text) } else { Vec::new() };
     match broken.first() {
         None => Fate::Merge(File { content: text.into_bytes(), mode: file.mode }),
         Some(defect) => {
-            let message =
-                format!("was edited, and with what has changed of it since, it would be wrong: {}", defect.message);
+            // It may name the value that does not fit.
+            let why = if holds_secrets(there) { String::new() } else { format!(": {}", defect.message) };
+            let message = format!("was edited, and with what has changed of it since, it would be wrong{why}");
             conflict(Finding::new(place, message).remedy(resolve))
         }
     }
@@ -205,12 +209,13 @@ fn defects(path: &str, text: &str) -> Vec<Finding> {
     }
 }
 
-fn clashing(place: &str, clash: &Clash, resolve: &str) -> Finding {
+fn clashing(place: &str, clash: &Clash, resolve: &str, is_shown: bool) -> Finding {
     const SHOWN: usize = 5;
     let side = |name: &str, text: &str| {
         let lines: Vec<_> = text.lines().collect();
         let mut shown = format!("{name}:");
         match &lines[..] {
+            _ if !is_shown => shown.push_str(" (not shown: the file holds a Secret)"),
             [] => shown.push_str(" (nothing)"),
             [line] => shown.push_str(&format!(" {}", line.trim())),
             lines => {

@@ -201,6 +201,20 @@ fn a_secret_is_never_merged_nor_kept_as_a_text() {
 }
 
 #[test]
+fn a_conflict_in_a_file_with_a_secret_of_the_users_does_not_show_it() {
+    let secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: x}\nstringData: {password: sesame}\n";
+    let dir = rendered(&[(A, &manifest("a", "two", "three"))]);
+    put(&dir, A, &(manifest("a", "two", "'mine'") + secret));
+    refused(
+        &dir,
+        &[(A, &manifest("a", "two", "'new'"))],
+        &["a.yaml:9:1: you edited", "yours: (not shown: the file holds"],
+    );
+    let error = again(&dir, &[(A, &manifest("a", "two", "'new'"))]).unwrap_err().to_string();
+    assert!(!error.contains("sesame"), "{error}");
+}
+
+#[test]
 fn a_directory_without_texts_is_rendered_again() {
     let (one, two) = (manifest("a", "two", "three"), manifest("a", "two", "'new'"));
     let dir = rendered(&[(A, &one), (B, "b")]);
