@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{self, File};
 use crate::host::Host;
 use crate::processes;
@@ -142,8 +142,7 @@ impl<'a> Bridge<'a> {
         files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
-        let content = std::fs::read(binary).map_err(|error| Error::io("read", binary, error))?;
-        files::write(&own, &File::executable(content))?;
+        files::copy_program(binary, &own)?;
         for (name, text) in &plan.manifests {
             self.pods.install(name, text)?;
         }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -34,11 +34,6 @@ impl File {
     /// A file that only its owner may read.
     pub fn private(content: impl Into<Vec<u8>>) -> Self {
         Self { content: content.into(), mode: 0o600 }
-    }
-
-    /// A program that everybody may run.
-    pub fn executable(content: impl Into<Vec<u8>>) -> Self {
-        Self { content: content.into(), mode: 0o755 }
     }
 
     /// Whether only its owner may read it.
@@ -228,6 +223,50 @@ pub fn link(path: &Path, target: &Path) -> Result<bool> {
     sync_dir(dir).map(|()| true)
 }
 
+/// Copies the program `from` to `to`, piece by piece: it is larger than all else that hoist holds. Says whether anything
+/// changed.
+///
+/// # Errors
+/// The system's refusal; the file is then as it was.
+pub fn copy_program(from: &Path, to: &Path) -> Result<bool> {
+    const MODE: u32 = 0o755;
+    let failed = |error| Error::io("write", to, error);
+    let meta = fs::symlink_metadata(to);
+    if meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o777 == MODE)
+        && have_same_content(from, to).unwrap_or(false)
+    {
+        return Ok(false);
+    }
+    let mut source = fs::File::open(from).map_err(|error| Error::io("read", from, error))?;
+    let dir = to.parent().unwrap_or(Path::new("."));
+    let beside = before(Operation::Create, dir).and_then(|()| tempfile::Builder::new().prefix(BESIDE).tempfile_in(dir));
+    let mut beside = beside.map_err(|error| Error::io("write in", dir, bare(&error)))?;
+    before(Operation::Write, beside.path())
+        .and_then(|()| io::copy(&mut source, beside.as_file_mut()))
+        .and_then(|_| beside.as_file().set_permissions(fs::Permissions::from_mode(MODE)))
+        .map_err(failed)?;
+    before(Operation::Sync, to)
+        .and_then(|()| beside.as_file().sync_all())
+        .map_err(|error| Error::io("fsync", to, error))?;
+    before(Operation::Rename, to).and_then(|()| beside.persist(to).map_err(|error| error.error)).map_err(failed)?;
+    sync_dir(dir).map(|()| true)
+}
+
+fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
+    let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut here, mut there) = ([0; 16 * 1024], [0; 16 * 1024]);
+    loop {
+        let length = one.read(&mut here)?;
+        other.read_exact(&mut there[..length])?;
+        if length == 0 || here[..length] != there[..length] {
+            return Ok(length == 0);
+        }
+    }
+}
+
 /// Removes a file and says whether it was there.
 ///
 /// # Errors
@@ -276,6 +315,24 @@ fn sync_dir(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_copied_when_it_differs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let mut content = vec![7; 40_000];
+        fs::write(&from, &content).unwrap();
+        assert!(copy_program(&from, &to).unwrap());
+        assert!(!copy_program(&from, &to).unwrap(), "it stands");
+        assert!(stands(&to, &File { content: content.clone(), mode: 0o755 }));
+        content[39_999] = 8;
+        fs::write(&from, &content).unwrap();
+        assert!(copy_program(&from, &to).unwrap(), "the last byte differs");
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(copy_program(&from, &to).unwrap(), "it could not be run");
+        assert!(stands(&to, &File { content, mode: 0o755 }));
+        assert!(copy_program(&dir.path().join("none"), &to).is_err());
+    }
 
     #[test]
     fn a_private_file_is_written_once_and_is_private() {

@@ -53,7 +53,7 @@ pub fn check(data: &[u8]) {
     }
     // As a user's: the same bytes for the certificate and the key, which is what the file of both at once is.
     let mut cluster = CLUSTER_OF.clone();
-    cluster.pki.ca = Some(KeyPairFiles { certificate: "ca".into(), key: "key".into() });
+    cluster.pki.ca = Some(KeyPairFiles { certificate: "ca".into(), key: Some("key".into()) });
     cluster.pki.service_account_key = Some("sa".into());
     let key = ISSUED.get("ca.key").cloned().unwrap_or_default();
     let files = [("ca", bytes.clone()), ("key", key), ("sa", bytes)];
