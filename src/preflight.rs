@@ -1,5 +1,6 @@
 //! Whether this machine is ready for `start`, before anything of it is touched.
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::assets::AssetSet;
@@ -127,7 +128,10 @@ fn etcd_data(host: &Host, cluster: &Cluster) -> Option<Finding> {
 /// The binary is mounted into an image without libraries, so it must be static.
 fn own_binary() -> Option<Finding> {
     let path = std::env::current_exe().ok()?;
-    let needs_loader = std::fs::read(&path).is_ok_and(|content| has_interpreter(&content));
+    // What tells stands in front of all else, and the rest is large.
+    let mut head = Vec::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(64 * 1024).read_to_end(&mut head));
+    let needs_loader = read.is_ok() && has_interpreter(&head);
     needs_loader.then(|| {
         Finding::new(path.display().to_string(), "is not a static binary, so the bridge's pods could not run it")
             .remedy(
