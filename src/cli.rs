@@ -3,6 +3,7 @@
 mod completion;
 mod forward;
 mod man;
+mod preflight;
 mod render;
 mod start;
 mod version;
@@ -61,6 +62,8 @@ pub enum Command {
     Render(render::Args),
     /// Bring the cluster up on this controller, or go on where an earlier run stopped
     Start(start::Args),
+    /// Check whether this machine is ready for `start`, and change nothing
+    Preflight(preflight::Args),
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -91,6 +94,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     match cli.command {
         Command::Render(args) => return render::run(&args, out),
         Command::Start(args) => start::run(args, color).await?,
+        Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
         Command::Completion(args) => completion::run(args, out)?,
         Command::Man(args) => man::run(&args, out)?,

@@ -16,7 +16,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("3", "the input is not valid (cluster.yaml, the asset directory, a manifest); nothing was changed"),
     (
         "4",
-        "this machine is not ready: not root, a port is held, a foreign static pod or etcd data, no kubelet; nothing was changed",
+        "this machine is not ready (`hoist preflight` looks, too): not root, a port is held, a foreign static pod or etcd data, no kubelet …; nothing was changed",
     ),
     ("5", "another hoist is at work on this node"),
     ("6", "timed out; the API is served"),

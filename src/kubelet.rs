@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::assets::AssetSet;
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Finding, Result};
@@ -59,10 +61,10 @@ fn token_in(place: &str, text: &str) -> Result<Option<String>> {
 }
 
 /// Whether this kubelet has a certificate that is still valid, be it the rendered one or one that it got since.
-fn has_certificate(host: &Host) -> bool {
+pub fn has_certificate(host: &Host, now: OffsetDateTime) -> bool {
     let pem = files::read_if_there(&host.kubelet_certificate()).ok().flatten();
     let info = pem.and_then(|pem| pki::inspect(&pem).ok());
-    host.kubelet_kubeconfig().exists() && info.is_some_and(|info| host.outside().now() < info.not_after)
+    host.kubelet_kubeconfig().exists() && info.is_some_and(|info| now < info.not_after)
 }
 
 /// What this controller's kubelet needs on the disk, but for its unit.
@@ -87,7 +89,7 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         (host.path("/var/lib/kubelet/config.yaml"), File::public(configuration(assets, host.manifests())?)),
     ];
     // Where nothing in the cluster signs, the kubelet has none but the rendered ones.
-    let wanted = cluster.has_external_ca() || !has_certificate(host);
+    let wanted = cluster.has_external_ca() || !has_certificate(host, host.outside().now());
     let certificate = wanted.then(|| host.path(RENDERED_CERTIFICATE));
     if let Some(path) = &certificate {
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
@@ -321,5 +323,25 @@ mod tests {
             "  --b",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_certificate_counts_until_it_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let cluster = crate::config::parse("cluster.yaml", crate::config::DEFAULT, Path::new("/")).unwrap();
+        let now = OffsetDateTime::now_utc();
+        let pki = pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+        let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+        assert!(!has_certificate(&host, now));
+        for path in [host.kubelet_kubeconfig(), host.kubelet_certificate()] {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        let first = plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap();
+        assert!(install_files(&host, &first).unwrap());
+        assert!(has_certificate(&host, now));
+        let second = plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap();
+        assert!(second.certificate.is_none(), "one that is valid is left alone");
+        assert!(!has_certificate(&host, now + time::Duration::days(366)));
     }
 }

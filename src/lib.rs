@@ -12,6 +12,7 @@ pub mod assets;
 pub mod bridge;
 pub mod cli;
 pub mod config;
+pub mod cri;
 pub mod error;
 pub mod files;
 pub mod forward;

@@ -1,6 +1,7 @@
 //! What runs on this host, by /proc: whether the bridge's processes are really gone, and who holds a port.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 
@@ -33,9 +34,9 @@ pub fn running(proc: &Path) -> Running {
     running
 }
 
-/// Whether nobody listens at `address`, so that a server could.
+/// Whether nobody listens at `address`, as far as binding it tells: an address that this machine lacks is nobody's.
 pub fn is_free(address: SocketAddr) -> bool {
-    TcpListener::bind(address).is_ok()
+    !matches!(TcpListener::bind(address), Err(error) if error.kind() == ErrorKind::AddrInUse)
 }
 
 /// The name and pid of the process that listens at `port` of `address` or of the wildcard, as far as /proc tells.
@@ -109,6 +110,7 @@ mod tests {
         assert_eq!(pid, std::process::id().to_string());
         drop(listener_socket);
         assert!(is_free(address));
+        assert!(is_free(SocketAddr::new([192, 0, 2, 1].into(), address.port())), "it is no address of this machine");
         assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);
     }
 

@@ -32,6 +32,8 @@ pub struct Args {
     /// How long the whole may take, as 90s, 20m or 1h30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     timeout: Duration,
+    #[command(flatten)]
+    preflight: super::preflight::Choice,
     /// How progress is shown
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
@@ -62,6 +64,7 @@ async fn started(args: Args, reporter: &Reporter) -> Result<()> {
     let options = start::Options {
         asset_dir: args.asset_dir,
         node_name: args.node_name,
+        preflight: args.preflight.into(),
         required_pods: args.required_pods,
         progress_timeout: args.progress_timeout,
         timeout: args.timeout,

@@ -30,12 +30,13 @@ pub struct CertificateInfo {
     pub is_ca: bool,
 }
 
-/// What the first certificate of a PEM file says.
+/// What the first certificate of a PEM file says. There may be a key in it, too, as in a kubelet's own.
 pub fn inspect(pem: &[u8]) -> Result<CertificateInfo> {
-    let certificates = parse::certificates("certificate", pem).map_err(|f| Error::Input(vec![f]))?;
     let failed = |cause: String| Error::failed("read a certificate", cause);
-    let der = certificates.first().ok_or_else(|| failed("there is none".to_owned()))?;
-    let x509 = parse::x509(der).map_err(failed)?;
+    let blocks = pem::parse_many(pem).map_err(|error| failed(error.to_string()))?;
+    let certificate = blocks.iter().find(|block| block.tag() == "CERTIFICATE");
+    let certificate = certificate.ok_or_else(|| failed("there is none".to_owned()))?;
+    let x509 = parse::x509(certificate.contents()).map_err(failed)?;
     Ok(info(&x509))
 }
 

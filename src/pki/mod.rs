@@ -10,6 +10,7 @@ mod external;
 mod file;
 mod inspect;
 mod issue;
+mod issuer;
 mod parse;
 mod plan;
 mod sign;
@@ -23,6 +24,7 @@ use crate::error::Finding;
 
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
+pub use issuer::vouches_for_client;
 pub use token::bootstrap_token;
 pub use user::{UserFiles, exposed_user_files, read_user_files};
 

@@ -31,6 +31,8 @@ pub struct Options {
     pub asset_dir: PathBuf,
     /// Which controller this is, where its addresses do not tell.
     pub node_name: Option<String>,
+    /// The checks of this machine that the user knows better than.
+    pub preflight: preflight::Choice,
     /// The workloads whose pods must be ready before the bridge is lowered.
     pub required_pods: Vec<Required>,
     /// How long it may go without any progress.
@@ -97,7 +99,8 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let manifests = assets.manifests(&asset_dir)?;
     assets.check_kubeconfigs(&asset_dir)?;
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
-    preflight::check(host, &assets, &cluster, controller).await?;
+    let checked = preflight::check(host, &assets, &cluster, controller, &options.preflight).await?;
+    checked.verdict()?.iter().for_each(|text| reporter.note(text));
     let _lock = lock(host)?;
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;

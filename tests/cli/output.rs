@@ -5,10 +5,11 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &[],
     &["render"],
     &["start"],
+    &["preflight"],
     &["config"],
     &["config", "default"],
     &["completion"],
@@ -41,8 +42,9 @@ fn the_version() {
 #[test]
 fn nobody_reads_the_output() {
     let folder = Folder::with(CLUSTER);
-    let runs: [&[&str]; 10] = [
+    let runs: [&[&str]; 11] = [
         &["--help"],
+        &["preflight", "--list"],
         &["version"],
         &["completion", "bash"],
         &["man"],

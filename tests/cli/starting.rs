@@ -1,20 +1,8 @@
 //! What keeps `hoist start` from touching a machine. It is never run as root here.
 
 use std::fs;
-use std::net::IpAddr;
 
-use hoist::outside::{Outside, System};
-
-use crate::support::{CLUSTER, Folder};
-
-/// A cluster whose only controller is this machine, if it has an address that is not loopback.
-fn here() -> Option<String> {
-    let own = System.addresses().unwrap();
-    let address = own.into_iter().find(|address| matches!(address, IpAddr::V4(v4) if !v4.is_loopback()))?;
-    // Ranges that no interface is likely to be in.
-    let networking = "networking: {podSubnet: 100.64.0.0/16, serviceSubnet: 100.65.0.0/16}\n";
-    Some(CLUSTER.replace("198.51.100.10", &address.to_string()) + networking)
-}
+use crate::support::{CLUSTER, Folder, here};
 
 /// `hoist start` ends with `code` and these findings.
 #[track_caller]
@@ -107,7 +95,20 @@ fn without_root() {
         4,
         &[
             "hoist: this machine is not ready; nothing was changed\n",
-            "  user: hoist start must run as root\n    run it with sudo\n",
+            "  IsPrivilegedUser: hoist start must run as root\n    run it with sudo\n",
         ],
     );
+}
+
+/// It then gets as far as this machine lets it, which is not far for such a user.
+#[test]
+fn a_check_that_is_skipped_is_not_made() {
+    let Some(cluster) = here() else { return };
+    let folder = Folder::rendered(&cluster);
+    for flag in ["--skip-preflight=isprivilegeduser", "--ignore-preflight-errors=IsPrivilegedUser"] {
+        let ran = folder.start(&[flag]);
+        assert!(matches!(ran.code, Some(1 | 4)), "{ran:?}");
+        let as_error = "  IsPrivilegedUser: hoist start must run as root\n";
+        assert!(!ran.stderr.contains(as_error) && !ran.stderr.is_empty(), "{ran:?}");
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use hoist::outside::{Outside, System};
 use tempfile::TempDir;
 
 pub const CLUSTER: &str = "\
@@ -19,6 +21,14 @@ controllers:
 ";
 
 const HOIST: &str = env!("CARGO_BIN_EXE_hoist");
+/// A cluster whose only controller is this machine, if it has an address that is not loopback.
+pub fn here() -> Option<String> {
+    let own = System.addresses().unwrap();
+    let address = own.into_iter().find(|address| matches!(address, IpAddr::V4(v4) if !v4.is_loopback()))?;
+    // Ranges that no interface is likely to be in.
+    let networking = "networking: {podSubnet: 100.64.0.0/16, serviceSubnet: 100.65.0.0/16}\n";
+    Some(CLUSTER.replace("198.51.100.10", &address.to_string()) + networking)
+}
 
 /// Another user than root.
 const NOBODY: u32 = 65534;
@@ -93,8 +103,12 @@ impl Folder {
 
     /// `hoist start` of `assets`, never as root: it then does nothing to this machine, whatever it thinks of the input.
     pub fn start(&self, more: &[&str]) -> Ran {
+        self.as_nobody(&[&["start", "--asset-dir", "assets"], more].concat())
+    }
+
+    /// The same of any command, whose files are given to that user.
+    pub fn as_nobody(&self, args: &[&str]) -> Ran {
         self.give_away();
-        let args = [&["start", "--asset-dir", "assets"], more].concat();
         let mut command = Command::new(for_nobody().unwrap_or(Path::new(HOIST)));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         if nix::unistd::geteuid().is_root() {

@@ -13,7 +13,10 @@ use crate::support::node::Node;
 fn bad_machine() {
     let node = Node::up("bad");
     let cluster = Cluster::render(&node);
+    preflight_finds_nothing(&node, &cluster);
     a_port_is_held(&node, &cluster);
+    the_runtime_is_away(&node, &cluster);
+    the_cgroup_drivers_differ(&node, &Cluster::render(&node));
     a_foreign_manifest_stands_there(&node, &cluster);
     the_address_is_not_of_this_machine(&node);
     the_user_is_not_root(&node, &Cluster::render(&node));
@@ -36,7 +39,15 @@ fn bad_machine_masked_kubelet() {
 fn bad_machine_failing_kubelet() {
     let node = Node::up("bad-failing");
     let cluster = Cluster::render(&node);
-    node.sh("rm /usr/local/bin/kubelet; ln -s /bin/false /usr/local/bin/kubelet");
+    let version = &node.kubernetes;
+    node.sh(&format!(
+        "rm /usr/local/bin/kubelet
+        cat >/usr/local/bin/kubelet <<'END'
+#!/bin/sh
+[ \"$1\" = --version ] && echo Kubernetes v{version}
+END
+        chmod 755 /usr/local/bin/kubelet"
+    ));
     let start = undone(&node, cluster.start_command(&["--timeout=10s"]));
     // Nobody serves the API.
     start.expect(7).says(&["no kubelet answers", "journalctl -u kubelet", "the API is NOT served"]);
@@ -73,6 +84,45 @@ fn kubelet(node: &Node) -> String {
     node.sh("systemctl show kubelet --property=ActiveState,UnitFileState,MainPID")
 }
 
+/// `hoist preflight`.
+fn preflight_of(cluster: &Cluster, args: &[&str]) -> Vec<String> {
+    cluster.command("preflight", args)
+}
+
+/// The whole truth about a good machine.
+fn preflight_finds_nothing(node: &Node, cluster: &Cluster) {
+    let preflight = refused(node, preflight_of(cluster, &["--output=json"])).expect(0);
+    let report: serde_json::Value = serde_json::from_str(&preflight.stdout).unwrap();
+    assert_eq!((&report["schema"], &report["ready"]), (&"hoist.preflight/v1".into(), &true.into()));
+    // Those by which the others would be worth nothing.
+    for name in ["CRI", "CgroupDriver", "KubeletVersion", "Service-Kubelet", "Hostname", "Clock"] {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+        assert_eq!(check["outcome"], "ok", "{check:#}");
+    }
+}
+
+fn the_runtime_is_away(node: &Node, cluster: &Cluster) {
+    node.sh("systemctl stop containerd");
+    let start = refused(node, cluster.start_command(&[])).expect(4);
+    start.says(&[
+        "CRI: unix:///run/containerd/containerd.sock: no container runtime",
+        "systemctl",
+        "nothing was changed",
+    ]);
+    node.sh("systemctl start containerd");
+    refused(node, preflight_of(cluster, &[])).expect(0);
+}
+
+fn the_cgroup_drivers_differ(node: &Node, cluster: &Cluster) {
+    let path = cluster.assets.join("kubelet/config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("cgroupDriver: cgroupfs"), "{text}");
+    std::fs::write(&path, text.replace("cgroupDriver: cgroupfs", "cgroupDriver: systemd")).unwrap();
+    let start = refused(node, cluster.start_command(&[])).expect(4);
+    start.says(&["CgroupDriver: the kubelet's cgroup driver is systemd, and that of containerd 1.", "is cgroupfs"]);
+    std::fs::write(&path, text).unwrap();
+}
+
 fn a_port_is_held(node: &Node, cluster: &Cluster) {
     let holder = node.spawn(["busybox", "nc", "-l", "-p", "6443"]);
     let pid = eventually("the port is held", Duration::from_secs(10), || {
@@ -81,6 +131,12 @@ fn a_port_is_held(node: &Node, cluster: &Cluster) {
     });
     let start = refused(node, cluster.start_command(&[])).expect(4);
     start.says(&["port 6443", "busybox", &format!("pid {pid}"), "nothing was changed"]);
+    let preflight = refused(node, preflight_of(cluster, &[])).expect(4);
+    assert!(preflight.stdout.contains("error    Port-6443"), "{preflight}");
+    let skipping = refused(node, preflight_of(cluster, &["--skip-preflight=Port-6443"])).expect(0);
+    assert!(skipping.stdout.contains("skipped  Port-6443"), "{skipping}");
+    let ignoring = refused(node, preflight_of(cluster, &["--ignore-preflight-errors=all"])).expect(0);
+    assert!(ignoring.stdout.contains("warning: port 6443 is held by busybox"), "{ignoring}");
     holder.kill();
     eventually("the port is free", Duration::from_secs(10), || {
         node.sh("ss -ltnH 'sport = :6443'").is_empty().then_some(())

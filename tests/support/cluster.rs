@@ -69,14 +69,19 @@ impl Cluster {
         self.start(node, args).wait(START_LIMIT)
     }
 
+    /// A command of hoist's about this cluster.
+    pub fn command(&self, name: &str, args: &[&str]) -> Vec<String> {
+        let paths = [&hoist(), Path::new(name), Path::new("--asset-dir"), &self.assets];
+        let command = paths.iter().map(|path| path.display().to_string());
+        command.chain(args.iter().map(|arg| (*arg).to_owned())).collect()
+    }
+
     /// The command that does it.
     pub fn start_command(&self, args: &[&str]) -> Vec<String> {
-        let paths = [&hoist(), Path::new("start"), Path::new("--asset-dir"), &self.assets];
-        let mut command: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let mut command = self.command("start", args);
         if !args.iter().any(|arg| arg.starts_with("--timeout")) {
             command.push(TIMEOUT.into());
         }
-        command.extend(args.iter().map(|arg| (*arg).to_owned()));
         command
     }
 

@@ -1,0 +1,107 @@
+//! What the container runtime says of itself. CRI is gRPC over a Unix socket; the few messages that hoist needs of it
+//! are written down here, field by field, so that no compiler for its .proto is needed.
+
+mod call;
+mod messages;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use call::{Connection, Failure};
+use messages::{
+    RuntimeConfigRequest, RuntimeConfigResponse, StatusRequest, StatusResponse, VersionRequest, VersionResponse,
+};
+
+/// Who puts processes into cgroups: systemd, or whoever runs them, by files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// systemd, as slices and scopes.
+    Systemd,
+    /// The kubelet and the runtime themselves.
+    Cgroupfs,
+}
+
+impl fmt::Display for CgroupDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Systemd => "systemd",
+            Self::Cgroupfs => "cgroupfs",
+        })
+    }
+}
+
+/// A runtime that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// `containerd 1.6.20`
+    pub name: String,
+    /// Why it says that it can run no container; `None` when it can.
+    pub not_ready: Option<String>,
+    /// The driver that it tells the kubelet to use (the method RuntimeConfig); `None` from runtimes that do not.
+    pub told_driver: Option<CgroupDriver>,
+    /// The driver of its configuration, as far as it shows that: containerd does.
+    pub own_driver: Option<CgroupDriver>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing takes connections there.
+    Unreachable(String),
+    /// It took the connection, and then said nothing in time.
+    Silent,
+    /// What answers is no CRI runtime, or does not like the question.
+    Refused(String),
+}
+
+/// Asks the runtime at `socket`.
+///
+/// # Errors
+/// What kept it from answering within `limit`.
+pub async fn ask(socket: &Path, limit: Duration) -> Result<Runtime, Trouble> {
+    match tokio::time::timeout(limit, talk(socket)).await {
+        Ok(result) => result,
+        Err(_) => Err(Trouble::Silent),
+    }
+}
+
+async fn talk(socket: &Path) -> Result<Runtime, Trouble> {
+    let mut connection = Connection::open(socket).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+    let refused = |failure: Failure| Trouble::Refused(failure.to_string());
+    let version: VersionResponse = connection.call("Version", &VersionRequest {}).await.map_err(refused)?;
+    let status: StatusResponse = connection.call("Status", &StatusRequest { verbose: true }).await.map_err(refused)?;
+    let config: Option<RuntimeConfigResponse> = match connection.call("RuntimeConfig", &RuntimeConfigRequest {}).await {
+        Ok(config) => Some(config),
+        Err(Failure::Unimplemented) => None,
+        Err(failure) => return Err(refused(failure)),
+    };
+    let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
+    let not_ready = conditions.into_iter().find(|condition| condition.name == "RuntimeReady" && !condition.status);
+    Ok(Runtime {
+        name: format!("{} {}", version.runtime_name, version.runtime_version.trim_start_matches('v')),
+        not_ready: not_ready.map(|condition| format!("{} {}", condition.reason, condition.message).trim().to_owned()),
+        told_driver: config.and_then(|config| config.linux).map(|linux| driver(linux.cgroup_driver == 0)),
+        own_driver: status.info.get("config").and_then(|config| containerds_driver(config)),
+    })
+}
+
+fn driver(is_systemd: bool) -> CgroupDriver {
+    if is_systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs }
+}
+
+/// The driver of the runtime that containerd uses by default, in the configuration that it shows with its status.
+fn containerds_driver(config: &str) -> Option<CgroupDriver> {
+    let config: Value = serde_json::from_str(config).ok()?;
+    let containerd = config.get("containerd")?;
+    let name = containerd.get("defaultRuntimeName")?.as_str()?;
+    let options = containerd.get("runtimes")?.get(name)?.get("options")?;
+    // It is left out, or the options are null, where nobody has set it.
+    let is_systemd = options.get("SystemdCgroup").and_then(Value::as_bool).unwrap_or(false);
+    Some(driver(is_systemd))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

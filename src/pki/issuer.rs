@@ -1,0 +1,45 @@
+//! Whether a CA vouches for a certificate that somebody else keeps.
+
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, RootCertStore};
+use time::OffsetDateTime;
+
+/// Whether one of the CAs in `ca_pem` vouches for the client certificate that is the first in `pem`, at the time `now`.
+///
+/// # Errors
+/// Why not, as a short sentence.
+pub fn vouches_for_client(ca_pem: &[u8], pem: &[u8], now: OffsetDateTime) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in der(ca_pem) {
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let chain = der(pem);
+    let (leaf, others) = chain.split_first().ok_or("there is no certificate in the file")?;
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    verifier.verify_client_cert(leaf, others, now).map(drop).map_err(|error| explain(&error))
+}
+
+fn explain(error: &rustls::Error) -> String {
+    use CertificateError::{BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer};
+    let rustls::Error::InvalidCertificate(reason) = error else { return error.to_string() };
+    match reason {
+        // CAs may have one name and different keys: kubeadm's all do.
+        UnknownIssuer | BadSignature => "another CA has issued it".into(),
+        Expired | ExpiredContext { .. } => "it has expired".into(),
+        NotValidYet | NotValidYetContext { .. } => "it is not valid yet".into(),
+        other => other.to_string(),
+    }
+}
+
+fn der(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    let blocks = pem::parse_many(pem).unwrap_or_default();
+    let certificates = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE");
+    certificates.map(|block| CertificateDer::from(block.into_contents())).collect()
+}

@@ -1,0 +1,95 @@
+//! What the asset directory lacks: no check of this machine, for it is mended elsewhere.
+
+use crate::assets::AssetSet;
+use crate::bridge::Bridge;
+use crate::config::{Cluster, Controller, Etcd};
+use crate::error::{Error, Finding};
+use crate::secrets::{self, COMPONENTS, Server};
+
+/// Files of the asset directory that `start` needs on this controller and that are not there.
+pub(super) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Vec<Finding> {
+    let tls = assets.tls();
+    let local = matches!(cluster.etcd, Etcd::Local { .. });
+    let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));
+    let of_etcd = local.then(|| secrets::of_etcd(&controller.name, &tls).map(drop));
+    let manifests = Bridge::manifest_names().into_iter().filter(|name| local || *name != "etcd.yaml");
+    let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
+    let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
+        .into_iter()
+        // Where nothing in the cluster signs, a token leads to no certificate.
+        .filter(|path| !cluster.has_external_ca() || *path != "auth/kubeconfig-kubelet")
+        .map(str::to_owned)
+        .chain(manifests.map(|name| format!("bootstrap-manifests/{name}")))
+        .map(|path| assets.text(&path).map(drop));
+
+    let mut findings = Vec::new();
+    for result in of_components.into_iter().chain([of_kubelet]).chain(of_etcd).chain(texts) {
+        if let Err(Error::Input(found)) = result {
+            findings.extend(found.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preflight::testing::cluster;
+
+    /// Files of an asset directory without which `start` can do its work on the first controller.
+    const SPARE: [&str; 9] = [
+        "cluster.yaml",
+        "manifests/",
+        "systemd/",
+        "tls/admin.",
+        "tls/front-proxy-ca.key",
+        "tls/etcd/ca.key",
+        "tls/etcd/c2/",
+        "tls/kubelet/c2/",
+        "tls/etcd/healthcheck-client.",
+    ];
+
+    #[test]
+    fn every_file_that_start_needs_is_missed() {
+        let cluster = cluster("");
+        let now = time::OffsetDateTime::now_utc();
+        let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+        let whole = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+        let missing = |assets: &AssetSet| -> Vec<String> {
+            let found = missing_files(assets, &cluster, &cluster.controllers[0]);
+            assert!(
+                found.iter().all(|finding| finding.remedy.as_ref().is_some_and(|text| text.contains("hoist render")))
+            );
+            found.into_iter().map(|finding| finding.place).collect()
+        };
+        assert_eq!(missing(&whole), [""; 0]);
+        for path in whole.files.keys() {
+            let mut assets = whole.clone();
+            assets.files.remove(path);
+            let is_spare = SPARE.iter().any(|spare| path.starts_with(spare));
+            let expected: &[&String] = if is_spare { &[] } else { &[path] };
+            assert_eq!(missing(&assets).iter().collect::<Vec<_>>(), expected, "{path}");
+        }
+        assert_eq!(missing(&AssetSet::default()).len(), 32, "all at once");
+    }
+
+    #[test]
+    fn with_a_ca_elsewhere_the_kubelets_certificate_is_needed_and_no_token() {
+        let now = time::OffsetDateTime::now_utc();
+        let mut tls = crate::pki::issue(&cluster(""), &Default::default(), &Default::default(), now).unwrap().files;
+        tls.remove("ca.key");
+        let of_kubelet = ["kubelet/c1/client.crt", "kubelet/c1/client.key"];
+        tls.extend(of_kubelet.map(|path| (path.to_owned(), b"PEM".to_vec())));
+        let cluster = cluster("pki: {ca: {certificate: ca.crt}}\n");
+        let missing = |assets: &AssetSet| -> Vec<String> {
+            missing_files(assets, &cluster, &cluster.controllers[0]).into_iter().map(|finding| finding.place).collect()
+        };
+        let mut assets = crate::render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        assert!(!assets.files.contains_key("auth/kubeconfig-kubelet"));
+        assert_eq!(missing(&assets), [""; 0]);
+        for path in of_kubelet {
+            assets.files.remove(&format!("tls/{path}"));
+        }
+        assert_eq!(missing(&assets), of_kubelet.map(|path| format!("tls/{path}")));
+    }
+}

@@ -1,0 +1,140 @@
+//! Room on the disks, and whether they can be written.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
+
+use super::Facts;
+use crate::config::Etcd;
+use crate::error::Finding;
+
+const MIB: u64 = 1 << 20;
+
+/// The folder of the etcd data, where this machine has any.
+fn data_dir(facts: &Facts) -> Option<&str> {
+    match &facts.cluster.etcd {
+        Etcd::Local { data_dir, .. } => Some(data_dir),
+        Etcd::External { .. } => None,
+    }
+}
+
+/// What fills which folder, the room without which nothing comes up, and the room that is no more than enough.
+fn needs(facts: &Facts) -> Vec<(&str, &'static str, u64, u64)> {
+    let etcd = data_dir(facts).map(|dir| (dir, "etcd's data", 256 * MIB, 2048 * MIB));
+    let images = ("/var/lib/containerd", "images", 256 * MIB, 2048 * MIB);
+    let others =
+        [("/var/lib/kubelet", "the kubelet's volumes", 64 * MIB, 512 * MIB), ("/var/log", "logs", 64 * MIB, 512 * MIB)];
+    // Another runtime keeps its images elsewhere.
+    let images = facts.host.path("/var/lib/containerd").is_dir().then_some(images);
+    etcd.into_iter().chain(images).chain(others).collect()
+}
+
+pub(super) fn space(facts: &Facts) -> Vec<Finding> {
+    let look = |(path, what, least, enough): (&str, &'static str, u64, u64)| {
+        let free = free(&existing(&facts.host.path(path)))?;
+        judge(path, what, free, least, enough)
+    };
+    needs(facts).into_iter().filter_map(look).collect()
+}
+
+/// The bytes that are left for root on the file system of a folder.
+fn free(path: &Path) -> Option<u64> {
+    let stat = statvfs(path).ok()?;
+    Some(stat.fragment_size() * stat.blocks_free())
+}
+
+fn judge(path: &str, what: &str, free: u64, least: u64, enough: u64) -> Option<Finding> {
+    if free >= enough {
+        return None;
+    }
+    let message = format!("{} MB are free for {what}", free / MIB);
+    let finding = |need: u64, word: &str| {
+        Finding::new(path, format!("{message}, and {} MB are {word}", need / MIB))
+            .remedy("make room, or mount a larger disk there")
+    };
+    Some(if free < least { finding(least, "needed") } else { finding(enough, "little enough").warning() })
+}
+
+/// The folder itself, or the nearest one above it that there is.
+fn existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path).to_owned()
+}
+
+pub(super) fn writable(facts: &Facts) -> Vec<Finding> {
+    let folders = ["/etc/kubernetes", "/etc/systemd/system", "/run", "/var/lib/hoist", "/var/lib/kubelet"];
+    let folders = folders.into_iter().chain(data_dir(facts)).map(|path| facts.host.path(path));
+    let mut findings = Vec::new();
+    for folder in folders.chain([facts.host.manifests().to_owned()]) {
+        let nearest = existing(&folder);
+        let problem = if !nearest.is_dir() {
+            Some("is not a folder".to_owned())
+        } else {
+            access(&nearest, AccessFlags::W_OK).err().map(|error| format!("cannot be written: {}", error.desc()))
+        };
+        let Some(problem) = problem else { continue };
+        let finding = Finding::new(nearest.display().to_string(), problem)
+            .remedy(format!("hoist writes to {}: make it a folder on a disk that can be written", folder.display()));
+        // Several of them may be below one that is wrong.
+        if !findings.iter().any(|there: &Finding| there.place == finding.place) {
+            findings.push(finding);
+        }
+    }
+    findings
+}
+
+/// etcd data without hoist's etcd: of an earlier cluster, whose objects would come back to life.
+pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
+    let Some(dir) = data_dir(facts) else { return Vec::new() };
+    let member = facts.host.path(dir).join("member");
+    if !member.exists() || crate::bridge::Bridge::new(&facts.host).has_etcd() {
+        return Vec::new();
+    }
+    let message = "holds the data of an earlier etcd, and hoist's etcd is not installed here";
+    vec![Finding::new(member.display().to_string(), message).remedy("move the folder away to begin a new cluster")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Machine, said};
+    use super::*;
+
+    #[test]
+    fn little_room_warns_and_none_is_refused() {
+        let judge =
+            |free| judge("/var/log", "logs", free * MIB, 64, 512 * MIB).map(|finding| said(&[finding])[0].clone());
+        assert_eq!(judge(512), None);
+        assert_eq!(judge(511).unwrap(), "/var/log: warning: 511 MB are free for logs, and 512 MB are little enough");
+        let none = super::judge("/var/log", "logs", 63 * MIB, 64 * MIB, 512 * MIB).unwrap();
+        assert_eq!(said(&[none]), ["/var/log: 63 MB are free for logs, and 64 MB are needed"]);
+    }
+
+    #[test]
+    fn every_file_system_is_measured_where_it_will_be() {
+        let machine = Machine::new();
+        assert!(free(&existing(&machine.host().path("/var/lib/none/such"))).is_some());
+        let paths = |facts: &Facts| needs(facts).into_iter().map(|need| need.0.to_owned()).collect::<Vec<_>>();
+        assert_eq!(paths(&machine.facts("")), ["/var/lib/etcd", "/var/lib/kubelet", "/var/log"]);
+        machine.put("/var/lib/containerd/x", "");
+        assert!(paths(&machine.facts("")).contains(&"/var/lib/containerd".to_owned()));
+    }
+
+    #[test]
+    fn a_file_where_a_folder_belongs() {
+        let machine = Machine::new();
+        assert!(writable(&machine.facts("")).is_empty());
+        machine.put("/etc/kubernetes", "");
+        let path = machine.host().path("/etc/kubernetes");
+        assert_eq!(said(&writable(&machine.facts(""))), [format!("{}: is not a folder", path.display())]);
+    }
+
+    #[test]
+    fn data_of_another_etcd() {
+        let machine = Machine::new();
+        assert!(etcd_data(&machine.facts("")).is_empty());
+        machine.put("/var/lib/etcd/member/wal/0.wal", "");
+        assert!(said(&etcd_data(&machine.facts("")))[0].contains("the data of an earlier etcd"));
+        machine.put("/etc/kubernetes/manifests/etcd.yaml", "");
+        assert!(etcd_data(&machine.facts("")).is_empty(), "it is of this cluster");
+    }
+}
