@@ -6,6 +6,7 @@ mod man;
 mod preflight;
 mod render;
 mod start;
+mod status;
 mod version;
 
 use std::future::poll_fn;
@@ -64,6 +65,8 @@ pub enum Command {
     Start(start::Args),
     /// Check whether this machine is ready for `start`, and change nothing
     Preflight(preflight::Args),
+    /// Show what this controller and its cluster are now; the exit code is 0 if all is well
+    Status(status::Args),
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -95,6 +98,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Render(args) => return render::run(&args, out),
         Command::Start(args) => start::run(args, color).await?,
         Command::Preflight(args) => return preflight::run(args, out).await,
+        Command::Status(args) => return status::run(&args, out).await,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
         Command::Completion(args) => completion::run(args, out)?,
         Command::Man(args) => man::run(&args, out)?,

@@ -11,7 +11,10 @@ pub use explanation::{Explanation, Why};
 /// Every exit code, and what it says: the README's table and the man page's.
 pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself"),
-    ("1", "anything that has no code of its own: the system refused a read or a write, a program failed"),
+    (
+        "1",
+        "anything that has no code of its own: the system refused a read or a write, a program failed; for `status`: no healthy self-hosted cluster",
+    ),
     ("2", "wrong usage: an unknown command or flag; `render --diff`: something would change"),
     ("3", "the input is not valid (cluster.yaml, the asset directory, a manifest); nothing was changed"),
     (

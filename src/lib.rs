@@ -31,6 +31,7 @@ pub mod report;
 pub mod secrets;
 pub mod start;
 pub mod static_pods;
+pub mod status;
 pub mod template;
 pub mod typed;
 pub mod undo;

@@ -8,6 +8,9 @@ use std::path::Path;
 /// The variable that every container of the bridge has in its environment; its value is the component.
 const MARK: &[u8] = b"HOIST_BRIDGE=";
 
+/// The state of a listening socket in /proc/net/tcp.
+const LISTEN: &str = "0A";
+
 /// The control plane's processes on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Running {
@@ -37,6 +40,16 @@ pub fn running(proc: &Path) -> Running {
 /// Whether nobody listens at `address`, as far as binding it tells: an address that this machine lacks is nobody's.
 pub fn is_free(address: SocketAddr) -> bool {
     !matches!(TcpListener::bind(address), Err(error) if error.kind() == ErrorKind::AddrInUse)
+}
+
+/// Whether somebody listens at this very address, and not only at the wildcard.
+pub fn listens_at(proc: &Path, address: SocketAddr) -> bool {
+    let wanted = format!("{}:{:04X}", hex(address.ip()), address.port());
+    let tables = ["net/tcp", "net/tcp6"].map(|table| std::fs::read_to_string(proc.join(table)).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines()).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields.get(1) == Some(&wanted.as_str()) && fields.get(3) == Some(&LISTEN)
+    })
 }
 
 /// The name and pid of the process that listens at `port` of `address` or of the wildcard, as far as /proc tells.
@@ -70,12 +83,11 @@ pub fn ignores(proc: &Path, signal: u8) -> bool {
 
 /// The socket's inode if this line of /proc/net/tcp shows a listener at the port, of the address or the wildcard.
 fn listening_inode(line: &str, address: IpAddr, port: u16) -> Option<String> {
-    const LISTEN: &str = "0A";
     let fields: Vec<_> = line.split_whitespace().collect();
     let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
     let (host, hex_port) = local.split_once(':')?;
     let same_host = host.bytes().all(|digit| digit == b'0') || host == hex(address);
-    (*state == LISTEN && u16::from_str_radix(hex_port, 16) == Ok(port) && same_host).then(|| (*inode).to_owned())
+    (state == &LISTEN && u16::from_str_radix(hex_port, 16) == Ok(port) && same_host).then(|| (*inode).to_owned())
 }
 
 /// An address as /proc/net/tcp has it: 32-bit words in the host's byte order.
@@ -108,7 +120,10 @@ mod tests {
         assert!(!is_free(address));
         let (_, pid) = listener(Path::new("/proc"), address.ip(), address.port()).unwrap();
         assert_eq!(pid, std::process::id().to_string());
+        assert!(listens_at(Path::new("/proc"), address));
+        assert!(!listens_at(Path::new("/proc"), SocketAddr::new([127, 0, 0, 9].into(), address.port())));
         drop(listener_socket);
+        assert!(!listens_at(Path::new("/proc"), address));
         assert!(is_free(address));
         assert!(is_free(SocketAddr::new([192, 0, 2, 1].into(), address.port())), "it is no address of this machine");
         assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);

@@ -7,6 +7,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, RootCertStore};
 use time::OffsetDateTime;
 
+/// The certificates of a PEM file that may hold other things, too: as a PEM file of their own.
+pub fn certificates_of(pem: &[u8]) -> Vec<u8> {
+    let blocks = pem::parse_many(pem).unwrap_or_default();
+    let certificates: Vec<_> = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").collect();
+    pem::encode_many(&certificates).into_bytes()
+}
+
 /// Whether one of the CAs in `ca_pem` vouches for the client certificate that is the first in `pem`, at the time `now`.
 ///
 /// # Errors

@@ -24,7 +24,7 @@ use crate::error::Finding;
 
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
-pub use issuer::vouches_for_client;
+pub use issuer::{certificates_of, vouches_for_client};
 pub use token::bootstrap_token;
 pub use user::{UserFiles, exposed_user_files, read_user_files};
 

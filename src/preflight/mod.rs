@@ -18,7 +18,7 @@ mod network;
 mod report;
 mod runtime;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -26,6 +26,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::error::{Error, Result};
 
+mod served;
+
+pub use served::served_certificate;
+
 /// How much of a body an [`Answer`] keeps.
 const BODY_HEAD: usize = 4096;
 

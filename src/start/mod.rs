@@ -8,8 +8,10 @@
 
 mod acts;
 pub mod decide;
+mod next;
 mod observer;
 mod progress;
 mod run;
 
+pub use next::{Next, next};
 pub use run::{Options, start};

@@ -56,7 +56,7 @@ impl Step {
         Self::Prove,
     ];
 
-    fn id(self) -> &'static str {
+    pub(super) fn id(self) -> &'static str {
         match self {
             Self::Install => "install",
             Self::Api => "api",
@@ -70,7 +70,7 @@ impl Step {
         }
     }
 
-    fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Install => "raise the bridge",
             Self::Api => "the bridge serves the API",

@@ -1,4 +1,4 @@
-//! `hoist preflight` looks, and changes nothing. It is never run as root here.
+//! `hoist preflight` and `hoist status` look, and change nothing. They are never run as root here.
 
 use serde_json::Value;
 
@@ -36,10 +36,12 @@ fn without_root_a_machine_is_not_ready() {
 }
 
 #[test]
-fn a_machine_that_is_no_controller_is_not_checked() {
+fn a_machine_that_is_no_controller_has_no_status() {
     let folder = Folder::rendered(CLUSTER);
-    folder.as_nobody(&["preflight", "--asset-dir", "assets"]);
-    let said = ["no interface of this machine has the address of one of them: c1 (198.51.100.10)"];
-    folder.unchanged(|| folder.as_nobody(&["preflight", "--asset-dir", "assets"])).failed_saying(4, &said);
-    folder.as_nobody(&["preflight", "--asset-dir", "none"]).failed_saying(3, &["DIR/none: there is no such folder"]);
+    for command in ["preflight", "status"] {
+        folder.as_nobody(&[command, "--asset-dir", "assets"]);
+        let said = ["no interface of this machine has the address of one of them: c1 (198.51.100.10)"];
+        folder.unchanged(|| folder.as_nobody(&[command, "--asset-dir", "assets"])).failed_saying(4, &said);
+        folder.as_nobody(&[command, "--asset-dir", "none"]).failed_saying(3, &["DIR/none: there is no such folder"]);
+    }
 }

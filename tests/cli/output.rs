@@ -5,11 +5,12 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["render"],
     &["start"],
     &["preflight"],
+    &["status"],
     &["config"],
     &["config", "default"],
     &["completion"],
@@ -42,9 +43,10 @@ fn the_version() {
 #[test]
 fn nobody_reads_the_output() {
     let folder = Folder::with(CLUSTER);
-    let runs: [&[&str]; 11] = [
+    let runs: [&[&str]; 12] = [
         &["--help"],
         &["preflight", "--list"],
+        &["status", "--asset-dir", "assets"],
         &["version"],
         &["completion", "bash"],
         &["man"],

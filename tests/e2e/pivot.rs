@@ -11,6 +11,7 @@ use crate::support::kubectl::Kubectl;
 use crate::support::node::Node;
 use crate::support::traffic::{self, Traffic};
 use crate::support::watcher::Watcher;
+use crate::support::{eventually, hoist};
 
 /// How long the clients go on after `start` has said that all is well.
 const AFTERWARDS: Duration = Duration::from_secs(10);
@@ -21,12 +22,51 @@ fn pivot() {
     let cluster = Cluster::render(&node);
     let kubectl = cluster.kubectl();
 
+    status_before_start(&node, &cluster);
     start_loses_nothing(&node, &cluster, &kubectl);
+    status_after_start(&node, &cluster);
     assert_serves_itself(&node, &cluster);
     a_users_deployment_runs(&kubectl);
     every_log_can_be_read(&node, &kubectl);
     a_second_start_changes_nothing(&node, &cluster, &kubectl);
     an_image_can_be_set(&node, &kubectl);
+}
+
+fn status_before_start(node: &Node, cluster: &Cluster) {
+    let status = node.exec(cluster.command("status", &[])).expect(1);
+    let address = node.address;
+    for text in
+        ["next step of `hoist start`: raise the bridge", "bridge: lowered", &format!("nobody serves {address}:6443")]
+    {
+        assert!(status.stdout.contains(text), "{text}: {status}");
+    }
+}
+
+fn status_after_start(node: &Node, cluster: &Cluster) {
+    // The kubelet says that it is ready when it has seen its network, a little later.
+    let ended = eventually("the cluster is healthy", Duration::from_secs(60), || {
+        let status = node.exec(cluster.command("status", &["--output=json"]));
+        (status.code == Some(0)).then_some(status)
+    });
+    let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&status["schema"], &status["healthy"]), (&"hoist.status/v1".into(), &true.into()));
+    assert_eq!((&status["api"]["servedBy"], &status["bridge"]["state"]), (&"self-hosted".into(), &"lowered".into()));
+    assert!(status["next"]["step"].is_null(), "{status:#}");
+    let count = |field: &str| status[field].as_array().unwrap().len();
+    assert_eq!((count("pods"), count("leaders"), count("problems")), (4, 2, 0), "{status:#}");
+    let places: Vec<_> = status["certificates"].as_array().unwrap().iter().map(|one| &one["place"]).collect();
+    let served = format!("as served by {}:6443", node.address);
+    for place in [&served, "/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubernetes/pki/etcd/server.crt"] {
+        assert!(places.contains(&&place.into()), "{place}: {places:?}");
+    }
+    // The same without the asset directory, and what the machine alone knows.
+    let kubeconfig = cluster.assets.join("auth/kubeconfig").display().to_string();
+    let hoist = hoist().display().to_string();
+    let by_kubeconfig = node.exec([&hoist, "status", "--kubeconfig", &kubeconfig]).expect(0);
+    assert!(by_kubeconfig.stdout.contains("the cluster is self-hosted and healthy"), "{by_kubeconfig}");
+    let alone = node.exec([&hoist, "status"]).expect(1);
+    assert!(alone.stdout.contains("API: served by the self-hosted API server"), "{alone}");
+    assert!(alone.stdout.contains("the cluster was not asked"), "{alone}");
 }
 
 fn start_loses_nothing(node: &Node, cluster: &Cluster, kubectl: &Kubectl) {

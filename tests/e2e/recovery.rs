@@ -51,6 +51,10 @@ fn failing_api_server() {
     let start = cluster.started(&node, &["--progress-timeout=30s"]).expect(6);
     start.says(&["unknown flag: --no-such-flag", "the API is served", "kubectl"]);
     kubectl.run(&["get", "nodes"]).ok();
+    let status = node.exec(cluster.command("status", &[])).expect(1);
+    for text in ["API: served by the bridge", "  - the bridge is ", "kube-apiserver", "127.0.0.1:6443 is not"] {
+        assert!(status.stdout.contains(text), "{text}: {status}");
+    }
 
     let mut object = kubectl.get(&["daemonset", "-n", "kube-system", "kube-apiserver"]);
     object["metadata"].as_object_mut().unwrap().remove("managedFields");
