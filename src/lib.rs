@@ -15,6 +15,7 @@ pub mod config;
 pub mod cri;
 pub mod error;
 pub mod files;
+pub mod first_boot;
 pub mod forward;
 pub mod host;
 pub mod input;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use crate::assets::{self, Choices, Written};
+use crate::assets::{self, AssetSet, Choices, Written};
+use crate::config::Cluster;
 use crate::error::{Error, Result};
-use crate::{config, kubelet, pki, render};
+use crate::{config, files, first_boot, kubelet, pki, render};
 
 /// The exit code of a `--diff` that shows changes.
 pub const WOULD_CHANGE: u8 = 2;
@@ -32,6 +33,10 @@ pub struct Args {
     /// times
     #[arg(long, value_name = "FILE")]
     keep: Vec<PathBuf>,
+    /// Also write what makes a fresh machine a controller at its first boot: first-boot/ of the asset directory. It
+    /// holds keys
+    #[arg(long, value_name = "FORMAT")]
+    first_boot: Option<first_boot::Format>,
 }
 
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
@@ -80,6 +85,14 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         say(format!("removed {path}: {why}"));
     }
     unused.iter().for_each(|path| say(format!("left {path}, for which this cluster has no use")));
+    if args.first_boot.is_none() && dir.join(first_boot::FOLDER).exists() {
+        say(format!("left {}/ as it was: --first-boot writes it anew", first_boot::FOLDER));
+    }
+    if is_signed {
+        for (path, size) in first_boot_files(args, &dir, &cluster)? {
+            say(format!("wrote {path}: {size} KiB, with keys in it"));
+        }
+    }
     say(format!("{}: {} files, {} of them written", args.asset_dir.display(), set.files.len(), changed.len()));
     issued.due.iter().for_each(|finding| said.push_str(&format!("{finding}\n")));
     super::print(out, &said)?;
@@ -90,4 +103,14 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
 fn is_coloured() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes the files for the first boot, if they are wanted, and returns their paths and sizes in KiB.
+fn first_boot_files(args: &Args, dir: &Path, cluster: &Cluster) -> Result<Vec<(String, usize)>> {
+    let Some(format) = args.first_boot else { return Ok(Vec::new()) };
+    // From the disk: with what its user has edited and added.
+    let made = first_boot::files(format, &AssetSet::load(dir)?, cluster)?;
+    files::make_dir(&dir.join(first_boot::FOLDER), 0o700)?;
+    files::write_all(made.iter().map(|(path, file)| (dir.join(path), file)))?;
+    Ok(made.into_iter().map(|(path, file)| (path, file.content.len().div_ceil(1024))).collect())
 }

@@ -12,6 +12,7 @@ mod bad;
 mod diff;
 mod exit_codes;
 mod external_ca;
+mod first_boot;
 mod looking;
 mod output;
 mod programs;

@@ -59,6 +59,15 @@ impl Cluster {
         Self { assets: assets(&node.name), address, kubernetes: node.kubernetes.clone() }
     }
 
+    /// `hoist render --first-boot=FORMAT` of the same declaration: the path of the one controller's file.
+    pub fn first_boot(&self, node: &Node, format: &str, end: &str) -> PathBuf {
+        let mut command = Command::new(hoist());
+        command.arg("render").arg("--config").arg(self.assets.with_extension("yaml"));
+        command.arg("--asset-dir").arg(&self.assets).arg(format!("--first-boot={format}"));
+        run(&mut command, RENDER_LIMIT).ok();
+        self.assets.join(format!("first-boot/{}.{end}", node.name))
+    }
+
     /// `hoist start` in the node, at work.
     pub fn start(&self, node: &Node, args: &[&str]) -> Running {
         node.spawn(self.start_command(args))

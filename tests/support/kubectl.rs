@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cache;
 use super::command::{Ended, Running};
-use super::repository;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -19,8 +19,7 @@ pub struct Kubectl {
 impl Kubectl {
     /// kubectl of the Kubernetes that scripts/kubernetes has built.
     pub fn new(kubernetes: &str, kubeconfig: &Path) -> Self {
-        let cache = std::env::var_os("HOIST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from);
-        let program = cache.join(format!("kubernetes/v{kubernetes}/bin/kubectl"));
+        let program = cache().join(format!("kubernetes/v{kubernetes}/bin/kubectl"));
         assert!(program.exists(), "{} is missing; run scripts/kubernetes {kubernetes}", program.display());
         Self { program, kubeconfig: kubeconfig.to_owned() }
     }

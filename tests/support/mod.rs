@@ -32,6 +32,11 @@ pub fn hoist() -> PathBuf {
     std::env::var_os("HOIST_BIN").map_or_else(|| env!("CARGO_BIN_EXE_hoist").into(), PathBuf::from)
 }
 
+/// Where the scripts keep what they have fetched and built.
+pub fn cache() -> PathBuf {
+    std::env::var_os("HOIST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from)
+}
+
 /// Asks until there is an answer.
 ///
 /// # Panics
