@@ -108,12 +108,15 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     Ok(0)
 }
 
-/// Completes when the process is asked to end, or its terminal is gone, with the signal's number. A signal that was
-/// ignored when the process began stays ignored: that is what nohup is for.
+/// Completes when the process is asked to end, or its terminal is gone, with the signal's number.
 fn stop() -> Result<impl Future<Output = u8>> {
-    const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let mut kinds = vec![Signal::SIGTERM, Signal::SIGINT];
+    // Where it was ignored from the beginning, nohup or its like wants it to stay so.
+    if !processes::ignores(Path::new("/proc"), Signal::SIGHUP as u8) {
+        kinds.push(Signal::SIGHUP);
+    }
     let mut heard = Vec::new();
-    for kind in SIGNALS.into_iter().filter(|kind| !processes::ignores(Path::new("/proc"), *kind as u8)) {
+    for kind in kinds {
         let listen = signal(SignalKind::from_raw(kind as i32));
         heard.push((kind as u8, listen.map_err(|error| Error::failed("listen for signals", error))?));
     }

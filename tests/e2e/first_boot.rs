@@ -71,6 +71,9 @@ fn first_boot_cloud_init() {
     cluster.kubectl().get(&["configmap", "-n", "default", "mine"]);
     assert_eq!(node.sh("systemctl is-enabled hoist").trim(), "enabled");
     only_root_reads(&node);
+    // Nor what cloud-init keeps of its user data.
+    let kept = node.sh("grep -rl 'PRIVATE KEY' /var/lib/cloud /run/cloud-init /var/log | xargs stat -c %a | sort -u");
+    assert_eq!(kept, "600\n");
 }
 
 /// The image that this machine is made from has a kubelet, and no unit for it.

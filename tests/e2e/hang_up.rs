@@ -15,7 +15,9 @@ fn hang_up() {
     let cluster = Cluster::render(&node);
 
     // It stops at the next safe point, says how to go on, and the same command goes on.
-    let start = cluster.start(&node, &[]);
+    // Whatever becomes of it where the tests run.
+    let default = ["env", "--default-signal=HUP"].map(str::to_owned);
+    let start = node.spawn(default.into_iter().chain(cluster.start_command(&[])));
     raised(&node);
     node.sh(&format!("kill -HUP $({FIND})"));
     let start = start.wait(Duration::from_secs(30)).expect(129);
