@@ -19,6 +19,7 @@ pub mod first_boot;
 pub mod forward;
 pub mod host;
 pub mod input;
+pub mod known_flags;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod log;

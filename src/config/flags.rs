@@ -3,17 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::validate::Check;
-use super::{Arg, raw};
+use super::{Arg, Version, raw};
+use crate::known_flags::{self, Program, Verdict};
 use crate::yaml::{Fields, child, item};
-
-/// A part of the control plane that takes flags.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Program {
-    ApiServer,
-    ControllerManager,
-    Scheduler,
-    Etcd,
-}
 
 use Program::{ApiServer, ControllerManager, Etcd, Scheduler};
 
@@ -109,11 +101,12 @@ fn owned(program: Program, flag: &str) -> Option<&'static str> {
     OWNED.iter().find(|(programs, pattern, _)| programs.contains(&program) && matches(pattern)).map(|(_, _, why)| *why)
 }
 
-/// Checks the `extraArgs` list at `path`.
+/// Checks the `extraArgs` list at `path`; which flags there are is known of a valid `version` only.
 pub(super) fn extra_args(
     check: &mut Check<'_>,
     path: &str,
     program: Program,
+    version: Option<Version>,
     raw: Option<&Vec<Fields<raw::Arg>>>,
 ) -> Vec<Arg> {
     let mut args = Vec::new();
@@ -122,14 +115,14 @@ pub(super) fn extra_args(
         let name = check.required(&path, "name", arg.name.as_deref());
         let value = check.required(&path, "value", arg.value.as_deref());
         if let (Some(name), Some(value)) = (name, value) {
-            flag(check, &child(&path, "name"), program, name);
+            flag(check, &child(&path, "name"), program, version, name);
             args.push(Arg { name: name.to_owned(), value: value.to_owned() });
         }
     }
     args
 }
 
-fn flag(check: &mut Check<'_>, path: &str, program: Program, name: &str) {
+fn flag(check: &mut Check<'_>, path: &str, program: Program, version: Option<Version>, name: &str) {
     let bare = name.trim_start_matches('-');
     let (bare, value) = bare.split_once('=').map_or((bare, None), |(bare, value)| (bare, Some(value)));
     // kube-apiserver and its kin take `_` for `-`, which would slip past the table of owned flags.
@@ -144,6 +137,11 @@ fn flag(check: &mut Check<'_>, path: &str, program: Program, name: &str) {
     } else if name != bare {
         let value = value.map(|value| format!(", value: {}", Value::from(value))).unwrap_or_default();
         check.wrong(path, format!("`{name}` is not the bare name of a flag"), format!("write name: {bare}{value}"));
+    } else if let Some(version) = version
+        && let Verdict::Unknown { why, closest } = known_flags::verdict(program, version, &bare)
+    {
+        let remedy = closest.map_or("remove it".to_owned(), |closest| format!("did you mean `{closest}`?"));
+        check.wrong(path, format!("`{bare}` {why}"), remedy);
     }
 }
 
@@ -160,5 +158,31 @@ pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, config: &Map<Str
             }
             here = value.and_then(Value::as_object);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn flags_that_a_version_does_not_take() {
+        let refused = |version: &str| {
+            let text = format!(
+                "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers: [{{name: c1, address: 192.0.2.1}}]\n\
+                 kubernetesVersion: {version}\n\
+                 apiServer: {{extraArgs: [{{name: tls-curve-preferences, value: X25519}}]}}\n\
+                 scheduler: {{extraArgs: [{{name: etcd-servers, value: a}}]}}\n\
+                 etcd: {{local: {{extraArgs: [{{name: quota-backend-byte, value: '1'}}]}}}}\n"
+            );
+            crate::config::parse("f", &text, Path::new("/")).unwrap_err().to_string()
+        };
+        let unknown = "  f:6:32: scheduler.extraArgs[0].name: `etcd-servers` is no flag of kube-scheduler 1.36\n    remove it\n  \
+            f:7:35: etcd.local.extraArgs[0].name: `quota-backend-byte` is no flag of etcd for Kubernetes 1.36\n    \
+            did you mean `quota-backend-bytes`?";
+        assert!(refused("v1.36.3").ends_with(unknown), "{}", refused("v1.36.3"));
+        let newer = "  f:5:32: apiServer.extraArgs[0].name: `tls-curve-preferences` came with Kubernetes 1.36, and kube-apiserver is of 1.35\n";
+        assert!(refused("v1.35.4").contains(newer), "{}", refused("v1.35.4"));
+        assert!(!refused("v1.36.3").contains("tls-curve-preferences"));
     }
 }

@@ -430,7 +430,7 @@ fn flags() {
         }
     }
     // Whose flag it is makes a difference.
-    with("scheduler: {extraArgs: [{name: etcd-servers, value: a}]}\n").unwrap();
+    with("scheduler: {extraArgs: [{name: client-ca-file, value: a}]}\n").unwrap();
 }
 
 #[test]

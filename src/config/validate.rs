@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::flags::{self, Program};
+use super::flags;
 use super::{
     ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
     Version, defaults, networking, raw, syntax,
 };
 use crate::error::Finding;
+use crate::known_flags::Program;
 use crate::yaml::{Fields, Positions, child, item};
 
 /// Where the form of every field is shown.
@@ -89,11 +90,12 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     let kubernetes_version = kubernetes_version(c, raw);
     let images = images(c, raw, kubernetes_version);
     let control_plane_endpoint = control_plane_endpoint(c, raw);
-    let api_server = api_server(c, raw.api_server.as_deref());
+    let api_server = api_server(c, kubernetes_version, raw.api_server.as_deref());
+    let mut component = |path, program, raw| component(c, path, program, kubernetes_version, raw);
     let controller_manager =
-        component(c, "controllerManager", Program::ControllerManager, raw.controller_manager.as_deref());
-    let scheduler = component(c, "scheduler", Program::Scheduler, raw.scheduler.as_deref());
-    let etcd = etcd(c, raw.etcd.as_deref());
+        component("controllerManager", Program::ControllerManager, raw.controller_manager.as_deref());
+    let scheduler = component("scheduler", Program::Scheduler, raw.scheduler.as_deref());
+    let etcd = etcd(c, kubernetes_version, raw.etcd.as_deref());
     let networking = {
         let none = raw::Networking::default();
         let raw = raw.networking.as_deref().unwrap_or(&none);
@@ -185,22 +187,29 @@ fn control_plane_endpoint(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<E
     check.value("controlPlaneEndpoint", text, syntax::endpoint(text), "api.example.com or 10.0.0.5:6443")
 }
 
-fn api_server(check: &mut Check<'_>, raw: Option<&raw::ApiServer>) -> ApiServer {
+fn api_server(check: &mut Check<'_>, version: Option<Version>, raw: Option<&raw::ApiServer>) -> ApiServer {
     let Some(raw) = raw else { return ApiServer::default() };
     let cert_sans = raw.cert_sans.clone().unwrap_or_default();
     for (i, san) in cert_sans.iter().enumerate() {
         check.value(&item("apiServer.certSANs", i), san, syntax::alternative_name(san), "api.example.com or 10.0.0.5");
     }
-    let extra_args = flags::extra_args(check, "apiServer.extraArgs", Program::ApiServer, raw.extra_args.as_ref());
+    let path = "apiServer.extraArgs";
+    let extra_args = flags::extra_args(check, path, Program::ApiServer, version, raw.extra_args.as_ref());
     ApiServer { extra_args, cert_sans }
 }
 
-fn component(check: &mut Check<'_>, path: &str, program: Program, raw: Option<&raw::Component>) -> Component {
+fn component(
+    check: &mut Check<'_>,
+    path: &str,
+    program: Program,
+    version: Option<Version>,
+    raw: Option<&raw::Component>,
+) -> Component {
     let raw = raw.and_then(|raw| raw.extra_args.as_ref());
-    Component { extra_args: flags::extra_args(check, &child(path, "extraArgs"), program, raw) }
+    Component { extra_args: flags::extra_args(check, &child(path, "extraArgs"), program, version, raw) }
 }
 
-fn etcd(check: &mut Check<'_>, raw: Option<&raw::Etcd>) -> Option<Etcd> {
+fn etcd(check: &mut Check<'_>, version: Option<Version>, raw: Option<&raw::Etcd>) -> Option<Etcd> {
     let (local, external) = raw.map_or((None, None), |raw| (raw.local.as_deref(), raw.external.as_deref()));
     if local.is_some() && external.is_some() {
         check.wrong("etcd", "both `local` and `external` are given", "remove one of them".to_owned());
@@ -216,7 +225,7 @@ fn etcd(check: &mut Check<'_>, raw: Option<&raw::Etcd>) -> Option<Etcd> {
         check.wrong("etcd.local.dataDir", format!("`{data_dir}` cannot be etcd's data directory"), remedy);
     }
     let extra_args = local.and_then(|raw| raw.extra_args.as_ref());
-    let extra_args = flags::extra_args(check, "etcd.local.extraArgs", Program::Etcd, extra_args);
+    let extra_args = flags::extra_args(check, "etcd.local.extraArgs", Program::Etcd, version, extra_args);
     Some(Etcd::Local { data_dir: data_dir.to_owned(), extra_args })
 }
 

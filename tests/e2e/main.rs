@@ -12,6 +12,7 @@ mod crash;
 mod external_ca;
 mod first_boot;
 mod hang_up;
+mod known_flags;
 mod pivot;
 mod recovery;
 mod serving;
