@@ -45,6 +45,16 @@ pub struct Manifest {
     pub object: Value,
 }
 
+/// One document of a manifest, with the place of everything in it.
+pub struct Parsed {
+    /// The file it stands in, below the asset directory.
+    pub path: String,
+    /// The same file as messages name it.
+    pub place: String,
+    /// What it says and where.
+    pub document: yaml::Document,
+}
+
 impl AssetSet {
     /// Reads an asset directory.
     ///
@@ -197,11 +207,22 @@ impl AssetSet {
     /// # Errors
     /// Every manifest that does not parse or does not fit its type, those of the static pods too, all at once.
     pub fn manifests(&self, dir: &Path) -> Result<Vec<Manifest>> {
-        let mut manifests = Vec::new();
+        let (parsed, findings) = self.parsed(dir);
+        if !findings.is_empty() {
+            return Err(Error::Input(findings));
+        }
+        let applied = parsed.into_iter().filter(|parsed| parsed.path.starts_with("manifests/"));
+        let manifest =
+            |parsed: Parsed| Manifest { path: parsed.path, line: parsed.document.line, object: parsed.document.value };
+        Ok(applied.map(manifest).collect())
+    }
+
+    /// Every document in manifests/ and bootstrap-manifests/ that is YAML, and what is wrong with any of them by itself.
+    pub fn parsed(&self, dir: &Path) -> (Vec<Parsed>, Vec<Finding>) {
+        let mut all = Vec::new();
         let mut findings = Vec::new();
-        let is_applied = |path: &str| path.starts_with("manifests/");
-        let parsed = |path: &str| is_manifest(path) && (is_applied(path) || path.starts_with("bootstrap-manifests/"));
-        for (path, file) in self.files.iter().filter(|(path, _)| parsed(path)) {
+        let is_ours = |path: &str| path.starts_with("manifests/") || path.starts_with("bootstrap-manifests/");
+        for (path, file) in self.files.iter().filter(|(path, _)| is_manifest(path) && is_ours(path)) {
             let place = dir.join(path).display().to_string();
             let read = input::text(&place, &file.content).map_err(|finding| vec![finding]);
             match read.and_then(|text| yaml::documents(&place, text)) {
@@ -209,14 +230,13 @@ impl AssetSet {
                 Ok(documents) => {
                     for document in documents {
                         findings.extend(problems(&place, &document));
-                        manifests.push(Manifest { path: path.clone(), line: document.line, object: document.value });
+                        all.push(Parsed { path: path.clone(), place: place.clone(), document });
                     }
                 }
             }
         }
-        manifests.retain(|manifest| is_applied(&manifest.path));
-        findings.extend(twice(dir, &manifests));
-        if findings.is_empty() { Ok(manifests) } else { Err(Error::Input(findings)) }
+        findings.extend(twice(&all));
+        (all, findings)
     }
 }
 
@@ -248,24 +268,23 @@ fn is_manifest(path: &str) -> bool {
 }
 
 /// Objects that two manifests make: the second would undo the first.
-fn twice(dir: &Path, manifests: &[Manifest]) -> Vec<Finding> {
+fn twice(parsed: &[Parsed]) -> Vec<Finding> {
     let mut seen = BTreeMap::new();
     let mut findings = Vec::new();
-    for manifest in manifests {
-        let text = |pointer: &str| manifest.object.pointer(pointer).and_then(Value::as_str);
+    for Parsed { place, document, .. } in parsed.iter().filter(|parsed| parsed.path.starts_with("manifests/")) {
+        let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
         // Another version of a group is another form of the same object.
         let group = text("/apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
         let (kind, name) = (text("/kind").unwrap_or_default(), text("/metadata/name").unwrap_or_default());
         let namespace = text("/metadata/namespace").unwrap_or("default");
-        let place = dir.join(&manifest.path).display().to_string();
         match seen.entry((group, kind, namespace, name)) {
             Entry::Vacant(entry) => {
-                entry.insert((place, manifest.line));
+                entry.insert((place, document.line));
             }
             Entry::Occupied(first) if !name.is_empty() => {
                 let (file, line) = first.get();
                 let message = format!("{kind} {name} is in {file}:{line} already");
-                let finding = Finding::new(place, message).at(Some((manifest.line, 1)));
+                let finding = Finding::new(place, message).at(Some((document.line, 1)));
                 findings.push(finding.remedy("keep one of them, or give it another name or namespace"));
             }
             Entry::Occupied(_) => {}

@@ -7,6 +7,7 @@ mod preflight;
 mod render;
 mod start;
 mod status;
+mod validate;
 mod version;
 
 use std::future::poll_fn;
@@ -67,6 +68,8 @@ pub enum Command {
     Preflight(preflight::Args),
     /// Show what this controller and its cluster are now; the exit code is 0 if all is well
     Status(status::Args),
+    /// Check that an asset directory goes together: references, certificates, ports, subnets, flags
+    Validate(validate::Args),
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -97,6 +100,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     match cli.command {
         Command::Render(args) => return render::run(&args, out),
         Command::Start(args) => start::run(args, color).await?,
+        Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,

@@ -37,4 +37,5 @@ pub mod status;
 pub mod template;
 pub mod typed;
 pub mod undo;
+pub mod validate;
 pub mod yaml;

@@ -22,6 +22,9 @@ pub struct Args {
     /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Refuse an asset directory whose references or certificates do not go together, as `hoist validate` says
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    validate: bool,
     /// Workloads (NAMESPACE/NAME of a DaemonSet, Deployment, StatefulSet or Pod) whose pods must be ready before the
     /// bridge is lowered
     #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', default_values = ["kube-system/kube-apiserver", "kube-system/kube-controller-manager", "kube-system/kube-scheduler"])]
@@ -65,6 +68,7 @@ async fn started(args: Args, reporter: &Reporter) -> Result<()> {
         asset_dir: args.asset_dir,
         node_name: args.node_name,
         preflight: args.preflight.into(),
+        validate: args.validate,
         required_pods: args.required_pods,
         progress_timeout: args.progress_timeout,
         timeout: args.timeout,

@@ -16,6 +16,7 @@ mod plan;
 mod sign;
 mod token;
 mod user;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use crate::error::{Error, Finding};
 use crate::secrets::{self, COMPONENTS, Server};
 
 /// Files of the asset directory that `start` needs on this controller and that are not there.
-pub(super) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Vec<Finding> {
+pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Vec<Finding> {
     let tls = assets.tls();
     let local = matches!(cluster.etcd, Etcd::Local { .. });
     let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));

@@ -36,6 +36,7 @@ use crate::error::{Error, Finding, Result, Severity};
 use crate::host::Host;
 use crate::yaml;
 
+pub(crate) use assets::missing_files;
 pub use catalogue::{ALL, CHECKS, known};
 pub use controller::controller;
 pub use report::{Outcome, Report, list};

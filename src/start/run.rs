@@ -17,7 +17,7 @@ use crate::assets::{self, AssetSet, Manifest};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::report::Reporter;
-use crate::{kubelet, preflight};
+use crate::{kubelet, preflight, validate};
 
 /// Between two rounds of the loop.
 const INTERVAL: Duration = Duration::from_millis(150);
@@ -33,6 +33,8 @@ pub struct Options {
     pub node_name: Option<String>,
     /// The checks of this machine that the user knows better than.
     pub preflight: preflight::Choice,
+    /// Whether the asset directory must go together: references and certificates.
+    pub validate: bool,
     /// The workloads whose pods must be ready before the bridge is lowered.
     pub required_pods: Vec<Required>,
     /// How long it may go without any progress.
@@ -99,6 +101,11 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
     let manifests = assets.manifests(&asset_dir)?;
     assets.check_kubeconfigs(&asset_dir)?;
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
+    let broken =
+        if options.validate { validate::decisive(&assets, &cluster, controller, &asset_dir) } else { Vec::new() };
+    if !broken.is_empty() {
+        return Err(Error::Input(broken));
+    }
     let checked = preflight::check(host, &assets, &cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
     let _lock = lock(host)?;

@@ -20,3 +20,4 @@ mod rendering;
 mod starting;
 mod support;
 mod systemd;
+mod validating;

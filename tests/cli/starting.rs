@@ -56,9 +56,9 @@ fn a_file_that_is_missing() {
     let Some(cluster) = here() else { return };
     let folder = Folder::rendered(&cluster);
     let mut findings = String::new();
-    for name in ["tls/apiserver.key", "tls/kube-scheduler.crt", "auth/kubeconfig", "bootstrap-manifests/etcd.yaml"] {
+    for name in ["auth/kubeconfig", "bootstrap-manifests/etcd.yaml", "tls/apiserver.key", "tls/kube-scheduler.crt"] {
         fs::remove_file(folder.path("assets").join(name)).unwrap();
-        findings += &format!("  {name}: the asset directory lacks this file\n");
+        findings += &format!("  DIR/assets/{name}: the asset directory lacks this file\n");
         findings += "    run `hoist render` with the cluster.yaml and this asset directory again\n";
     }
     refused(&folder, &[], 3, &findings);
@@ -67,6 +67,24 @@ fn a_file_that_is_missing() {
     let said = folder.render().ok();
     assert!(said.starts_with(issued), "{said}");
     assert_eq!(folder.start(&[]).code, Some(4));
+}
+
+#[test]
+fn an_asset_directory_that_does_not_go_together() {
+    let Some(cluster) = here() else { return };
+    let folder = Folder::rendered(&cluster);
+    let daemonset = "assets/manifests/kube-apiserver/daemonset.yaml";
+    folder.edit(daemonset, "secretName: kube-apiserver", "secretName: keys");
+    // A warning of it stands in nobody's way.
+    folder.edit("assets/manifests/kube-apiserver/rbac.yaml", "system:kubelet-api-admin", "my-own");
+    let at = position(&folder, daemonset, "keys\n");
+    let findings = format!(
+        "  DIR/{daemonset}:{at}: spec.template.spec.volumes[0].secret.secretName: no manifest makes the Secret keys of kube-system\n    \
+         correct the name, or add a manifest; `hoist render` writes those of the control plane\n"
+    );
+    refused(&folder, &[], 3, &findings);
+    // Who knows better may say so.
+    folder.start(&["--validate=false"]).failed_saying(4, &["hoist start must run as root"]);
 }
 
 #[test]

@@ -1,0 +1,308 @@
+//! What several components are told they are told alike: subnets, names, the way to etcd, who is let in.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::files::KUBELET_CA;
+use super::inventory::{Inventory, Object, Running, items};
+use crate::api::observe::CONTROL_PLANE_LABEL;
+use crate::config::Etcd as EtcdConfig;
+use crate::error::Finding;
+use crate::known_flags::Program::{ApiServer, ControllerManager, Etcd, Scheduler};
+use crate::yaml::child;
+
+pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let running = inventory.running();
+    let mut findings = Vec::new();
+    for run in &running {
+        match run.program {
+            ApiServer => {
+                findings.extend(subnets(inventory, run));
+                findings.extend(issuer(inventory, run));
+                findings.extend(fixed(run, &API_SERVER));
+                findings.extend(authorization(run));
+                findings.extend(etcd_servers(inventory, run, &running));
+            }
+            ControllerManager => {
+                findings.extend(subnets(inventory, run));
+                findings.extend(fixed(run, &LEADERS));
+                findings.extend(controllers(run));
+            }
+            Scheduler => findings.extend(fixed(run, &LEADERS)),
+            Etcd => findings.extend(member(inventory, run)),
+            _ => {}
+        }
+        findings.extend(schedulable(run));
+    }
+    if let Some(kubelet) = inventory.kubelet_config() {
+        findings.extend(self::kubelet(inventory, &kubelet));
+    }
+    findings
+}
+
+/// Flags that must have one of these values, `""` standing for its absence, and why.
+type Fixed = (&'static str, &'static [&'static str], &'static str);
+
+const API_SERVER: [Fixed; 6] = [
+    ("advertise-address", &["$(HOST_IP)"], "each controller's API server advertises the address of its node"),
+    ("anonymous-auth", &["", "true"], "kubelets and hoist ask /readyz and /livez without credentials"),
+    ("allow-privileged", &["true"], "network plugins and kube-proxy are privileged pods"),
+    ("enable-bootstrap-token-auth", &["true"], "a kubelet gets its first certificate with a bootstrap token"),
+    ("endpoint-reconciler-type", &["none"], "hoist keeps the endpoints of the `kubernetes` Service right"),
+    ("disable-admission-plugins", &[""], "hoist's objects are meant for the default ones"),
+];
+
+const LEADERS: [Fixed; 4] = [
+    ("leader-elect", &["", "true"], "hoist follows leadership from the bridge to the self-hosted cluster"),
+    ("leader-elect-resource-lock", &["", "leases"], "hoist follows leadership by this Lease"),
+    (
+        "leader-elect-resource-name",
+        &["", "kube-controller-manager", "kube-scheduler"],
+        "hoist follows leadership by this Lease",
+    ),
+    ("leader-elect-resource-namespace", &["", "kube-system"], "hoist follows leadership by this Lease"),
+];
+
+fn fixed(run: &Running<'_>, rules: &[Fixed]) -> Vec<Finding> {
+    let wrong = rules.iter().filter(|(name, allowed, _)| !allowed.contains(&run.value(name).unwrap_or_default()));
+    let finding = |(name, allowed, why): &Fixed| {
+        let found = run.value(name).map_or("is not set".to_owned(), |value| format!("is {value}"));
+        let wanted = allowed.iter().rfind(|value| !value.is_empty()).map(|value| format!("write --{name}={value}"));
+        let finding = run.finding(name, format!("{found}, but {why}"));
+        // What users may know better does not stop anything by itself.
+        let finding = if *name == "disable-admission-plugins" { finding.warning() } else { finding };
+        finding.remedy(wanted.unwrap_or_else(|| "remove it".to_owned()))
+    };
+    wrong.map(finding).collect()
+}
+
+/// hoist's rights are RBAC's, and a kubelet's those of a node.
+fn authorization(run: &Running<'_>) -> Option<Finding> {
+    if run.arg("authorization-config").is_some() {
+        return None;
+    }
+    let modes: Vec<_> = run.value("authorization-mode").unwrap_or_default().split(',').collect();
+    let missing: Vec<_> = ["Node", "RBAC"].into_iter().filter(|mode| !modes.contains(mode)).collect();
+    (!missing.is_empty()).then(|| {
+        let message =
+            format!("lacks {}, by which kubelets and hoist's objects get their rights", missing.join(" and "));
+        run.finding("authorization-mode", message).remedy("write --authorization-mode=Node,RBAC")
+    })
+}
+
+/// Both make the cluster's own objects: the tokens by which nodes join.
+fn controllers(run: &Running<'_>) -> Option<Finding> {
+    let named: Vec<_> = run.value("controllers").unwrap_or("*").split(',').collect();
+    let missing: Vec<_> =
+        ["bootstrapsigner", "tokencleaner"].into_iter().filter(|name| !named.contains(name)).collect();
+    (!missing.is_empty()).then(|| {
+        let message = format!("lacks {}: an expired bootstrap token would stay", missing.join(" and "));
+        run.finding("controllers", message).remedy("write --controllers=*,bootstrapsigner,tokencleaner").warning()
+    })
+}
+
+fn parse(text: &str) -> Option<Vec<IpNet>> {
+    text.split(',').map(|part| part.trim().parse().ok()).collect()
+}
+
+/// Subnets are those of cluster.yaml: certificates and the cluster's DNS address are made from them.
+fn subnets(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
+    let networking = &inventory.cluster.networking;
+    let rules = [
+        ("service-cluster-ip-range", "networking.serviceSubnet", &networking.service_subnets, true),
+        ("cluster-cidr", "networking.podSubnet", &networking.pod_subnets, run.program == ControllerManager),
+    ];
+    let mut findings = Vec::new();
+    for (name, field, wanted, is_needed) in rules {
+        let joined = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        match run.value(name) {
+            None if is_needed => {
+                let finding = run.finding(name, format!("is not set, and {field} of cluster.yaml is {joined}"));
+                findings.push(finding.remedy(format!("write --{name}={joined}")));
+            }
+            Some(value) if parse(value).as_ref() != Some(wanted) => {
+                let finding = run.finding(name, format!("is {value}, and {field} of cluster.yaml is {joined}"));
+                let remedy =
+                    "to change it, set it in cluster.yaml and run `hoist render` again: certificates follow it";
+                findings.push(finding.remedy(remedy));
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+fn issuer(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
+    let value = run.value("service-account-issuer");
+    let Some(value) = value else {
+        return Some(run.finding("service-account-issuer", "is not set, and the API server does not start without it"));
+    };
+    let domain = value.strip_prefix("https://kubernetes.default.svc.")?;
+    let wanted = &inventory.cluster.networking.dns_domain;
+    (domain != wanted).then(|| {
+        let message = format!("is {value}, and networking.dnsDomain of cluster.yaml is {wanted}");
+        run.finding("service-account-issuer", message).remedy("write the cluster's own domain").warning()
+    })
+}
+
+/// Each of the API server's etcd URLs is one that etcd listens on.
+fn etcd_servers(inventory: &Inventory<'_>, run: &Running<'_>, all: &[Running<'_>]) -> Vec<Finding> {
+    let Some(servers) = run.value("etcd-servers") else {
+        return vec![run.finding("etcd-servers", "is not set, and the API server does not start without it")];
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut add = |finding: Finding| {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    };
+    let known: Vec<String> = match &inventory.cluster.etcd {
+        EtcdConfig::External { endpoints, .. } => endpoints.clone(),
+        EtcdConfig::Local { .. } => {
+            let listening = all.iter().filter(|run| run.program == Etcd);
+            let urls = listening.flat_map(|run| {
+                let on = |controller| run.on("listen-client-urls", controller).unwrap_or_default();
+                inventory.cluster.controllers.iter().map(on).collect::<Vec<_>>()
+            });
+            urls.flat_map(|urls| urls.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
+        }
+    };
+    for controller in &inventory.cluster.controllers {
+        let Some(servers) = run.on("etcd-servers", controller) else { continue };
+        for url in servers.split(',').filter(|url| !known.is_empty() && !known.iter().any(|known| known == url)) {
+            add(match &inventory.cluster.etcd {
+                EtcdConfig::External { .. } => run
+                    .finding("etcd-servers", format!("{url} is none of etcd.external.endpoints of cluster.yaml"))
+                    .remedy("correct the one that is wrong")
+                    .warning(),
+                EtcdConfig::Local { .. } => run
+                    .finding(
+                        "etcd-servers",
+                        format!("etcd does not listen on {url}: its --listen-client-urls say where"),
+                    )
+                    .remedy("name one of these, or add it to etcd's"),
+            });
+        }
+    }
+    if servers.contains("https://") {
+        for name in ["etcd-cafile", "etcd-certfile", "etcd-keyfile"].into_iter().filter(|name| run.arg(name).is_none())
+        {
+            add(run.finding(name, "is not set, and etcd asks for a certificate").remedy("name the file in the Secret"));
+        }
+    }
+    findings
+}
+
+/// etcd on each controller is the member that the others know.
+fn member(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut add = |finding: Finding| {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    };
+    for controller in &inventory.cluster.controllers {
+        let on = |name| run.on(name, controller).unwrap_or_default();
+        let (name, peers, cluster) = (on("name"), on("initial-advertise-peer-urls"), on("initial-cluster"));
+        let members: Vec<_> = cluster.split(',').filter_map(|member| member.split_once('=')).collect();
+        if !peers.split(',').all(|url| members.contains(&(&*name, url))) {
+            let message = format!("lacks {name}={peers}, which etcd of the controller {} is", controller.name);
+            add(run.finding("initial-cluster", message).remedy("name each controller with its peer URL"));
+        }
+        for (advertised, listened) in
+            [("advertise-client-urls", "listen-client-urls"), ("initial-advertise-peer-urls", "listen-peer-urls")]
+        {
+            let listening = on(listened);
+            let hears = |url: &str| {
+                let port = url.rsplit(':').next().unwrap_or_default();
+                listening.split(',').any(|at| {
+                    at == url || at.ends_with(&format!("//0.0.0.0:{port}")) || at.ends_with(&format!("//[::]:{port}"))
+                })
+            };
+            for url in on(advertised).split(',').filter(|url| !url.is_empty() && !hears(url)) {
+                let message = format!("{url} is none of --{listened}, so nobody answers there");
+                add(run.finding(advertised, message).remedy("give both the same port and address"));
+            }
+        }
+        let spoken = ["listen-client-urls", "listen-peer-urls"];
+        for name in spoken.into_iter().filter(|name| on(name).split(',').any(|url| url.starts_with("http://"))) {
+            add(run.finding(name, "is not encrypted: anybody could read every Secret").remedy("write https://"));
+        }
+    }
+    for name in ["client-cert-auth", "peer-client-cert-auth"] {
+        if run.value(name) != Some("true") {
+            add(run.finding(name, "is not true: anybody could write to etcd").remedy(format!("write --{name}=true")));
+        }
+    }
+    findings
+}
+
+/// The control plane's pods come to the controllers, which `start` gives one label of its own.
+fn schedulable(run: &Running<'_>) -> Option<Finding> {
+    let selector = run.pod.spec.get("nodeSelector")?.as_object()?;
+    let is_given = |key: &str, value: &Value| match key {
+        CONTROL_PLANE_LABEL => value == "",
+        _ => key.starts_with("kubernetes.io/"),
+    };
+    let wrong = selector.iter().find(|(key, value)| !is_given(key, value))?;
+    let path = child(&child(run.pod.path, "nodeSelector"), wrong.0);
+    let finding =
+        run.pod.object.finding(&path, "hoist start gives a controller no such label: the pod may stay Pending");
+    Some(finding.remedy(format!("select by {CONTROL_PLANE_LABEL}: \"\", or label the node yourself")).warning())
+}
+
+/// The kubelet's configuration goes with the cluster's.
+fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
+    let value = kubelet.value();
+    let networking = &inventory.cluster.networking;
+    let mut findings = Vec::new();
+    for (path, address) in items("", value, "clusterDNS") {
+        let parsed = address.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+        let is_service =
+            parsed.is_some_and(|address| networking.service_subnets.iter().any(|net| net.contains(&address)));
+        if !is_service {
+            let message = format!("{} lies in no service subnet of cluster.yaml", address.as_str().unwrap_or("it"));
+            // A DNS server on each node's own address is no mistake.
+            let finding = kubelet.finding(&path, message).remedy("write the address of the cluster's DNS Service");
+            findings.push(if parsed.is_some() { finding.warning() } else { finding });
+        }
+    }
+    if let Some(domain) = value.get("clusterDomain").and_then(Value::as_str)
+        && domain != networking.dns_domain
+    {
+        let message = format!("is {domain}, and networking.dnsDomain of cluster.yaml is {}", networking.dns_domain);
+        findings.push(kubelet.finding("clusterDomain", message).remedy("set it in cluster.yaml and render again"));
+    }
+    let rules: [(&str, &str, Value, &str); 3] = [
+        (
+            "/rotateCertificates",
+            "rotateCertificates",
+            true.into(),
+            "static pods would wait for TLS bootstrap, which waits for them",
+        ),
+        (
+            "/authentication/x509/clientCAFile",
+            "authentication.x509.clientCAFile",
+            KUBELET_CA.into(),
+            "hoist start puts the cluster's CA there",
+        ),
+        (
+            "/authentication/webhook/enabled",
+            "authentication.webhook.enabled",
+            true.into(),
+            "metrics and tests call the kubelet with a token",
+        ),
+    ];
+    for (pointer, path, wanted, why) in rules {
+        let found = value.pointer(pointer);
+        if found != Some(&wanted) {
+            let is = found.map_or("is not set".to_owned(), |found| format!("is {found}"));
+            let finding = kubelet.finding(path, format!("{is}, and should be {wanted}: {why}"));
+            let finding = finding.remedy(format!("write {path}: {wanted}"));
+            findings.push(if path.starts_with("authentication.webhook") { finding.warning() } else { finding });
+        }
+    }
+    findings
+}

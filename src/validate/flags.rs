@@ -1,0 +1,79 @@
+//! Flags are known to the version of the program that they are given to.
+
+use super::inventory::{Inventory, flags};
+use crate::error::Finding;
+use crate::known_flags::{Program, Verdict, verdict};
+
+/// Flags that say of themselves that they are deprecated, and that kubeadm and hoist use: there is no other way.
+const NO_OTHER_WAY: [(Program, &str); 1] = [(Program::Scheduler, "kubeconfig")];
+
+const UNIT: &str = "kubelet/kubelet.service";
+
+pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for running in &inventory.running() {
+        let version = running.version(inventory.cluster);
+        for arg in &running.args {
+            let position = running.pod.object.position(&arg.path);
+            let place = running.pod.object.place();
+            findings
+                .extend(judge(running.program, version, &arg.name).map(|finding| named(finding, place).at(position)));
+        }
+        for (path, word) in &running.strays {
+            let message = format!("{} takes no arguments, and would exit on this", running.program.name());
+            let finding = Finding::new(running.pod.object.place(), format!("`{word}`: {message}"));
+            findings.push(finding.at(running.pod.object.position(path)).remedy("write --FLAG=VALUE"));
+        }
+    }
+    findings.extend(kubelet(inventory));
+    findings
+}
+
+fn named(mut finding: Finding, place: &str) -> Finding {
+    place.clone_into(&mut finding.place);
+    finding
+}
+
+fn judge(program: Program, version: crate::config::Version, name: &str) -> Option<Finding> {
+    match verdict(program, version, name) {
+        Verdict::Known => None,
+        Verdict::Deprecated if NO_OTHER_WAY.contains(&(program, name)) => None,
+        Verdict::Deprecated => {
+            let of = if program == Program::Etcd { "etcd for Kubernetes" } else { program.name() };
+            let message = format!("--{name}: is deprecated in {of} 1.{}", version.minor);
+            let remedy = format!("`{} --help` and the release notes say what replaces it", program.name());
+            Some(Finding::new("", message).remedy(remedy).warning())
+        }
+        Verdict::Unknown { why, closest } => {
+            let remedy = closest.map_or("remove it".to_owned(), |closest| format!("did you mean --{closest}?"));
+            Some(Finding::new("", format!("--{name}: {why}")).remedy(remedy))
+        }
+    }
+}
+
+/// The flags that the kubelet's unit gives it.
+fn kubelet(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let Ok(text) = inventory.assets.text(UNIT) else { return Vec::new() };
+    let version = inventory.cluster.kubernetes_version;
+    let mut findings = Vec::new();
+    let mut words: Vec<(String, String)> = Vec::new();
+    let mut is_command = false;
+    for (i, line) in text.lines().enumerate() {
+        is_command |= line.starts_with("ExecStart=");
+        if is_command {
+            // A word's path is where it stands.
+            for word in line.split_whitespace().filter(|word| *word != "\\") {
+                let column = word.as_ptr() as usize - line.as_ptr() as usize + 1;
+                words.push((format!("{}:{column}", i + 1), word.to_owned()));
+            }
+            is_command = line.trim_end().ends_with('\\');
+        }
+    }
+    let behind = words.into_iter().skip_while(|(_, word)| !word.ends_with("kubelet")).skip(1).collect();
+    for arg in flags(Program::Kubelet, behind).0 {
+        let position = arg.path.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let finding = judge(Program::Kubelet, version, &arg.name);
+        findings.extend(finding.map(|finding| named(finding, &inventory.place(UNIT)).at(position)));
+    }
+    findings
+}

@@ -1,0 +1,77 @@
+//! Whether what stands in an asset directory goes together: as it is on the disk, a user's edits included, and not as
+//! `render` would make it. Pure: the clock is passed in.
+//!
+//! ```text
+//! AssetSet, Cluster ─► Inventory ─► references   every name leads somewhere
+//!                                   certificates chain, key, names, usage; from when until when
+//!                                   agreement    ports, subnets, names across the components
+//!                                   bridge       the bridge against the self-hosted control plane
+//!                                   flags        known to the version they are given to
+//! ```
+//! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
+
+mod agreement;
+mod bridge;
+mod certificates;
+mod files;
+mod flags;
+mod inventory;
+mod kubeconfigs;
+mod network;
+mod references;
+mod shown;
+
+use std::path::Path;
+
+use time::OffsetDateTime;
+
+use crate::assets::AssetSet;
+use crate::config::{Cluster, Controller};
+use crate::error::{Finding, Severity};
+use files::Contents;
+use inventory::{Inventory, Object};
+
+/// Everything that can be said of the asset directory `assets`, which messages call `dir`, in the order of its files.
+///
+/// Without a valid cluster.yaml nothing can be held against it: then manifests are judged by themselves only.
+pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Finding> {
+    let cluster = match assets.cluster(dir) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            let findings = references::input(error).into_iter().chain(assets.parsed(dir).1);
+            return sorted(findings.collect());
+        }
+    };
+    let (inventory, mut findings) = read(assets, &cluster, dir);
+    findings.extend(references::check(&inventory));
+    findings.extend(certificates::identity(&inventory));
+    findings.extend(certificates::validity(&inventory, now));
+    findings.extend(agreement::check(&inventory));
+    findings.extend(network::check(&inventory));
+    findings.extend(flags::check(&inventory));
+    findings.extend(bridge::check(&inventory, &findings));
+    sorted(findings)
+}
+
+/// What `start` refuses on `controller`: errors of references and certificates, which no cluster can make up for. Not
+/// what the clock says: that is the machine's, and may be mended by the time that somebody looks.
+pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, dir: &Path) -> Vec<Finding> {
+    // What others need may be kept from this one.
+    let cluster = Cluster { controllers: vec![controller.clone()], ..cluster.clone() };
+    let (inventory, _) = read(assets, &cluster, dir);
+    let findings = references::check(&inventory).into_iter().chain(certificates::identity(&inventory));
+    sorted(findings.filter(|finding| finding.severity == Severity::Error).collect())
+}
+
+fn read<'a>(assets: &'a AssetSet, cluster: &'a Cluster, dir: &'a Path) -> (Inventory<'a>, Vec<Finding>) {
+    let (parsed, findings) = assets.parsed(dir);
+    let objects = parsed.into_iter().map(Object::new).collect();
+    (Inventory { dir, assets, cluster, objects, contents: Contents::new(assets, cluster) }, findings)
+}
+
+/// In the order of files and lines, each once.
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by(|a, b| (&a.place, a.position, &a.message).cmp(&(&b.place, b.position, &b.message)));
+    findings.dedup();
+    findings
+}

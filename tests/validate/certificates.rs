@@ -1,0 +1,305 @@
+//! Certificates and keys that do not go together, each in a rendered cluster that is otherwise whole.
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer, KeyPair, SanType,
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::support::{Directory, all, findings, lines};
+
+/// A leaf certificate as somebody else's tool would make it.
+struct Leaf<'a> {
+    subject: &'a [(DnType, &'a str)],
+    sans: &'a [&'a str],
+    usages: &'a [Usage],
+    from: i64,
+    until: i64,
+}
+
+const SCHEDULER: &[(DnType, &str)] = &[(DnType::CommonName, "system:kube-scheduler")];
+const NAMES: &[&str] = &[
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+    "minimal-1",
+    "192.0.2.10",
+    "10.96.0.1",
+    "localhost",
+    "127.0.0.1",
+    "::1",
+];
+
+impl Leaf<'_> {
+    /// The API server's, valid from and until a day counted from now.
+    fn server(from: i64, until: i64) -> Self {
+        Leaf {
+            subject: &[(DnType::CommonName, "kube-apiserver")],
+            sans: NAMES,
+            usages: &[Usage::ServerAuth],
+            from,
+            until,
+        }
+    }
+
+    fn scheduler() -> Self {
+        Leaf { subject: SCHEDULER, sans: &[], usages: &[Usage::ClientAuth], from: -1, until: 300 }
+    }
+
+    /// Issues it by a CA of the directory, and puts it and its key where `stem` stands.
+    fn put(&self, directory: &mut Directory, ca: &str, stem: &str) {
+        let (certificate, key) = self.issue(directory, ca);
+        directory.put(&format!("tls/{stem}.crt"), certificate);
+        directory.put(&format!("tls/{stem}.key"), key);
+    }
+
+    fn issue(&self, directory: &Directory, ca: &str) -> (String, String) {
+        let ca_key = KeyPair::from_pem(&directory.text(&format!("tls/{ca}.key"))).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&directory.text(&format!("tls/{ca}.crt")), &ca_key).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in self.subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.extended_key_usages = self.usages.to_vec();
+        params.is_ca = IsCa::ExplicitNoCa;
+        let now = OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now + Duration::days(self.from), now + Duration::days(self.until));
+        let san = |name: &&str| match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+        };
+        params.subject_alt_names = self.sans.iter().map(san).collect();
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+fn date(days: i64) -> String {
+    (OffsetDateTime::now_utc() + Duration::days(days)).date().to_string()
+}
+
+/// A directory in which one thing was broken.
+#[track_caller]
+fn broken(act: impl FnOnce(&mut Directory), expected: &[&str]) {
+    let mut directory = Directory::new();
+    act(&mut directory);
+    assert_eq!(findings(&directory.set), expected);
+}
+
+#[test]
+fn another_tools_certificate_is_as_good() {
+    broken(|directory| Leaf::server(-1, 300).put(directory, "ca", "apiserver"), &[]);
+    broken(|directory| Leaf::scheduler().put(directory, "ca", "kube-scheduler"), &[]);
+    // A name with a star is one for all, and no list of usages is no limit.
+    let names = ["*.default.svc", "kubernetes", "KUBERNETES.default", "*.default.svc.cluster.local"];
+    let names = [&names[..], &NAMES[4..]].concat();
+    let leaf = Leaf { sans: &names, usages: &[], ..Leaf::server(-1, 300) };
+    broken(|directory| leaf.put(directory, "ca", "apiserver"), &[]);
+}
+
+#[test]
+fn from_when_until_when() {
+    let expired = format!("assets/tls/apiserver.crt:1:1: expired {}", date(-1));
+    broken(|directory| Leaf::server(-100, -1).put(directory, "ca", "apiserver"), &[&expired]);
+    let soon = format!("assets/tls/apiserver.crt:1:1: warning: expires {}, in 19 days", date(20));
+    broken(|directory| Leaf::server(-300, 20).put(directory, "ca", "apiserver"), &[&soon]);
+    // Of a short life, 20 days are most.
+    broken(|directory| Leaf::server(-1, 20).put(directory, "ca", "apiserver"), &[]);
+
+    let mut directory = Directory::new();
+    Leaf::server(2, 300).put(&mut directory, "ca", "apiserver");
+    let found = findings(&directory.set);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("assets/tls/apiserver.crt:1:1: is not valid before "), "{found:?}");
+
+    let until = date(3650);
+    let longer = format!(
+        "assets/tls/apiserver.crt:1:1: warning: is valid for longer than assets/tls/ca.crt, which ends {until}"
+    );
+    broken(|directory| Leaf::server(-1, 5000).put(directory, "ca", "apiserver"), &[&longer]);
+}
+
+#[test]
+fn all_expire_in_the_end() {
+    let directory = Directory::new();
+    let late = OffsetDateTime::now_utc() + Duration::days(366);
+    let found = lines(all(&directory.set, late));
+    let leaves = directory.set.files.keys().filter(|path| path.ends_with(".crt") && !path.ends_with("ca.crt"));
+    let expected: Vec<_> = leaves.map(|path| format!("assets/{path}:1:1: expired {}", date(365))).collect();
+    assert_eq!(found, expected);
+    let remedy = all(&directory.set, late).remove(0).remedy.unwrap();
+    assert!(remedy.contains("hoist render"), "{remedy}");
+}
+
+#[test]
+fn names_usage_and_subject() {
+    let leaf = Leaf { sans: &NAMES[..9], ..Leaf::server(-1, 300) };
+    broken(|directory| leaf.put(directory, "ca", "apiserver"), &["assets/tls/apiserver.crt:1:1: lacks the name ::1"]);
+    let leaf = Leaf { usages: &[Usage::ClientAuth], ..Leaf::server(-1, 300) };
+    let expected = "assets/tls/apiserver.crt:1:1: lacks the extended key usage serverAuth";
+    broken(|directory| leaf.put(directory, "ca", "apiserver"), &[expected]);
+    let leaf = Leaf { subject: &[(DnType::CommonName, "scheduler")], ..Leaf::scheduler() };
+    let expected =
+        "assets/tls/kube-scheduler.crt:1:1: is of CN=scheduler, where the user system:kube-scheduler is needed";
+    broken(|directory| leaf.put(directory, "ca", "kube-scheduler"), &[expected]);
+    let leaf = Leaf { subject: &[(DnType::CommonName, "kubernetes-admin")], ..Leaf::scheduler() };
+    let expected = "assets/tls/admin.crt:1:1: is of CN=kubernetes-admin, where the user kubernetes-admin of the group system:masters is needed";
+    broken(|directory| leaf.put(directory, "ca", "admin"), &[expected]);
+    // etcd shows its peers what it shows its clients.
+    let leaf = Leaf { sans: &["minimal-1", "192.0.2.10", "localhost", "127.0.0.1", "::1"], ..Leaf::server(-1, 300) };
+    let expected = "assets/tls/etcd/minimal-1/server.crt:1:1: lacks the extended key usage clientAuth";
+    broken(|directory| leaf.put(directory, "etcd/ca", "etcd/minimal-1/server"), &[expected]);
+}
+
+#[test]
+fn keys_and_chains() {
+    let other = Directory::new();
+    let from = |path: &'static str| other.text(path);
+    broken(
+        |directory| directory.put("tls/apiserver.key", from("tls/apiserver.key")),
+        &["assets/tls/apiserver.key: is not the key of assets/tls/apiserver.crt"],
+    );
+    broken(
+        |directory| directory.put("tls/ca.key", from("tls/ca.key")),
+        &["assets/tls/ca.key: is not the key of assets/tls/ca.crt"],
+    );
+    broken(
+        |directory| {
+            directory.put("tls/front-proxy-client.crt", from("tls/front-proxy-client.crt"));
+            directory.put("tls/front-proxy-client.key", from("tls/front-proxy-client.key"));
+        },
+        &["assets/tls/front-proxy-client.crt:1:1: was not issued by assets/tls/front-proxy-ca.crt"],
+    );
+    broken(
+        |directory| {
+            directory.put("tls/etcd/minimal-1/peer.crt", from("tls/etcd/minimal-1/peer.crt"));
+            directory.put("tls/etcd/minimal-1/peer.key", from("tls/etcd/minimal-1/peer.key"));
+        },
+        &["assets/tls/etcd/minimal-1/peer.crt:1:1: was not issued by assets/tls/etcd/ca.crt"],
+    );
+    // Where nothing fits, it is the CA that is the odd one.
+    broken(
+        |directory| {
+            directory.put("tls/etcd/ca.crt", from("tls/etcd/ca.crt"));
+            directory.put("tls/etcd/ca.key", from("tls/etcd/ca.key"));
+        },
+        &["assets/tls/etcd/ca.crt:1:1: issued none of assets/tls/apiserver-etcd-client.crt, \
+           assets/tls/etcd/healthcheck-client.crt, assets/tls/etcd/minimal-1/server.crt, assets/tls/etcd/minimal-1/peer.crt"],
+    );
+    broken(
+        |directory| directory.put("tls/sa.pub", from("tls/sa.pub")),
+        &["assets/tls/sa.pub: does not hold the public key of assets/tls/sa.key"],
+    );
+    broken(
+        |directory| directory.put("tls/apiserver.crt", "none"),
+        &["assets/tls/apiserver.crt: is no PEM file: there is no -----BEGIN line"],
+    );
+    broken(
+        |directory| {
+            // A leaf in front of the CA that issued it: all still trust the file.
+            let both = directory.text("tls/admin.crt") + &directory.text("tls/ca.crt");
+            directory.put("tls/ca.crt", both);
+        },
+        &[
+            "assets/tls/ca.crt:1:1: O=system:masters, CN=kubernetes-admin is no CA: it may not issue certificates",
+            "assets/tls/ca.key: is not the key of assets/tls/ca.crt",
+        ],
+    );
+}
+
+/// Replaces the value of a key in a Secret's manifest, and says where it stands.
+fn replace(directory: &mut Directory, path: &str, key: &str, content: &str) -> String {
+    use base64::Engine;
+    let text = directory.text(path);
+    let start = format!("  \"{key}\": ");
+    let line = text.lines().find(|line| line.starts_with(&start)).unwrap().to_owned();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(content);
+    directory.edit(path, &line, &format!("{start}\"{encoded}\""));
+    let at = directory.position(path, &start);
+    let (line, _) = at.split_once(':').unwrap();
+    format!("assets/{path}:{line}:{}", start.len() + 1)
+}
+
+#[test]
+fn what_secrets_hold() {
+    const SECRET: &str = "manifests/kube-apiserver/secret.yaml";
+    let other = Directory::new();
+
+    // Renewed there, and not in tls/: as good.
+    let mut directory = Directory::new();
+    let (certificate, key) = Leaf::server(-1, 300).issue(&directory, "ca");
+    replace(&mut directory, SECRET, "apiserver.crt", &certificate);
+    replace(&mut directory, SECRET, "apiserver.key", &key);
+    assert_eq!(findings(&directory.set), [""; 0]);
+
+    let mut directory = Directory::new();
+    let (certificate, key) = Leaf::server(-100, -1).issue(&directory, "ca");
+    let at = replace(&mut directory, SECRET, "apiserver.crt", &certificate);
+    replace(&mut directory, SECRET, "apiserver.key", &key);
+    assert_eq!(findings(&directory.set), [format!("{at}: CN=kube-apiserver expired {}", date(-1))]);
+
+    let mut directory = Directory::new();
+    let at = replace(&mut directory, SECRET, "apiserver.key", &other.text("tls/apiserver.key"));
+    assert_eq!(findings(&directory.set), [format!("{at}: is not the key of assets/tls/apiserver.crt")]);
+
+    let mut directory = Directory::new();
+    let at = replace(&mut directory, SECRET, "sa.pub", &other.text("tls/sa.pub"));
+    assert_eq!(findings(&directory.set), [format!("{at}: does not hold the public key of assets/tls/sa.key")]);
+
+    let mut directory = Directory::new();
+    let secret = "manifests/kube-controller-manager/secret.yaml";
+    let chain = directory.text("tls/ca.crt") + &other.text("tls/ca.crt");
+    let at = replace(&mut directory, secret, "signing-ca.crt", &chain);
+    assert_eq!(
+        findings(&directory.set),
+        [format!("{at}: holds several certificates, and kube-controller-manager signs with one")]
+    );
+
+    let mut directory = Directory::new();
+    let at = replace(&mut directory, "manifests/kube-scheduler/secret.yaml", "kubeconfig", "a: [");
+    assert_eq!(findings(&directory.set), [format!("{at}: is no kubeconfig")]);
+
+    // The API server would not let this user in.
+    let mut directory = Directory::new();
+    let text = other.text("auth/kubeconfig");
+    directory.put("auth/kubeconfig", text);
+    let found = findings(&directory.set);
+    let at = |needle: &str| {
+        let at = directory.position("auth/kubeconfig", needle);
+        let (line, column) = at.split_once(':').unwrap();
+        format!("assets/auth/kubeconfig:{line}:{}", column.parse::<usize>().unwrap() + needle.len() + 2)
+    };
+    assert_eq!(
+        found,
+        [
+            format!(
+                "{}: clusters[0].cluster.certificate-authority-data: did not issue assets/tls/apiserver.crt, so its users would not trust the API server",
+                at("certificate-authority-data")
+            ),
+            format!("{}: was not issued by assets/tls/ca.crt", at("client-certificate-data")),
+        ]
+    );
+}
+
+#[test]
+fn a_flag_that_names_another_certificate() {
+    let mut directory = Directory::new();
+    let path = "manifests/kube-apiserver/daemonset.yaml";
+    directory.edit(
+        path,
+        "--tls-cert-file=/etc/kubernetes/secrets/apiserver.crt",
+        "--tls-cert-file=/etc/kubernetes/secrets/apiserver-kubelet-client.crt",
+    );
+    directory.edit(
+        path,
+        "--tls-private-key-file=/etc/kubernetes/secrets/apiserver.key",
+        "--tls-private-key-file=/etc/kubernetes/secrets/apiserver-kubelet-client.key",
+    );
+    let at = directory.position(path, "--tls-cert-file");
+    let found = findings(&directory.set);
+    let here = format!(
+        "assets/{path}:{at}: --tls-cert-file: names tls/apiserver-kubelet-client.crt, which lacks the extended key usage serverAuth"
+    );
+    assert!(found.contains(&here), "{found:#?}");
+}
