@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::files::KUBELET_CA;
+use super::flags;
 use super::inventory::{Inventory, Object, Running, items};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::config::Etcd as EtcdConfig;
@@ -21,6 +22,7 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
             ApiServer => {
                 findings.extend(subnets(inventory, run));
                 findings.extend(issuer(inventory, run));
+                findings.extend(advertised(inventory, run));
                 findings.extend(fixed(run, &API_SERVER));
                 findings.extend(authorization(run));
                 findings.extend(etcd_servers(inventory, run, &running));
@@ -39,19 +41,18 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     if let Some(kubelet) = inventory.kubelet_config() {
         findings.extend(self::kubelet(inventory, &kubelet));
     }
+    findings.extend(unit(inventory));
     findings
 }
 
 /// Flags that must have one of these values, `""` standing for its absence, and why.
 type Fixed = (&'static str, &'static [&'static str], &'static str);
 
-const API_SERVER: [Fixed; 6] = [
-    ("advertise-address", &["$(HOST_IP)"], "each controller's API server advertises the address of its node"),
+const API_SERVER: [Fixed; 4] = [
     ("anonymous-auth", &["", "true"], "kubelets and hoist ask /readyz and /livez without credentials"),
     ("allow-privileged", &["true"], "network plugins and kube-proxy are privileged pods"),
     ("enable-bootstrap-token-auth", &["true"], "a kubelet gets its first certificate with a bootstrap token"),
     ("endpoint-reconciler-type", &["none"], "hoist keeps the endpoints of the `kubernetes` Service right"),
-    ("disable-admission-plugins", &[""], "hoist's objects are meant for the default ones"),
 ];
 
 const LEADERS: [Fixed; 4] = [
@@ -71,11 +72,30 @@ fn fixed(run: &Running<'_>, rules: &[Fixed]) -> Vec<Finding> {
         let found = run.value(name).map_or("is not set".to_owned(), |value| format!("is {value}"));
         let wanted = allowed.iter().rfind(|value| !value.is_empty()).map(|value| format!("write --{name}={value}"));
         let finding = run.finding(name, format!("{found}, but {why}"));
-        // What users may know better does not stop anything by itself.
-        let finding = if *name == "disable-admission-plugins" { finding.warning() } else { finding };
+        // Nothing of hoist's own is privileged.
+        let finding = if *name == "allow-privileged" { finding.warning() } else { finding };
         finding.remedy(wanted.unwrap_or_else(|| "remove it".to_owned()))
     };
     wrong.map(finding).collect()
+}
+
+/// Each API server advertises the address of its own node.
+fn advertised(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
+    const NAME: &str = "advertise-address";
+    let remedy = "write --advertise-address=$(HOST_IP), with HOST_IP from status.hostIP";
+    let Some(value) = run.value(NAME) else {
+        return Some(
+            run.finding(NAME, "is not set: on a machine of several addresses it would be any").remedy(remedy).warning(),
+        );
+    };
+    let wrong = inventory
+        .cluster
+        .controllers
+        .iter()
+        .find(|controller| run.on(NAME, controller).is_some_and(|value| value.parse() != Ok(controller.address)))?;
+    let message = format!("is {value}, and the controller {} is {}", wrong.name, wrong.address);
+    // A variable that is not there was reported.
+    Some(run.finding(NAME, message).remedy(remedy))
 }
 
 /// hoist's rights are RBAC's, and a kubelet's those of a node.
@@ -204,7 +224,14 @@ fn member(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
         }
     };
     for controller in &inventory.cluster.controllers {
-        let on = |name| run.on(name, controller).unwrap_or_default();
+        // A file of its own makes etcd ignore all flags; and what is made elsewhere cannot be judged.
+        let unknown = |name: &&str| run.arg(name).is_some() && run.on(name, controller).is_none();
+        let looked_at =
+            ["name", "initial-advertise-peer-urls", "initial-cluster", "listen-peer-urls", "listen-client-urls"];
+        if run.arg("config-file").is_some() || looked_at.iter().any(unknown) {
+            return findings;
+        }
+        let on = |name: &str| run.on(name, controller).unwrap_or_default();
         let (name, peers, cluster) = (on("name"), on("initial-advertise-peer-urls"), on("initial-cluster"));
         let members: Vec<_> = cluster.split(',').filter_map(|member| member.split_once('=')).collect();
         if !peers.split(',').all(|url| members.contains(&(&*name, url))) {
@@ -302,6 +329,29 @@ fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
             let finding = kubelet.finding(path, format!("{is}, and should be {wanted}: {why}"));
             let finding = finding.remedy(format!("write {path}: {wanted}"));
             findings.push(if path.starts_with("authentication.webhook") { finding.warning() } else { finding });
+        }
+    }
+    findings
+}
+
+/// What `start` writes for the kubelet of each controller, its unit reads.
+fn unit(inventory: &Inventory<'_>) -> Vec<Finding> {
+    const WANTED: [(&str, &str); 5] = [
+        ("bootstrap-kubeconfig", "/etc/kubernetes/bootstrap-kubelet.conf"),
+        ("config", "/var/lib/kubelet/config.yaml"),
+        ("hostname-override", "${NODE_NAME}"),
+        ("kubeconfig", "/etc/kubernetes/kubelet.conf"),
+        ("node-ip", "${NODE_IP}"),
+    ];
+    let Some(args) = flags::of_unit(inventory) else { return Vec::new() };
+    let mut findings = Vec::new();
+    for (name, wanted) in WANTED {
+        let arg = args.iter().rfind(|arg| arg.name == name);
+        if arg.is_none_or(|arg| arg.value != wanted) {
+            let is = arg.map_or("is not set".to_owned(), |arg| format!("is {}", arg.value));
+            let message = format!("--{name}: {is}, and hoist start gives the kubelet {wanted}");
+            let finding = Finding::new(inventory.place(flags::UNIT), message);
+            findings.push(finding.at(arg.and_then(flags::position)).remedy(format!("write --{name}={wanted}")));
         }
     }
     findings

@@ -1,13 +1,14 @@
 //! Flags are known to the version of the program that they are given to.
 
-use super::inventory::{Inventory, flags};
+use super::inventory::{Arg, Inventory, flags};
 use crate::error::Finding;
 use crate::known_flags::{Program, Verdict, verdict};
+use crate::yaml::Position;
 
 /// Flags that say of themselves that they are deprecated, and that kubeadm and hoist use: there is no other way.
 const NO_OTHER_WAY: [(Program, &str); 1] = [(Program::Scheduler, "kubeconfig")];
 
-const UNIT: &str = "kubelet/kubelet.service";
+pub(super) const UNIT: &str = "kubelet/kubelet.service";
 
 pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -53,9 +54,15 @@ fn judge(program: Program, version: crate::config::Version, name: &str) -> Optio
 
 /// The flags that the kubelet's unit gives it.
 fn kubelet(inventory: &Inventory<'_>) -> Vec<Finding> {
-    let Ok(text) = inventory.assets.text(UNIT) else { return Vec::new() };
     let version = inventory.cluster.kubernetes_version;
-    let mut findings = Vec::new();
+    let place = inventory.place(UNIT);
+    let judged = |arg: &Arg| Some(named(judge(Program::Kubelet, version, &arg.name)?, &place).at(position(arg)));
+    of_unit(inventory).unwrap_or_default().iter().filter_map(judged).collect()
+}
+
+/// The flags of the kubelet's unit, if it is there and runs a kubelet.
+pub(super) fn of_unit(inventory: &Inventory<'_>) -> Option<Vec<Arg>> {
+    let text = inventory.assets.text(UNIT).ok()?;
     let mut words: Vec<(String, String)> = Vec::new();
     let mut is_command = false;
     for (i, line) in text.lines().enumerate() {
@@ -69,11 +76,12 @@ fn kubelet(inventory: &Inventory<'_>) -> Vec<Finding> {
             is_command = line.trim_end().ends_with('\\');
         }
     }
-    let behind = words.into_iter().skip_while(|(_, word)| !word.ends_with("kubelet")).skip(1).collect();
-    for arg in flags(Program::Kubelet, behind).0 {
-        let position = arg.path.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        let finding = judge(Program::Kubelet, version, &arg.name);
-        findings.extend(finding.map(|finding| named(finding, &inventory.place(UNIT)).at(position)));
-    }
-    findings
+    let at = words.iter().position(|(_, word)| word.rsplit(['/', '=']).next() == Some("kubelet"))?;
+    Some(flags(Program::Kubelet, words.split_off(at + 1)).0)
+}
+
+/// Where a flag of the unit stands.
+pub(super) fn position(arg: &Arg) -> Option<Position> {
+    let (line, column) = arg.path.split_once(':')?;
+    Some((line.parse().ok()?, column.parse().ok()?))
 }

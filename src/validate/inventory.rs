@@ -302,6 +302,12 @@ pub(super) fn flags(program: Program, words: Vec<(String, String)>) -> (Vec<Arg>
             },
         };
         let name = if program == Program::Etcd { name.to_owned() } else { name.replace('_', "-") };
+        // As Go reads booleans.
+        let value = match &*value {
+            "1" | "t" | "T" | "TRUE" | "True" if known_flags::is_bool(program, &name) => "true".to_owned(),
+            "0" | "f" | "F" | "FALSE" | "False" if known_flags::is_bool(program, &name) => "false".to_owned(),
+            _ => value,
+        };
         args.push(Arg { name, value, path });
     }
     (args, strays)

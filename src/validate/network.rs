@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
+use super::files::Resolved;
 use super::inventory::{Inventory, Pod, Running, flags, items, text};
 use crate::config::{API_PORT, Controller};
 use crate::error::Finding;
@@ -33,7 +34,7 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     }
     findings.extend(collisions(&running));
     for pod in inventory.pods().filter(|pod| pod.object.is_static()) {
-        findings.extend(forwarder(inventory, pod));
+        findings.extend(forwarder(inventory, pod, &running));
     }
     findings
 }
@@ -65,7 +66,9 @@ fn api_server(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
     }
     // The API server's default is the wildcard.
     let bound = run.value("bind-address").unwrap_or(if run.is_bridge() { "the wildcard" } else { &bind });
-    if bound != bind {
+    // On Linux the IPv6 wildcard is IPv4's, too.
+    let is_wildcard = !run.is_bridge() && bound == "::";
+    if bound != bind && !is_wildcard {
         let message = format!("is {bound}, but {who} must listen on {bind}: an address is shared by it");
         findings.push(run.finding("bind-address", message).remedy(format!("write --bind-address={bind}")));
     }
@@ -93,6 +96,7 @@ fn probes(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
         let path = child(&child(&run.path, name), "httpGet");
         let asked = probe.get("port").and_then(Value::as_u64).unwrap_or_default();
         let is_https = text(probe, "scheme") == Some("HTTPS");
+        findings.extend(asked_elsewhere(inventory, run, probe, &path));
         let answers: Vec<(u16, bool)> = match run.program {
             Etcd => etcd_ports(run, inventory.cluster.controllers.first()),
             _ => vec![(port(run), true)],
@@ -114,6 +118,19 @@ fn probes(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The address that a probe asks is one that the program listens on; etcd says in URLs where that is.
+fn asked_elsewhere(inventory: &Inventory<'_>, run: &Running<'_>, probe: &Value, path: &str) -> Option<Finding> {
+    let controller = inventory.cluster.controllers.first()?;
+    let host = text(probe, "host").map_or_else(|| controller.address.to_string(), str::to_owned);
+    let bound = run.on("bind-address", controller)?;
+    let listens = bound == host || ["0.0.0.0", "::"].contains(&&*bound) || run.program == Etcd;
+    (!listens).then(|| {
+        let message = format!("is {host}, and {} listens on {bound}", run.program.name());
+        let finding = run.pod.object.finding(&child(path, "host"), message);
+        finding.remedy("ask the address that it listens on: the kubelet would kill it for no answer")
+    })
 }
 
 /// Where etcd answers probes, and whether it asks for TLS there.
@@ -143,7 +160,7 @@ fn collisions(running: &[Running<'_>]) -> Vec<Finding> {
 }
 
 /// The forwarder listens where clients connect, and passes them to the bridge's API server.
-fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>) -> Vec<Finding> {
+fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>, running: &[Running<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Some(controller) = inventory.cluster.controllers.first() else { return findings };
     for (path, container) in pod.containers() {
@@ -172,6 +189,32 @@ fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>) -> Vec<Finding> {
                 findings.push(finding.remedy("`hoist render --replace` with this file brings hoist's own back"));
             }
         }
+        if let Some(Resolved::Missing(why)) =
+            run.on("ca-file", controller).map(|path| inventory.resolve(&run, &path, controller))
+        {
+            let message = format!("there will be no file {}: {why}", run.value("ca-file").unwrap_or_default());
+            findings.push(run.finding("ca-file", message).remedy("correct the path"));
+        }
+        for other in running.iter().filter(|other| other.program == ApiServer && !other.is_bridge()) {
+            findings.extend(one_user(&run, other));
+        }
     }
     findings
+}
+
+/// Linux lets two programs share a port only if one user runs both.
+fn one_user(forwarder: &Running<'_>, api_server: &Running<'_>) -> Option<Finding> {
+    let user = |run: &Running<'_>| {
+        let of = |value: &Value| value.pointer("/securityContext/runAsUser").and_then(Value::as_u64);
+        // Images of Kubernetes run as root where nothing is said.
+        of(run.container).or_else(|| of(run.pod.spec)).unwrap_or(0)
+    };
+    let (a, b) = (user(forwarder), user(api_server));
+    (a != b).then(|| {
+        let path = child(&child(&api_server.path, "securityContext"), "runAsUser");
+        let place = forwarder.pod.object.place();
+        let message =
+            format!("is {b}, and the forwarder's is {a} ({place}): only one user's programs may share a port");
+        api_server.pod.object.finding(&path, message).remedy("give both the same user")
+    })
 }

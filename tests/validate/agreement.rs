@@ -1,6 +1,6 @@
 //! Components that are told different things.
 
-use crate::support::{Row, check};
+use crate::support::{Directory, Row, check, findings};
 
 const API_SERVER: &str = "manifests/kube-apiserver/daemonset.yaml";
 const CONTROLLERS: &str = "manifests/kube-controller-manager/deployment.yaml";
@@ -59,6 +59,13 @@ fn subnets_and_names() {
 fn the_kubelet() {
     check(&[
         row(
+            "kubelet/kubelet.service",
+            "--config=/var/lib/kubelet/config.yaml",
+            "--config=/etc/kubelet.yaml",
+            "--config=/etc",
+            "--config: is /etc/kubelet.yaml, and hoist start gives the kubelet /var/lib/kubelet/config.yaml",
+        ),
+        row(
             KUBELET,
             "rotateCertificates: true",
             "rotateCertificates: false",
@@ -80,6 +87,23 @@ fn the_kubelet() {
             "warning: authentication.webhook.enabled: is false, and should be true: metrics and tests call the kubelet with a token",
         ),
     ]);
+}
+
+/// What is written in another way is the same.
+#[test]
+fn other_spellings() {
+    for (path, from, to) in [
+        (API_SERVER, "--permit-port-sharing=true", "--permit-port-sharing"),
+        (API_SERVER, "- --secure-port=6443", "- --secure-port\n        - \"6443\""),
+        (API_SERVER, "bind-address=0.0.0.0", "bind_address=::"),
+        (CONTROLLERS, "--leader-elect=true", "--leader-elect=1"),
+        (ETCD, "--client-cert-auth=true", "-client-cert-auth"),
+        ("kubelet/kubelet.service", "--node-ip=${NODE_IP}", "--node-ip ${NODE_IP}"),
+    ] {
+        let mut directory = Directory::new();
+        directory.edit(path, from, to);
+        assert_eq!(findings(&directory.set), [""; 0], "{to}");
+    }
 }
 
 #[test]
@@ -157,16 +181,16 @@ fn the_api_servers() {
         row(
             API_SERVER,
             "--advertise-address=$(HOST_IP)",
-            "--advertise-address=192.0.2.10",
+            "--advertise-address=192.0.2.99",
             "--advertise-address",
-            "--advertise-address: is 192.0.2.10, but each controller's API server advertises the address of its node",
+            "--advertise-address: is 192.0.2.99, and the controller minimal-1 is 192.0.2.10",
         ),
         row(
             API_SERVER,
             "        - --allow-privileged=true\n",
             "",
             "kube-apiserver\n        - \"--bind",
-            "--allow-privileged: is not set, but network plugins and kube-proxy are privileged pods",
+            "warning: --allow-privileged: is not set, but network plugins and kube-proxy are privileged pods",
         ),
         row(
             API_SERVER,
@@ -218,6 +242,20 @@ fn the_api_servers() {
             "--listen: is $(HOST_IP):443, but 192.0.2.10:6443 is where clients connect on minimal-1",
         ),
         row(
+            API_SERVER,
+            "runAsUser: 0",
+            "runAsUser: 65534",
+            "65534",
+            "spec.template.spec.containers[0].securityContext.runAsUser: is 65534, and the forwarder's is 0 (assets/bootstrap-manifests/bridge-kube-apiserver.yaml): only one user's programs may share a port",
+        ),
+        row(
+            BRIDGE,
+            "ca-file=/etc/kubernetes/secrets/ca.crt\n    env:\n    - name: HOIST_BRIDGE\n      value: forwarder",
+            "ca-file=/etc/kubernetes/secrets/ca.pem\n    env:\n    - name: HOIST_BRIDGE\n      value: forwarder",
+            "--ca-file",
+            "--ca-file: there will be no file /etc/kubernetes/secrets/ca.pem: hoist start puts no /etc/kubernetes/bridge/forwarder/ca.pem on a controller",
+        ),
+        row(
             BRIDGE,
             "target=127.0.0.1:6444",
             "target=127.0.0.1:6443",
@@ -250,6 +288,13 @@ fn the_controllers() {
             "master=https://$(HOST_IP):6444",
             "\"--master",
             "--master: https://$(HOST_IP):6444 is not where the API servers answer, https://…:6443",
+        ),
+        row(
+            SCHEDULER,
+            "host: \"127.0.0.1\"\n            path: /readyz",
+            "host: \"192.0.2.10\"\n            path: /readyz",
+            "\"192.0.2.10\"",
+            "spec.template.spec.containers[0].readinessProbe.httpGet.host: is 192.0.2.10, and kube-scheduler listens on 127.0.0.1",
         ),
         row(
             SCHEDULER,
