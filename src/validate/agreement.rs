@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::files::KUBELET_CA;
 use super::flags;
 use super::inventory::{Inventory, Object, Running, items};
+use super::shown::KUBELET_CONFIG;
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::config::Etcd as EtcdConfig;
 use crate::error::Finding;
 use crate::known_flags::Program::{ApiServer, ControllerManager, Etcd, Scheduler};
-use crate::yaml::child;
+use crate::yaml::{self, child};
 
 pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     let running = inventory.running();
@@ -38,8 +39,9 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
         }
         findings.extend(schedulable(run));
     }
-    if let Some(kubelet) = inventory.kubelet_config() {
-        findings.extend(self::kubelet(inventory, &kubelet));
+    match inventory.kubelet_config() {
+        Some(kubelet) => findings.extend(self::kubelet(inventory, &kubelet)),
+        None => findings.extend(unreadable(inventory)),
     }
     findings.extend(unit(inventory));
     findings
@@ -280,6 +282,18 @@ fn schedulable(run: &Running<'_>) -> Option<Finding> {
     Some(finding.remedy(format!("select by {CONTROL_PLANE_LABEL}: \"\", or label the node yourself")).warning())
 }
 
+/// What is wrong with a configuration of the kubelet that is there and says nothing.
+fn unreadable(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let Ok(text) = inventory.assets.text(KUBELET_CONFIG) else { return Vec::new() };
+    let place = inventory.place(KUBELET_CONFIG);
+    let remedy =
+        |finding: Finding| finding.remedy("`hoist render --replace kubelet/config.yaml` brings hoist's own back");
+    match yaml::documents(&place, &text) {
+        Ok(_) => vec![remedy(Finding::new(place, "is empty"))],
+        Err(findings) => findings.into_iter().map(remedy).collect(),
+    }
+}
+
 /// The kubelet's configuration goes with the cluster's.
 fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
     let value = kubelet.value();
@@ -343,8 +357,14 @@ fn unit(inventory: &Inventory<'_>) -> Vec<Finding> {
         ("kubeconfig", "/etc/kubernetes/kubelet.conf"),
         ("node-ip", "${NODE_IP}"),
     ];
-    let Some(args) = flags::of_unit(inventory) else { return Vec::new() };
     let mut findings = Vec::new();
+    let Some(args) = flags::of_unit(inventory) else {
+        if inventory.assets.files.contains_key(flags::UNIT) {
+            let finding = Finding::new(inventory.place(flags::UNIT), "has no ExecStart= that runs a kubelet");
+            findings.push(finding.remedy("`hoist render --replace kubelet/kubelet.service` brings hoist's own back"));
+        }
+        return findings;
+    };
     for (name, wanted) in WANTED {
         let arg = args.iter().rfind(|arg| arg.name == name);
         if arg.is_none_or(|arg| arg.value != wanted) {

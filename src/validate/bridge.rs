@@ -50,6 +50,10 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
                 findings.extend(image(bridge, own));
             }
         }
+        let path = format!("bootstrap-manifests/bridge-{}.yaml", program.name());
+        if of(true).next().is_none() {
+            findings.extend(runs_nothing(inventory, program, &path));
+        }
         if of(false).next().is_none() {
             findings.push(
                 Finding::new(inventory.place("manifests"), format!("no manifest runs {}", program.name()))
@@ -58,7 +62,19 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
             );
         }
     }
+    let local = matches!(inventory.cluster.etcd, crate::config::Etcd::Local { .. });
+    if local && !running.iter().any(|run| run.program == Etcd && run.is_bridge()) {
+        findings.extend(runs_nothing(inventory, Etcd, "bootstrap-manifests/etcd.yaml"));
+    }
     findings
+}
+
+/// A file that is missing was reported.
+fn runs_nothing(inventory: &Inventory<'_>, program: Program, path: &str) -> Option<Finding> {
+    inventory.assets.files.contains_key(path).then(|| {
+        Finding::new(inventory.place(path), format!("does not run {}", program.name()))
+            .remedy(format!("`hoist render --replace {path}` brings hoist's own back"))
+    })
 }
 
 fn flags(bridge: &Running<'_>, own: &Running<'_>, known: &[Finding]) -> Vec<Finding> {

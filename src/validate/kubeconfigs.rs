@@ -15,6 +15,11 @@ const USER: &str = "/users/0/user";
 const SERVER: &str = "clusters[0].cluster.server";
 const FLAGS: [&str; 3] = ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"];
 
+/// Those that are files of their own, with the leaf in tls/ that each one's user is to have.
+const FILES: [(&str, Option<&str>); 2] = [("auth/kubeconfig", Some("admin")), ("auth/kubeconfig-kubelet", None)];
+
+const ANEW: &str = "remove the file and run `hoist render` again";
+
 /// What a kubeconfig says.
 pub(super) struct KubeConfig {
     /// The leaf in tls/ that its user is to have; a kubelet has a token.
@@ -71,12 +76,11 @@ impl KubeConfig {
 
 /// The kubeconfigs that are files of their own.
 pub(super) fn all(inventory: &Inventory<'_>) -> Vec<KubeConfig> {
-    let files = [("auth/kubeconfig", Some("admin")), ("auth/kubeconfig-kubelet", None)];
     let read = |(path, user): (&str, Option<&'static str>)| {
         let object = Object::of_file(inventory.dir, path, &inventory.assets.text(path).ok()?)?;
         Some(KubeConfig::new(object, user))
     };
-    files.into_iter().filter_map(read).collect()
+    FILES.into_iter().filter_map(read).collect()
 }
 
 /// Those that the controllers' flags name; each content once.
@@ -105,10 +109,15 @@ fn mounted(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) ->
 }
 
 pub(super) fn check(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) {
-    for path in ["auth/kubeconfig", "auth/kubeconfig-kubelet"] {
+    for (path, _) in FILES {
         let Ok(text) = inventory.assets.text(path) else { continue };
-        if let Err(found) = yaml::documents(&inventory.place(path), &text) {
-            found.into_iter().for_each(|finding| faults.add("unreadable", finding));
+        match yaml::documents(&inventory.place(path), &text) {
+            Ok(documents) if documents.is_empty() => {
+                let finding = Finding::new(inventory.place(path), "is no kubeconfig: it is empty");
+                faults.add("unreadable", finding.remedy(ANEW));
+            }
+            Ok(_) => {}
+            Err(found) => found.into_iter().for_each(|finding| faults.add("unreadable", finding.remedy(ANEW))),
         }
     }
     let all: Vec<_> = all(inventory).into_iter().chain(mounted(inventory, shown, faults)).collect();
@@ -205,6 +214,6 @@ fn token(file: &KubeConfig, faults: &mut Faults) {
     if !token.split_once('.').is_some_and(|(id, secret)| is_part(id, 6) && is_part(secret, 16)) {
         let finding =
             file.finding("users[0].user.token", "is no bootstrap token, 6 and 16 lower-case letters and digits");
-        faults.add("token", finding.remedy("remove the file and run `hoist render` again"));
+        faults.add("token", finding.remedy(ANEW));
     }
 }

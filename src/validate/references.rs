@@ -25,6 +25,7 @@ const CONFIG_MAPS: [&str; 2] = ["kube-root-ca.crt", "extension-apiserver-authent
 pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     let mut findings = missing_files(inventory);
     findings.extend(duplicates(inventory));
+    findings.extend(bindings(inventory));
     for object in &inventory.objects {
         findings.extend(namespace(inventory, object));
         findings.extend(roles(inventory, object));
@@ -110,6 +111,26 @@ fn roles(inventory: &Inventory<'_>, object: &Object) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Roles that nodes and the API server have by hoist's manifests only, and what they need them for.
+const BOUND: [(&str, &str); 4] = [
+    ("system:kubelet-api-admin", "the API server asks kubelets for logs and exec"),
+    ("system:node-bootstrapper", "a new kubelet asks for its first certificate"),
+    ("system:certificates.k8s.io:certificatesigningrequests:nodeclient", "a new kubelet gets its first certificate"),
+    ("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "a kubelet renews its certificate"),
+];
+
+fn bindings(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let role = |object: &Object| object.value().pointer("/roleRef/name").and_then(Value::as_str).map(str::to_owned);
+    let bound: Vec<_> = inventory.objects.iter().filter_map(role).collect();
+    let unbound = BOUND.into_iter().filter(|(role, _)| !bound.iter().any(|bound| bound == role));
+    let finding = |(role, why): (&str, &str)| {
+        Finding::new(inventory.place("manifests"), format!("no manifest binds the ClusterRole {role}, by which {why}"))
+            .remedy("`hoist render --replace FILE` brings back what was removed, unless the cluster has such a binding")
+            .warning()
+    };
+    unbound.map(finding).collect()
 }
 
 fn not_made(object: &Object, path: &str, kind: &str, name: &str) -> Finding {

@@ -37,6 +37,8 @@ const TRUST: [(Program, &str, Program, &str); 9] = [
     (ControllerManager, "cluster-signing-cert-file", ApiServer, "client-ca-file"),
 ];
 
+pub(super) const KUBELET_CONFIG: &str = "kubelet/config.yaml";
+
 /// A certificate that a flag names.
 pub(super) struct Cert {
     pub program: Program,
@@ -245,8 +247,7 @@ pub(super) fn copies(inventory: &Inventory<'_>) -> Vec<Source> {
 impl Inventory<'_> {
     /// The kubelet's configuration.
     pub fn kubelet_config(&self) -> Option<Object> {
-        const PATH: &str = "kubelet/config.yaml";
-        Object::of_file(self.dir, PATH, &self.assets.text(PATH).ok()?)
+        Object::of_file(self.dir, KUBELET_CONFIG, &self.assets.text(KUBELET_CONFIG).ok()?)
     }
 }
 

@@ -2,6 +2,10 @@
 
 use crate::support::{CLUSTER, Folder};
 
+/// A manifest of which only the cluster knows whether it works.
+const OWN: &str = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: own}\n\
+    roleRef:\n  name: my-own\n  kind: ClusterRole\n  apiGroup: rbac.authorization.k8s.io\n";
+
 const VALIDATE: [&str; 3] = ["validate", "--asset-dir", "assets"];
 
 #[test]
@@ -16,10 +20,10 @@ fn nothing_is_wrong() {
 #[test]
 fn only_warnings() {
     let folder = Folder::rendered(CLUSTER);
-    folder.edit("assets/manifests/kube-apiserver/rbac.yaml", "system:kubelet-api-admin", "my-own");
+    folder.put("assets/manifests/own.yaml", OWN);
     assert_eq!(
         folder.run(&VALIDATE).ok(),
-        "assets/manifests/kube-apiserver/rbac.yaml:9:9: warning: roleRef.name: no manifest makes the ClusterRole my-own\n    \
+        "assets/manifests/own.yaml:5:9: warning: roleRef.name: no manifest makes the ClusterRole my-own\n    \
          correct the name, or add a manifest, unless the cluster has it\n\
          assets: 0 errors, 1 warning\n"
     );
@@ -28,7 +32,7 @@ fn only_warnings() {
 #[test]
 fn errors_and_warnings_as_json() {
     let folder = Folder::rendered(CLUSTER);
-    folder.edit("assets/manifests/kube-apiserver/rbac.yaml", "system:kubelet-api-admin", "my-own");
+    folder.put("assets/manifests/own.yaml", OWN);
     std::fs::remove_file(folder.path("assets/tls/sa.key")).unwrap();
     let ran = folder.run(&["validate", "--asset-dir", "assets", "--output", "json"]);
     assert_eq!((ran.code, &*ran.stderr), (Some(3), ""));
@@ -38,8 +42,8 @@ fn errors_and_warnings_as_json() {
         "findings": [
             {
                 "severity": "warning",
-                "file": "assets/manifests/kube-apiserver/rbac.yaml",
-                "line": 9,
+                "file": "assets/manifests/own.yaml",
+                "line": 5,
                 "column": 9,
                 "message": "roleRef.name: no manifest makes the ClusterRole my-own",
                 "remedy": "correct the name, or add a manifest, unless the cluster has it",

@@ -40,3 +40,27 @@ fn a_start_looks_at_its_own_controller_and_not_at_the_clock() {
     let decisive = hoist::validate::decisive(&directory.set, &cluster, &cluster.controllers[0], Path::new("assets"));
     assert!(decisive.is_empty(), "{decisive:?}");
 }
+
+/// Whatever stands in a file, there is an answer. (That it is the right one is for the other tests.)
+#[test]
+fn files_of_any_content() {
+    let directory = Directory::new();
+    let odd: [&[u8]; 4] = [
+        b"",
+        b"\xff\xfe\x00",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"{apiVersion: v1, kind: Pod, metadata: 3, spec: {containers: [3, {command: [etcd, --name, -], env: 3}], volumes: x}}",
+    ];
+    for path in directory.set.files.keys() {
+        for content in odd {
+            let mut directory = Directory { set: directory.set.clone() };
+            directory.put(path, content);
+            let found = all(&directory.set, OffsetDateTime::now_utc());
+            // Without this one there is nothing that anything else needs; an empty file is none.
+            let is_spare = path.ends_with("namespace-kube-system.yaml") || path.ends_with("pod-disruption-budget.yaml");
+            // A certificate may hold the public key, too.
+            let is_spare = is_spare || (path == "tls/sa.pub" && content.starts_with(b"-----"));
+            assert!(!found.is_empty() || is_spare, "{path}: {content:?}");
+        }
+    }
+}

@@ -101,13 +101,6 @@ fn of_the_control_plane() {
             message: "spec.serviceAccountName: a static pod cannot have a service account",
         },
         Row {
-            path: "manifests/kube-apiserver/rbac.yaml",
-            from: "system:kubelet-api-admin",
-            to: "kubelet-api-admin",
-            at: "kubelet-api-admin",
-            message: "warning: roleRef.name: no manifest makes the ClusterRole kubelet-api-admin",
-        },
-        Row {
             path: "manifests/kube-scheduler/pod-disruption-budget.yaml",
             from: "component: kube-scheduler",
             to: "component: scheduler",
@@ -243,6 +236,26 @@ fn of_objects_that_are_added() {
         let position = if at.is_empty() { "2:1".to_owned() } else { directory.position(PATH, at) };
         assert_eq!(findings(&directory.set), [format!("assets/{PATH}:{position}: {message}")]);
     }
+}
+
+#[test]
+fn bindings() {
+    let mut directory = Directory::new();
+    let path = "manifests/kube-apiserver/rbac.yaml";
+    directory.edit(path, "system:kubelet-api-admin", "my-own");
+    let at = directory.position(path, "my-own");
+    assert_eq!(
+        findings(&directory.set),
+        [
+            "assets/manifests: warning: no manifest binds the ClusterRole system:kubelet-api-admin, by which the API server asks kubelets for logs and exec".to_owned(),
+            format!("assets/{path}:{at}: warning: roleRef.name: no manifest makes the ClusterRole my-own"),
+        ]
+    );
+    directory.put(
+        "manifests/own.yaml",
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: my-own}\nrules: []\n",
+    );
+    assert_eq!(findings(&directory.set).len(), 1);
 }
 
 #[test]
