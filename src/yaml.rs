@@ -126,6 +126,10 @@ pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>>
         positions: Positions::default(),
         copies: 0,
         size: 0,
+        cut_at: match text.rsplit('\n').next() {
+            Some(last) if !last.trim().is_empty() => text.chars().count(),
+            _ => usize::MAX,
+        },
     };
     match reader.stream() {
         Ok(documents) if reader.findings.is_empty() => Ok(documents),
@@ -147,6 +151,8 @@ struct Reader<'a> {
     positions: Positions,
     copies: usize,
     size: usize,
+    /// The index of the text's end, if that is not a line's end.
+    cut_at: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -210,7 +216,13 @@ impl<'a> Reader<'a> {
         let empty = span.start.index() == span.end.index() && matches!(event, Event::Scalar(..));
         self.positions.0.insert(path.to_owned(), Spot { key, value: if empty { key.unwrap_or(at) } else { at } });
         let (value, anchor) = match event {
-            Event::Scalar(text, style, anchor, tag) => (self.scalar(&text, style, tag.as_deref(), at), anchor),
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                // Where the file ends within the last line, Kubernetes' reader adds no line's end to it.
+                let is_cut = is_block && span.end.index() >= self.cut_at;
+                let text = if is_cut { text.strip_suffix('\n').unwrap_or(&text) } else { &text };
+                (self.scalar(text, style, tag.as_deref(), at), anchor)
+            }
             Event::SequenceStart(anchor, tag) => {
                 self.check_tag(tag.as_deref(), "seq", at);
                 let mut list = Vec::new();

@@ -41,8 +41,10 @@ pub fn check(data: &[u8]) {
         assert_eq!(pki::inspect(anew.as_bytes()).ok(), Some(info));
     }
 
-    // As what stands in tls/.
-    for path in ["ca.crt", "apiserver.crt", "ca.key", "sa.pub"] {
+    // As what stands in tls/: in every place, or in one, which is quicker.
+    let places = ["ca.crt", "apiserver.crt", "ca.key", "sa.pub"];
+    let place = usize::from(kind / 5) % 6;
+    for (_, path) in (1..).zip(places).filter(|(index, _)| place == 0 || place == *index) {
         let mut existing = ISSUED.clone();
         existing.insert(path.into(), bytes.clone());
         if path == "ca.crt" {
@@ -50,6 +52,9 @@ pub fn check(data: &[u8]) {
             existing.remove("ca.key");
         }
         again(&CLUSTER_OF, &existing, &UserFiles::default());
+    }
+    if place != 0 && place != 5 {
+        return;
     }
     // As a user's: the same bytes for the certificate and the key, which is what the file of both at once is.
     let mut cluster = CLUSTER_OF.clone();
