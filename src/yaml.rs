@@ -112,6 +112,9 @@ fn parent(path: &str) -> Option<&str> {
 /// Reads all documents of `text`; empty ones are left out. `place` names the text in findings.
 pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // Blanks behind the last line mean nothing; to the parser they would be a line of a block before them.
+    let text =
+        text.rfind('\n').filter(|at| text[*at..].trim_matches([' ', '\n']).is_empty()).map_or(text, |at| &text[..=at]);
     if let Some(at) = text.find(|c| !is_allowed(c)) {
         let c = text[at..].chars().next().map_or(0, u32::from);
         let finding = Finding::new(place, format!("holds the character U+{c:04X}, which YAML does not allow"));

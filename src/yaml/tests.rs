@@ -60,8 +60,14 @@ fn plain_scalars_are_read_as_kubernetes_reads_them() {
     ] {
         assert_eq!(read(&format!("k: {text}\n")), json!({ "k": value }), "{text}");
     }
-    for (text, value) in [("k: |\n  a", "a"), ("k: >+\n  a", "a"), ("k: |\n  a\n", "a\n"), ("k: |+\n  a\n\n", "a\n\n")]
-    {
+    for (text, value) in [
+        ("k: |\n  a", "a"),
+        ("k: >+\n  a", "a"),
+        ("k: |\n  a\n", "a\n"),
+        ("k: |+\n  a\n\n", "a\n\n"),
+        ("k: >+\n ", ""),
+        ("k: |+\n  a\n ", "a\n"),
+    ] {
         assert_eq!(read(text), json!({ "k": value }), "as Kubernetes reads the file's end: {text:?}");
     }
     assert_eq!(read("k:\nl: ~\n"), json!({"k": null, "l": null}));
