@@ -320,8 +320,9 @@ fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
         (
             "/rotateCertificates",
             "rotateCertificates",
-            true.into(),
-            "static pods would wait for TLS bootstrap, which waits for them",
+            // Where nothing in the cluster signs, whoever holds the CA renews it.
+            (!inventory.cluster.has_external_ca()).into(),
+            "who is to renew its certificate is settled by where the CA's key is",
         ),
         (
             "/authentication/x509/clientCAFile",

@@ -58,15 +58,16 @@ fn missing_files(inventory: &Inventory<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Static pods of one name; of what is applied, they are refused before.
 fn duplicates(inventory: &Inventory<'_>) -> Vec<Finding> {
     let mut first: BTreeMap<_, &Object> = BTreeMap::new();
     let mut findings = Vec::new();
-    for object in inventory.objects.iter().filter(|object| !object.name().is_empty()) {
-        let key = (object.is_static(), object.api_group(), object.kind(), object.namespace(), object.name());
+    for object in inventory.objects.iter().filter(|object| object.is_static() && !object.name().is_empty()) {
+        let key = (object.api_group(), object.kind(), object.namespace(), object.name());
         if let Some(other) = first.get(&key) {
             let line = other.position("").map_or(1, |(line, _)| line);
             let message = format!("{} {} is in {}:{line}, too", object.kind(), object.name(), other.place());
-            let finding = object.finding("metadata.name", message).remedy("keep one of them: start applies both");
+            let finding = object.finding("metadata.name", message).remedy("keep one of them");
             findings.push(finding.warning());
         } else {
             first.insert(key, object);

@@ -128,7 +128,7 @@ fn bash_completes() {
         bash.args(["--norc", "-euc", &script]).current_dir(folder.path("")).stdin(Stdio::null());
         folder.ran(&mut bash).ok().trim().to_owned()
     };
-    assert_eq!(complete(&["hoist", "st"]), "start");
+    assert_eq!(complete(&["hoist", "st"]), "start status");
     assert_eq!(complete(&["hoist", "start", "--asset"]), "--asset-dir");
     assert_eq!(complete(&["hoist", "start", "--output", "\"\""]), "text json");
     assert!(!complete(&["hoist", "\"\""]).contains("forward"), "it is no command of the user's");

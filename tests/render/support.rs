@@ -69,12 +69,8 @@ pub fn issue(cluster: &Cluster, existing: &Files) -> Pki {
     }
     let mut pki = pki::issue(&at_hand, existing, &user_files(), OffsetDateTime::now_utc()).unwrap();
     if cluster.has_external_ca() {
-        // As if they had been signed elsewhere; what is in them is not looked at here.
+        // As if they had been signed elsewhere.
         pki.files.retain(|path, _| !path.ends_with("ca.key"));
-        for end in ["crt", "key"] {
-            let own = pki.files[&format!("admin.{end}")].clone();
-            pki.files.insert(format!("kubelet/{}/client.{end}", cluster.controllers[0].name), own);
-        }
     }
     pki
 }

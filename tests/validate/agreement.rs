@@ -70,7 +70,7 @@ fn the_kubelet() {
             "rotateCertificates: true",
             "rotateCertificates: false",
             "false\nstaticPodPath",
-            "rotateCertificates: is false, and should be true: static pods would wait for TLS bootstrap, which waits for them",
+            "rotateCertificates: is false, and should be true: who is to renew its certificate is settled by where the CA's key is",
         ),
         row(
             KUBELET,

@@ -222,8 +222,8 @@ fn of_objects_that_are_added() {
         ),
         (
             "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: kube-scheduler, namespace: kube-system}\n",
-            "kube-scheduler",
-            "warning: metadata.name: ServiceAccount kube-scheduler is in assets/manifests/kube-scheduler/service-account.yaml:2, too",
+            "apiVersion",
+            "ServiceAccount kube-scheduler is in assets/manifests/kube-scheduler/service-account.yaml:2 already",
         ),
         ("apiVersion: v1\nkind: ConfigMap\n", "apiVersion", "a manifest needs metadata.name"),
         ("a: [\n", "", "not valid YAML: while parsing a node, did not find expected node content"),
