@@ -90,19 +90,14 @@ pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
         }]),
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    match there {
-        Some(_) => slices.replace("kubernetes", &params, &slice).await.map_err(failed)?,
-        None => slices.create(&params, &slice).await.map_err(failed)?,
-    };
-
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
-    let there = endpoints.get_opt("kubernetes").await.map_err(failed)?;
+    let known = endpoints.get_opt("kubernetes").await.map_err(failed)?;
     let object = Endpoints {
         // Without the label a controller would mirror it into a second slice.
         metadata: named(
             "kubernetes",
             labels("endpointslice.kubernetes.io/skip-mirror", "true"),
-            there.as_ref().and_then(ResourceExt::resource_version),
+            known.as_ref().and_then(ResourceExt::resource_version),
         ),
         subsets: Some(vec![EndpointSubset {
             addresses: Some(
@@ -117,9 +112,14 @@ pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
             not_ready_addresses: None,
         }]),
     };
-    match there {
+    match known {
         Some(_) => endpoints.replace("kubernetes", &params, &object).await.map_err(failed)?,
         None => endpoints.create(&params, &object).await.map_err(failed)?,
+    };
+    // Last, for by the slice is told whether all of this is done.
+    match there {
+        Some(_) => slices.replace("kubernetes", &params, &slice).await.map_err(failed)?,
+        None => slices.create(&params, &slice).await.map_err(failed)?,
     };
     Ok(())
 }
