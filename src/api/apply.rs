@@ -75,6 +75,7 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
     for number in 0..=4 {
         let of_stage: Vec<_> = manifests.iter().filter(|manifest| stage(text(manifest, "/kind")) == number).collect();
         known.discover(client, &of_stage).await?;
+        known.await_custom(client, &of_stage).await?;
         let standing = Standing::list(client, &known, &of_stage).await?;
         let requests = of_stage.iter().map(|manifest| apply_one(client, &known, &standing, manifest));
         let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT);
@@ -86,7 +87,9 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
         }
         drop(answers);
         for manifest in of_stage.iter().filter(|_| number == 1) {
-            establish(client, text(manifest, "/metadata/name")).await?;
+            if establish(client, text(manifest, "/metadata/name")).await? {
+                known.expect(manifest);
+            }
         }
     }
     outcome.refused.sort_by(|a, b| a.finding.place.cmp(&b.finding.place));
@@ -140,24 +143,25 @@ async fn apply_one<'a>(
         Ok(_) => Ok(None),
         // The API server makes these namespaces itself, moments after its start; any other that is missing stays so.
         Err(error) if is_not_found(&error) && OWN_NAMESPACES.contains(&namespace) => Err(failed(&error)),
+        Err(error) if is_not_found(&error) && known.is_custom(manifest) => Err(failed(&error)),
         Err(error) if is_refusal(&error) || is_not_found(&error) => refuse(explain(&error)),
         Err(error) => Err(failed(&error)),
     }
 }
 
-/// Waits until a CRD's kinds are served.
-async fn establish(client: &Client, name: &str) -> Result<()> {
+/// Waits until a CRD is established; false when there is none.
+async fn establish(client: &Client, name: &str) -> Result<bool> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for _ in 0..ESTABLISH_LIMIT * 10 {
         match api.get_opt(name).await {
             Ok(Some(crd)) => {
                 let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
                 if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             // Refused a moment ago, and reported as such.
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(false),
             Err(error) => return Err(Error::failed(format!("read the CRD {name}"), explain(&error))),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -170,6 +174,8 @@ async fn establish(client: &Client, name: &str) -> Result<()> {
 struct Resources {
     asked: BTreeSet<String>,
     found: BTreeMap<(String, String), (ApiResource, Scope)>,
+    /// Versions and kinds that established CRDs make: those that are not served yet will be.
+    custom: BTreeSet<(String, String)>,
 }
 
 impl Resources {
@@ -191,9 +197,37 @@ impl Resources {
         Ok(())
     }
 
+    /// Notes what an established CRD makes.
+    fn expect(&mut self, crd: &Manifest) {
+        let (group, kind) = (text(crd, "/spec/group"), text(crd, "/spec/names/kind"));
+        let versions = crd.object.pointer("/spec/versions").and_then(serde_json::Value::as_array);
+        for version in versions.into_iter().flatten().filter(|version| version["served"] == true) {
+            let name = version["name"].as_str().unwrap_or_default();
+            self.custom.insert((format!("{group}/{name}"), kind.to_owned()));
+        }
+    }
+
+    /// Waits until the kinds of these manifests are served that established CRDs make: they are moments later.
+    async fn await_custom(&mut self, client: &Client, manifests: &[&Manifest]) -> Result<()> {
+        for _ in 0..ESTABLISH_LIMIT * 10 {
+            let late = manifests.iter().filter(|manifest| self.is_custom(manifest) && self.get(manifest).is_none());
+            let late: BTreeSet<_> = late.map(|manifest| text(manifest, "/apiVersion").to_owned()).collect();
+            if late.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.asked.retain(|version| !late.contains(version));
+            self.discover(client, manifests).await?;
+        }
+        Err(Error::failed("use the kinds of the CRDs", "they are not served yet"))
+    }
+
+    fn is_custom(&self, manifest: &Manifest) -> bool {
+        self.custom.contains(&key(manifest))
+    }
+
     fn get(&self, manifest: &Manifest) -> Option<(&ApiResource, &Scope)> {
-        let key = (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned());
-        self.found.get(&key).map(|(resource, scope)| (resource, scope))
+        self.found.get(&key(manifest)).map(|(resource, scope)| (resource, scope))
     }
 
     /// Where a manifest's object is; `None` for a kind that is not served.
@@ -262,6 +296,10 @@ async fn sums(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Optio
             _ => return Ok(Some(sums)),
         }
     }
+}
+
+fn key(manifest: &Manifest) -> (String, String) {
+    (text(manifest, "/apiVersion").to_owned(), text(manifest, "/kind").to_owned())
 }
 
 fn group(manifest: &Manifest) -> Group<'_> {
