@@ -43,6 +43,11 @@ impl Host {
         &self.manifests
     }
 
+    /// A path of the host as its own programs have it, which know of no root.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))
+    }
+
     /// What the bridge's pods mount; gone when it is lowered.
     pub fn bridge(&self) -> PathBuf {
         self.path("/etc/kubernetes/bridge")

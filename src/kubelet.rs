@@ -86,7 +86,10 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
     let mut files = vec![
         (host.path("/etc/kubernetes/pki/ca.crt"), File::public(ca)),
         (host.path("/etc/kubernetes/kubelet.env"), File::public(env)),
-        (host.path("/var/lib/kubelet/config.yaml"), File::public(configuration(assets, host.manifests())?)),
+        (
+            host.path("/var/lib/kubelet/config.yaml"),
+            File::public(configuration(assets, &host.inside(host.manifests()))?),
+        ),
     ];
     // Where nothing in the cluster signs, the kubelet has none but the rendered ones.
     let wanted = cluster.has_external_ca() || !has_certificate(host, host.outside().now());
