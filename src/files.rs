@@ -304,6 +304,25 @@ pub fn remove_empty_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes what a killed process has left of files that were not whole yet, in this folder itself: it may be keys.
+///
+/// # Errors
+/// The system's refusal.
+pub fn sweep(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        entries => entries.map_err(|error| Error::io("read", dir, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("read", dir, error))?;
+        let is_beside = entry.file_name().to_string_lossy().starts_with(BESIDE);
+        if is_beside && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn sync_dir(dir: &Path) -> Result<()> {
     let open = || fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(dir);
     before(Operation::Sync, dir)
@@ -398,6 +417,20 @@ mod tests {
         assert!(is_exposed(&path));
         write(&path, &File::private("secret")).unwrap();
         assert!(!is_exposed(&path));
+    }
+
+    #[test]
+    fn what_a_killed_write_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".hoist-Ab3dEf", "key", ".other"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".hoist-folder")).unwrap();
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".hoist-folder", ".other", "key"]);
+        sweep(&dir.path().join("missing")).unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One run of `start`: what is fixed in it, the little that it knows of its own doings, and its acts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kube::Client;
@@ -15,10 +16,10 @@ use crate::bridge::Bridge;
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::kubelet;
 use crate::kubelet::UnitState;
 use crate::report::Reporter;
 use crate::undo::Before;
+use crate::{files, kubelet};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -111,6 +112,17 @@ impl Run<'_> {
     }
 
     /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
+    /// Removes what killed runs have left of files that were not whole yet.
+    pub(super) fn sweep(&self) -> Result<()> {
+        let bridge = Bridge::new(self.host);
+        let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
+        let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
+        let footprint: Vec<_> =
+            bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files)).collect();
+        let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
+        folders.into_iter().try_for_each(files::sweep)
+    }
+
     pub(super) async fn restore(&self) -> Result<()> {
         let Some((files, unit)) = &self.before else { return Ok(()) };
         files.restore()?;

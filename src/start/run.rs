@@ -130,6 +130,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
         refused: Vec::new(),
         before: None,
     };
+    run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
     let mut progress = Progress::new(Instant::now());
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
