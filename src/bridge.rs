@@ -128,25 +128,26 @@ impl<'a> Bridge<'a> {
         Ok(plan)
     }
 
-    /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone.
+    /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone. Says
+    /// whether anything changed.
     ///
     /// # Errors
     /// The system's refusal.
-    pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<()> {
+    pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<bool> {
         if let Some(dir) = &plan.data_dir {
             files::make_dir(dir, 0o700)?;
         }
         for (path, _) in &plan.secrets {
             files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o700)?;
         }
-        files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
+        let written = files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
-        files::copy_program(binary, &own)?;
+        let mut changed = files::copy_program(binary, &own)? || !written.is_empty();
         for (name, text) in &plan.manifests {
-            self.pods.install(name, text)?;
+            changed |= self.pods.install(name, text)?;
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Every file that raising it by `plan` may make.

@@ -37,7 +37,8 @@ pub(super) struct Run<'a> {
     pub(super) kubelet_since: Option<Instant>,
     /// This run has started the kubelet anew for the API's sake.
     pub(super) kubelet_knows: bool,
-    pub(super) has_raised: bool,
+    /// This run has raised the bridge; whether that left the kubelet with something to wait for.
+    pub(super) raised: Option<bool>,
     pub(super) has_lowered: bool,
     pub(super) refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
@@ -58,8 +59,7 @@ impl Run<'_> {
                     let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &kubelet));
                     self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
                 }
-                bridge.raise(&plan, self.binary)?;
-                self.has_raised = true;
+                let news = bridge.raise(&plan, self.binary)?;
                 let changed = kubelet::install_files(self.host, &kubelet)?;
                 if kubelet::is_systemd(self.host) {
                     if kubelet::run_by_systemd(self.host, self.assets, changed).await? {
@@ -68,6 +68,7 @@ impl Run<'_> {
                 } else {
                     reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
                 }
+                self.raised = Some(news || changed);
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.assets)?;
@@ -111,7 +112,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
     /// Removes what killed runs have left of files that were not whole yet.
     pub(super) fn sweep(&self) -> Result<()> {
         let bridge = Bridge::new(self.host);
@@ -123,6 +123,7 @@ impl Run<'_> {
         folders.into_iter().try_for_each(files::sweep)
     }
 
+    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
     pub(super) async fn restore(&self) -> Result<()> {
         let Some((files, unit)) = &self.before else { return Ok(()) };
         files.restore()?;

@@ -84,6 +84,8 @@ pub struct Observed {
     pub required: Vec<Required>,
     /// What of the bridge is on the host.
     pub bridge: BridgeState,
+    /// This run has raised it: all stands that this takes, and the kubelet runs with it.
+    pub has_raised: bool,
     /// This run has made the bootstrap token's Secret.
     pub made_token: bool,
     /// The kubelet has asked for the API in vain for so long that it would not ask again for many seconds.
@@ -156,7 +158,8 @@ pub fn decide(o: &Observed) -> Decision {
         };
     }
     let controllers_lowered = o.bridge.api_server && o.bridge.controllers == 0;
-    if !o.bridge.is_raised() && !controllers_lowered {
+    // One that stands and does not serve may be of a run that was cut short, or its files were corrected since.
+    if !controllers_lowered && !(o.bridge.is_raised() && (o.has_raised || o.api_ready)) {
         return Do(Step::Install, vec![Act::Raise]);
     }
     let Some(view) = o.view.as_ref().filter(|_| o.api_ready) else {

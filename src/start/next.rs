@@ -57,7 +57,7 @@ pub async fn next(
         made_token: false,
         kubelet_since: None,
         kubelet_knows: false,
-        has_raised: false,
+        raised: None,
         has_lowered: false,
         refused: Vec::new(),
         before: None,

@@ -116,6 +116,7 @@ impl Observer {
             node_name: run.controller.name.clone(),
             required: run.required.to_vec(),
             bridge,
+            has_raised: run.raised.is_some(),
             made_token: run.made_token,
             kubelet_waits: self.kubelet_waits(run),
             applied: run.applied,
@@ -137,7 +138,7 @@ impl Observer {
     /// Whether the kubelet has asked for the API in vain for longer than it takes to ask in long intervals.
     fn kubelet_waits(&self, run: &Run<'_>) -> bool {
         let is_new = |api_since: Instant| run.kubelet_since.is_some_and(|since| api_since < since + KUBELET_PATIENCE);
-        let may_restart = run.has_raised && !run.kubelet_knows && kubelet::is_systemd(run.host);
+        let may_restart = run.raised == Some(true) && !run.kubelet_knows && kubelet::is_systemd(run.host);
         may_restart && !self.api_since.is_none_or(is_new)
     }
 

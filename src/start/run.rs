@@ -125,7 +125,7 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
         made_token: cluster.has_external_ca(),
         kubelet_since: None,
         kubelet_knows: false,
-        has_raised: false,
+        raised: None,
         has_lowered: false,
         refused: Vec::new(),
         before: None,

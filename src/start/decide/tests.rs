@@ -14,6 +14,7 @@ pub(in crate::start) fn fresh() -> Observed {
         node_name: NODE.into(),
         required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
         bridge: BridgeState::default(),
+        has_raised: false,
         made_token: false,
         kubelet_waits: false,
         applied: false,
@@ -58,6 +59,7 @@ impl Observed {
             processes: processes.iter().map(ToString::to_string).collect(),
             files: true,
         };
+        self.has_raised = true;
         self
     }
 
@@ -177,6 +179,11 @@ fn row_1_raise_on_a_fresh_machine_and_after_a_raise_that_was_cut_short() {
     let mut one_gone = fresh().raised();
     one_gone.bridge.controllers = 1;
     assert_eq!(acts(&one_gone), [Act::Raise]);
+    let mut of_an_earlier_run = fresh().raised();
+    of_an_earlier_run.has_raised = false;
+    assert_eq!(acts(&of_an_earlier_run), [Act::Raise], "the kubelet may lack something of its own");
+    let handed_over = of_an_earlier_run.api().applied().adopted().controllers_lowered();
+    assert!(!matches!(decide(&handed_over), Decision::Do(Step::Install, _)), "its controllers do not come back");
 }
 
 #[test]
