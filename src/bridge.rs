@@ -24,6 +24,8 @@ use crate::static_pods::StaticPods;
 const MANIFESTS: [&str; 3] = ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
 const API_SERVER: &str = "bridge-kube-apiserver.yaml";
 const ETCD: &str = "etcd.yaml";
+/// The folder of hoist's own binary.
+const BINARIES: &str = "/var/lib/hoist/bin";
 
 /// The bridge's static pods, as their manifests name them; the mirror pods have the node's name behind.
 pub const PODS: [&str; 3] = ["bridge-kube-apiserver", "bridge-kube-controller-manager", "bridge-kube-scheduler"];
@@ -91,7 +93,7 @@ impl<'a> Bridge<'a> {
             api_server: self.pods.has(API_SERVER),
             controllers: MANIFESTS.iter().filter(|name| **name != API_SERVER && self.pods.has(name)).count(),
             processes: processes::running(&self.host.path("/proc")).bridge,
-            files: self.host.bridge().exists() || self.host.binary().exists(),
+            files: self.host.bridge().exists() || self.host.path(BINARIES).exists(),
         }
     }
 
@@ -184,7 +186,7 @@ impl<'a> Bridge<'a> {
     /// The system's refusal.
     pub fn clean_up(&self) -> Result<()> {
         files::remove_dir(&self.host.bridge())?;
-        files::remove_dir(&self.host.path("/var/lib/hoist/bin"))?;
+        files::remove_dir(&self.host.path(BINARIES))?;
         Ok(())
     }
 }

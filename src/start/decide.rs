@@ -166,12 +166,12 @@ pub fn decide(o: &Observed) -> Decision {
         return Wait(Step::Api, format!("the bridge's API server at {}: {}", o.node_ip, o.api_said));
     };
     let mut acts = Vec::new();
-    // Once, at the beginning: it is taken for over when the node is adopted.
-    if !o.made_token && view.node != NodeView::Adopted {
-        acts.push(Act::BootstrapToken);
-    }
     if !o.applied {
         acts.push(Act::Apply);
+    }
+    // Once, at the beginning: that is taken for over when the node is adopted.
+    if !o.made_token && view.node != NodeView::Adopted {
+        acts.push(Act::BootstrapToken);
     }
     if !publishes(&view.endpoints, o.node_ip) {
         acts.push(Act::PublishEndpoint);

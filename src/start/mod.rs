@@ -14,4 +14,4 @@ mod progress;
 mod run;
 
 pub use next::{Next, next};
-pub use run::{Options, start};
+pub use run::{Input, Options, start, start_with};

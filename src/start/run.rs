@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::observer::Observer;
 use super::progress::{Progress, pulled};
 use crate::api::observe::{Required, explain_pods};
 use crate::assets::{self, AssetSet, Manifest};
+use crate::config::Cluster;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::report::Reporter;
@@ -93,32 +94,63 @@ impl Step {
 /// # Errors
 /// See [`Error`]; whatever it is, an API that was served still is.
 pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+    start_with(host, &Input::load(&options.asset_dir)?, options, reporter, stop).await
+}
+
+/// What an asset directory says: read and checked.
+pub struct Input {
+    assets: AssetSet,
+    cluster: Cluster,
+    manifests: Vec<Manifest>,
+}
+
+impl Input {
+    /// Reads an asset directory.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(asset_dir: &Path) -> Result<Self> {
+        let dir = assets::absolute(asset_dir)?;
+        let assets = AssetSet::load(&dir)?;
+        assets.check_kubeconfigs(&dir)?;
+        Ok(Self { cluster: assets.cluster(&dir)?, manifests: assets.manifests(&dir)?, assets })
+    }
+}
+
+/// [`start`] with an asset directory that is read already.
+///
+/// # Errors
+/// The same.
+pub async fn start_with(
+    host: &Host,
+    input: &Input,
+    options: &Options,
+    reporter: &Reporter,
+    stop: impl Future<Output = u8>,
+) -> Result<()> {
+    let Input { assets, cluster, manifests } = input;
     let mut stop = pin!(stop);
     let begun = Instant::now();
     let asset_dir = assets::absolute(&options.asset_dir)?;
-    let assets = AssetSet::load(&asset_dir)?;
-    let cluster = assets.cluster(&asset_dir)?;
-    let manifests = assets.manifests(&asset_dir)?;
-    assets.check_kubeconfigs(&asset_dir)?;
-    let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
+    let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
     let broken =
-        if options.validate { validate::decisive(&assets, &cluster, controller, &asset_dir) } else { Vec::new() };
+        if options.validate { validate::decisive(assets, cluster, controller, &asset_dir) } else { Vec::new() };
     if !broken.is_empty() {
         return Err(Error::Input(broken));
     }
-    let checked = preflight::check(host, &assets, &cluster, controller, &options.preflight).await?;
+    let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
     let _lock = lock(host)?;
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;
     let mut run = Run {
         host,
-        cluster: &cluster,
+        cluster,
         controller,
         required: &options.required_pods,
         kubeconfig: &kubeconfig,
-        assets: &assets,
-        manifests: &manifests,
+        assets,
+        manifests,
         binary: &options.binary,
         applied: false,
         // Where nothing in the cluster signs, a token leads to no certificate.
@@ -181,6 +213,8 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
                         }
                         reporter.waiting(step.id(), &error.to_string());
                         tokio::time::sleep(INTERVAL).await;
+                        // What follows may build on it.
+                        break;
                     }
                 }
             }

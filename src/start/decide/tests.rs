@@ -195,7 +195,7 @@ fn row_2_nothing_is_applied_before_the_api_is_ready() {
     let mut unreadable = fresh().raised().api();
     unreadable.view = None;
     assert_eq!(waits(&unreadable).0, Step::Api, "what is not known is not taken for absent");
-    assert_eq!(acts(&fresh().raised().api()), [Act::BootstrapToken, Act::Apply, Act::PublishEndpoint]);
+    assert_eq!(acts(&fresh().raised().api()), [Act::Apply, Act::BootstrapToken, Act::PublishEndpoint]);
 }
 
 #[test]

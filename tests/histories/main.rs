@@ -1,0 +1,110 @@
+//! `start` in a scripted world: stopped anywhere, run again, whatever goes wrong meanwhile.
+//!
+//! Time is tokio's, paused: a history of minutes takes milliseconds. Everything in one comes from its seed:
+//! `HOIST_SEED=123 cargo test --test histories random` tells that one again, with all that happened.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod history;
+mod outside;
+mod random;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use history::{Ended, Stop, assert_same, asset_tree, random_history, reference, tell};
+use random::Random;
+use world::{MACHINES, Machine};
+
+/// Told by default; HOIST_HISTORIES is another number.
+const HISTORIES: u64 = 1000;
+const LONG: Duration = Duration::from_secs(1800);
+const STUCK: Duration = Duration::from_secs(300);
+
+/// After so many failures the others are not told.
+const ENOUGH: usize = 5;
+
+/// Does `what` for all numbers, on all processors.
+fn each(numbers: impl Iterator<Item = u64> + Send, what: impl Fn(u64) + Sync) {
+    let (numbers, failed) = (Mutex::new(numbers), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(number) = { numbers.lock().unwrap().next() } {
+                    if catch_unwind(AssertUnwindSafe(|| what(number))).is_err() {
+                        failed.lock().unwrap().push(number);
+                    }
+                    if failed.lock().unwrap().len() >= ENOUGH {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "these failed: {failed:?}");
+}
+
+fn seed(number: u64) {
+    let machine = MACHINES[(number % 3) as usize];
+    let (mut random, reference) = (Random::new(number), reference(machine));
+    let what = format!("HOIST_SEED={number} cargo test --test histories random");
+    tell(&what, machine, Random::new(!number), async |history| {
+        assert_same(&random_history(history, &mut random).await, reference);
+    });
+}
+
+#[test]
+fn random_histories() {
+    let before = asset_tree();
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    match number("HOIST_SEED") {
+        Some(number) => seed(number),
+        None => each(1..=number("HOIST_HISTORIES").unwrap_or(HISTORIES), seed),
+    }
+    assert!(before == asset_tree(), "the asset directory was changed");
+}
+
+/// How many moments there are at which a run that nothing disturbs may be killed.
+fn moments(machine: Machine) -> u64 {
+    tell("a run that is not killed", machine, Random::new(1), async |history| {
+        let ended = history.run(Stop::Never, LONG, STUCK).await;
+        assert!(matches!(ended, Ended::Done), "{ended:?}");
+        history.world().lock().unwrap().faults.moments
+    })
+}
+
+/// Before and after every change to the API, every command, before every operation on the disk and in the middle of
+/// some: whatever a run that is killed leaves, the next one goes on from there.
+fn killed_at_every_moment(machine: Machine) {
+    let count = moments(machine);
+    assert!(count > 150, "{count} moments");
+    let reference = reference(machine);
+    each(1..=count, |moment| {
+        let what = format!("{machine:?}, killed at moment {moment} of {count}");
+        tell(&what, machine, Random::new(1), async |history| {
+            history.world().lock().unwrap().faults.kill = Some(moment);
+            let ended = history.run(Stop::Never, LONG, STUCK).await;
+            assert!(matches!(ended, Ended::Killed), "{ended:?}");
+            history.pass(Duration::from_millis(moment * 7 % 3000)).await;
+            assert_same(&history.conclude().await, reference);
+        });
+    });
+}
+
+#[test]
+fn killed_at_every_moment_on_a_bare_machine() {
+    killed_at_every_moment(Machine::Bare);
+}
+
+#[test]
+fn killed_at_every_moment_on_a_machine_with_a_packaged_kubelet() {
+    killed_at_every_moment(Machine::Packaged);
+}
+
+#[test]
+fn killed_at_every_moment_on_a_machine_without_systemd() {
+    killed_at_every_moment(Machine::ByHand);
+}

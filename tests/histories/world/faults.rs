@@ -1,0 +1,148 @@
+//! What goes wrong in a world, by its seed; and the moments at which hoist may be killed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hoist::files::Operation;
+
+use super::World;
+use super::process::End;
+use crate::random::Random;
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused with this code.
+    Status(u16, &'static str),
+    /// It is not answered.
+    Hang,
+    /// The connection is reset before it is done.
+    Reset,
+    /// It is done, and the answer is lost.
+    Lost,
+    /// It is done, and not answered.
+    LostHang,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::Status(409, "AlreadyExists"),
+    Fault::Status(409, "Conflict"),
+    Fault::Status(429, "TooManyRequests"),
+    Fault::Status(500, "InternalError"),
+    Fault::Status(503, "ServiceUnavailable"),
+    Fault::Hang,
+    Fault::Reset,
+    Fault::Lost,
+    Fault::LostHang,
+];
+
+/// How often what goes wrong: in a thousand requests, or in a thousand turns of the world.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    pub requests: u64,
+    pub probes: u64,
+    pub commands: u64,
+    pub kubelet: u64,
+    pub crashes: u64,
+    pub power: u64,
+    pub clock: u64,
+    pub full: u64,
+    /// When all of it is over.
+    pub until: Duration,
+    /// The disk is full until then.
+    pub full_until: Duration,
+    /// At which moment hoist is killed.
+    pub kill: Option<u64>,
+    /// How many moments there were.
+    pub moments: u64,
+}
+
+impl Faults {
+    /// What a seed brings: of each kind none, little or much.
+    pub fn random(random: &mut Random) -> Self {
+        let mut some = |much: [u64; 4]| random.pick(&much);
+        Self {
+            requests: some([0, 5, 20, 60]),
+            probes: some([0, 0, 20, 60]),
+            commands: some([0, 0, 0, 200]),
+            kubelet: some([0, 0, 3, 15]),
+            crashes: some([0, 0, 2, 8]),
+            power: some([0, 0, 0, 2]),
+            clock: some([0, 0, 5, 20]),
+            full: some([0, 0, 2, 10]),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&mut self) {
+        *self = Self { moments: self.moments, ..Self::default() };
+    }
+
+    /// A moment at which hoist may be killed; is it?
+    pub fn is_killed(&mut self) -> bool {
+        self.moments += 1;
+        self.kill == Some(self.moments)
+    }
+}
+
+impl World {
+    /// What becomes of the next request.
+    pub fn request_fault(&mut self, writes: bool) -> Option<Fault> {
+        if !self.random.permille(self.faults.requests) {
+            return None;
+        }
+        // Only a write meets another one.
+        Some(self.random.pick(if writes { &FAULTS } else { &FAULTS[2..7] }))
+    }
+
+    /// Whether the next probe finds nobody, although somebody is there.
+    pub fn probe_fault(&mut self) -> bool {
+        self.random.permille(self.faults.probes)
+    }
+
+    pub fn command_fault(&mut self) -> bool {
+        self.random.permille(self.faults.commands)
+    }
+
+    /// What happens without hoist.
+    pub fn tick_faults(&mut self) {
+        if self.now > self.faults.until {
+            let kill = self.faults.kill;
+            self.faults.heal();
+            self.faults.kill = kill;
+            return;
+        }
+        if self.random.permille(self.faults.kubelet) {
+            self.kill_kubelet("it is restarted");
+        }
+        if self.random.permille(self.faults.crashes) && !self.processes.is_empty() {
+            let pids: Vec<_> = self.processes.keys().copied().collect();
+            let pid = self.random.pick(&pids);
+            self.bury(pid, End::Taken);
+        }
+        if self.random.permille(self.faults.power) {
+            self.cut_power();
+            self.boot();
+        }
+        if self.random.permille(self.faults.clock) {
+            let hours = self.random.pick(&[-30, -1, 1, 30]);
+            self.say(format!("the clock jumps by {hours} h"));
+            self.jumped += time::Duration::hours(hours) + time::Duration::microseconds(137);
+        }
+        if self.random.permille(self.faults.full) {
+            self.say("the disk is full".into());
+            self.faults.full_until = self.now + self.random.millis(100, 20_000);
+        }
+    }
+
+    /// Whether the disk has room for this operation.
+    pub fn has_room(&mut self, operation: Operation, path: &Path) -> bool {
+        let takes = matches!(operation, Operation::MakeDir | Operation::Create | Operation::Write);
+        let is_full = takes && self.now < self.faults.full_until;
+        if is_full {
+            self.say(format!("no room to {operation:?} {}", path.display()));
+        }
+        !is_full
+    }
+}
