@@ -165,27 +165,27 @@ impl History {
         self.beside(tokio::time::sleep(time)).await;
     }
 
+    fn host(&self) -> Host {
+        Host::with(self.root.path(), &Path::new("/").join(MANIFESTS), Arc::new(self.scripted.clone()))
+    }
+
+    fn reporter(&self) -> Reporter {
+        let begun = Instant::now();
+        let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, move || begun.elapsed());
+        Reporter::plain(Box::new(Tale(self.world().clone())), clock)
+    }
+
+    /// One more run of `start`, beside another one: it must not get far.
+    pub async fn run_beside(&self) -> Result<(), Error> {
+        let (host, options, reporter) = (self.host(), options(Duration::MAX, Duration::MAX), self.reporter());
+        start_with(&host, &assets().input, &options, &reporter, std::future::pending()).await
+    }
+
     /// One run of `start`.
     pub async fn run(&self, stop: Stop, timeout: Duration, progress_timeout: Duration) -> Ended {
         self.say(format!("start, {stop:?}"));
-        let assets = assets();
-        let outside = Arc::new(self.scripted.clone());
-        let host = Host::with(self.root.path(), &Path::new("/").join(MANIFESTS), outside);
-        let pods = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        let options = Options {
-            asset_dir: assets.dir.path().join("assets"),
-            node_name: None,
-            // They look at much that is not in this world, and change nothing.
-            preflight: Choice { skip: CHECKS.iter().map(|check| check.name).collect(), ignore: Vec::new() },
-            validate: false,
-            required_pods: pods.map(|name| format!("kube-system/{name}").parse().unwrap()).to_vec(),
-            progress_timeout,
-            timeout,
-            binary: assets.dir.path().join("hoist"),
-        };
-        let begun = Instant::now();
-        let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, move || begun.elapsed());
-        let reporter = Reporter::plain(Box::new(Tale(self.world().clone())), clock);
+        let (host, options, reporter) = (self.host(), options(timeout, progress_timeout), self.reporter());
+        let input = &assets().input;
         let after = |time| async move {
             if let Some(time) = time { tokio::time::sleep(time).await } else { std::future::pending().await }
         };
@@ -201,7 +201,7 @@ impl History {
         self.scripted.watch_disk();
         // A last answer and all that explains a failure may come after the limit.
         let limit = timeout + Duration::from_secs(150);
-        let run = AssertUnwindSafe(start_with(&host, &assets.input, &options, &reporter, signalled)).catch_unwind();
+        let run = AssertUnwindSafe(start_with(&host, input, &options, &reporter, signalled)).catch_unwind();
         let ended = self
             .beside(async {
                 tokio::select! {
@@ -314,6 +314,22 @@ pub fn assert_same(left: &Rest, right: &Rest) {
         .map(|name| format!("{name}\n  {:?}\n  {:?}", shown(left, name), shown(right, name)))
         .collect();
     assert!(different.is_empty(), "it does not come to the same:\n{}", different.join("\n"));
+}
+
+fn options(timeout: Duration, progress_timeout: Duration) -> Options {
+    let dir = assets().dir.path();
+    let pods = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+    Options {
+        asset_dir: dir.join("assets"),
+        node_name: None,
+        // They look at much that is not in this world, and change nothing.
+        preflight: Choice { skip: CHECKS.iter().map(|check| check.name).collect(), ignore: Vec::new() },
+        validate: false,
+        required_pods: pods.map(|name| format!("kube-system/{name}").parse().unwrap()).to_vec(),
+        progress_timeout,
+        timeout,
+        binary: dir.join("hoist"),
+    }
 }
 
 /// Puts the files beside back that a thread has cleaned up which was to be killed.

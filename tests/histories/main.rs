@@ -108,3 +108,60 @@ fn killed_at_every_moment_on_a_machine_with_a_packaged_kubelet() {
 fn killed_at_every_moment_on_a_machine_without_systemd() {
     killed_at_every_moment(Machine::ByHand);
 }
+
+#[test]
+fn the_same_seed_tells_the_same_history() {
+    let told = || {
+        tell("seed 5, twice", Machine::Packaged, Random::new(5), async |history| {
+            random_history(history, &mut Random::new(5)).await;
+            let world = history.world().lock().unwrap();
+            world.tale.join("\n").replace(world.root.to_str().unwrap(), "")
+        })
+    };
+    let (first, second) = (told(), told());
+    let different = first.lines().zip(second.lines()).find(|(first, second)| first != second);
+    assert_eq!(different, None, "a seed must be enough to tell a history again");
+    assert_eq!(first.len(), second.len());
+}
+
+#[test]
+fn a_second_start_says_who_is_at_work_and_since_when() {
+    tell("two starts", Machine::Bare, Random::new(1), async |history| {
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let before = asset_tree();
+            let error = history.run_beside().await.unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            let since = "since 2027-01-15T08:00:00Z";
+            let holder = format!("another hoist is at work on this node: pid {}, {since}", std::process::id());
+            assert_eq!(error.to_string(), holder);
+            assert!(before == asset_tree());
+        };
+        let (first, ()) = tokio::join!(history.run(Stop::Never, LONG, STUCK), second);
+        assert!(matches!(first, Ended::Done), "{first:?}");
+        // The lock goes with its holder.
+        history.conclude().await;
+    });
+}
+
+/// Whenever the signal comes: what stands is said, how to go on, how to undo; and going on works.
+#[test]
+fn a_signal_ends_a_start_between_two_acts() {
+    for (number, moment) in [(2u8, 10), (15, 400), (2, 1500), (15, 3000), (2, 3300), (15, 5000), (2, 30_000)] {
+        let what = format!("signal {number} after {moment} ms");
+        let reference = reference(Machine::Bare);
+        tell(&what, Machine::Bare, Random::new(1), async |history| {
+            let ended = history.run(Stop::Signal(Duration::from_millis(moment), number), LONG, STUCK).await;
+            if let Ended::Failed(error) = &ended {
+                assert_eq!(error.exit_code(), 128 + number);
+                let said = error.to_string();
+                assert!(said.starts_with("interrupted\n") && said.contains("run the same command again"), "{said}");
+                let stands = said.contains("the bridge stands") && said.contains("to undo: remove");
+                assert!(stands || said.contains("the bridge is not raised"), "{said}");
+            } else {
+                assert!(matches!(ended, Ended::Done) && moment > 20_000, "{ended:?}");
+            }
+            assert_same(&history.conclude().await, reference);
+        });
+    }
+}

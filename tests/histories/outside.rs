@@ -22,7 +22,7 @@ use kube::client::Body;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use crate::world::{Fault, IP, LOOPBACK, Program, Request, Response, Shared, status};
+use crate::world::{Fault, IP, LOOPBACK, Program, Request, Response, Shared, place, status};
 
 /// How long hoist's client waits for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -147,7 +147,7 @@ impl Scripted {
                 return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
             }
             if world.faults.is_killed() {
-                world.say(format!("killed before {operation:?} {}", path.display()));
+                world.say(format!("killed before {operation:?} {}", place(path)));
                 // Some of it is done already.
                 if operation == Operation::Write && world.random.permille(500) {
                     fs::write(path, "half of a fi").unwrap();

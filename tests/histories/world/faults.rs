@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hoist::files::Operation;
+use hoist::files::{self, Operation};
 
 use super::World;
 use super::process::End;
@@ -86,6 +86,12 @@ impl Faults {
     }
 }
 
+/// Where an operation takes place: the names of files beside are chance.
+pub fn place(path: &Path) -> std::path::Display<'_> {
+    let is_beside = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(files::BESIDE));
+    path.parent().filter(|_| is_beside).unwrap_or(path).display()
+}
+
 impl World {
     /// What becomes of the next request.
     pub fn request_fault(&mut self, writes: bool) -> Option<Fault> {
@@ -141,7 +147,7 @@ impl World {
         let takes = matches!(operation, Operation::MakeDir | Operation::Create | Operation::Write);
         let is_full = takes && self.now < self.faults.full_until;
         if is_full {
-            self.say(format!("no room to {operation:?} {}", path.display()));
+            self.say(format!("no room to {operation:?} {}", place(path)));
         }
         !is_full
     }

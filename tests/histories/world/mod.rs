@@ -18,7 +18,7 @@ use hoist::files::Operation;
 use time::OffsetDateTime;
 
 pub use api::{Request, Response, status};
-pub use faults::{Fault, Faults};
+pub use faults::{Fault, Faults, place};
 pub use process::Program;
 pub use runtime::MANIFESTS;
 use store::Store;
