@@ -48,7 +48,7 @@ pub struct Pace {
 impl Pace {
     fn new(random: &mut Random) -> Self {
         // Most images are there; some are pulled.
-        let pod = random.pick(&[(50, 500), (50, 500), (300, 3000), (5000, 40_000)]);
+        let pod = random.pick(&[(50, 500), (50, 500), (300, 3000), (2000, 20_000)]);
         Self { pod, namespaces: random.millis(0, 800) }
     }
 
@@ -170,6 +170,7 @@ impl World {
     /// Nothing goes wrong any more.
     pub fn heal(&mut self) {
         self.faults.heal();
+        self.pace.pod = (50, 500);
         self.say("all is well from now on".into());
     }
 
