@@ -70,6 +70,15 @@ pub struct Plan {
     data_dir: Option<PathBuf>,
 }
 
+/// What a raise has changed on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raised {
+    /// Anything.
+    pub any: bool,
+    /// A manifest of a static pod that stood there already.
+    pub pods: bool,
+}
+
 /// The bridge of one controller.
 pub struct Bridge<'a> {
     host: &'a Host,
@@ -131,11 +140,11 @@ impl<'a> Bridge<'a> {
     }
 
     /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone. Says
-    /// whether anything changed.
+    /// what changed.
     ///
     /// # Errors
     /// The system's refusal.
-    pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<bool> {
+    pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<Raised> {
         if let Some(dir) = &plan.data_dir {
             files::make_dir(dir, 0o700)?;
         }
@@ -145,11 +154,14 @@ impl<'a> Bridge<'a> {
         let written = files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
-        let mut changed = files::copy_program(binary, &own)? || !written.is_empty();
+        let mut raised = Raised { any: files::copy_program(binary, &own)? || !written.is_empty(), pods: false };
         for (name, text) in &plan.manifests {
-            changed |= self.pods.install(name, text)?;
+            let stood = self.pods.has(name);
+            let changed = self.pods.install(name, text)?;
+            raised.any |= changed;
+            raised.pods |= changed && stood;
         }
-        Ok(changed)
+        Ok(raised)
     }
 
     /// Every file that raising it by `plan` may make.

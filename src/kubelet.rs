@@ -188,9 +188,10 @@ pub async fn restore_unit(host: &Host, before: UnitState) -> Result<()> {
     systemctl(host, &["daemon-reload"]).await.map(drop)
 }
 
-/// The last lines of the kubelet's journal, for whoever has to find out why it does not answer.
-pub async fn last_lines(host: &Host) -> Vec<String> {
-    let args = ["-u", "kubelet", "-n", "5", "-o", "cat", "--no-pager"];
+/// The last `count` lines of the kubelet's journal, for whoever has to find out why it does not answer.
+pub async fn last_lines(host: &Host, count: usize) -> Vec<String> {
+    let count = count.to_string();
+    let args = ["-u", "kubelet", "-n", &count, "-o", "cat", "--no-pager"];
     let ran = host.outside().run("journalctl", &args, Duration::from_secs(5)).await;
     ran.unwrap_or_default().stdout.lines().map(str::to_owned).collect()
 }

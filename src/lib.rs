@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod cri;
 pub mod error;
+pub mod explain;
 pub mod files;
 pub mod first_boot;
 pub mod forward;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams, LogParams};
+use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
 use super::explain;
@@ -100,6 +100,18 @@ pub enum NodeView {
     Registered,
     /// It has the label.
     Adopted,
+}
+
+impl PodView {
+    /// Whether the kubelet lets it wait before it tries again: for up to five minutes, whatever is mended meanwhile.
+    pub fn backs_off(&self) -> bool {
+        !self.ready && self.reason.contains("BackOff")
+    }
+
+    /// Whether somebody makes it anew when it is deleted.
+    pub fn is_replaced(&self) -> bool {
+        self.workload != self.name
+    }
 }
 
 impl ClusterView {
@@ -233,41 +245,6 @@ fn workload(pod: &Pod) -> String {
         Some(owner) if owner.kind != "Node" => owner.name.clone(),
         _ => pod.name_any(),
     }
-}
-
-/// What helps to understand why these workloads are not ready: their pods, the reasons, the last lines of their logs.
-pub async fn explain_pods(client: &Client, view: &ClusterView, node: &str, required: &[Required]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for workload in required {
-        let mut pods = view.pods_of(workload, node).peekable();
-        if pods.peek().is_none() {
-            lines.push(format!(
-                "{workload}: has no pod; see `kubectl -n {} describe daemonsets,deployments {}`",
-                workload.namespace, workload.name
-            ));
-        }
-        for pod in pods.filter(|pod| !pod.ready) {
-            lines.push(format!("{}/{}: {}", workload.namespace, pod.name, pod.reason));
-            for line in last_lines(client, &workload.namespace, &pod.name).await {
-                lines.push(format!("    {line}"));
-            }
-        }
-    }
-    lines
-}
-
-async fn last_lines(client: &Client, namespace: &str, pod: &str) -> Vec<String> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    for previous in [true, false] {
-        let params = LogParams { tail_lines: Some(5), previous, ..LogParams::default() };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(3), api.logs(pod, &params)).await;
-        if let Ok(Ok(text)) = asked
-            && !text.trim().is_empty()
-        {
-            return text.lines().map(str::to_owned).collect();
-        }
-    }
-    Vec::new()
 }
 
 /// The refusals among what was applied that keep a required workload from ever getting ready.

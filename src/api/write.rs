@@ -175,6 +175,22 @@ pub async fn delete_mirror_pods(client: &Client, names: &[String]) -> Result<()>
     Ok(())
 }
 
+/// Deletes pods, by namespace and name, so that their workloads make them anew.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_pods(client: &Client, pods: &[(String, String)]) -> Result<()> {
+    for (namespace, name) in pods {
+        let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        match api.delete(name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(Error::failed(format!("replace the pod {namespace}/{name}"), explain(&error))),
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a Lease of kube-system if it still is as it was observed.
 ///
 /// # Errors

@@ -7,14 +7,16 @@ use kube::Client;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::decide::Act;
+use super::decide::{Act, Observed};
+use super::observer::Observer;
 use crate::api::apply::{Refusal, apply};
-use crate::api::observe::{Required, hopeless};
+use crate::api::observe::{ClusterView, Required, hopeless};
 use crate::api::write;
 use crate::assets::{AssetSet, Manifest};
 use crate::bridge::Bridge;
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Result};
+use crate::explain::{self, Explanation, Kept, Seen};
 use crate::host::Host;
 use crate::kubelet::UnitState;
 use crate::report::Reporter;
@@ -28,9 +30,12 @@ pub(super) struct Run<'a> {
     pub(super) controller: &'a Controller,
     pub(super) required: &'a [Required],
     pub(super) kubeconfig: &'a str,
+    pub(super) asset_dir: &'a Path,
     pub(super) assets: &'a AssetSet,
     pub(super) manifests: &'a [Manifest],
     pub(super) binary: &'a Path,
+    /// The ends of logs that the kubelet may delete before anybody explains by them.
+    pub(super) kept: Kept,
     pub(super) applied: bool,
     pub(super) made_token: bool,
     /// When this run last started the kubelet.
@@ -39,6 +44,7 @@ pub(super) struct Run<'a> {
     pub(super) kubelet_knows: bool,
     /// This run has raised the bridge; whether that left the kubelet with something to wait for.
     pub(super) raised: Option<bool>,
+    pub(super) has_replaced: bool,
     pub(super) has_lowered: bool,
     pub(super) refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
@@ -59,8 +65,10 @@ impl Run<'_> {
                     let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &kubelet));
                     self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
                 }
-                let news = bridge.raise(&plan, self.binary)?;
-                let changed = kubelet::install_files(self.host, &kubelet)?;
+                // A kubelet that has not reached any API yet ends no static pod, and so does not replace one, until it
+                // is started anew.
+                let raised = bridge.raise(&plan, self.binary)?;
+                let changed = kubelet::install_files(self.host, &kubelet)? || raised.pods;
                 if kubelet::is_systemd(self.host) {
                     if kubelet::run_by_systemd(self.host, self.assets, changed).await? {
                         self.kubelet_since = Some(Instant::now());
@@ -68,7 +76,7 @@ impl Run<'_> {
                 } else {
                     reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
                 }
-                self.raised = Some(news || changed);
+                self.raised = Some(raised.any || changed);
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.assets)?;
@@ -95,6 +103,15 @@ impl Run<'_> {
             }
             Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
             Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
+            Act::ReplacePods(pods) => {
+                write::delete_pods(client()?, pods).await?;
+                for (namespace, name) in pods {
+                    reporter.note(&format!(
+                        "{namespace}/{name} failed before, and is made anew: it would be tried again minutes later"
+                    ));
+                }
+                self.has_replaced = true;
+            }
             Act::LowerControllers => bridge.lower_controllers()?,
             Act::DeleteLease { name, resource_version } => {
                 write::delete_lease(client()?, name, resource_version).await?
@@ -146,6 +163,27 @@ impl Run<'_> {
             )
         };
         Error::Interrupted { signal, state }
+    }
+
+    /// Keeps the ends of the logs of the pods that are waited for.
+    pub(super) fn keep_logs(&mut self, view: Option<&ClusterView>) {
+        let pods = explain::pods_to_keep(self.required, &self.controller.name, view);
+        self.kept.keep(self.host, pods, Instant::now());
+    }
+
+    /// Why the cluster does not get on.
+    pub(super) async fn explain(&self, observer: &Observer, observed: &Observed) -> Explanation {
+        let context = explain::Context {
+            host: self.host,
+            node: &self.controller.name,
+            address: self.controller.address,
+            asset_dir: self.asset_dir,
+            manifests: self.manifests,
+            kubeconfig: self.kubeconfig,
+            required: self.required,
+        };
+        let seen = Seen { client: observer.client(), view: observed.view.as_ref(), api_ready: observed.api_ready };
+        explain::explain(&context, seen, &self.kept).await
     }
 
     /// The result of a run that has reached its end.

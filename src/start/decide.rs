@@ -12,9 +12,11 @@ use crate::bridge::{self, State as BridgeState};
 const PROOFS: u32 = 3;
 /// How long the required pods must have been ready without a restart.
 const STABLE: Duration = Duration::from_millis(300);
-/// How long the self-hosted control plane may take to prove itself once a part of the bridge is lowered, before all of
-/// it is raised again. The Lease of a dead holder that nobody knows for one lasts 15 s.
+/// How long the self-hosted control plane may take to prove itself once the bridge is lowered, before it is raised again.
 pub const PROVE_LIMIT: Duration = Duration::from_secs(30);
+/// The same of its controllers, while the bridge still serves the API: a crash that the API does not show yet takes a
+/// restart, and then the Lease of a dead holder that nobody knows for one lasts 15 s.
+pub const LEAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The rows of the protocol, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ pub enum Act {
     PublishEndpoint,
     /// Label and taint the Node.
     AdoptNode,
+    /// Delete pods, by namespace and name, that wait before they are tried again, so that they are made anew at once.
+    ReplacePods(Vec<(String, String)>),
     /// Lower the bridge's controller manager and scheduler.
     LowerControllers,
     /// Delete a Lease whose holder is gone, if it still is as it was seen.
@@ -102,6 +106,8 @@ pub struct Observed {
     pub self_hosted_said: String,
     /// What the API showed; `None` when it could not be read.
     pub view: Option<ClusterView>,
+    /// Required pods that an earlier run left behind, by namespace and name: the kubelet waits before it tries them again.
+    pub backed_off: Vec<(String, String)>,
     /// Since when every required pod is ready, none of them having restarted.
     pub required_ready_for: Option<Duration>,
     /// Since when the required pods but the API server's are: its own answers tell more, and sooner.
@@ -124,7 +130,7 @@ impl Observed {
         let leads = self.view.as_ref().is_some_and(|view| all_lead(&self.leases_when_gone, view));
         let proved = self.self_hosted_ready >= PROOFS && self.api_ready && leads;
         let silent = !proved && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT);
-        silent || self.leaderless_for > PROVE_LIMIT
+        silent || self.leaderless_for > LEAD_LIMIT
     }
 }
 
@@ -163,6 +169,10 @@ pub fn decide(o: &Observed) -> Decision {
         return Do(Step::Install, vec![Act::Raise]);
     }
     let Some(view) = o.view.as_ref().filter(|_| o.api_ready) else {
+        // An earlier run may have been killed while it raised it, or its files may have been corrected since.
+        if !o.has_raised {
+            return Do(Step::Install, vec![Act::Raise]);
+        }
         return Wait(Step::Api, format!("the bridge's API server at {}: {}", o.node_ip, o.api_said));
     };
     let mut acts = Vec::new();
@@ -187,6 +197,11 @@ pub fn decide(o: &Observed) -> Decision {
     }
     if view.node == NodeView::Absent {
         return Wait(Step::Node, format!("the kubelet to register the node {}", o.node_name));
+    }
+    // Whatever kept them from running may be mended by now. Without a controller manager, nobody would replace them.
+    let replaces = o.bridge.processes.contains("kube-controller-manager") || o.successors_ready_for.is_some();
+    if !o.backed_off.is_empty() && replaces {
+        return Do(Step::HandOver, vec![Act::ReplacePods(o.backed_off.clone())]);
     }
     if let Some(decision) = hand_over(o, view, controllers_lowered) {
         return decision;

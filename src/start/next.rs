@@ -12,6 +12,7 @@ use crate::api::observe::Required;
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller};
 use crate::error::Result;
+use crate::explain::Kept;
 use crate::host::Host;
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -50,14 +51,17 @@ pub async fn next(
         controller,
         required,
         kubeconfig,
+        asset_dir: Path::new(""),
         assets: &AssetSet::default(),
         manifests: &[],
         binary: Path::new(""),
+        kept: Kept::default(),
         applied: false,
         made_token: false,
         kubelet_since: None,
         kubelet_knows: false,
         raised: None,
+        has_replaced: false,
         has_lowered: false,
         refused: Vec::new(),
         before: None,

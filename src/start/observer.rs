@@ -1,6 +1,6 @@
 //! Observes afresh each time round, and keeps what only time can tell: answers in a row, since when, who held a Lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::acts::Run;
 use super::decide::{Observed, all_lead, all_ready};
-use crate::api::observe::{ClusterView, LEASES, LeaseView, Required, observe};
+use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Required, observe};
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::Result;
@@ -40,6 +40,8 @@ pub(super) struct Observer {
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
     api_since: Option<Instant>,
+    /// The required pods that were not ready when this run first saw them, by namespace and name.
+    inherited: Option<BTreeSet<(String, String)>>,
     /// Something has answered at NODE_IP in the course of this run.
     pub(super) seen_api: bool,
     /// Why the API could not be read, the last time it could not.
@@ -61,6 +63,7 @@ impl Observer {
             leases_when_gone: None,
             lowered_since: None,
             api_since: None,
+            inherited: None,
             seen_api: false,
             trouble: None,
         })
@@ -108,6 +111,7 @@ impl Observer {
         } else if self.lowered_since.is_none() {
             self.lowered_since = Some(now);
         }
+        let backed_off = view.as_ref().map(|view| self.backed_off(run, view)).unwrap_or_default();
         if api.is_ready() && self.api_since.is_none() {
             self.api_since = Some(now);
         }
@@ -125,6 +129,7 @@ impl Observer {
             self_hosted_ready: self.self_hosted_ready,
             self_hosted_said: self_hosted.to_string(),
             view,
+            backed_off: if run.has_replaced { Vec::new() } else { backed_off },
             required_ready_for,
             others_ready_for,
             successors_ready_for,
@@ -159,6 +164,19 @@ impl Observer {
                 Ok(None)
             }
         }
+    }
+
+    /// The required pods that an earlier run left behind unready and that the kubelet does not try now.
+    fn backed_off(&mut self, run: &Run<'_>, view: &ClusterView) -> Vec<(String, String)> {
+        let pods = || {
+            let of_workload =
+                |workload| view.pods_of(workload, &run.controller.name).map(|pod| (&workload.namespace, pod));
+            run.required.iter().flat_map(of_workload).filter(|(_, pod)| !pod.ready)
+        };
+        let key = |(namespace, pod): (&String, &PodView)| (namespace.clone(), pod.name.clone());
+        let inherited = self.inherited.get_or_insert_with(|| pods().map(key).collect());
+        let waits = pods().filter(|(_, pod)| pod.backs_off() && pod.is_replaced());
+        waits.map(key).filter(|pod| inherited.contains(pod)).collect()
     }
 
     /// A Lease that a process of this host holds while the bridge's is the only one of its kind here is the bridge's, or

@@ -1,5 +1,6 @@
 //! The loop of `start`, and how it ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -9,19 +10,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::acts::{Run, rfc3339};
-use super::decide::{Act, Decision, Observed, PROVE_LIMIT, Step, decide};
+use super::decide::{Act, Decision, Observed, Step, decide};
 use super::observer::Observer;
-use super::progress::{Progress, pulled};
-use crate::api::observe::{Required, explain_pods};
+use super::progress::{Progress, is_over, pulled};
+use crate::api::observe::Required;
 use crate::assets::{self, AssetSet, Manifest};
 use crate::config::Cluster;
 use crate::error::{Error, Result};
+use crate::explain::{Explanation, Kept};
 use crate::host::Host;
 use crate::report::Reporter;
 use crate::{kubelet, preflight, validate};
 
 /// Between two rounds of the loop.
 const INTERVAL: Duration = Duration::from_millis(150);
+/// Without any progress for so long, whoever waits is told the likely cause, if it is recognised.
+const HINT_AFTER: Duration = Duration::from_secs(10);
+/// How many of the last words of a kubelet that does not answer are shown.
+const KUBELET_LINES: usize = 5;
 /// How long a bridge that is raised again may take to serve.
 const RAISE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -149,15 +155,18 @@ pub async fn start_with(
         controller,
         required: &options.required_pods,
         kubeconfig: &kubeconfig,
+        asset_dir: &asset_dir,
         assets,
         manifests,
         binary: &options.binary,
+        kept: Kept::default(),
         applied: false,
         // Where nothing in the cluster signs, a token leads to no certificate.
         made_token: cluster.has_external_ca(),
         kubelet_since: None,
         kubelet_knows: false,
         raised: None,
+        has_replaced: false,
         has_lowered: false,
         refused: Vec::new(),
         before: None,
@@ -165,6 +174,8 @@ pub async fn start_with(
     run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
     let mut progress = Progress::new(Instant::now());
+    let mut hints = BTreeSet::new();
+    let mut hint_at = HINT_AFTER;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
     for warning in assets.exposed(&asset_dir) {
         reporter.note(&warning.to_string());
@@ -180,8 +191,24 @@ pub async fn start_with(
         };
         let decision = decide(&observed);
         let stuck_for = progress.note(&observed, &decision, pulled(host), Instant::now());
-        if begun.elapsed() > options.timeout || stuck_for > options.progress_timeout {
+        if is_over(begun.elapsed(), stuck_for, options.timeout, options.progress_timeout) {
             return Err(timed_out(&run, &observer, &observed, &decision).await);
+        }
+        run.keep_logs(observed.view.as_ref());
+        if stuck_for < HINT_AFTER {
+            hint_at = HINT_AFTER;
+        } else if stuck_for > hint_at {
+            hint_at = stuck_for * 2;
+            let explanation = tokio::select! {
+                biased;
+                signal = &mut stop => return Err(run.interrupted(signal)),
+                explanation = run.explain(&observer, &observed) => explanation,
+            };
+            if let Some(hint) = explanation.hint()
+                && hints.insert(hint.clone())
+            {
+                reporter.note(&hint);
+            }
         }
         match decision {
             Decision::Done => {
@@ -241,6 +268,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
     run.act(&Act::RaiseAndFail, None, reporter).await?;
     let begun = Instant::now();
     let mut observed = observer.observe(run, begun).await?;
+    let was_away = !observed.api_ready;
     while !observed.api_ready && begun.elapsed() < RAISE_LIMIT {
         let what = format!("the bridge, which is raised again: {}", observed.api_said);
         reporter.waiting(Step::Prove.id(), &what);
@@ -248,18 +276,26 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
         observed = observer.observe(run, Instant::now()).await?;
     }
     let mut details = vec![format!("the bridge is raised again; {} answers {}", observed.node_ip, observed.api_said)];
-    if let (Some(client), Some(view)) = (observer.client(), &observed.view) {
-        details.extend(explain_pods(client, view, &run.controller.name, run.required).await);
+    if was_away && observed.api_ready && kubelet::is_systemd(run.host) {
+        // It would go on asking in ever longer intervals, and whatever is mended now would wait for it.
+        details.extend(run.act(&Act::RestartKubelet, None, reporter).await.err().map(|error| error.to_string()));
     }
+    let explanation = run.explain(observer, &observed).await;
+    let next = next(&explanation)
+        .unwrap_or_else(|| format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver")));
+    details.extend(explanation.lines);
     Ok(Error::TimedOut {
-        waiting_for: format!(
-            "the self-hosted control plane to prove itself within {} s of lowering a part of the bridge",
-            PROVE_LIMIT.as_secs()
-        ),
+        waiting_for: "the self-hosted control plane to prove itself in time, with a part of the bridge lowered".into(),
         api_served: observed.api_ready,
         details,
-        next: format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver")),
+        next,
     })
+}
+
+/// What to do about the cause, if one was recognised.
+fn next(explanation: &Explanation) -> Option<String> {
+    let (_, cause) = explanation.cause.as_ref()?;
+    Some(format!("{}; then run `hoist start` again", cause.next))
 }
 
 /// The error of a run whose time is up, with all that explains it.
@@ -269,18 +305,20 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
         Decision::Do(step, _) => step.title().to_owned(),
         Decision::Done => "nothing".into(),
     };
-    let mut details = Vec::new();
-    if let (Some(client), Some(view)) = (observer.client(), &observed.view) {
-        details = explain_pods(client, view, &run.controller.name, run.required).await;
-    }
+    let explanation = run.explain(observer, observed).await;
+    let recognised = next(&explanation);
+    let mut details = explanation.lines;
     details.extend(observer.trouble.clone());
-    let next = if observed.api_ready {
-        run.logs_of("kube-apiserver")
+    let next = if let Some(next) = recognised {
+        next
+    } else if observed.api_ready {
+        format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver"))
     } else if kubelet::answers(run.host).await {
         "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
     } else {
         details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz); its last words:".into());
-        details.extend(kubelet::last_lines(run.host).await.into_iter().map(|line| format!("    {line}")));
+        details
+            .extend(kubelet::last_lines(run.host, KUBELET_LINES).await.into_iter().map(|line| format!("    {line}")));
         // Only where nothing has come of it yet: what serves, or may be looked into, stays.
         if observed.bridge.processes.is_empty() && !observer.seen_api {
             details.push(match run.restore().await {

@@ -23,6 +23,7 @@ pub(in crate::start) fn fresh() -> Observed {
         self_hosted_ready: 0,
         self_hosted_said: "connection refused".into(),
         view: None,
+        backed_off: Vec::new(),
         required_ready_for: None,
         others_ready_for: None,
         successors_ready_for: None,
@@ -37,7 +38,7 @@ fn lease(holder: &str, renewed: &str) -> LeaseView {
     LeaseView { holder: holder.into(), renewed: renewed.into(), resource_version: format!("rv-{renewed}") }
 }
 
-fn pod(workload: &str, ready: bool) -> PodView {
+pub(in crate::start) fn pod(workload: &str, ready: bool) -> PodView {
     PodView {
         name: format!("{workload}-x"),
         node: Some(NODE.into()),
@@ -187,6 +188,15 @@ fn row_1_raise_on_a_fresh_machine_and_after_a_raise_that_was_cut_short() {
 }
 
 #[test]
+fn row_1_what_an_earlier_run_raised_is_raised_anew_unless_it_serves() {
+    let mut observed = fresh().raised();
+    observed.has_raised = false;
+    assert_eq!(acts(&observed), [Act::Raise], "it may be incomplete, or wrong and corrected since");
+    let serves = observed.api();
+    assert!(!acts(&serves).contains(&Act::Raise));
+}
+
+#[test]
 fn row_2_nothing_is_applied_before_the_api_is_ready() {
     assert_eq!(waits(&fresh().raised()).0, Step::Api);
     let mut open = fresh().raised().api();
@@ -266,6 +276,21 @@ fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
 }
 
 #[test]
+fn row_5_pods_that_an_earlier_run_left_waiting_are_replaced_where_somebody_makes_them_anew() {
+    let pods = vec![("kube-system".to_owned(), "kube-apiserver-x".to_owned())];
+    let mut observed = fresh().raised().api().applied().adopted();
+    observed.backed_off = pods.clone();
+    assert_eq!(acts(&observed), [Act::ReplacePods(pods.clone())], "by the bridge's controller manager");
+    observed.applied = false;
+    assert!(!acts(&observed).contains(&Act::ReplacePods(pods.clone())), "not before the manifests are applied");
+    let mut lowered = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    lowered.backed_off = pods.clone();
+    assert_eq!(acts(&lowered), [Act::ReplacePods(pods)], "by the self-hosted one");
+    lowered.successors_ready_for = None;
+    assert_eq!(waits(&lowered).0, Step::SelfHosted, "by nobody");
+}
+
+#[test]
 fn row_6_the_controllers_go_once_their_successors_are_ready_and_never_before() {
     let mut observed = Observed::succeeded();
     assert_eq!(acts(&observed), [Act::LowerControllers], "the self-hosted API server takes its time");
@@ -305,9 +330,9 @@ fn row_8_the_api_server_goes_last() {
 #[test]
 fn row_8_successors_that_do_not_lead_bring_the_whole_bridge_back() {
     let mut observed = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
-    observed.leaderless_for = PROVE_LIMIT;
+    observed.leaderless_for = LEAD_LIMIT;
     assert_eq!(waits(&observed).0, Step::SelfHosted, "with patience");
-    observed.leaderless_for = PROVE_LIMIT + Duration::from_secs(1);
+    observed.leaderless_for = LEAD_LIMIT + Duration::from_secs(1);
     assert_eq!(acts(&observed), [Act::RaiseAndFail]);
 }
 
