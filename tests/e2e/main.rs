@@ -10,6 +10,7 @@ mod support;
 mod bad_machine;
 mod crash;
 mod external_ca;
+mod failing;
 mod first_boot;
 mod hang_up;
 mod known_flags;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::serving::assert_serves_itself;
 use crate::support::cluster::{Cluster, START_LIMIT};
 use crate::support::events::events;
-use crate::support::eventually;
 use crate::support::kubectl::Kubectl;
 use crate::support::node::Node;
 use crate::support::traffic::{self, Traffic};

@@ -12,7 +12,7 @@ use super::command::{Ended, Running};
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Kubectl {
-    program: PathBuf,
+    pub program: PathBuf,
     kubeconfig: PathBuf,
 }
 

@@ -111,6 +111,12 @@ pub fn disk(node: &Node) -> PathBuf {
     nodes.join(&node.name).join("disk")
 }
 
+/// The pid of a node's first process, on this machine.
+pub fn init_of(node: &Node) -> String {
+    let text = std::fs::read_to_string(disk(node).with_file_name("init")).unwrap();
+    text.split_whitespace().next().unwrap().to_owned()
+}
+
 fn program() -> Command {
     Command::new(repository().join("scripts/node"))
 }
