@@ -343,6 +343,10 @@ impl World {
         match target.resource.as_str() {
             "leases.coordination.k8s.io" => self.judge_lease(&object),
             "pods" if object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string() => {}
+            // One that is tried again minutes later, and that a controller makes anew.
+            "pods"
+                if object["metadata"]["ownerReferences"].is_array()
+                    && object["status"].to_string().contains("BackOff") => {}
             _ => self.wrong(format!("hoist deletes {}", request.path)),
         }
         self.store.remove(&target.key());
