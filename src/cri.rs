@@ -15,6 +15,11 @@ use messages::{
     RuntimeConfigRequest, RuntimeConfigResponse, StatusRequest, StatusResponse, VersionRequest, VersionResponse,
 };
 
+/// What containerd says to all questions while it starts: after a boot that is when a start comes.
+const STARTING: &str = "server is not initialized yet";
+/// Between two questions to one that starts.
+const INTERVAL: Duration = Duration::from_millis(50);
+
 /// Who puts processes into cgroups: systemd, or whoever runs them, by files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupDriver {
@@ -51,7 +56,7 @@ pub struct Runtime {
 pub enum Trouble {
     /// Nothing takes connections there.
     Unreachable(String),
-    /// It took the connection, and then said nothing in time.
+    /// It took the connection, and then said nothing in time, or that it is starting.
     Silent,
     /// What answers is no CRI runtime, or does not like the question.
     Refused(String),
@@ -62,10 +67,15 @@ pub enum Trouble {
 /// # Errors
 /// What kept it from answering within `limit`.
 pub async fn ask(socket: &Path, limit: Duration) -> Result<Runtime, Trouble> {
-    match tokio::time::timeout(limit, talk(socket)).await {
-        Ok(result) => result,
-        Err(_) => Err(Trouble::Silent),
-    }
+    let answer = async {
+        loop {
+            match talk(socket).await {
+                Err(Trouble::Refused(reason)) if reason.contains(STARTING) => tokio::time::sleep(INTERVAL).await,
+                answer => return answer,
+            }
+        }
+    };
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(Trouble::Silent))
 }
 
 async fn talk(socket: &Path) -> Result<Runtime, Trouble> {

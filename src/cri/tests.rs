@@ -49,6 +49,9 @@ type Body = http_body_util::Either<
     Full<Bytes>,
 >;
 
+/// The gRPC status of a containerd that starts.
+const STARTS: u16 = 2;
+
 fn respond(answers: &Answers, path: &str) -> Response<Body> {
     let method = path.strip_prefix("/runtime.v1.RuntimeService/").unwrap();
     let response = Response::builder().header("content-type", "application/grpc");
@@ -70,7 +73,8 @@ fn respond(answers: &Answers, path: &str) -> Response<Body> {
             response.body(http_body_util::Either::Left(body)).unwrap()
         }
         Err(status) => {
-            let response = response.header("grpc-status", status).header("grpc-message", "unknown method");
+            let message = if status == STARTS { STARTING } else { "unknown method" };
+            let response = response.header("grpc-status", status).header("grpc-message", message);
             response.body(http_body_util::Either::Right(Full::default())).unwrap()
         }
     }
@@ -139,6 +143,9 @@ async fn what_is_wrong_is_told_apart() {
     let fake = Fake::start(HashMap::from([("Version", Err(7))]));
     let answer = ask(&fake.socket, LIMIT).await;
     assert_eq!(answer, Err(Trouble::Refused("unknown method (gRPC status 7)".into())));
+
+    let fake = Fake::start(HashMap::from([("Version", Err(STARTS))]));
+    assert_eq!(ask(&fake.socket, Duration::from_millis(200)).await, Err(Trouble::Silent), "it may still come");
 
     let fake = Fake::start(HashMap::from([("Version", Ok(b"\xff\xff".to_vec()))]));
     assert!(matches!(ask(&fake.socket, LIMIT).await, Err(Trouble::Refused(_))));

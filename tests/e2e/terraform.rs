@@ -107,7 +107,7 @@ fn a_failing_apply_names_the_cause(module: &Module, node: &Node) {
     let apply = module.apply().wait(START_LIMIT).expect(1);
     eprintln!("{apply}");
     let finding = "hoist: this machine is not ready; nothing was changed";
-    says(&apply, &[finding, "port 6443: is held by busybox (pid ", "`ss -ltnp sport = :6443` shows it", "exit code 4"]);
+    says(&apply, &[finding, "is held by busybox (pid ", "`ss -ltnp sport = :6443` shows it", "exit code 4"]);
     holder.kill();
     eventually("the port is free", Duration::from_secs(10), || held().is_empty().then_some(()));
 }

@@ -27,6 +27,10 @@ pub fn check(data: &[u8]) {
 
 /// Holds the documents against what serde_yaml makes of them, where it reads them at all.
 fn others(text: &str, documents: &[yaml::Document]) {
+    // What may be in the name of an anchor or a tag is another matter to each reader, and no manifest's.
+    if text.contains(['&', '*', '!']) {
+        return;
+    }
     let theirs: Result<Vec<serde_yaml::Value>, _> =
         serde_yaml::Deserializer::from_str(text).map(serde_yaml::Value::deserialize).collect();
     let Ok(mut theirs) = theirs else { return };
