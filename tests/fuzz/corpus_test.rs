@@ -102,7 +102,7 @@ fn config_holds() {
 
 #[test]
 fn manifests_hold() {
-    run("manifests", manifests::check);
+    run("manifests", manifests::check_with_others);
 }
 
 #[test]
