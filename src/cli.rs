@@ -98,7 +98,7 @@ pub enum ConfigCommand {
 pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     let color = cli.color();
     match cli.command {
-        Command::Render(args) => return render::run(&args, out),
+        Command::Render(args) => return render::run(&args, color, out),
         Command::Start(args) => start::run(args, color).await?,
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,

@@ -39,7 +39,7 @@ pub struct Args {
     first_boot: Option<first_boot::Format>,
 }
 
-pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let cluster = config::load(&args.config)?;
     let dir = assets::absolute(&args.asset_dir)?;
     assets::check_target(&dir, &args.config)?;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let choices = Choices { replace: named("--replace", &args.replace)?, keep: named("--keep", &args.keep)? };
     if args.diff {
         let plan = set.plan(&dir, &choices)?;
-        super::print(out, &plan.diff(&issued.issued, is_coloured()))?;
+        super::print(out, &plan.diff(&issued.issued, color && is_for_eyes()))?;
         if !plan.conflicts.is_empty() {
             return Err(Error::Input(plan.conflicts));
         }
@@ -99,10 +99,9 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     if is_signed { Ok(0) } else { Err(Error::Unsigned(issued.awaited)) }
 }
 
-/// Whether whoever reads it wants colours: on a terminal, unless the environment says no (see no-color.org).
-fn is_coloured() -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+/// Whether a terminal shows it that knows colours.
+fn is_for_eyes() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Writes the files for the first boot, if they are wanted, and returns their paths and sizes in KiB.
