@@ -164,8 +164,7 @@ pub fn decide(o: &Observed) -> Decision {
         };
     }
     let controllers_lowered = o.bridge.api_server && o.bridge.controllers == 0;
-    // One that stands and does not serve may be of a run that was cut short, or its files were corrected since.
-    if !controllers_lowered && !(o.bridge.is_raised() && (o.has_raised || o.api_ready)) {
+    if !o.bridge.is_raised() && !controllers_lowered {
         return Do(Step::Install, vec![Act::Raise]);
     }
     let Some(view) = o.view.as_ref().filter(|_| o.api_ready) else {
