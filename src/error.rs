@@ -2,6 +2,8 @@
 //! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli/exit_codes.rs`.
 
 mod explanation;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::error::testing::same;
 
 mod values;
 
@@ -26,19 +27,6 @@ fn read(text: &str) -> Result<Cluster, String> {
 /// The minimal configuration with `more` from line 6 on.
 fn with(more: &str) -> Result<Cluster, String> {
     read(&format!("{MINIMAL}{more}"))
-}
-
-/// Each finding begins as expected, and has a remedy: where none is expected, any.
-#[track_caller]
-fn same<F: AsRef<str>, E: AsRef<str>>(found: &[F], expected: &[E]) {
-    let found: Vec<_> = found.iter().map(AsRef::as_ref).collect();
-    let expected: Vec<_> = expected.iter().map(AsRef::as_ref).collect();
-    let fits = |(found, expected): (&&str, &&str)| match found.split_once(" | ") {
-        Some((finding, _)) => found == expected || finding == *expected,
-        None => false,
-    };
-    let all = found.len() == expected.len() && found.iter().zip(&expected).all(fits);
-    assert!(all, "found {found:#?}, expected {expected:#?}");
 }
 
 #[track_caller]

@@ -2,6 +2,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
+use crate::error::testing::same;
 
 fn read(text: &str) -> Value {
     documents("t", text).unwrap().pop().unwrap().value
@@ -9,19 +10,6 @@ fn read(text: &str) -> Value {
 
 fn wrong(text: &str) -> Vec<String> {
     documents("t", text).unwrap_err().iter().map(|f| f.to_string().replace("\n    ", " | ")).collect()
-}
-
-/// Each finding begins as expected, and has a remedy: where none is expected, any.
-#[track_caller]
-fn same<F: AsRef<str>, E: AsRef<str>>(found: &[F], expected: &[E]) {
-    let found: Vec<_> = found.iter().map(AsRef::as_ref).collect();
-    let expected: Vec<_> = expected.iter().map(AsRef::as_ref).collect();
-    let fits = |(found, expected): (&&str, &&str)| match found.split_once(" | ") {
-        Some((finding, _)) => found == expected || finding == *expected,
-        None => false,
-    };
-    let all = found.len() == expected.len() && found.iter().zip(&expected).all(fits);
-    assert!(all, "found {found:#?}, expected {expected:#?}");
 }
 
 #[test]
