@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
@@ -24,11 +25,29 @@ use crate::static_pods::StaticPods;
 const MANIFESTS: [&str; 3] = ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
 const API_SERVER: &str = "bridge-kube-apiserver.yaml";
 const ETCD: &str = "etcd.yaml";
+/// Guard's static pod, which raises the bridge again.
+pub const GUARD: &str = "hoist-guard.yaml";
 /// The folder of hoist's own binary.
 const BINARIES: &str = "/var/lib/hoist/bin";
 
 /// The bridge's static pods, as their manifests name them; the mirror pods have the node's name behind.
 pub const PODS: [&str; 3] = ["bridge-kube-apiserver", "bridge-kube-controller-manager", "bridge-kube-scheduler"];
+
+/// Which of the bridge's manifests stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The API server's.
+    pub api_server: bool,
+    /// How many of the two controllers'.
+    pub controllers: usize,
+}
+
+impl Standing {
+    /// All of them.
+    pub fn is_all(self) -> bool {
+        self.api_server && self.controllers == MANIFESTS.len() - 1
+    }
+}
 
 /// What of the bridge is on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,17 +112,40 @@ impl<'a> Bridge<'a> {
 
     /// The names of all static pods that hoist installs on a controller.
     pub fn manifest_names() -> Vec<&'static str> {
-        MANIFESTS.into_iter().chain([ETCD]).collect()
+        MANIFESTS.into_iter().chain([ETCD, GUARD]).collect()
     }
 
     /// What of it is on the host now.
     pub fn state(&self) -> State {
+        let Standing { api_server, controllers } = self.standing();
         State {
+            api_server,
+            controllers,
+            processes: processes::running(&self.host.path("/proc")).bridge,
+            // Guard runs from the same binary.
+            files: self.host.bridge().exists() || (self.host.path(BINARIES).exists() && !self.pods.has(GUARD)),
+        }
+    }
+
+    /// Which of its manifests stand now.
+    pub fn standing(&self) -> Standing {
+        Standing {
             api_server: self.pods.has(API_SERVER),
             controllers: MANIFESTS.iter().filter(|name| **name != API_SERVER && self.pods.has(name)).count(),
-            processes: processes::running(&self.host.path("/proc")).bridge,
-            files: self.host.bridge().exists() || self.host.path(BINARIES).exists(),
         }
+    }
+
+    /// When its API server's manifest was put in.
+    pub fn raised_at(&self) -> Option<SystemTime> {
+        self.pods.installed_at(API_SERVER)
+    }
+
+    /// One that stands is raised anew: the machine has booted, and none of its processes outlived that.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn raise_anew(&self, now: SystemTime) -> Result<()> {
+        self.pods.install_anew(API_SERVER, now)
     }
 
     /// Whether etcd's manifest stands, where this cluster has etcd on its controllers.
@@ -137,6 +179,15 @@ impl<'a> Bridge<'a> {
             plan.manifests.push((name, assets.text(&format!("bootstrap-manifests/{name}"))?));
         }
         Ok(plan)
+    }
+
+    /// The plan but for etcd, which is left as it is.
+    pub fn without_etcd(&self, mut plan: Plan) -> Plan {
+        let pki = self.host.etcd_pki();
+        plan.secrets.retain(|(path, _)| !path.starts_with(&pki));
+        plan.manifests.retain(|(name, _)| *name != ETCD);
+        plan.data_dir = None;
+        plan
     }
 
     /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone. Says
@@ -192,13 +243,15 @@ impl<'a> Bridge<'a> {
         self.pods.remove(API_SERVER).map(drop)
     }
 
-    /// Removes what only a raised bridge needs: its keys and hoist's binary.
+    /// Removes what only a raised bridge needs: its keys and, where guard does not run from it, hoist's binary.
     ///
     /// # Errors
     /// The system's refusal.
     pub fn clean_up(&self) -> Result<()> {
         files::remove_dir(&self.host.bridge())?;
-        files::remove_dir(&self.host.path(BINARIES))?;
+        if !self.pods.has(GUARD) {
+            files::remove_dir(&self.host.path(BINARIES))?;
+        }
         Ok(())
     }
 }

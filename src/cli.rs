@@ -2,6 +2,7 @@
 
 mod completion;
 mod forward;
+mod guard;
 mod man;
 mod preflight;
 mod render;
@@ -82,6 +83,9 @@ pub enum Command {
     /// Pass connections on to the bridge's API server once it is ready (run by the bridge's static pod)
     #[command(hide = true)]
     Forward(forward::Args),
+    /// Keep the API served on this controller: raise the bridge when its API server is gone, lower it when that serves
+    /// again (run by a static pod)
+    Guard(guard::Args),
 }
 
 /// `hoist config`
@@ -108,6 +112,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Man(args) => man::run(&args, out)?,
         Command::Version(args) => version::run(&args, out)?,
         Command::Forward(args) => forward::run(args).await?,
+        Command::Guard(args) => guard::run(args).await?,
     }
     Ok(0)
 }

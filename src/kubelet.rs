@@ -250,6 +250,8 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
         next: Some("install the kubelet (Debian package: kubelet), then run `hoist start` again".into()),
     })?;
     let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
+    let folder = host.inside(host.manifests());
+    let rendered = rendered.replace("/etc/kubernetes/manifests", &folder.to_string_lossy());
     let ours = files::read_if_there(&host.path(UNIT))?
         .is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
     let has_unit = property(host, "LoadState").await? == "loaded";
@@ -283,8 +285,11 @@ fn drop_in(unit: &str) -> String {
     );
     let mut inside = false;
     for line in unit.lines() {
-        let directive = ["EnvironmentFile=", "ExecStart="].into_iter().find(|directive| line.starts_with(directive));
-        if let Some(directive) = directive {
+        let directive = ["EnvironmentFile=", "Environment=", "ExecStartPre=", "ExecStart="]
+            .into_iter()
+            .find(|directive| line.starts_with(directive));
+        // What else the other unit sets and does before is left to it.
+        if let Some(directive) = directive.filter(|directive| !["Environment=", "ExecStartPre="].contains(directive)) {
             // An empty assignment resets the list.
             text.push_str(&format!("{directive}\n"));
         }
@@ -314,13 +319,14 @@ mod tests {
 
     #[test]
     fn the_drop_in_replaces_the_command_and_its_environment() {
-        let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nRestart=always\n";
+        let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nEnvironment=A=1\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nRestart=always\n";
         let text = drop_in(unit);
         let lines: Vec<_> = text.lines().skip(1).collect();
         let expected = [
             "[Service]",
             "EnvironmentFile=",
             "EnvironmentFile=/etc/kubernetes/kubelet.env",
+            "Environment=A=1",
             "ExecStart=",
             "ExecStart=/usr/bin/kubelet \\",
             "  --a \\",

@@ -102,6 +102,14 @@ pub fn of_etcd(name: &str, tls: &Tls) -> Result<SecretFiles> {
     )
 }
 
+/// Guard's kubeconfig. Like the bridge's controllers it depends on no load balancer: whoever uses it names the address.
+///
+/// # Errors
+/// Every file that tls/ lacks.
+pub fn of_guard(cluster: &Cluster, tls: &Tls) -> Result<String> {
+    kubeconfig(cluster, tls, &Server::SelfHosted.url(cluster), "hoist:guard", "guard")
+}
+
 /// The client certificate and the key of the kubelet of the controller `name`, in one file as the kubelet keeps its own.
 ///
 /// # Errors

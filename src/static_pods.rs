@@ -1,7 +1,9 @@
 //! The only owner of the kubelet's folder of static pods: what stands there and whose it is, putting a manifest in
 //! whole, taking it out.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -46,6 +48,21 @@ impl StaticPods {
     /// Whether the manifest `name` is there.
     pub fn has(&self, name: &str) -> bool {
         self.dir.join(name).is_file()
+    }
+
+    /// When the manifest `name` was put in, if it is there.
+    pub fn installed_at(&self, name: &str) -> Option<SystemTime> {
+        std::fs::metadata(self.dir.join(name)).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Has the manifest `name` be put in at `now`, without touching what it says.
+    ///
+    /// # Errors
+    /// The system's refusal; a manifest that is not there.
+    pub fn install_anew(&self, name: &str, now: SystemTime) -> Result<()> {
+        let path = self.dir.join(name);
+        let done = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_modified(now));
+        done.map_err(|error| Error::io("write", &path, error))
     }
 
     /// Manifests that stand in the way of hoist's: of another's control plane, or under one of `names` without

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::files::{self, File};
+use crate::input;
+
+/// The largest of what is put back: hoist's own program.
+const LIMIT: u64 = 256 << 20;
 
 /// What a path was.
 enum Was {
@@ -63,7 +67,12 @@ fn was(path: &Path) -> Result<Was> {
     if let Ok(target) = fs::read_link(path) {
         return Ok(Was::Link(target));
     }
-    let file = files::read_if_there(path)?.map(|content| {
+    let content = match input::read(path, LIMIT) {
+        Ok(content) => Some(content),
+        Err(unread) if unread.is_missing(path) => None,
+        Err(unread) => return Err(unread.into_error(path)),
+    };
+    let file = content.map(|content| {
         let mode = fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777).unwrap_or(0o600);
         File { content, mode }
     });
@@ -78,7 +87,8 @@ mod tests {
     fn what_was_there_comes_back_and_what_was_not_goes() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new, deep) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("a/b/c"));
-        fs::write(&old, "before").unwrap();
+        let program = "before".repeat(3 << 20);
+        fs::write(&old, &program).unwrap();
         let link = dir.path().join("link");
         files::link(&link, Path::new("there")).unwrap();
         let before = Before::take([old.clone(), new.clone(), deep.clone(), link.clone()]).unwrap();
@@ -88,7 +98,7 @@ mod tests {
         fs::create_dir_all(deep.parent().unwrap()).unwrap();
         fs::write(&deep, "x").unwrap();
         before.restore().unwrap();
-        assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        assert!(fs::read_to_string(&old).unwrap() == program);
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("there"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

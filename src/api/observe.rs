@@ -160,7 +160,11 @@ async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
     Ok(pods.items.iter().map(pod_view).collect())
 }
 
-async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
+/// A Lease of kube-system; `None` where there is none.
+///
+/// # Errors
+/// The API server's word.
+pub async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let lease =
         api.get_opt(name).await.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;

@@ -11,6 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
+use super::guard::{FILE as GUARD_FILE, NAME as GUARD, SUM as GUARD_SUM};
 use super::observe::CONTROL_PLANE_LABEL;
 use super::{FIELD_MANAGER, explain, is_not_found};
 use crate::config::{API_PORT, Taint};
@@ -204,4 +205,29 @@ pub async fn delete_lease(client: &Client, name: &str, resource_version: &str) -
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(Error::failed(format!("delete the Lease {name} of a dead holder"), explain(&error))),
     }
+}
+
+/// Keeps guard's copy of the bridge in the cluster, in a Secret that guard alone may read; `sum` tells whether it has changed.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
+    let object = Secret {
+        metadata: ObjectMeta {
+            name: Some(GUARD.into()),
+            namespace: Some("kube-system".into()),
+            annotations: Some(BTreeMap::from([(GUARD_SUM.to_owned(), sum.to_owned())])),
+            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "hoist".to_owned())])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".into()),
+        string_data: Some(BTreeMap::from([(GUARD_FILE.to_owned(), copy.to_owned())])),
+        ..Secret::default()
+    };
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_metadata(GUARD, &params, &Patch::Apply(&object))
+        .await
+        .map_err(|error| Error::failed("keep guard's copy of the bridge in the cluster", explain(&error)))
+        .map(drop)
 }

@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 /// A folder on the host, which the kubelet and hoist must take for the same.
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let plain = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
     match path.is_absolute() && plain && path != Path::new("/") {

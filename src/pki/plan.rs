@@ -87,6 +87,8 @@ pub(super) fn plan(cluster: &Cluster) -> Vec<(CaPlan, Vec<LeafPlan>)> {
                 LeafPlan::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client"),
                 LeafPlan::client("kube-controller-manager", "system:kube-controller-manager"),
                 LeafPlan::client("kube-scheduler", "system:kube-scheduler"),
+                // A static pod has no service account. What it may do, a ClusterRole says.
+                LeafPlan::client("guard", "hoist:guard"),
                 LeafPlan { organization: Some("system:masters"), ..LeafPlan::client("admin", "kubernetes-admin") },
             ],
         ),

@@ -1,9 +1,10 @@
 //! What the asset directory lacks: no check of this machine, for it is mended elsewhere.
 
 use crate::assets::AssetSet;
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, GUARD};
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::{Error, Finding};
+use crate::guard;
 use crate::secrets::{self, COMPONENTS, Server};
 
 /// Files of the asset directory that `start` needs on this controller and that are not there.
@@ -12,7 +13,10 @@ pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &C
     let local = matches!(cluster.etcd, Etcd::Local { .. });
     let of_components = COMPONENTS.map(|name| secrets::of_component(name, cluster, &tls, Server::Bridge).map(drop));
     let of_etcd = local.then(|| secrets::of_etcd(&controller.name, &tls).map(drop));
-    let manifests = Bridge::manifest_names().into_iter().filter(|name| local || *name != "etcd.yaml");
+    // Without guard's manifest there shall be no guard.
+    let wanted = |name: &&str| *name != GUARD && (local || *name != "etcd.yaml");
+    let manifests = Bridge::manifest_names().into_iter().filter(wanted);
+    let of_guard = guard::is_wanted(assets).then(|| secrets::of_guard(cluster, &tls).map(drop));
     let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
     let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
         .into_iter()
@@ -23,7 +27,7 @@ pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &C
         .map(|path| assets.text(&path).map(drop));
 
     let mut findings = Vec::new();
-    for result in of_components.into_iter().chain([of_kubelet]).chain(of_etcd).chain(texts) {
+    for result in of_components.into_iter().chain([of_kubelet]).chain(of_etcd).chain(of_guard).chain(texts) {
         if let Err(Error::Input(found)) = result {
             findings.extend(found.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
         }
@@ -37,9 +41,11 @@ mod tests {
     use crate::preflight::testing::cluster;
 
     /// Files of an asset directory without which `start` can do its work on the first controller.
-    const SPARE: [&str; 9] = [
+    const SPARE: [&str; 10] = [
         "cluster.yaml",
         "manifests/",
+        // Without it there shall be no guard.
+        "bootstrap-manifests/hoist-guard.yaml",
         "systemd/",
         "tls/admin.",
         "tls/front-proxy-ca.key",

@@ -13,7 +13,7 @@ use crate::api::apply::{Refusal, apply};
 use crate::api::observe::{ClusterView, Required, hopeless};
 use crate::api::write;
 use crate::assets::{AssetSet, Manifest};
-use crate::bridge::Bridge;
+use crate::bridge::{self, Bridge};
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::explain::{self, Explanation, Kept, Seen};
@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::kubelet::UnitState;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, kubelet};
+use crate::{files, guard, kubelet};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -34,6 +34,8 @@ pub(super) struct Run<'a> {
     pub(super) assets: &'a AssetSet,
     pub(super) manifests: &'a [Manifest],
     pub(super) binary: &'a Path,
+    /// What guard shall keep of them; `None` where there shall be no guard.
+    pub(super) guard: Option<guard::Copy>,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
     pub(super) kept: Kept,
     pub(super) applied: bool,
@@ -49,6 +51,51 @@ pub(super) struct Run<'a> {
     pub(super) refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
     pub(super) before: Option<(Before, Option<UnitState>)>,
+}
+
+/// What is fixed of a run.
+#[derive(Clone, Copy)]
+pub(super) struct Fixed<'a> {
+    pub(super) host: &'a Host,
+    pub(super) cluster: &'a Cluster,
+    pub(super) controller: &'a Controller,
+    pub(super) required: &'a [Required],
+    pub(super) kubeconfig: &'a str,
+    pub(super) asset_dir: &'a Path,
+    pub(super) assets: &'a AssetSet,
+    pub(super) manifests: &'a [Manifest],
+    pub(super) binary: &'a Path,
+}
+
+impl<'a> Run<'a> {
+    /// One that has done nothing yet.
+    pub(super) fn new(fixed: Fixed<'a>) -> Self {
+        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary } = fixed;
+        let wanted = guard::is_wanted(assets);
+        Self {
+            host,
+            cluster,
+            controller,
+            required,
+            kubeconfig,
+            asset_dir,
+            assets,
+            manifests,
+            binary,
+            guard: wanted.then(|| guard::Copy::new(assets, cluster, controller)),
+            kept: Kept::default(),
+            applied: false,
+            // Where nothing in the cluster signs, a token leads to no certificate.
+            made_token: cluster.has_external_ca(),
+            kubelet_since: None,
+            kubelet_knows: false,
+            raised: None,
+            has_replaced: false,
+            has_lowered: false,
+            refused: Vec::new(),
+            before: None,
+        }
+    }
 }
 
 impl Run<'_> {
@@ -95,6 +142,10 @@ impl Run<'_> {
                 }
                 reporter.note(&format!("{} objects applied", outcome.applied));
                 self.refused = outcome.refused;
+                if let Some(copy) = &self.guard {
+                    let shared = copy.shared();
+                    write::guard_copy(client()?, &shared.to_json(), &shared.sum()).await?;
+                }
                 self.applied = true;
             }
             Act::RestartKubelet => {
@@ -111,6 +162,11 @@ impl Run<'_> {
                     ));
                 }
                 self.has_replaced = true;
+            }
+            Act::InstallGuard => {
+                if let Some(copy) = &self.guard {
+                    guard::install(self.host, copy, self.binary)?;
+                }
             }
             Act::LowerControllers => bridge.lower_controllers()?,
             Act::DeleteLease { name, resource_version } => {
@@ -136,6 +192,7 @@ impl Run<'_> {
         let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
         let footprint: Vec<_> =
             bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files)).collect();
+        let footprint: Vec<_> = footprint.into_iter().chain(guard::footprint(self.host)).collect();
         let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
         folders.into_iter().try_for_each(files::sweep)
     }
@@ -154,12 +211,18 @@ impl Run<'_> {
     pub(super) fn interrupted(&self, signal: u8) -> Error {
         let bridge = Bridge::new(self.host).state();
         let manifests = self.host.manifests().display();
+        // It would raise the bridge again.
+        let guard = if guard::is_there(self.host) {
+            format!("{manifests}/{} first, then ", bridge::GUARD)
+        } else {
+            String::new()
+        };
         let state = if bridge.is_lowered() {
             "the bridge is not raised; run the same command again to see the cluster through".to_owned()
         } else {
             format!(
                 "the bridge stands and goes on serving, or coming up; run the same command again to go on\n  \
-                 to undo: remove {manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+                 to undo: remove {guard}{manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
             )
         };
         Error::Interrupted { signal, state }
@@ -202,7 +265,7 @@ impl Run<'_> {
 }
 
 /// A moment as the API and people write it, to the second.
-pub(super) fn rfc3339(time: OffsetDateTime) -> String {
+pub fn rfc3339(time: OffsetDateTime) -> String {
     let whole = time.replace_nanosecond(0).unwrap_or(time);
     whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

@@ -58,6 +58,8 @@ pub enum Act {
     AdoptNode,
     /// Delete pods, by namespace and name, that wait before they are tried again, so that they are made anew at once.
     ReplacePods(Vec<(String, String)>),
+    /// Put guard and its copy of the bridge on the disk.
+    InstallGuard,
     /// Lower the bridge's controller manager and scheduler.
     LowerControllers,
     /// Delete a Lease whose holder is gone, if it still is as it was seen.
@@ -88,6 +90,8 @@ pub struct Observed {
     pub required: Vec<Required>,
     /// What of the bridge is on the host.
     pub bridge: BridgeState,
+    /// Guard is there as it shall be, if there shall be one.
+    pub has_guard: bool,
     /// This run has raised it: all stands that this takes, and the kubelet runs with it.
     pub has_raised: bool,
     /// This run has made the bootstrap token's Secret.
@@ -222,6 +226,10 @@ fn hand_over(o: &Observed, view: &ClusterView, lowered: bool) -> Option<Decision
     if !lowered && o.successors_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Some(Decision::Wait(Step::HandOver, pods_said(o, view)));
     }
+    // From here on the disk alone does not bring the control plane up at a boot.
+    if !o.has_guard {
+        return Some(Decision::Do(Step::HandOver, vec![Act::InstallGuard]));
+    }
     if !lowered {
         return Some(Decision::Do(Step::HandOver, vec![Act::LowerControllers]));
     }
@@ -260,6 +268,11 @@ fn finish(o: &Observed) -> Decision {
     };
     if !publishes(&view.endpoints, o.node_ip) {
         return Do(Step::Prove, vec![Act::PublishEndpoint]);
+    }
+    if !o.has_guard {
+        // In a cluster that was brought up without it, its rights and its Secret come first.
+        let apply = (!o.applied).then_some(Act::Apply);
+        return Do(Step::Prove, apply.into_iter().chain([Act::InstallGuard]).collect());
     }
     if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Prove, pods_said(o, view));

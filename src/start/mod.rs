@@ -8,10 +8,13 @@
 
 mod acts;
 pub mod decide;
+mod hand_over;
 mod next;
 mod observer;
 mod progress;
 mod run;
 
+pub use acts::rfc3339;
+pub use hand_over::{HandOver, Stepped};
 pub use next::{Next, next};
 pub use run::{Input, Options, start, start_with};

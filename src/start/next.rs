@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::acts::Run;
+use super::acts::{Fixed, Run};
 use super::decide::{Decision, Observed, decide};
 use super::observer::Observer;
 use crate::api::observe::Required;
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller};
 use crate::error::Result;
-use crate::explain::Kept;
 use crate::host::Host;
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -45,27 +44,18 @@ pub async fn next(
     kubeconfig: &str,
     ca: &[u8],
 ) -> Result<Next> {
-    let run = Run {
+    let nothing = AssetSet::default();
+    let run = Run::new(Fixed {
         host,
         cluster,
         controller,
         required,
         kubeconfig,
         asset_dir: Path::new(""),
-        assets: &AssetSet::default(),
+        assets: &nothing,
         manifests: &[],
         binary: Path::new(""),
-        kept: Kept::default(),
-        applied: false,
-        made_token: false,
-        kubelet_since: None,
-        kubelet_knows: false,
-        raised: None,
-        has_replaced: false,
-        has_lowered: false,
-        refused: Vec::new(),
-        before: None,
-    };
+    });
     let mut observer = Observer::new(host, ca)?;
     let begun = Instant::now();
     loop {

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::outside::Ask;
 use crate::probe::Answer;
-use crate::{kubelet, processes};
+use crate::{guard, kubelet, processes};
 
 /// How long one question to an API server may take.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub(super) struct Observer {
     leaderless_since: Option<Instant>,
     /// The part of a holder's name that says on which host it runs.
     hostname: String,
-    bridge_holders: BTreeMap<String, String>,
+    pub(super) bridge_holders: BTreeMap<String, String>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
@@ -120,6 +120,7 @@ impl Observer {
             node_name: run.controller.name.clone(),
             required: run.required.to_vec(),
             bridge,
+            has_guard: run.guard.as_ref().is_none_or(|copy| guard::stands(run.host, copy)),
             has_raised: run.raised.is_some(),
             made_token: run.made_token,
             kubelet_waits: self.kubelet_waits(run),

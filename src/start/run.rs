@@ -1,15 +1,13 @@
 //! The loop of `start`, and how it ends.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::acts::{Run, rfc3339};
+use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, decide};
 use super::observer::Observer;
 use super::progress::{Progress, is_over, pulled};
@@ -17,10 +15,10 @@ use crate::api::observe::Required;
 use crate::assets::{self, AssetSet, Manifest};
 use crate::config::Cluster;
 use crate::error::{Error, Result};
-use crate::explain::{Explanation, Kept};
+use crate::explain::Explanation;
 use crate::host::Host;
 use crate::report::Reporter;
-use crate::{kubelet, preflight, validate};
+use crate::{kubelet, lock, preflight, validate};
 
 /// Between two rounds of the loop.
 const INTERVAL: Duration = Duration::from_millis(150);
@@ -146,10 +144,10 @@ pub async fn start_with(
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    let _lock = lock(host)?;
+    let _lock = lock::take(host)?;
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;
-    let mut run = Run {
+    let mut run = Run::new(Fixed {
         host,
         cluster,
         controller,
@@ -159,18 +157,7 @@ pub async fn start_with(
         assets,
         manifests,
         binary: &options.binary,
-        kept: Kept::default(),
-        applied: false,
-        // Where nothing in the cluster signs, a token leads to no certificate.
-        made_token: cluster.has_external_ca(),
-        kubelet_since: None,
-        kubelet_knows: false,
-        raised: None,
-        has_replaced: false,
-        has_lowered: false,
-        refused: Vec::new(),
-        before: None,
-    };
+    });
     run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
     let mut progress = Progress::new(Instant::now());
@@ -329,26 +316,4 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
         "make the kubelet run (`journalctl -u kubelet -n 50` says more), then run `hoist start` again".into()
     };
     Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
-}
-
-/// Takes the lock that keeps a second hoist from this node, until it is dropped.
-fn lock(host: &Host) -> Result<fs::File> {
-    let path = host.path("/run/hoist.lock");
-    let open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = open.map_err(|error| Error::io("lock", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => {
-            let now = rfc3339(host.outside().now());
-            let text = format!("pid {}, since {now}\n", std::process::id());
-            let wrote = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-            wrote.map_err(|error| Error::io("lock", &path, error))?;
-            Ok(file)
-        }
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(|error| Error::io("read", &path, error))?;
-            Err(Error::Locked { holder: holder.trim().to_owned() })
-        }
-        Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
-    }
 }

@@ -255,7 +255,10 @@ fn required() -> Vec<Required> {
 /// The control plane's pods of this node.
 fn pods(view: &ClusterView, node: &str) -> Vec<Pod> {
     let is_static = |name: &str| {
-        bridge::PODS.into_iter().chain(["etcd"]).any(|pod| name.strip_prefix(pod) == Some(&format!("-{node}")))
+        bridge::PODS
+            .into_iter()
+            .chain(["etcd", "hoist-guard"])
+            .any(|pod| name.strip_prefix(pod) == Some(&format!("-{node}")))
     };
     let wanted = |pod: &&api::observe::PodView| {
         let here = pod.node.as_deref().is_none_or(|there| there == node);

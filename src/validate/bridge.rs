@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::inventory::{Inventory, Running, text};
+use crate::bridge::GUARD;
 use crate::error::{Finding, Severity};
+use crate::guard;
 use crate::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kubelet, Scheduler};
 use crate::yaml::child;
 
@@ -66,7 +68,19 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
     if local && !running.iter().any(|run| run.program == Etcd && run.is_bridge()) {
         findings.extend(runs_nothing(inventory, Etcd, "bootstrap-manifests/etcd.yaml"));
     }
+    findings.extend(no_guard(inventory));
     findings
+}
+
+/// Guard's file without guard in it.
+fn no_guard(inventory: &Inventory<'_>) -> Option<Finding> {
+    let is_guard = |object: &&super::inventory::Object| object.is_static() && object.name() == "hoist-guard";
+    let is_missing = guard::is_wanted(inventory.assets) && inventory.objects.iter().find(is_guard).is_none();
+    is_missing.then(|| {
+        let path = format!("bootstrap-manifests/{GUARD}");
+        Finding::new(inventory.place(&path), "holds no static pod hoist-guard".to_owned())
+            .remedy(format!("`hoist render --replace {path}` brings it back; without the file there will be no guard"))
+    })
 }
 
 /// A file that is missing was reported.

@@ -21,6 +21,8 @@ const PRIORITIES: [&str; 2] = ["system-node-critical", "system-cluster-critical"
 const ROLES: [&str; 4] = ["cluster-admin", "admin", "edit", "view"];
 /// ConfigMaps that Kubernetes makes: one in every namespace, one in kube-system.
 const CONFIG_MAPS: [&str; 2] = ["kube-root-ca.crt", "extension-apiserver-authentication"];
+/// Made by `hoist start`, of the asset directory itself.
+const GUARDS_SECRET: &str = "hoist-guard";
 
 pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     let mut findings = missing_files(inventory);
@@ -207,7 +209,11 @@ impl PodCheck<'_> {
             return;
         }
         let Some(found) = self.inventory.object(kind, object.namespace(), name) else {
-            if kind != "ConfigMap" || !CONFIG_MAPS.contains(&name) {
+            let is_made = match kind {
+                "ConfigMap" => CONFIG_MAPS.contains(&name),
+                _ => name == GUARDS_SECRET && object.namespace() == "kube-system",
+            };
+            if !is_made {
                 let message = format!("no manifest makes the {kind} {name} of {}", object.namespace());
                 let remedy = "correct the name, or add a manifest; `hoist render` writes those of the control plane";
                 self.add(object.finding(path, message).remedy(remedy));

@@ -43,7 +43,7 @@ const COPY: &str = "-days 100 -copy_extensions copyall";
 fn requests_go_out_and_certificates_come_back() {
     let folder = folder();
     let ran = folder.render();
-    assert_eq!(ran.stdout, "assets: 27 files, 27 of them written\n");
+    assert_eq!(ran.stdout, "assets: 29 files, 29 of them written\n");
     ran.failed_saying(
         9,
         &[
@@ -60,16 +60,16 @@ fn requests_go_out_and_certificates_come_back() {
         .failed_saying(3, &["waits for certificates to be signed"]);
 
     // The commonest mistake: openssl leaves out what is asked for, unless it is told.
-    assert_eq!(sign_all(&folder, "-days 100"), 11);
+    assert_eq!(sign_all(&folder, "-days 100"), 12);
     folder.unchanged(|| folder.render()).failed_saying(
         9,
         &["tls/apiserver.crt: lacks the names kubernetes, ", "; lacks the extended key usage serverAuth\n"],
     );
-    assert_eq!(sign_all(&folder, COPY), 11);
+    assert_eq!(sign_all(&folder, COPY), 12);
     let said = folder.render().ok();
     assert!(said.contains("removed tls/apiserver.csr: its certificate has come\n"), "{said}");
-    assert!(said.ends_with("assets: 49 files, 22 of them written\n"), "{said}");
-    assert_eq!(folder.unchanged(|| folder.render()).ok(), "assets: 49 files, 0 of them written\n");
+    assert!(said.ends_with("assets: 54 files, 25 of them written\n"), "{said}");
+    assert_eq!(folder.unchanged(|| folder.render()).ok(), "assets: 54 files, 0 of them written\n");
 
     // Nothing in the cluster can sign, and nothing says it can.
     for (path, (_, _, _, content)) in folder.tree() {

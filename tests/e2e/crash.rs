@@ -18,6 +18,7 @@ use crate::support::cluster::{Cluster, START_LIMIT};
 use crate::support::command::Running;
 use crate::support::eventually;
 use crate::support::node::{Node, disk, init_of};
+use crate::support::random::Random;
 use crate::support::traffic::Traffic;
 
 /// The steps as `start` shows them, in their order; at how many moments it is killed in each, and how long after the
@@ -94,26 +95,11 @@ impl fmt::Display for Moment {
 
 /// Moments in the order of their steps; within a step, each is in a part of its own.
 fn moments(steps: &[(&'static str, usize, f64)]) -> Vec<Moment> {
-    let seed = std::env::var("HOIST_CRASH_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed = seed.unwrap_or_else(|| {
-        let mut bytes = [0; 4];
-        getrandom::fill(&mut bytes).unwrap();
-        u64::from(u32::from_ne_bytes(bytes))
-    });
-    eprintln!("the same moments again: HOIST_CRASH_SEED={seed}");
-    let mut state = seed;
-    let mut random = move || {
-        // SplitMix64: a generator that any seed will do for.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let mut random = Random::seeded("HOIST_CRASH_SEED");
     let mut moments = Vec::new();
     for (step, count, longest) in steps {
         for part in 0..*count {
-            let after = longest * (part as f64 + random()) / *count as f64;
+            let after = longest * (part as f64 + random.part()) / *count as f64;
             moments.push(Moment { step, after: Duration::from_secs_f64(after) });
         }
     }

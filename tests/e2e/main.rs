@@ -12,6 +12,7 @@ mod crash;
 mod external_ca;
 mod failing;
 mod first_boot;
+mod guard;
 mod hang_up;
 mod known_flags;
 mod pivot;

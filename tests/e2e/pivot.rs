@@ -52,7 +52,7 @@ fn status_after_start(node: &Node, cluster: &Cluster) {
     assert_eq!((&status["api"]["servedBy"], &status["bridge"]["state"]), (&"self-hosted".into(), &"lowered".into()));
     assert!(status["next"]["step"].is_null(), "{status:#}");
     let count = |field: &str| status[field].as_array().unwrap().len();
-    assert_eq!((count("pods"), count("leaders"), count("problems")), (4, 2, 0), "{status:#}");
+    assert_eq!((count("pods"), count("leaders"), count("problems")), (5, 2, 0), "{status:#}");
     let places: Vec<_> = status["certificates"].as_array().unwrap().iter().map(|one| &one["place"]).collect();
     let served = format!("as served by {}:6443", node.address);
     for place in [&served, "/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubernetes/pki/etcd/server.crt"] {
@@ -134,8 +134,10 @@ spec:
 fn every_log_can_be_read(node: &Node, kubectl: &Kubectl) {
     let pods = kubectl.list(&["pods", "-n", "kube-system", "-l", "tier=control-plane"]);
     let names: Vec<_> = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 4, "the control plane's pods: {names:?}");
-    assert!(names.contains(&format!("etcd-{}", node.name).as_str()), "{names:?}");
+    assert_eq!(names.len(), 5, "the control plane's pods: {names:?}");
+    for name in ["etcd", "hoist-guard"] {
+        assert!(names.contains(&format!("{name}-{}", node.name).as_str()), "{names:?}");
+    }
     for name in names {
         let logs = kubectl.run(&["logs", "-n", "kube-system", name, "--tail=5"]).ok();
         assert!(!logs.trim().is_empty(), "the logs of {name} are empty");

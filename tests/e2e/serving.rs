@@ -115,12 +115,14 @@ fn assert_leases_are_renewed(node: &Node, kubectl: &Kubectl) {
     });
 }
 
-/// Neither a file of the bridge nor the bootstrap token.
+/// Guard, and nothing of the bridge but in guard's copy.
 fn assert_disk_is_clean(node: &Node, cluster: &Cluster) {
-    assert_eq!(node.sh("ls -A /etc/kubernetes/manifests"), "etcd.yaml\n");
-    for path in ["/etc/kubernetes/bridge", "/var/lib/hoist/bin"] {
-        assert_eq!(node.exec(["test", "-e", path]).code, Some(1), "{path} is there");
-    }
+    assert_eq!(node.sh("ls -A /etc/kubernetes/manifests"), "etcd.yaml\nhoist-guard.yaml\n");
+    assert_eq!(node.exec(["test", "-e", "/etc/kubernetes/bridge"]).code, Some(1), "the bridge's keys are there");
+    assert_eq!(
+        node.sh("stat -c '%a %U' /var/lib/hoist/guard /var/lib/hoist/guard/bridge.json"),
+        "700 root\n600 root\n"
+    );
     // A cluster whose CA signs elsewhere has no token.
     let token = std::fs::read_to_string(cluster.assets.join("auth/kubeconfig-kubelet"));
     let mut secrets: Vec<_> = token
@@ -142,7 +144,11 @@ fn assert_disk_is_clean(node: &Node, cluster: &Cluster) {
     let script = format!(
         "find /etc/kubernetes /etc/systemd/system /var/lib/kubelet /var/lib/hoist -xdev -type f -print0 | xargs -0 grep -lF{patterns}"
     );
-    assert_eq!(node.sh(&script), "/etc/kubernetes/pki/etcd/server.key\n", "files that hold a secret of the bootstrap");
+    let holders = node.sh(&script);
+    let mut holders: Vec<_> = holders.lines().collect();
+    holders.sort_unstable();
+    let expected = ["/etc/kubernetes/pki/etcd/server.key", "/var/lib/hoist/guard/bridge.json"];
+    assert_eq!(holders, expected, "files that hold a secret of the bootstrap");
 }
 
 /// A line that no other file has by chance.

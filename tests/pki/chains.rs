@@ -8,6 +8,7 @@ const LEAVES: &[(&str, &str, &[&str])] = &[
     ("apiserver-kubelet-client", "ca.crt", &["sslclient"]),
     ("kube-controller-manager", "ca.crt", &["sslclient"]),
     ("kube-scheduler", "ca.crt", &["sslclient"]),
+    ("guard", "ca.crt", &["sslclient"]),
     ("admin", "ca.crt", &["sslclient"]),
     ("front-proxy-client", "front-proxy-ca.crt", &["sslclient"]),
     ("apiserver-etcd-client", "etcd/ca.crt", &["sslclient"]),

@@ -66,11 +66,12 @@ fn stems(pki: &Pki) -> Vec<&str> {
         .collect()
 }
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
     "apiserver",
     "apiserver-kubelet-client",
     "kube-controller-manager",
     "kube-scheduler",
+    "guard",
     "admin",
     "kubelet/c1/client",
     "front-proxy-client",
@@ -157,7 +158,7 @@ fn only_one_of_the_cas_may_be_external() {
     let mut cluster = cluster();
     cluster.pki.etcd_ca = holder.cluster().pki.etcd_ca;
     let pki = issue(&cluster, &Files::new());
-    assert_eq!(stems(&pki), ALL[7..]);
+    assert_eq!(stems(&pki), ALL[8..]);
     assert!(pki.files.contains_key("apiserver.crt") && pki.files.contains_key("ca.key"));
     let done = issue(&cluster, &holder.sign_all(&pki, COPY));
     assert_eq!(done.awaited, []);

@@ -59,7 +59,7 @@ fn an_expired_leaf_is_issued_for_its_key() {
     let before = issue_at(&cluster(), &Files::new(), now() - days(366));
     let after = issue(&cluster(), &before.files);
     let changed = changed(&before.files, &after.files);
-    assert_eq!(changed.len(), 11);
+    assert_eq!(changed.len(), 12);
     assert!(changed.iter().all(|path| path.ends_with(".crt") && !path.ends_with("ca.crt")), "{changed:?}");
     let date = info(&before.files, "admin.crt").not_after.date();
     assert!(after.issued.iter().all(|i| i.reason == format!("expired {date}")), "{:?}", after.issued);

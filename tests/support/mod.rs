@@ -16,6 +16,7 @@ pub mod events;
 pub mod http;
 pub mod kubectl;
 pub mod node;
+pub mod random;
 pub mod traffic;
 pub mod watcher;
 

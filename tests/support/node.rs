@@ -1,9 +1,12 @@
 //! A test node: see scripts/node.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
 
 use super::command::{Ended, Running, run};
 use super::repository;
@@ -66,6 +69,18 @@ impl Node {
     /// Switches it on again.
     pub fn boot(&self) {
         script(&["boot", &self.name], UP_LIMIT).ok();
+    }
+
+    /// Looks from inside of its network, where its loopback addresses are.
+    #[track_caller]
+    pub fn inside<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> T {
+        let network = File::open(format!("/proc/{}/ns/net", init_of(self))).unwrap();
+        // A network is a thread's own.
+        let looked = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            look()
+        });
+        looked.join().unwrap()
     }
 
     /// What a shell in it says to a script that must succeed.

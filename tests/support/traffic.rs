@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ const WRITE_EVERY: u64 = 5;
 /// Small, and present in every namespace whatever else is.
 const READ: &str = "/api/v1/namespaces/default/configmaps?limit=1";
 const WRITE: &str = "/api/v1/namespaces/default/configmaps";
+/// How many failures are shown: the first ones tell most.
+const SHOWN: usize = 30;
 /// What the names of all written ConfigMaps begin with.
 pub const PREFIX: &str = "traffic-";
 
@@ -73,19 +75,34 @@ impl Record {
         longest
     }
 
+    /// The times in which requests failed, each from the last success before to the first one after: when it began, and
+    /// how long it lasted.
+    pub fn outages(&self) -> Vec<(Duration, Duration)> {
+        let mut ends: Vec<_> = self.exchanges.iter().map(|e| (e.at + e.took, e.failure.is_some())).collect();
+        ends.sort();
+        let (mut outages, mut before, mut since) = (Vec::new(), Duration::ZERO, None);
+        for (at, failed) in ends.into_iter().chain([(self.lasted, false)]) {
+            if failed {
+                since = since.or(Some(before));
+            } else {
+                outages.extend(since.take().map(|since| (since, at.saturating_sub(since))));
+                before = at;
+            }
+        }
+        outages
+    }
+
     fn latency(&self, of_hundred: usize) -> Duration {
         let mut all: Vec<_> = self.exchanges.iter().map(|exchange| exchange.took).collect();
         all.sort();
         all.get((all.len() * of_hundred / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
     }
-}
 
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What came of it, in a line.
+    pub fn summary(&self) -> String {
         let writes = self.exchanges.iter().filter(|exchange| exchange.writes.is_some()).count();
         let (gap, end) = self.longest_gap();
-        write!(
-            f,
+        format!(
             "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.2?}, ended at {end:.1?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
             self.exchanges.len() - writes,
             self.lasted,
@@ -93,8 +110,14 @@ impl fmt::Display for Record {
             self.latency(50),
             self.latency(99),
             self.latency(100),
-        )?;
-        for Exchange { at, took, writes, failure } in self.failures() {
+        )
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())?;
+        for Exchange { at, took, writes, failure } in self.failures().take(SHOWN) {
             let kind = if writes.is_some() { "write" } else { "read" };
             write!(f, "\n  {kind} begun at {at:.3?}, after {took:.3?}: {}", failure.as_deref().unwrap_or_default())?;
         }
@@ -135,6 +158,9 @@ async fn work(client: Client, stop: Arc<AtomicBool>) -> Option<Record> {
     let ready = Instant::now();
     let exchanges: Rc<RefCell<Vec<Exchange>>> = Rc::default();
     let mut under_way = Vec::new();
+    // Another client of the same cluster writes others.
+    static CLIENTS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("{PREFIX}{}", CLIENTS.fetch_add(1, Ordering::Relaxed));
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
@@ -149,7 +175,7 @@ async fn work(client: Client, stop: Arc<AtomicBool>) -> Option<Record> {
         };
         begin(None);
         if number % WRITE_EVERY == 0 {
-            begin(Some(format!("{PREFIX}{number}")));
+            begin(Some(format!("{name}-{number}")));
         }
     }
     let lasted = ready.elapsed();

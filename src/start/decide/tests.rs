@@ -14,6 +14,7 @@ pub(in crate::start) fn fresh() -> Observed {
         node_name: NODE.into(),
         required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
         bridge: BridgeState::default(),
+        has_guard: true,
         has_raised: false,
         made_token: false,
         kubelet_waits: false,
@@ -358,6 +359,9 @@ fn row_9_everything_must_be_proved() {
     let cleaned = ended.cleaned();
     assert_eq!(decide(&cleaned), Decision::Done);
     assert_eq!(acts(&cleaned.clone().see(|view| view.endpoints.clear())), [Act::PublishEndpoint]);
+    let unguarded = |applied| Observed { has_guard: false, applied, ..cleaned.clone() };
+    assert_eq!(acts(&unguarded(true)), [Act::InstallGuard]);
+    assert_eq!(acts(&unguarded(false)), [Act::Apply, Act::InstallGuard], "guard is nothing without its rights");
     let mut unready = cleaned.clone();
     unready.required_ready_for = None;
     assert_eq!(waits(&unready).0, Step::Prove);

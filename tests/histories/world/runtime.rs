@@ -16,8 +16,14 @@ use super::{IP, NODE, World};
 
 pub const MANIFESTS: &str = "etc/kubernetes/manifests";
 /// The files that hoist puts there.
-const STATIC: [&str; 4] =
-    ["bridge-kube-apiserver.yaml", "bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", "etcd.yaml"];
+const STATIC: [&str; 5] = [
+    "bridge-kube-apiserver.yaml",
+    "bridge-kube-controller-manager.yaml",
+    "bridge-kube-scheduler.yaml",
+    "etcd.yaml",
+    GUARD,
+];
+const GUARD: &str = "hoist-guard.yaml";
 
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -179,7 +185,7 @@ impl World {
                 "kube-apiserver" => Program::ApiServer,
                 "kube-controller-manager" => Program::ControllerManager,
                 "kube-scheduler" => Program::Scheduler,
-                "hoist" => Program::Forwarder,
+                "hoist" if words.get(1).is_some_and(|word| word == "forward") => Program::Forwarder,
                 _ => Program::Other,
             };
             let mark =
@@ -192,8 +198,10 @@ impl World {
             namespace: object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
             name: text(&object["metadata"]["name"]) + if is_static { "-c1" } else { "" },
             is_static,
+            // Guard has whole folders mounted, for what comes and goes in them.
             mounts: volumes
                 .iter()
+                .filter(|_| object["metadata"]["name"] != "hoist-guard")
                 .filter_map(host_path)
                 .map(|path| self.root.join(path.trim_start_matches('/')))
                 .collect::<Vec<_>>()

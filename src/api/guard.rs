@@ -1,0 +1,150 @@
+//! What guard asks and tells the API: once a minute, and when it has raised or lowered the bridge.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use time::OffsetDateTime;
+
+use super::observe::CONTROL_PLANE_LABEL;
+use super::{FIELD_MANAGER, explain};
+use crate::error::{Error, Result};
+use crate::start::rfc3339;
+
+/// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
+pub const NAME: &str = "hoist-guard";
+/// The copy's key in it.
+pub const FILE: &str = "bridge.json";
+/// The annotation with the copy's checksum.
+pub const SUM: &str = "hoist/bridge-sha256";
+/// What events of guard's say they come from.
+const COMPONENT: &str = "hoist-guard";
+/// In seconds: three heartbeats.
+const LEASE_SECONDS: i32 = 180;
+
+/// Something that guard did or found, for `kubectl describe node`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// When.
+    pub at: OffsetDateTime,
+    /// One word: `BridgeRaised`, `BridgeLowered` …
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// It is a warning.
+    pub is_warning: bool,
+}
+
+/// Whether the Node `name` is a controller by its label; `None` where there is no such Node.
+///
+/// # Errors
+/// The API server's word.
+pub async fn is_controller(client: &Client, name: &str) -> Result<Option<bool>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let node = api.get_metadata_opt(name).await;
+    let node = node.map_err(|error| Error::failed("read the node", explain(&error)))?;
+    Ok(node.map(|node| node.labels().contains_key(CONTROL_PLANE_LABEL)))
+}
+
+/// Says that guard of the node `name` lives.
+///
+/// # Errors
+/// The API server's word.
+pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime) -> Result<()> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let name = format!("{NAME}-{name}");
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some("kube-system".into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(LEASE_SECONDS),
+            renew_time: Some(micro(now)),
+            ..LeaseSpec::default()
+        }),
+    };
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let patched = api.patch_metadata(&name, &params, &Patch::Apply(&lease)).await;
+    patched.map_err(|error| Error::failed(format!("renew the Lease {name}"), explain(&error))).map(drop)
+}
+
+/// Makes an event about the Node `name`.
+///
+/// # Errors
+/// The API server's word.
+pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
+    let api: Api<Event> = Api::namespaced(client.clone(), "default");
+    let at = whole(told.at);
+    let event = Event {
+        metadata: ObjectMeta {
+            // As client-go names events: by what they are about, and a number that is new each time.
+            name: Some(format!("{name}.{:x}", told.at.unix_timestamp_nanos())),
+            namespace: Some("default".into()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            // Kubelets have it so, and `kubectl describe node` looks for it.
+            uid: Some(name.into()),
+            ..ObjectReference::default()
+        },
+        type_: Some(if told.is_warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(told.reason.into()),
+        message: Some(told.message.clone()),
+        first_timestamp: Some(at.clone()),
+        last_timestamp: Some(at),
+        count: Some(1),
+        source: Some(k8s_openapi::api::core::v1::EventSource {
+            component: Some(COMPONENT.into()),
+            host: Some(name.into()),
+        }),
+        reporting_component: Some(COMPONENT.into()),
+        reporting_instance: Some(name.into()),
+        ..Event::default()
+    };
+    let made = api.create(&PostParams::default(), &event).await;
+    match made {
+        Ok(_) => Ok(()),
+        // An earlier try came through, and its answer did not.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(Error::failed("tell the node's events", explain(&error))),
+    }
+}
+
+/// The checksum of the cluster's copy of the bridge; `None` where there is none.
+///
+/// # Errors
+/// The API server's word.
+pub async fn copy_sum(client: &Client) -> Result<Option<String>> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let secret = api.get_metadata_opt(NAME).await;
+    let secret = secret.map_err(|error| Error::failed("read the cluster's copy of the bridge", explain(&error)))?;
+    Ok(secret.and_then(|secret| secret.annotations().get(SUM).cloned()))
+}
+
+/// The cluster's copy of the bridge, as it is written; `None` where there is none.
+///
+/// # Errors
+/// The API server's word.
+pub async fn copy(client: &Client) -> Result<Option<Vec<u8>>> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let secret = api.get_opt(NAME).await;
+    let secret = secret.map_err(|error| Error::failed("read the cluster's copy of the bridge", explain(&error)))?;
+    let data: Option<BTreeMap<_, _>> = secret.and_then(|secret| secret.data);
+    Ok(data.and_then(|mut data| data.remove(FILE)).map(|bytes| bytes.0))
+}
+
+fn whole(time: OffsetDateTime) -> Time {
+    rfc3339(time).parse().map_or_else(|_| Time(Default::default()), Time)
+}
+
+fn micro(time: OffsetDateTime) -> MicroTime {
+    rfc3339(time).parse().map_or_else(|_| MicroTime(Default::default()), MicroTime)
+}

@@ -1,0 +1,302 @@
+//! The table of docs/guard.md, row by row; and random histories, held to what guard promises.
+
+use super::*;
+
+/// A controller at rest.
+fn rest() -> Observed {
+    Observed {
+        server: Server::Ready,
+        server_for: Duration::from_secs(3600),
+        has_process: true,
+        stands: Stands::Nothing,
+        silent_for: Duration::ZERO,
+        etcd: true,
+        up_for: Duration::from_secs(7200),
+        raises: 0,
+        copy: CopyState::Whole,
+        not_controller_for: None,
+        busy: None,
+    }
+}
+
+fn server(server: Server, server_for: Duration) -> Observed {
+    Observed { server, server_for, ..rest() }
+}
+
+fn raised(observed: Observed) -> Observed {
+    Observed { stands: Stands::All, raises: 1, ..observed }
+}
+
+fn rests(observed: &Observed) -> bool {
+    matches!(decide(observed), Decision::Rest(_))
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_server_that_serves_is_left_alone() {
+    assert_eq!(decide(&rest()), Decision::Rest("the self-hosted API server serves".into()));
+}
+
+#[test]
+fn each_way_of_being_gone_has_its_grace() {
+    for (what, grace, cause) in [
+        (Server::Ending, Duration::ZERO, Cause::Ending),
+        (Server::Gone, REFUSED_GRACE, Cause::Gone),
+        (Server::Silent, SILENT_GRACE, Cause::Silent),
+        (Server::Unready, UNREADY_GRACE, Cause::Unready),
+    ] {
+        assert_eq!(decide(&server(what, grace)), Decision::Raise(cause), "{what:?}");
+        if let Some(before) = grace.checked_sub(MS) {
+            assert!(rests(&server(what, before)), "{what:?}");
+        }
+        // Without etcd no API server serves.
+        assert!(rests(&Observed { etcd: false, ..server(what, grace * 100) }), "{what:?}");
+    }
+}
+
+#[test]
+fn at_a_boot_nobody_is_waited_for() {
+    let boot = Observed { has_process: false, up_for: MS, etcd: false, ..server(Server::Gone, Duration::ZERO) };
+    assert_eq!(decide(&boot), Decision::Raise(Cause::Boot));
+    // Guard alone was started anew: an API server is on its way.
+    assert!(rests(&Observed { has_process: true, etcd: true, ..boot.clone() }));
+    assert!(rests(&Observed { up_for: BOOT, ..boot }));
+}
+
+#[test]
+fn a_raised_bridge_stays_until_the_server_has_been_ready_for_a_while() {
+    assert_eq!(decide(&raised(server(Server::Ready, HOLD))), Decision::Lower);
+    assert!(rests(&raised(server(Server::Ready, HOLD - MS))));
+    for what in [Server::Ending, Server::Gone, Server::Silent, Server::Unready] {
+        assert!(rests(&raised(server(what, HOLD_LIMIT))), "{what:?}");
+    }
+    // Half lowered, it goes on; and back, if the server is gone again.
+    let half = |observed| Observed { stands: Stands::ApiServer, raises: 1, ..observed };
+    assert_eq!(decide(&half(server(Server::Ready, HOLD))), Decision::Lower);
+    assert_eq!(decide(&half(server(Server::Gone, REFUSED_GRACE))), Decision::Raise(Cause::Gone));
+}
+
+#[test]
+fn what_stands_in_part_or_does_not_serve_is_put_right() {
+    let begun = Observed { stands: Stands::Begun, ..server(Server::Gone, Duration::ZERO) };
+    assert_eq!(decide(&begun), Decision::Raise(Cause::Repair));
+    let silent = |silent_for| Observed { silent_for, ..raised(server(Server::Gone, HOLD_LIMIT)) };
+    assert_eq!(decide(&silent(REPAIR_AFTER)), Decision::Raise(Cause::Repair));
+    assert!(rests(&silent(REPAIR_AFTER - MS)));
+    assert!(rests(&Observed { etcd: false, ..silent(REPAIR_AFTER) }));
+}
+
+#[test]
+fn a_copy_that_is_not_whole_is_not_raised() {
+    for copy in [CopyState::Missing, CopyState::Broken] {
+        assert!(rests(&Observed { copy, ..server(Server::Gone, HOLD_LIMIT) }));
+        // To lower takes none.
+        assert_eq!(decide(&Observed { copy, ..raised(server(Server::Ready, HOLD)) }), Decision::Lower);
+    }
+}
+
+#[test]
+fn another_hoist_at_work_is_not_disturbed() {
+    let busy = |observed| Observed { busy: Some("pid 7".into()), ..observed };
+    for observed in [server(Server::Gone, HOLD_LIMIT), raised(rest()), rest()] {
+        assert!(rests(&busy(observed)));
+    }
+}
+
+#[test]
+fn a_node_that_is_no_controller_any_more_is_left() {
+    let other = |not_controller_for| Observed { not_controller_for: Some(not_controller_for), ..rest() };
+    assert_eq!(decide(&other(LEAVE_AFTER)), Decision::Leave);
+    assert!(rests(&other(LEAVE_AFTER - MS)));
+}
+
+#[test]
+fn each_raise_doubles_the_time_to_prove() {
+    let seconds: Vec<_> = (0..=9).map(|raises| hold(raises).as_secs()).collect();
+    assert_eq!(seconds, [5, 5, 10, 20, 40, 80, 160, 320, 600, 600]);
+    assert_eq!(hold(u32::MAX), HOLD_LIMIT);
+}
+
+/// A controller as decide sees it and acts on it, second by second, in a history that a seed tells.
+mod histories {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(250);
+    /// From the raise to the bridge's first answer.
+    const BRIDGE_STARTS: Duration = Duration::from_secs(4);
+    /// From the start of a self-hosted API server to its first answer, and to its readiness.
+    const SERVER_STARTS: Duration = Duration::from_secs(3);
+    const LENGTH: Duration = Duration::from_secs(2 * 3600);
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: u64) -> u64 {
+            // xorshift: a seed tells a history again.
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % limit
+        }
+    }
+
+    /// What the self-hosted API server does until when.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Life {
+        Serves,
+        Ends,
+        Away,
+        Hangs,
+        Starts,
+    }
+
+    struct World {
+        now: Duration,
+        life: Life,
+        until: Duration,
+        etcd_away_until: Duration,
+        raised_at: Option<Duration>,
+        server: (Server, Duration),
+        raises: Vec<Duration>,
+        guard_since: Duration,
+    }
+
+    impl World {
+        fn observe(&mut self) -> Observed {
+            let server = match self.life {
+                Life::Serves if self.etcd() => Server::Ready,
+                Life::Ends => Server::Ending,
+                Life::Serves => Server::Unready,
+                Life::Hangs => Server::Silent,
+                Life::Away | Life::Starts => Server::Gone,
+            };
+            if self.server.0 != server {
+                self.server = (server, self.now);
+            }
+            let lately = |at: &&Duration| self.now - **at < Duration::from_secs(3600);
+            Observed {
+                server,
+                server_for: self.now - self.server.1,
+                has_process: self.life != Life::Away,
+                stands: if self.raised_at.is_some() { Stands::All } else { Stands::Nothing },
+                silent_for: if self.bridge_serves() {
+                    Duration::ZERO
+                } else {
+                    self.raised_at.map_or(Duration::ZERO, |at| self.now - at)
+                },
+                etcd: self.etcd(),
+                up_for: self.now - self.guard_since,
+                raises: u32::try_from(self.raises.iter().filter(lately).count()).unwrap(),
+                copy: CopyState::Whole,
+                not_controller_for: None,
+                busy: None,
+            }
+        }
+
+        fn etcd(&self) -> bool {
+            self.now >= self.etcd_away_until
+        }
+
+        fn bridge_serves(&self) -> bool {
+            self.etcd() && self.raised_at.is_some_and(|at| self.now - at >= BRIDGE_STARTS)
+        }
+
+        fn served(&self) -> bool {
+            self.bridge_serves() || (self.etcd() && matches!(self.life, Life::Serves | Life::Ends))
+        }
+
+        /// What happens next, by chance: some histories are calm, in others all falls over every few seconds.
+        fn live(&mut self, random: &mut Random, calm: u64) {
+            if self.now < self.until {
+                return;
+            }
+            let seconds =
+                |low: u64, high: u64, random: &mut Random| Duration::from_secs(low + random.below(high - low));
+            let (life, lasts) = match self.life {
+                Life::Serves => match random.below(4) {
+                    0 => (Life::Ends, Duration::from_secs(10)),
+                    1 => (Life::Hangs, seconds(1, 120, random)),
+                    _ => (Life::Away, seconds(1, 60, random)),
+                },
+                Life::Ends | Life::Hangs => (Life::Away, seconds(0, 30, random)),
+                Life::Away => (Life::Starts, SERVER_STARTS),
+                Life::Starts => (Life::Serves, seconds(1, calm, random)),
+            };
+            (self.life, self.until) = (life, self.now + lasts);
+            if random.below(20) == 0 {
+                self.etcd_away_until = self.now + seconds(1, 90, random);
+            }
+        }
+    }
+
+    fn tell(seed: u64) {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let calm = [10, 30, 120, 900][usize::try_from(seed % 4).unwrap()];
+        let mut world = World {
+            now: Duration::ZERO,
+            life: Life::Away,
+            until: Duration::from_secs(5),
+            etcd_away_until: Duration::from_secs(1),
+            raised_at: None,
+            server: (Server::Gone, Duration::ZERO),
+            raises: Vec::new(),
+            guard_since: Duration::ZERO,
+        };
+        let mut unserved_since = None;
+        let mut etcd_since = Duration::ZERO;
+        while world.now < LENGTH {
+            world.live(&mut random, calm);
+            match decide(&world.observe()) {
+                Decision::Raise(cause) => {
+                    assert_ne!(
+                        world.life,
+                        Life::Serves,
+                        "seed {seed}, at {:?}: raised beside one that serves: {cause}",
+                        world.now
+                    );
+                    world.raised_at = Some(world.now);
+                    world.raises.push(world.now);
+                }
+                Decision::Lower => {
+                    assert_eq!(world.life, Life::Serves, "seed {seed}, at {:?}: lowered, and nobody serves", world.now);
+                    world.raised_at = None;
+                }
+                Decision::Rest(_) => {}
+                Decision::Leave => panic!("seed {seed}: left a controller"),
+            }
+            // The API is away no longer than the longest grace of what happened, and a bridge's start.
+            if !world.etcd() {
+                etcd_since = world.now;
+            }
+            unserved_since = if world.served() { None } else { unserved_since.or(Some(world.now)) };
+            if let Some(since) = unserved_since {
+                let away = world.now - etcd_since.max(since);
+                let most = SILENT_GRACE + REFUSED_GRACE + BRIDGE_STARTS + TICK * 2;
+                assert!(
+                    away <= most,
+                    "seed {seed}, at {:?}: nobody has served for {away:?} ({:?})",
+                    world.now,
+                    world.life
+                );
+            }
+            world.now += TICK;
+        }
+        // It does not flap: a bound on raises in any hour, whatever happens.
+        for at in &world.raises {
+            let within =
+                world.raises.iter().filter(|other| **other >= *at && **other - *at < Duration::from_secs(3600)).count();
+            assert!(within <= MOST_RAISES_IN_AN_HOUR, "seed {seed}: {within} raises in the hour from {at:?}");
+        }
+    }
+
+    /// Holds of 5, 10, 20 … 600 s fit into an hour no more often.
+    const MOST_RAISES_IN_AN_HOUR: usize = 13;
+
+    #[test]
+    fn no_history_leaves_the_api_away_or_makes_guard_flap() {
+        for seed in 0..100 {
+            tell(seed);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Guard on this controller's disk: its copy of the bridge, hoist's binary, its static pod. Put there by `start` before
+//! the bridge is lowered for the first time, and by the DaemonSet `hoist-guard` where a node becomes a controller later.
+
+use std::path::{Path, PathBuf};
+
+use super::copy::{self, Copy};
+use crate::assets::AssetSet;
+use crate::bridge::{Bridge, GUARD, Raised};
+use crate::config::Controller;
+use crate::error::{Error, Finding, Result};
+use crate::files;
+use crate::host::Host;
+use crate::static_pods::StaticPods;
+use crate::{lock, processes};
+
+/// The same in the asset directory; a user who removes it there wants no guard.
+const RENDERED: &str = "bootstrap-manifests/hoist-guard.yaml";
+/// Where the rendered manifest has the kubelet's folder.
+const FOLDER: &str = "/etc/kubernetes/manifests";
+
+/// Whether there shall be a guard, by an asset directory.
+pub fn is_wanted(assets: &AssetSet) -> bool {
+    assets.files.contains_key(RENDERED)
+}
+
+/// Whether guard and this copy are on the host already.
+pub fn stands(host: &Host, copy: &Copy) -> bool {
+    StaticPods::new(host.manifests()).has(GUARD) && host.binary().is_file() && copy.stands(host)
+}
+
+/// Whether guard is on the host, with whatever copy.
+pub fn is_there(host: &Host) -> bool {
+    StaticPods::new(host.manifests()).has(GUARD)
+}
+
+/// Puts guard on the host, its static pod last, and says whether anything changed. `binary` is hoist's own.
+///
+/// # Errors
+/// The system's refusal; running it again goes on.
+pub fn install(host: &Host, copy: &Copy, binary: &Path) -> Result<bool> {
+    let own = host.binary();
+    files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
+    let mut changed = files::copy_program(binary, &own)?;
+    changed |= copy.store(host)?;
+    let folder = host.inside(host.manifests());
+    let text = copy.assets.text(RENDERED)?.replace(FOLDER, &folder.to_string_lossy());
+    Ok(StaticPods::new(host.manifests()).install(GUARD, &text)? || changed)
+}
+
+/// Takes the bridge, guard's copy of it and guard itself from the host: its static pod last, as that ends whoever does it.
+///
+/// # Errors
+/// The system's refusal; running it again goes on.
+pub fn remove(host: &Host) -> Result<()> {
+    let bridge = Bridge::new(host);
+    bridge.lower_api_server()?;
+    bridge.lower_controllers()?;
+    if let Some(folder) = copy::path(host).parent() {
+        files::remove_dir(folder)?;
+    }
+    bridge.clean_up()?;
+    files::remove_dir(host.binary().parent().unwrap_or(Path::new("/")))?;
+    StaticPods::new(host.manifests()).remove(GUARD).map(drop)
+}
+
+/// Every file that [`install`] may make.
+pub fn footprint(host: &Host) -> Vec<PathBuf> {
+    vec![host.binary(), copy::path(host), host.manifests().join(GUARD)]
+}
+
+/// Raises the bridge from `copy`. etcd is left as it stands; it is put back where its manifest is gone.
+///
+/// # Errors
+/// A copy that lacks a file; the system's refusal.
+pub fn raise(host: &Host, copy: &Copy) -> Result<Raised> {
+    let (cluster, controller) = copy.cluster()?;
+    let bridge = Bridge::new(host);
+    let plan = bridge.plan(&copy.assets, &cluster, &controller)?;
+    let plan = if bridge.has_etcd() { bridge.without_etcd(plan) } else { plan };
+    bridge.raise(&plan, &host.binary())
+}
+
+/// Before the kubelet starts: where no API server runs on this host, as after a boot, the bridge's manifests shall stand
+/// before the kubelet first looks. Says whether it raised.
+///
+/// # Errors
+/// A copy that cannot be used; the system's refusal.
+pub fn boot(host: &Host) -> Result<bool> {
+    if !is_there(host) {
+        return Ok(false);
+    }
+    // Whoever holds it knows better.
+    let Ok(_lock) = lock::try_take(host) else { return Ok(false) };
+    let Some(copy) = Copy::load(host)? else { return Ok(false) };
+    let running = processes::running(&host.path("/proc"));
+    if running.others.contains("kube-apiserver") {
+        return Ok(false);
+    }
+    if raise(host, &copy)?.any {
+        return Ok(true);
+    }
+    // It stood already: the power was cut while it did. Who led then is dead, too.
+    let is_cold = running.bridge.is_empty();
+    if is_cold {
+        Bridge::new(host).raise_anew(host.outside().now().into())?;
+    }
+    Ok(is_cold)
+}
+
+/// Puts guard on the host by the bridge of the cluster's Secret, at `from`: for a node that became a controller. Its own
+/// certificates for etcd, which no Secret has, must have been put there.
+///
+/// # Errors
+/// A Secret that is none; the system's refusal.
+pub fn install_from(host: &Host, from: &Path, binary: &Path, controller: Controller) -> Result<bool> {
+    let text = files::read_if_there(from)?.unwrap_or_default();
+    let refuse = |why| Error::Input(vec![Finding::new(from.display().to_string(), why)]);
+    let shared = Copy::parse(&text).map_err(refuse)?;
+    // One that is torn is as good as none.
+    let own = Copy::load(host).ok().flatten();
+    let own = own.unwrap_or_else(|| Copy { controller: Some(controller), ..shared.clone() });
+    install(host, &shared.completed(&own), binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_that_stood_before_a_boot_is_raised_by_it_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        fs::create_dir(root.path().join("run")).unwrap();
+        let binary = root.path().join("hoist");
+        fs::write(&binary, "").unwrap();
+        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+        let cluster = crate::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let now = time::OffsetDateTime::now_utc();
+        let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+        let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+        assert!(!boot(&host).unwrap(), "without guard");
+        install(&host, &Copy::new(&assets, &cluster, &cluster.controllers[0]), &binary).unwrap();
+        assert!(boot(&host).unwrap(), "nothing stood");
+        let manifest = File::options().write(true).open(host.manifests().join("bridge-kube-apiserver.yaml")).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        manifest.set_modified(long_ago).unwrap();
+        assert_eq!(Bridge::new(&host).raised_at(), Some(long_ago));
+        assert!(boot(&host).unwrap(), "it stood");
+        assert!(Bridge::new(&host).raised_at().unwrap() > long_ago + Duration::from_secs(3000));
+    }
+}

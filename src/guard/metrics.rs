@@ -1,0 +1,141 @@
+//! What guard counts, for Prometheus: its text format, served under /metrics on loopback.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+use super::decide::Cause;
+
+/// A client that sends nothing is not waited for.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What there is to count.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// The bridge stands.
+    pub raised: bool,
+    /// The self-hosted API server says that it is ready.
+    pub ready: bool,
+    /// The copy of the bridge is whole.
+    pub copy: bool,
+    /// Raises, in the order of [`Cause::ALL`].
+    pub raises: [u64; Cause::ALL.len()],
+    /// How often the bridge was lowered.
+    pub lowers: u64,
+    /// What could not be done.
+    pub errors: u64,
+    /// How long the self-hosted API server must be ready before the bridge is lowered.
+    pub hold: Duration,
+    /// When the bridge was last raised, in seconds since 1970.
+    pub last_raise: i64,
+}
+
+/// Shared between guard and whoever asks.
+#[derive(Clone, Default)]
+pub struct Metrics(Arc<Mutex<Counts>>);
+
+impl Metrics {
+    /// Counts.
+    pub fn set(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn text(&self) -> String {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            let _ = writeln!(text, "# HELP hoist_guard_{name} {help}\n# TYPE hoist_guard_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(text, "hoist_guard_{name}{labels} {value}");
+            }
+        };
+        let one = |value: f64| [(String::new(), value)];
+        let flag = |value: bool| one(f64::from(u8::from(value)));
+        metric("bridge_raised", "gauge", "Whether the bridge stands on this controller.", &flag(counts.raised));
+        let ready = flag(counts.ready);
+        metric("self_hosted_ready", "gauge", "Whether this controller's self-hosted API server is ready.", &ready);
+        metric("copy_whole", "gauge", "Whether the copy of the bridge on the disk is whole.", &flag(counts.copy));
+        let raises: Vec<_> = Cause::ALL
+            .iter()
+            .zip(counts.raises)
+            .map(|(cause, count)| (format!("{{cause=\"{}\"}}", cause.name()), count as f64))
+            .collect();
+        metric("raises_total", "counter", "How often guard has raised the bridge.", &raises);
+        metric("lowers_total", "counter", "How often guard has lowered the bridge.", &one(counts.lowers as f64));
+        metric("errors_total", "counter", "What guard could not do.", &one(counts.errors as f64));
+        let hold = one(counts.hold.as_secs_f64());
+        metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);
+        let last = one(counts.last_raise as f64);
+        metric("last_raise_timestamp_seconds", "gauge", "When guard last raised the bridge; 0 for never.", &last);
+        text
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, text) = match request.uri().path() {
+            "/metrics" => (StatusCode::OK, self.text()),
+            "/healthz" => (StatusCode::OK, "ok\n".into()),
+            _ => (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".into()),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        let kind = header::HeaderValue::from_static("text/plain; version=0.0.4");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    /// Serves them, for ever.
+    ///
+    /// # Errors
+    /// An address that cannot be had.
+    pub async fn serve(self, address: SocketAddr) -> std::io::Error {
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        loop {
+            // One at a time: who asks is a Prometheus, every now and then.
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(LIMIT).await;
+                continue;
+            };
+            let service = service_fn(|request| {
+                let response = self.answer(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).keep_alive(false).header_read_timeout(LIMIT);
+            let _ = tokio::time::timeout(LIMIT, server.serve_connection(TokioIo::new(stream), service)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_prometheus() {
+        let metrics = Metrics::default();
+        metrics.set(|counts| (counts.raised, counts.raises[2], counts.hold) = (true, 3, Duration::from_secs(10)));
+        let text = metrics.text();
+        for line in [
+            "# TYPE hoist_guard_raises_total counter",
+            "hoist_guard_raises_total{cause=\"gone\"} 3",
+            "hoist_guard_raises_total{cause=\"boot\"} 0",
+            "hoist_guard_bridge_raised 1",
+            "hoist_guard_hold_seconds 10",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `hoist guard`: reboots, bad edits and crashes do not take the API down. A static pod on each controller.
+//!
+//! ```text
+//! copy (disk) ─┐
+//! observer ────┴─► decide (pure) ─► raise (install) │ hand over (start) │ rest
+//!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
+//! ```
+//! `decide.rs` says when, `run.rs` is the loop, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
+
+mod copy;
+pub mod decide;
+mod install;
+mod leases;
+mod metrics;
+mod observer;
+mod run;
+mod tell;
+
+pub use copy::Copy;
+pub use install::{boot, footprint, install, install_from, is_there, is_wanted, raise, remove, stands};
+pub use run::{Options, run};

@@ -1,0 +1,182 @@
+//! Looks afresh each time round, and keeps what only time can tell. At rest, one question a second: all else is looked
+//! at only when something is not as it should be.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::copy::Copy;
+use super::decide::{CopyState, Observed, Server, Stands};
+use crate::bridge::{Bridge, Standing};
+use crate::config::{API_PORT, Etcd};
+use crate::error::Result;
+use crate::host::Host;
+use crate::outside::Ask;
+use crate::probe::Answer;
+use crate::{lock, processes};
+
+/// How long one question to an API server may take.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// etcd is on this machine.
+const ETCD_LIMIT: Duration = Duration::from_millis(500);
+/// Where etcd's clients reach it on loopback.
+const ETCD_PORT: u16 = 2379;
+/// How far back raises count.
+const LATELY: Duration = Duration::from_secs(3600);
+
+/// Who is asked, and where: what the copy of the bridge says.
+pub struct Addresses {
+    /// This controller's.
+    pub node_ip: SocketAddr,
+    /// The self-hosted API server of this controller, and it alone.
+    pub loopback: SocketAddr,
+    /// etcd's clients' port, where etcd is on this controller.
+    pub etcd: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Those of the controller and cluster that `copy` is of.
+    ///
+    /// # Errors
+    /// A copy that cannot be used.
+    pub fn of(copy: &Copy) -> Result<Self> {
+        let (cluster, controller) = copy.cluster()?;
+        let loopback = cluster.loopback();
+        let is_local = matches!(cluster.etcd, Etcd::Local { .. });
+        Ok(Self {
+            node_ip: SocketAddr::new(controller.address, API_PORT),
+            loopback: SocketAddr::new(loopback, API_PORT),
+            etcd: is_local.then(|| SocketAddr::new(loopback, ETCD_PORT)),
+        })
+    }
+
+    /// Where to ask for the self-hosted one while there is no copy that says so.
+    pub fn unknown() -> Self {
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT);
+        Self { node_ip: loopback, loopback, etcd: None }
+    }
+}
+
+/// What only time can tell. All of it can be lost: guard begins anew without.
+pub struct Observer {
+    begun: Instant,
+    server: Option<(Server, Instant)>,
+    silent_since: Option<Instant>,
+    raises: VecDeque<Instant>,
+    not_controller_since: Option<Instant>,
+    /// The last words of the self-hosted API server, and of NODE_IP, for people.
+    pub said: String,
+    /// NODE_IP answered: with the bridge lowered, that is the self-hosted one.
+    pub api_answers: bool,
+}
+
+impl Observer {
+    /// Nothing is known yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            server: None,
+            silent_since: None,
+            raises: VecDeque::new(),
+            not_controller_since: None,
+            said: String::new(),
+            api_answers: false,
+        }
+    }
+
+    /// The bridge was raised.
+    pub fn raised(&mut self, now: Instant) {
+        self.raises.push_back(now);
+        self.silent_since = None;
+    }
+
+    /// The API said whether this node is a controller.
+    pub fn role(&mut self, is_controller: bool, now: Instant) {
+        self.not_controller_since = if is_controller { None } else { self.not_controller_since.or(Some(now)) };
+    }
+
+    /// Looks. `now` is asked again after each wait.
+    pub async fn observe(&mut self, host: &Host, probe: &dyn Ask, at: &Addresses, copy: CopyState) -> Observed {
+        let Standing { api_server, controllers } = Bridge::new(host).standing();
+        let stands = match (api_server, controllers) {
+            (true, _) if Bridge::new(host).standing().is_all() => Stands::All,
+            (true, _) => Stands::ApiServer,
+            (false, 0) => Stands::Nothing,
+            (false, _) => Stands::Begun,
+        };
+        let answer = probe.get(at.loopback, "/readyz", ASK_LIMIT).await;
+        let now = Instant::now();
+        let server = server(&answer);
+        let since = match self.server {
+            Some((before, since)) if before == server => since,
+            _ => now,
+        };
+        self.server = Some((server, since));
+        let is_well = server == Server::Ready;
+        self.said = answer.to_string();
+        self.api_answers = is_well;
+        if stands == Stands::Nothing {
+            self.silent_since = None;
+        } else {
+            let answer = probe.get(at.node_ip, "/readyz", ASK_LIMIT).await;
+            self.api_answers = answer.is_ready();
+            self.silent_since = if answer.is_answered() { None } else { self.silent_since.or(Some(Instant::now())) };
+        }
+        let etcd = match at.etcd {
+            Some(address) if !is_well => host.outside().accepts(address, ETCD_LIMIT).await,
+            _ => true,
+        };
+        let now = Instant::now();
+        while self.raises.front().is_some_and(|at| now.duration_since(*at) > LATELY) {
+            self.raises.pop_front();
+        }
+        Observed {
+            server,
+            server_for: now - since,
+            has_process: !is_well && processes::running(&host.path("/proc")).others.contains("kube-apiserver"),
+            stands,
+            silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
+            etcd,
+            up_for: now - self.begun,
+            raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),
+            copy,
+            not_controller_for: self.not_controller_since.map(|since| now - since),
+            busy: lock::holder(host),
+        }
+    }
+}
+
+/// What an answer to /readyz says of the server that gave it.
+fn server(answer: &Answer) -> Server {
+    match answer {
+        answer if answer.is_ready() => Server::Ready,
+        Answer::Http { body, .. } if body.lines().any(|line| line.starts_with("[-]shutdown")) => Server::Ending,
+        // A certificate that has expired, say: the bridge would show the same.
+        Answer::Http { .. } | Answer::Tls(_) => Server::Unready,
+        Answer::Refused => Server::Gone,
+        Answer::TimedOut | Answer::Broken(_) => Server::Silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_what_the_server_is() {
+        let http = |status, body: &str| Answer::Http { status, body: body.into() };
+        assert_eq!(server(&http(200, "ok")), Server::Ready);
+        assert_eq!(
+            server(&http(500, "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed")),
+            Server::Ending
+        );
+        assert_eq!(server(&http(500, "[-]etcd failed: reason withheld\n[+]shutdown ok\n")), Server::Unready);
+        assert_eq!(server(&http(403, "forbidden")), Server::Unready);
+        assert_eq!(server(&Answer::Tls("expired".into())), Server::Unready);
+        assert_eq!(server(&Answer::Refused), Server::Gone);
+        assert_eq!(server(&Answer::TimedOut), Server::Silent);
+        assert_eq!(server(&Answer::Broken("reset".into())), Server::Silent);
+    }
+}

@@ -1,0 +1,114 @@
+//! What guard tells the cluster and hears from it, while the API answers: events about its Node when something has
+//! happened, and once a minute a heartbeat, with which it learns whether this node is a controller and whether the
+//! cluster's copy of the bridge is another than its own.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube::Client;
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
+
+use super::copy::Copy;
+use crate::api::guard as told;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::secrets;
+
+/// Between two heartbeats.
+const MINUTE: Duration = Duration::from_secs(60);
+/// After one that failed.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Events that nobody could be told are forgotten, the oldest first.
+const PENDING: usize = 32;
+
+/// What was heard.
+#[derive(Default)]
+pub struct Heard {
+    /// This node is a controller; `None` where that was not asked, or there is no such Node.
+    pub is_controller: Option<bool>,
+    /// The cluster's copy of the bridge, if it is another than the one here.
+    pub copy: Option<Copy>,
+}
+
+/// What there is to tell.
+pub struct Teller {
+    node: String,
+    pending: VecDeque<told::Told>,
+    due: Instant,
+}
+
+impl Teller {
+    /// Nothing yet but a first heartbeat.
+    pub fn new(node: &str, now: Instant) -> Self {
+        Self { node: node.to_owned(), pending: VecDeque::new(), due: now }
+    }
+
+    /// Asks before its time: what is here is not as it should be.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now + AGAIN);
+    }
+
+    /// Keeps an event until the API answers.
+    pub fn event(&mut self, at: OffsetDateTime, reason: &'static str, message: String, is_warning: bool) {
+        if self.pending.len() == PENDING {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(told::Told { at, reason, message, is_warning });
+    }
+
+    /// Tells and hears what is due; `None` when nothing was.
+    ///
+    /// # Errors
+    /// Why that could not be: it is tried again.
+    pub async fn tell(&mut self, host: &Host, copy: &Copy, address: SocketAddr) -> Result<Option<Heard>> {
+        if self.pending.is_empty() && Instant::now() < self.due {
+            return Ok(None);
+        }
+        // Another client each time: one at rest would keep its connections, and its memory.
+        let talk = async {
+            let client = client(host, copy, address).await?;
+            self.talk(host, &client, copy).await
+        };
+        let heard = timeout(LIMIT, talk).await;
+        let heard = heard.unwrap_or_else(|_| Err(Error::failed("tell the API of this node", "no answer in time")));
+        if heard.is_err() {
+            self.due = Instant::now() + AGAIN;
+        }
+        heard.map(Some)
+    }
+
+    async fn talk(&mut self, host: &Host, client: &Client, copy: &Copy) -> Result<Heard> {
+        while let Some(event) = self.pending.front() {
+            told::tell(client, &self.node, event).await?;
+            self.pending.pop_front();
+        }
+        let mut heard = Heard::default();
+        if Instant::now() < self.due {
+            return Ok(heard);
+        }
+        told::heartbeat(client, &self.node, host.outside().now()).await?;
+        heard.is_controller = told::is_controller(client, &self.node).await?;
+        if told::copy_sum(client).await?.is_some_and(|sum| sum != copy.shared().sum())
+            && let Some(text) = told::copy(client).await?
+        {
+            let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+            heard.copy = Some(shared.completed(copy));
+        }
+        self.due = Instant::now() + MINUTE;
+        Ok(heard)
+    }
+}
+
+/// A client with guard's own certificate.
+///
+/// # Errors
+/// A copy that lacks it.
+pub async fn client(host: &Host, copy: &Copy, address: SocketAddr) -> Result<Client> {
+    let (cluster, _) = copy.cluster()?;
+    let kubeconfig = secrets::of_guard(&cluster, &copy.assets.tls())?;
+    host.outside().connect(&kubeconfig, address).await
+}

@@ -1,0 +1,99 @@
+//! The second half of a start, a step at a time: for guard, who looks between any two of them whether the bridge must not
+//! rather stay.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use super::acts::{Fixed, Run};
+use super::decide::{Act, Decision, decide};
+use super::observer::Observer;
+use crate::api::observe::{NodeView, Required};
+use crate::assets::AssetSet;
+use crate::config::{Cluster, Controller};
+use crate::error::Result;
+use crate::host::Host;
+use crate::lock;
+use crate::report::Reporter;
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stepped {
+    /// Something was done.
+    Acted,
+    /// What it waits for.
+    Waits(String),
+    /// The self-hosted control plane serves, and nothing is left to do.
+    Done,
+    /// The self-hosted control plane did not prove itself in time, with a part of the bridge lowered.
+    Failed,
+}
+
+/// A raised bridge on its way to be lowered.
+pub struct HandOver<'a> {
+    run: Run<'a>,
+    observer: Observer,
+}
+
+impl<'a> HandOver<'a> {
+    /// Begins, or goes on where an earlier one, or a start, stopped. `kubeconfig` is guard's; `required` are the
+    /// workloads whose pods must be ready first.
+    ///
+    /// # Errors
+    /// A CA that is none.
+    pub fn new(
+        host: &'a Host,
+        (cluster, controller): (&'a Cluster, &'a Controller),
+        kubeconfig: &'a str,
+        required: &'a [Required],
+        nothing: &'a AssetSet,
+        ca: &[u8],
+    ) -> Result<Self> {
+        let mut run = Run::new(Fixed {
+            host,
+            cluster,
+            controller,
+            required,
+            kubeconfig,
+            asset_dir: Path::new(""),
+            assets: nothing,
+            manifests: &[],
+            binary: Path::new(""),
+        });
+        // What a start does before is done, and the kubelet is systemd's.
+        (run.applied, run.made_token, run.raised) = (true, true, Some(false));
+        Ok(Self { run, observer: Observer::new(host, ca)? })
+    }
+
+    /// Tells it who of the bridge holds a Lease, by the Lease's name: seen while nobody else could.
+    pub fn knows(&mut self, holders: BTreeMap<String, String>) {
+        self.observer.bridge_holders.extend(holders);
+    }
+
+    /// Observes, decides and acts once.
+    ///
+    /// # Errors
+    /// What could not be done, which the next step tries again.
+    pub async fn step(&mut self, reporter: &Reporter) -> Result<Stepped> {
+        let mut observed = self.observer.observe(&self.run, Instant::now()).await?;
+        // Whether this node is a controller is others' to say: guard never makes it one.
+        if let Some(view) = &mut observed.view {
+            view.node = NodeView::Adopted;
+        }
+        let acts = match decide(&observed) {
+            Decision::Done => return Ok(Stepped::Done),
+            Decision::Wait(_, what) => return Ok(Stepped::Waits(what)),
+            Decision::Do(_, acts) => acts,
+        };
+        // Raising is guard's own.
+        if acts.iter().any(|act| matches!(act, Act::Raise | Act::RaiseAndFail)) {
+            return Ok(Stepped::Failed);
+        }
+        let _lock = lock::try_take(self.run.host)?;
+        for act in &acts {
+            self.run.act(act, self.observer.client(), reporter).await?;
+        }
+        Ok(Stepped::Acted)
+    }
+}

@@ -1,0 +1,104 @@
+//! The API server and etcd crash, hang and are away, again and again.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Controller, LATER, SOON, long, never_away_for_longer, signal};
+use crate::support::eventually;
+use crate::support::node::disk;
+
+/// Between two kills.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+#[test]
+fn guard_crashes() {
+    let controller = Controller::up("guard-crashes");
+    etcd_restarts(&controller);
+    etcd_is_stopped(&controller);
+    it_hangs(&controller);
+    it_is_killed(&controller);
+}
+
+/// Nothing can serve without etcd: a bridge would not help.
+fn etcd_restarts(controller: &Controller) {
+    let (raises, traffic) = (controller.raises(), controller.traffic());
+    signal(controller.process("etcd", ""), Signal::SIGKILL);
+    std::thread::sleep(Duration::from_secs(5));
+    eventually("the API is served again", SOON, || controller.is_served().then_some(()));
+    controller.until_self_hosted();
+    eprintln!("etcd killed:");
+    let record = controller.nothing_is_lost(traffic);
+    // What is asked of a database that is not there fails; the kubelet starts it again.
+    never_away_for_longer(&record, Duration::from_secs(15));
+    assert_eq!(controller.raises(), raises, "{}", controller.guard_said());
+    assert!(controller.is_lowered());
+}
+
+fn etcd_is_stopped(controller: &Controller) {
+    let (raises, away) = (controller.raises(), long(30, 60));
+    let etcd = disk(&controller.node).join("private/etc-kubernetes/manifests/etcd.yaml");
+    let aside = disk(&controller.node).join("private/etc-kubernetes/etcd.yaml");
+    fs::rename(&etcd, &aside).unwrap();
+    std::thread::sleep(away);
+    assert_eq!(controller.raises(), raises, "{}", controller.guard_said());
+    assert_eq!(controller.manifests(), ["hoist-guard.yaml"]);
+    fs::rename(&aside, &etcd).unwrap();
+    eventually("the API is served again", LATER, || controller.is_served().then_some(()));
+    controller.until_lowered();
+    let more = controller.raises() - raises;
+    eprintln!("etcd stopped for {away:.0?}: {more} raises");
+    // Its API server may have given up meanwhile, and be on its way back when etcd is.
+    assert!(more <= 1.0, "{more} raises: {}", controller.guard_said());
+}
+
+/// It keeps its port open and says nothing: whoever asks then waits in vain, until the bridge has the address.
+fn it_hangs(controller: &Controller) {
+    let traffic = controller.traffic();
+    let server = controller.api_server().unwrap();
+    let begun = Instant::now();
+    signal(server, Signal::SIGSTOP);
+    controller.until_raised();
+    eventually("the API is served by the bridge", SOON, || controller.is_served().then_some(()));
+    eprintln!("the API server stopped: raised and served after {:.1?}", begun.elapsed());
+    assert!(!controller.self_hosted_is_ready());
+    signal(server, Signal::SIGCONT);
+    controller.until_lowered();
+    let record = controller.nothing_is_lost(traffic);
+    // 6 s until that is believed; up to 10 s until the kubelet gives its connections up, without which it starts no pod;
+    // 3 s for an API server to start, on a busy machine more. Requests that are under way then have nobody to answer.
+    never_away_for_longer(&record, Duration::from_secs(30));
+    let open =
+        controller.metric("raises_total{cause=\"silent\"}") + controller.metric("raises_total{cause=\"not-ready\"}");
+    assert!(open >= 1.0, "{}", controller.guard_said());
+}
+
+/// The first crash makes a gap until the bridge stands. While it stands no further one does.
+fn it_is_killed(controller: &Controller) {
+    let lasts = long(40, 120);
+    let (raises, traffic) = (controller.raises(), controller.traffic());
+    let (begun, mut kills) = (Instant::now(), 0);
+    while begun.elapsed() < lasts {
+        if let Some(server) = controller.api_server() {
+            signal(server, Signal::SIGKILL);
+            kills += 1;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    let more = controller.raises() - raises;
+    eventually("the API is served", SOON, || controller.is_served().then_some(()));
+    controller.until_self_hosted();
+    eprintln!(
+        "{kills} kills in {lasts:.0?}, {more} raises, lowered only after {} s",
+        controller.metric("hold_seconds")
+    );
+    let record = controller.nothing_is_lost(traffic);
+    // A process that is killed says nothing before; a bridge takes 3 s to start.
+    never_away_for_longer(&record, Duration::from_secs(10));
+    assert!((1.0..=f64::from(kills)).contains(&more), "{more} raises: {}", controller.guard_said());
+    assert!(controller.metric("hold_seconds") <= 600.0);
+    if super::full() {
+        controller.until_lowered();
+    }
+}

@@ -1,0 +1,337 @@
+//! What must survive on a controller that guard keeps: power cuts, edits, deletions, crashes, a full disk, an absent
+//! kubelet. Each with clients that never stop asking, and with nobody who types but what is said.
+//!
+//! All is looked at from outside of hoist: the API as clients see it, the kubelet's folder, processes, guard's metrics.
+//! `HOIST_FULL=1` lets what is waited for take the whole time that it is about: minutes instead of moments.
+
+mod at_rest;
+mod crashes;
+mod deletions;
+mod disk;
+mod edits;
+mod kubelet;
+mod page;
+mod power_cuts;
+mod second_controller;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::cluster::Cluster;
+use crate::support::eventually;
+use crate::support::http::{Client, runtime};
+use crate::support::kubectl::Kubectl;
+use crate::support::node::{Node, disk, init_of};
+use crate::support::traffic::{Record, Traffic};
+
+const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10270);
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 6443);
+/// How long what comes by itself may take on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(180);
+
+/// Whether what takes minutes shall take them.
+fn full() -> bool {
+    std::env::var_os("HOIST_FULL").is_some_and(|value| value == "1")
+}
+
+/// So long by default, and so long in full.
+fn long(short: u64, whole: u64) -> Duration {
+    Duration::from_secs(if full() { whole } else { short })
+}
+
+/// A controller that serves itself, and has guard.
+struct Controller {
+    node: Node,
+    cluster: Cluster,
+    kubectl: Kubectl,
+}
+
+impl Controller {
+    /// Brings one up.
+    fn up(name: &str) -> Self {
+        let node = Node::up(name);
+        let cluster = Cluster::render(&node);
+        Self::start(node, cluster)
+    }
+
+    /// The same of a node and a cluster that were made ready.
+    #[track_caller]
+    fn start(node: Node, cluster: Cluster) -> Self {
+        cluster.started(&node, &[]).expect(0);
+        let controller = Self { kubectl: cluster.kubectl(), node, cluster };
+        controller.has_guard();
+        controller
+    }
+
+    #[track_caller]
+    fn has_guard(&self) {
+        eventually("guard serves its metrics", SOON, || self.metrics());
+    }
+
+    /// Clients, at work before anything happens.
+    fn traffic(&self) -> Traffic {
+        let traffic = Traffic::begin(self.cluster.client());
+        std::thread::sleep(Duration::from_secs(2));
+        traffic
+    }
+
+    // --- the API ---
+
+    /// Whether it answers where clients ask.
+    fn is_served(&self) -> bool {
+        is_ready(&self.cluster.client())
+    }
+
+    /// Whether this controller's self-hosted API server says that it is ready.
+    fn self_hosted_is_ready(&self) -> bool {
+        let client = Client::new(&self.cluster.assets, SocketAddr::from(LOOPBACK));
+        self.node.inside(move || is_ready(&client))
+    }
+
+    // --- the disk ---
+
+    /// What the kubelet's folder holds.
+    fn manifests(&self) -> Vec<String> {
+        let dir = disk(&self.node).join("private/etc-kubernetes/manifests");
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Whether the bridge's API server stands in it.
+    fn is_raised(&self) -> bool {
+        self.manifests().iter().any(|name| name == "bridge-kube-apiserver.yaml")
+    }
+
+    /// Whether nothing of the bridge is left, but for what guard keeps.
+    fn is_lowered(&self) -> bool {
+        let keys = disk(&self.node).join("private/etc-kubernetes/bridge");
+        !self.manifests().iter().any(|name| name.starts_with("bridge-")) && !keys.exists()
+    }
+
+    #[track_caller]
+    fn until_raised(&self) {
+        eventually("the bridge is raised", SOON, || self.is_raised().then_some(()));
+    }
+
+    #[track_caller]
+    fn until_self_hosted(&self) {
+        eventually("the self-hosted API server is ready", LATER, || self.self_hosted_is_ready().then_some(()));
+    }
+
+    /// The cluster serves itself again, and by itself.
+    #[track_caller]
+    fn until_lowered(&self) {
+        self.until_self_hosted();
+        eventually("the bridge is lowered", LATER, || self.is_lowered().then_some(()));
+    }
+
+    /// A file of the node's own /var.
+    fn var(&self, path: &str) -> PathBuf {
+        disk(&self.node).join("var").join(path)
+    }
+
+    /// All that a container of the pods whose names begin like that has said, restarts included.
+    fn said(&self, pods: &str, container: &str) -> String {
+        let mut files = Vec::new();
+        for pod in fs::read_dir(self.var("log/pods")).unwrap().map(|entry| entry.unwrap().path()) {
+            if pod.file_name().is_some_and(|name| name.to_string_lossy().starts_with(pods)) {
+                let logs = fs::read_dir(pod.join(container)).into_iter().flatten();
+                files.extend(logs.map(|entry| entry.unwrap().path()));
+            }
+        }
+        files.sort();
+        files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect()
+    }
+
+    /// The same of guard.
+    fn guard_said(&self) -> String {
+        self.said(&format!("kube-system_hoist-guard-{}_", self.node.name), "guard")
+    }
+
+    // --- guard ---
+
+    /// What guard counts, by its name without the prefix; `None` while it serves none.
+    fn metrics(&self) -> Option<BTreeMap<String, f64>> {
+        let text = self.node.inside(|| page(SocketAddr::from(METRICS), "/metrics")).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        assert!(head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200"), "{text}");
+        let metric = |line: &str| {
+            let (name, value) = line.strip_prefix("hoist_guard_")?.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().unwrap()))
+        };
+        let metrics: BTreeMap<_, _> = body.lines().filter_map(metric).collect();
+        assert!(metrics.contains_key("bridge_raised"), "{text}");
+        Some(metrics)
+    }
+
+    #[track_caller]
+    fn metric(&self, name: &str) -> f64 {
+        let metrics = eventually("guard serves its metrics", SOON, || self.metrics());
+        metrics.get(name).copied().unwrap_or_else(|| panic!("{name}: {metrics:?}"))
+    }
+
+    /// How often guard has raised the bridge since it runs, whatever the cause.
+    #[track_caller]
+    fn raises(&self) -> f64 {
+        let metrics = eventually("guard serves its metrics", SOON, || self.metrics());
+        metrics.iter().filter(|(name, _)| name.starts_with("raises_total{")).map(|(_, count)| count).sum()
+    }
+
+    // --- processes ---
+
+    /// The self-hosted API server's process, as this machine knows it.
+    fn api_server(&self) -> Option<Pid> {
+        let all = processes(&self.node, "kube-apiserver");
+        all.into_iter().find(|process| !process.is_bridge).map(|process| process.pid)
+    }
+
+    /// The one process of a program.
+    #[track_caller]
+    fn process(&self, program: &str, argument: &str) -> Pid {
+        let all = processes(&self.node, program);
+        let all: Vec<_> = all.iter().filter(|process| process.argument == argument || argument.is_empty()).collect();
+        assert_eq!(all.len(), 1, "processes of {program} {argument}: {all:?}");
+        all[0].pid
+    }
+
+    #[track_caller]
+    fn guard_process(&self) -> Pid {
+        self.process("hoist", "guard")
+    }
+
+    // --- objects ---
+
+    /// The DaemonSet of the API server.
+    #[track_caller]
+    fn daemon_set(&self) -> Value {
+        self.kubectl.get(&["-n", "kube-system", "daemonset", "kube-apiserver"])
+    }
+
+    /// `kubectl patch` of the command in it.
+    #[track_caller]
+    fn edit_command(&self, edit: impl FnOnce(&mut Vec<String>)) {
+        let command = &self.daemon_set()["spec"]["template"]["spec"]["containers"][0]["command"];
+        let mut command: Vec<String> = serde_json::from_value(command.clone()).unwrap();
+        edit(&mut command);
+        let path = "/spec/template/spec/containers/0/command";
+        let patch = serde_json::json!([{"op": "replace", "path": path, "value": command}]).to_string();
+        let args = ["patch", "-n", "kube-system", "daemonset/kube-apiserver", "--type=json", "-p", &patch];
+        self.kubectl.run(&args).ok();
+    }
+
+    #[track_caller]
+    fn set_image(&self, image: &str) {
+        let container = format!("kube-apiserver={image}");
+        self.kubectl.run(&["set", "image", "-n", "kube-system", "daemonset/kube-apiserver", &container]).ok();
+    }
+
+    #[track_caller]
+    fn rolled_out(&self) {
+        let args = ["rollout", "status", "-n", "kube-system", "--timeout=110s", "daemonset/kube-apiserver"];
+        self.kubectl.run(&args).ok();
+    }
+
+    /// Every pod of the self-hosted control plane is as it shall be.
+    #[track_caller]
+    fn control_plane_is_rolled_out(&self) {
+        for name in ["daemonset/kube-apiserver", "deployment/kube-controller-manager", "deployment/kube-scheduler"] {
+            self.kubectl.run(&["rollout", "status", "-n", "kube-system", "--timeout=110s", name]).ok();
+        }
+    }
+
+    // --- what clients saw ---
+
+    /// The end of the traffic: all that it wrote and was told to be written is there.
+    #[track_caller]
+    fn nothing_is_lost(&self, traffic: Traffic) -> Record {
+        let record = traffic.end().unwrap();
+        eprintln!("{}", record.summary());
+        // Shorter ones are single requests that were under way.
+        for (at, lasted) in record.outages().into_iter().filter(|(_, lasted)| *lasted > Duration::from_millis(300)) {
+            eprintln!("  away from {at:.1?} on, for {lasted:.2?}");
+        }
+        let there = self.kubectl.list(&["configmaps", "-n", "default"]);
+        let there: Vec<_> = there.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        let written = record.acknowledged();
+        assert!(written.len() > 20, "too few writes to show anything: {record}");
+        let missing: Vec<_> = written.into_iter().filter(|name| !there.contains(name)).collect();
+        assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+        record
+    }
+
+    /// The same, and no request failed.
+    #[track_caller]
+    fn nothing_failed(&self, traffic: Traffic) {
+        let record = self.nothing_is_lost(traffic);
+        assert_eq!(record.failures().count(), 0, "requests failed: {record}");
+    }
+}
+
+/// The API was away, and never for longer than that.
+#[track_caller]
+fn never_away_for_longer(record: &Record, limit: Duration) {
+    let longest = record.outages().into_iter().map(|(_, lasted)| lasted).max().unwrap_or_default();
+    assert!(longest <= limit, "away for {longest:.1?}, and {limit:?} is the limit: {record}");
+}
+
+/// A process of a node, by its number on this machine.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    argument: String,
+    is_bridge: bool,
+}
+
+/// The processes of a program. The control plane's pods are in the node's own network: by that they are known.
+fn processes(node: &Node, program: &str) -> Vec<Process> {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network(&init_of(node));
+    let process = |pid: String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let is_wanted = words.next()?.rsplit('/').next() == Some(program) && network(&pid) == own;
+        // One that has just ended has no surroundings any more.
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok().filter(|text| !text.is_empty())?;
+        let is_bridge = environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(b"HOIST_BRIDGE="));
+        let argument = words.next().unwrap_or_default().into_owned();
+        is_wanted.then(|| Process { pid: Pid::from_raw(pid.parse().unwrap()), argument, is_bridge })
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| pid.parse::<i32>().is_ok()).filter_map(process).collect()
+}
+
+/// It may have ended a moment ago.
+fn signal(pid: Pid, signal: Signal) {
+    let _ = kill(pid, signal);
+}
+
+fn is_ready(client: &Client) -> bool {
+    matches!(runtime().block_on(client.get("/readyz")), Ok((200, _)))
+}
+
+/// A page over plain HTTP, its head included.
+fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Where a manifest of an asset directory is.
+fn manifest(cluster: &Cluster, path: &str) -> String {
+    Path::new(&cluster.assets).join("manifests").join(path).display().to_string()
+}
