@@ -1,10 +1,12 @@
 //! The command line: what users type, and which room it goes to. No logic. A file for each command.
 
+mod backup;
 mod completion;
 mod forward;
 mod guard;
 mod man;
 mod preflight;
+mod recover;
 mod render;
 mod start;
 mod status;
@@ -65,6 +67,10 @@ pub enum Command {
     Render(render::Args),
     /// Bring the cluster up on this controller, or go on where an earlier run stopped
     Start(start::Args),
+    /// Write one file from which this controller can be brought back: a snapshot of its etcd and the asset directory
+    Backup(backup::Args),
+    /// Bring the cluster back: put back what is missing of its control plane, or restore its data first
+    Recover(recover::Args),
     /// Check whether this machine is ready for `start`, and change nothing
     Preflight(preflight::Args),
     /// Show what this controller and its cluster are now; the exit code is 0 if all is well
@@ -104,6 +110,8 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     match cli.command {
         Command::Render(args) => return render::run(&args, color, out),
         Command::Start(args) => start::run(args, color).await?,
+        Command::Backup(args) => backup::run(args, color).await?,
+        Command::Recover(args) => recover::run(args, color).await?,
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,

@@ -1,8 +1,8 @@
 //! What the container runtime says of itself. CRI is gRPC over a Unix socket; the few messages that hoist needs of it
 //! are written down here, field by field, so that no compiler for its .proto is needed.
 
-mod call;
 mod messages;
+pub mod pods;
 
 use std::fmt;
 use std::path::Path;
@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use call::{Connection, Failure};
+use crate::grpc::{Connection, Failure};
 use messages::{
     RuntimeConfigRequest, RuntimeConfigResponse, StatusRequest, StatusResponse, VersionRequest, VersionResponse,
 };
 
+/// The service of CRI that runs pods.
+const SERVICE: &str = "runtime.v1.RuntimeService";
 /// What containerd says to all questions while it starts: after a boot that is when a start comes.
 const STARTING: &str = "server is not initialized yet";
 /// Between two questions to one that starts.
@@ -79,15 +81,17 @@ pub async fn ask(socket: &Path, limit: Duration) -> Result<Runtime, Trouble> {
 }
 
 async fn talk(socket: &Path) -> Result<Runtime, Trouble> {
-    let mut connection = Connection::open(socket).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+    let mut connection = Connection::unix(socket).await.map_err(|error| Trouble::Unreachable(error.to_string()))?;
     let refused = |failure: Failure| Trouble::Refused(failure.to_string());
-    let version: VersionResponse = connection.call("Version", &VersionRequest {}).await.map_err(refused)?;
-    let status: StatusResponse = connection.call("Status", &StatusRequest { verbose: true }).await.map_err(refused)?;
-    let config: Option<RuntimeConfigResponse> = match connection.call("RuntimeConfig", &RuntimeConfigRequest {}).await {
-        Ok(config) => Some(config),
-        Err(Failure::Unimplemented) => None,
-        Err(failure) => return Err(refused(failure)),
-    };
+    let version: VersionResponse = connection.call(SERVICE, "Version", &VersionRequest {}).await.map_err(refused)?;
+    let status: StatusResponse =
+        connection.call(SERVICE, "Status", &StatusRequest { verbose: true }).await.map_err(refused)?;
+    let config: Option<RuntimeConfigResponse> =
+        match connection.call(SERVICE, "RuntimeConfig", &RuntimeConfigRequest {}).await {
+            Ok(config) => Some(config),
+            Err(Failure::Unimplemented(_)) => None,
+            Err(failure) => return Err(refused(failure)),
+        };
     let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
     let not_ready = conditions.into_iter().find(|condition| condition.name == "RuntimeReady" && !condition.status);
     Ok(Runtime {

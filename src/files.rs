@@ -13,6 +13,10 @@ use tempfile::NamedTempFile;
 use crate::error::{Error, Result};
 use crate::input::{self, ASSET_LIMIT};
 
+mod large;
+
+pub use large::{Beside, exchange, rename, sync_all};
+
 /// How the names begin of files that are not whole yet. A name with a dot in front is one that the kubelet does not read.
 pub const BESIDE: &str = ".hoist-";
 

@@ -17,6 +17,8 @@ use crate::{input, pki, yaml};
 
 /// How long systemd may take for one command.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
+/// Where containerd listens.
+const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
 const UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// Sorts after kubeadm's, which would win otherwise.
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
@@ -214,6 +216,24 @@ fn configuration(assets: &AssetSet, manifests: &Path) -> Result<String> {
     Ok(yaml::to_string(&document.value))
 }
 
+/// Where a kubelet's configuration says that the container runtime is.
+pub fn runtime_endpoint(configuration: &serde_json::Value) -> &str {
+    let endpoint = configuration.get("containerRuntimeEndpoint").and_then(serde_json::Value::as_str);
+    endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or(RUNTIME)
+}
+
+/// The socket of the container runtime of this host's kubelet.
+///
+/// # Errors
+/// A configuration in the asset directory that does not parse.
+pub fn runtime_socket(host: &Host, assets: &AssetSet) -> Result<PathBuf> {
+    let path = "kubelet/config.yaml";
+    let documents = yaml::documents(path, &assets.text(path)?).map_err(Error::Input)?;
+    let value = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
+    let endpoint = runtime_endpoint(&value);
+    Ok(host.path(endpoint.strip_prefix("unix://").unwrap_or(endpoint)))
+}
+
 /// Whether systemd runs this host.
 pub fn is_systemd(host: &Host) -> bool {
     host.path("/run/systemd/system").is_dir()
@@ -276,6 +296,14 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
 /// systemd's refusal.
 pub async fn restart(host: &Host) -> Result<()> {
     systemctl(host, &["restart", "kubelet.service"]).await.map(drop)
+}
+
+/// Stops the kubelet by systemd, until it is started again or the machine is; containers go on.
+///
+/// # Errors
+/// systemd's refusal.
+pub async fn stop(host: &Host) -> Result<()> {
+    systemctl(host, &["stop", "kubelet.service"]).await.map(drop)
 }
 
 /// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says.
@@ -353,5 +381,31 @@ mod tests {
         let second = plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap();
         assert!(second.certificate.is_none(), "one that is valid is left alone");
         assert!(!has_certificate(&host, now + time::Duration::days(366)));
+    }
+
+    /// A controller that was off for too long: `hoist render` has issued its kubelet's certificate anew.
+    #[test]
+    fn one_that_has_expired_is_written_again() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let cluster = crate::config::parse("cluster.yaml", crate::config::DEFAULT, Path::new("/")).unwrap();
+        let now = OffsetDateTime::now_utc();
+        let install = |issued: OffsetDateTime| {
+            let pki = pki::issue(&cluster, &Default::default(), &Default::default(), issued).unwrap();
+            let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+            let plan = plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap();
+            install_files(&host, &plan).unwrap();
+            secrets::of_kubelet(&cluster.controllers[0].name, &assets.tls()).unwrap()
+        };
+        let old = install(now - time::Duration::days(400));
+        let current = || std::fs::read(host.kubelet_certificate()).unwrap();
+        assert!(current() == old && !has_certificate(&host, now));
+        // One that the kubelet got by itself since, and that has expired, too.
+        let own = host.path("/var/lib/kubelet/pki/kubelet-client-2026-01-01.pem");
+        std::fs::write(&own, &old).unwrap();
+        std::fs::remove_file(host.kubelet_certificate()).unwrap();
+        std::os::unix::fs::symlink(&own, host.kubelet_certificate()).unwrap();
+        let new = install(now);
+        assert!(current() == new && has_certificate(&host, now));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The variable that every container of the bridge has in its environment; its value is the component.
@@ -74,6 +75,16 @@ pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, Stri
     })
 }
 
+/// The pid of a process that has the file at `path` open, by whatever name it knows it.
+pub fn holder(proc: &Path, path: &Path) -> Option<String> {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let wanted = id(path)?;
+    pids(proc).find(|pid| {
+        let open = std::fs::read_dir(proc.join(pid).join("fd")).into_iter().flatten().flatten();
+        open.into_iter().any(|entry| id(&entry.path()) == Some(wanted))
+    })
+}
+
 /// Whether this process ignores a signal: before it has listened for it, that is as whoever started it wished.
 pub fn ignores(proc: &Path, signal: u8) -> bool {
     let status = std::fs::read_to_string(proc.join("self/status")).unwrap_or_default();
@@ -127,6 +138,20 @@ mod tests {
         assert!(is_free(address));
         assert!(is_free(SocketAddr::new([192, 0, 2, 1].into(), address.port())), "it is no address of this machine");
         assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);
+    }
+
+    #[test]
+    fn whoever_has_a_file_open_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let link = file.path().with_extension("link");
+        std::fs::hard_link(file.path(), &link).unwrap();
+        assert_eq!(holder(Path::new("/proc"), &link), Some(std::process::id().to_string()));
+        let (open, path) = file.into_parts();
+        drop(open);
+        assert_eq!(holder(Path::new("/proc"), &link), None);
+        std::fs::remove_file(&link).unwrap();
+        drop(path);
+        assert_eq!(holder(Path::new("/proc"), &link), None, "no such file");
     }
 
     #[test]

@@ -64,12 +64,12 @@ fn stage(kind: &str) -> usize {
     }
 }
 
-/// Applies `manifests`, but for those that their objects were applied from already. One that is refused does not stop
-/// the others.
+/// Applies `manifests`, but for those that their objects were applied from already, unless `force` says so. One that is
+/// refused does not stop the others.
 ///
 /// # Errors
 /// A lost connection or an overloaded API server: what was not applied is applied by calling again.
-pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
+pub async fn apply(client: &Client, manifests: &[Manifest], force: bool) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut known = Resources::default();
     for number in 0..=4 {
@@ -77,7 +77,7 @@ pub async fn apply(client: &Client, manifests: &[Manifest]) -> Result<Outcome> {
         known.discover(client, &of_stage).await?;
         known.await_custom(client, &of_stage).await?;
         let standing = Standing::list(client, &known, &of_stage).await?;
-        let requests = of_stage.iter().map(|manifest| apply_one(client, &known, &standing, manifest));
+        let requests = of_stage.iter().map(|manifest| apply_one(client, &known, &standing, manifest, force));
         let mut answers = futures::stream::iter(requests).buffer_unordered(CONCURRENT);
         while let Some(answer) = answers.next().await {
             match answer? {
@@ -101,6 +101,7 @@ async fn apply_one<'a>(
     known: &Resources,
     standing: &Standing<'a>,
     manifest: &'a Manifest,
+    force: bool,
 ) -> Result<Option<Refusal>> {
     let (kind, namespace, name) =
         (text(manifest, "/kind"), text(manifest, "/metadata/namespace"), text(manifest, "/metadata/name"));
@@ -114,6 +115,7 @@ async fn apply_one<'a>(
     let failed = |error: &kube::Error| Error::failed(format!("apply {}", manifest.path), explain(error));
     let sum = files::sha256(manifest.object.to_string().as_bytes());
     let unchanged = match standing.of(manifest) {
+        _ if force => false,
         Some(sums) => sums.get(name) == Some(&sum),
         None => {
             let there = api.get_metadata_opt(name).await.map_err(|error| failed(&error))?;

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod guard;
 pub mod health;
 pub mod observe;
+pub mod owners;
 pub mod write;
 
 use std::net::SocketAddr;

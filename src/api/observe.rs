@@ -60,6 +60,8 @@ pub struct PodView {
     pub reason: String,
     /// What it belongs to: the name of its DaemonSet, Deployment or StatefulSet, or its own.
     pub workload: String,
+    /// The uid of the object that controls it, if one does.
+    pub owner: Option<String>,
     /// Whether its workload has one pod on each node.
     pub per_node: bool,
     /// Whether it mirrors a static pod.
@@ -216,6 +218,11 @@ fn pod_view(pod: &Pod) -> PodView {
         restarts: containers.iter().map(|container| container.restart_count).sum(),
         reason,
         workload: workload(pod),
+        owner: pod
+            .owner_references()
+            .iter()
+            .find(|owner| owner.controller == Some(true))
+            .map(|owner| owner.uid.clone()),
         per_node: pod.owner_references().iter().any(|owner| owner.kind == "DaemonSet"),
         mirror: pod.annotations().contains_key("kubernetes.io/config.mirror"),
     }

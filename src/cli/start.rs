@@ -10,6 +10,10 @@ use crate::host::Host;
 use crate::report::{Output, Reporter, Success};
 use crate::start;
 
+/// The workloads without which there is no control plane.
+pub(super) const REQUIRED: [&str; 3] =
+    ["kube-system/kube-apiserver", "kube-system/kube-controller-manager", "kube-system/kube-scheduler"];
+
 /// `hoist start`
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,7 +31,7 @@ pub struct Args {
     validate: bool,
     /// Workloads (NAMESPACE/NAME of a DaemonSet, Deployment, StatefulSet or Pod) whose pods must be ready before the
     /// bridge is lowered
-    #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', default_values = ["kube-system/kube-apiserver", "kube-system/kube-controller-manager", "kube-system/kube-scheduler"])]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', default_values = REQUIRED)]
     required_pods: Vec<Required>,
     /// How long it may go without any progress; an image that is being pulled and a pod that changes state are some
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
@@ -73,6 +77,7 @@ async fn started(args: Args, reporter: &Reporter) -> Result<()> {
         progress_timeout: args.progress_timeout,
         timeout: args.timeout,
         binary,
+        mode: start::Mode::Start,
     };
     let host = Host::new(Path::new("/"), &args.pod_manifest_path);
     start::start(&host, &options, reporter, super::stop()?).await

@@ -63,3 +63,94 @@ pub struct LinuxRuntimeConfiguration {
     #[prost(int32, tag = "1")]
     pub cgroup_driver: i32,
 }
+
+#[derive(Message)]
+pub struct ListPodSandboxRequest {}
+
+#[derive(Message)]
+pub struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<PodSandbox>,
+}
+
+#[derive(Message)]
+pub struct PodSandbox {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(message, optional, tag = "2")]
+    pub metadata: Option<PodSandboxMetadata>,
+    /// 0 is ready.
+    #[prost(int32, tag = "3")]
+    pub state: i32,
+    #[prost(map = "string, string", tag = "5")]
+    pub labels: HashMap<String, String>,
+}
+
+#[derive(Message)]
+pub struct PodSandboxMetadata {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "3")]
+    pub namespace: String,
+}
+
+#[derive(Message)]
+pub struct StopPodSandboxRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+}
+
+#[derive(Message)]
+pub struct StopPodSandboxResponse {}
+
+#[derive(Message)]
+pub struct ListContainersRequest {}
+
+#[derive(Message)]
+pub struct ListContainersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub containers: Vec<Container>,
+}
+
+#[derive(Message)]
+pub struct Container {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub pod_sandbox_id: String,
+    /// 0 is created, 1 running, 2 exited.
+    #[prost(int32, tag = "6")]
+    pub state: i32,
+    #[prost(map = "string, string", tag = "8")]
+    pub labels: HashMap<String, String>,
+}
+
+#[derive(Message)]
+pub struct StopContainerRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    /// In seconds; then it is killed.
+    #[prost(int64, tag = "2")]
+    pub timeout: i64,
+}
+
+#[derive(Message)]
+pub struct StopContainerResponse {}
+
+#[derive(Message)]
+pub struct ContainerStatusRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+}
+
+#[derive(Message)]
+pub struct ContainerStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<ContainerStatus>,
+}
+
+#[derive(Message)]
+pub struct ContainerStatus {
+    #[prost(int32, tag = "7")]
+    pub exit_code: i32,
+}

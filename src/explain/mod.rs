@@ -21,6 +21,7 @@ use crate::host::Host;
 
 pub use causes::{Cause, Subject};
 pub use logs::Kept;
+pub(crate) use logs::of_pod;
 
 /// How many lines of a log, and how many events, are shown of each pod.
 const LINES: usize = 5;

@@ -91,7 +91,9 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let message = "holds the data of an earlier etcd, and hoist's etcd is not installed here";
-    vec![Finding::new(member.display().to_string(), message).remedy("move the folder away to begin a new cluster")]
+    vec![Finding::new(member.display().to_string(), message).remedy(
+        "`hoist recover` with this asset directory brings its cluster back; to begin a new one, move the folder away",
+    )]
 }
 
 #[cfg(test)]

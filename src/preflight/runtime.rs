@@ -9,14 +9,12 @@ use crate::kubelet;
 
 /// How long it may take to answer: less than a check may.
 const LIMIT: Duration = Duration::from_millis(700);
-const DEFAULT: &str = "unix:///run/containerd/containerd.sock";
 
 type Answer = Result<Runtime, Trouble>;
 
 /// Where the kubelet's configuration says that the runtime is.
 fn endpoint(facts: &Facts) -> &str {
-    let endpoint = facts.kubelet.get("containerRuntimeEndpoint").and_then(serde_json::Value::as_str);
-    endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or(DEFAULT)
+    kubelet::runtime_endpoint(&facts.kubelet)
 }
 
 /// Its answer; one check asks, the others wait for it.

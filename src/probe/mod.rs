@@ -115,37 +115,12 @@ pub struct Probe {
 impl Probe {
     /// A probe without a client identity: enough for /livez, /readyz and /version.
     pub fn new(ca_pem: &[u8]) -> Result<Self> {
-        Self::build(ca_pem, None)
+        Ok(Self { tls: connector(ca_pem, None, b"http/1.1")? })
     }
 
     /// A probe that presents a client certificate.
     pub fn with_identity(ca_pem: &[u8], certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self> {
-        let chain = certificates("the client certificate", certificate_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| Error::failed("read the client key", e))?;
-        Self::build(ca_pem, Some((chain, key)))
-    }
-
-    fn build(ca_pem: &[u8], identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("the CA certificate", ca_pem)? {
-            roots.add(certificate).map_err(|e| Error::failed("use the CA certificate", e))?;
-        }
-        // Named here, so that it does not matter whether the process has installed a default.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| Error::failed("set up TLS", e))?
-            .with_root_certificates(roots);
-        let mut config = match identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(|e| Error::failed("use the client certificate", e))?
-            }
-        };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session would vouch for a server by what an earlier connection saw.
-        config.resumption = Resumption::disabled();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: connector(ca_pem, Some((certificate_pem, key_pem)), b"http/1.1")? })
     }
 
     /// One GET on a connection of its own, answered or given up within `limit`.
@@ -211,6 +186,33 @@ fn classify(error: &(dyn StdError + 'static)) -> Answer {
         };
     }
     Answer::Broken(reason)
+}
+
+/// What makes TLS connections that speak `protocol` to servers for which one of the CAs in `ca_pem` vouches; `identity`
+/// is a client certificate and its key.
+pub(crate) fn connector(ca_pem: &[u8], identity: Option<(&[u8], &[u8])>, protocol: &[u8]) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("the CA certificate", ca_pem)? {
+        roots.add(certificate).map_err(|e| Error::failed("use the CA certificate", e))?;
+    }
+    // Named here, so that it does not matter whether the process has installed a default.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::failed("set up TLS", e))?
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate_pem, key_pem)) => {
+            let chain = certificates("the client certificate", certificate_pem)?;
+            let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| Error::failed("read the client key", e))?;
+            builder.with_client_auth_cert(chain, key).map_err(|e| Error::failed("use the client certificate", e))?
+        }
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    // A resumed session would vouch for a server by what an earlier connection saw.
+    config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::decide::{Act, Observed};
 use super::observer::Observer;
+use super::run::Mode;
 use crate::api::apply::{Refusal, apply};
 use crate::api::observe::{ClusterView, Required, hopeless};
 use crate::api::write;
@@ -36,6 +37,7 @@ pub(super) struct Run<'a> {
     pub(super) binary: &'a Path,
     /// What guard shall keep of them; `None` where there shall be no guard.
     pub(super) guard: Option<guard::Copy>,
+    pub(super) mode: Mode,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
     pub(super) kept: Kept,
     pub(super) applied: bool,
@@ -65,12 +67,14 @@ pub(super) struct Fixed<'a> {
     pub(super) assets: &'a AssetSet,
     pub(super) manifests: &'a [Manifest],
     pub(super) binary: &'a Path,
+    pub(super) mode: Mode,
 }
 
 impl<'a> Run<'a> {
     /// One that has done nothing yet.
     pub(super) fn new(fixed: Fixed<'a>) -> Self {
-        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary } = fixed;
+        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary, mode } =
+            fixed;
         let wanted = guard::is_wanted(assets);
         Self {
             host,
@@ -82,6 +86,7 @@ impl<'a> Run<'a> {
             assets,
             manifests,
             binary,
+            mode,
             guard: wanted.then(|| guard::Copy::new(assets, cluster, controller)),
             kept: Kept::default(),
             applied: false,
@@ -132,7 +137,7 @@ impl Run<'_> {
                 self.made_token = true;
             }
             Act::Apply => {
-                let outcome = apply(client()?, self.manifests).await?;
+                let outcome = apply(client()?, self.manifests, self.force_manifests()).await?;
                 for refusal in &outcome.refused {
                     reporter.note(&format!("refused: {}", refusal.finding));
                 }
@@ -183,6 +188,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the API server has refused the object that is so called: by kind, namespace and name.
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.refused.iter().any(|no| format!("{} {}/{}", no.kind, no.namespace, no.name) == name)
+    }
+
+    /// Whether what was edited in the cluster is to be as its manifest has it.
+    fn force_manifests(&self) -> bool {
+        self.mode == (Mode::Recover { force_manifests: true }) && !self.applied
     }
 
     /// Removes what killed runs have left of files that were not whole yet.

@@ -94,6 +94,10 @@ pub struct Observed {
     pub has_guard: bool,
     /// This run has raised it: all stands that this takes, and the kubelet runs with it.
     pub has_raised: bool,
+    /// Whatever serves, it must be raised first: something may be missing that shows in no answer.
+    pub raises_first: bool,
+    /// Manifests' workloads that are gone from the cluster.
+    pub missing: Vec<String>,
     /// This run has made the bootstrap token's Secret.
     pub made_token: bool,
     /// The kubelet has asked for the API in vain for so long that it would not ask again for many seconds.
@@ -156,6 +160,9 @@ pub fn decide(o: &Observed) -> Decision {
     if o.is_late() {
         return Do(Step::Prove, vec![Act::RaiseAndFail]);
     }
+    if o.raises_first && !o.has_raised {
+        return Do(Step::Install, vec![Act::Raise]);
+    }
     if o.bridge.is_lowered() {
         return match o.lowered_for {
             _ if self_hosted && o.api_ready => finish(o),
@@ -179,7 +186,7 @@ pub fn decide(o: &Observed) -> Decision {
         return Wait(Step::Api, format!("the bridge's API server at {}: {}", o.node_ip, o.api_said));
     };
     let mut acts = Vec::new();
-    if !o.applied {
+    if !o.applied || !o.missing.is_empty() {
         acts.push(Act::Apply);
     }
     // Once, at the beginning: that is taken for over when the node is adopted.

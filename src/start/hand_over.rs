@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, decide};
 use super::observer::Observer;
+use super::run::Mode;
 use crate::api::observe::{NodeView, Required};
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller};
@@ -60,6 +61,7 @@ impl<'a> HandOver<'a> {
             assets: nothing,
             manifests: &[],
             binary: Path::new(""),
+            mode: Mode::Start,
         });
         // What a start does before is done, and the kubelet is systemd's.
         (run.applied, run.made_token, run.raised) = (true, true, Some(false));

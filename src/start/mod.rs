@@ -17,4 +17,6 @@ mod run;
 pub use acts::rfc3339;
 pub use hand_over::{HandOver, Stepped};
 pub use next::{Next, next};
-pub use run::{Input, Options, start, start_with};
+pub(crate) use progress::pulled;
+pub(crate) use run::check;
+pub use run::{Input, Mode, Options, start, start_with};

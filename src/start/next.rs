@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::acts::{Fixed, Run};
 use super::decide::{Decision, Observed, decide};
 use super::observer::Observer;
+use super::run::Mode;
 use crate::api::observe::Required;
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller};
@@ -55,6 +56,7 @@ pub async fn next(
         assets: &nothing,
         manifests: &[],
         binary: Path::new(""),
+        mode: Mode::Start,
     });
     let mut observer = Observer::new(host, ca)?;
     let begun = Instant::now();

@@ -9,10 +9,12 @@ use tokio::time::Instant;
 
 use super::acts::Run;
 use super::decide::{Observed, all_lead, all_ready};
+use super::run::Mode;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Required, observe};
+use crate::api::owners;
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::outside::Ask;
 use crate::probe::Answer;
@@ -81,7 +83,9 @@ impl Observer {
         let (api, self_hosted) =
             tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
         self.seen_api |= api.is_answered();
-        let view = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
+        let read = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
+        let (view, missing) = read.unzip();
+        let missing = missing.unwrap_or_default();
 
         self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };
         let node = &run.controller.name;
@@ -122,6 +126,8 @@ impl Observer {
             bridge,
             has_guard: run.guard.as_ref().is_none_or(|copy| guard::stands(run.host, copy)),
             has_raised: run.raised.is_some(),
+            raises_first: matches!(run.mode, Mode::Recover { .. }),
+            missing: missing.into_iter().filter(|name| !run.is_refused(name)).collect(),
             made_token: run.made_token,
             kubelet_waits: self.kubelet_waits(run),
             applied: run.applied,
@@ -149,15 +155,24 @@ impl Observer {
     }
 
     /// Reads the API; a failure is kept for whoever explains, and the connection made anew.
-    async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<ClusterView>> {
+    async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<(ClusterView, Vec<String>)>> {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => self.client.insert(run.host.outside().connect(run.kubeconfig, address).await?).clone(),
         };
-        match observe(&client, &run.controller.name, run.required).await {
-            Ok(view) => {
+        let look = async {
+            let mut view = observe(&client, &run.controller.name, run.required).await?;
+            // A pod outlives for a while what it belongs to, and then it proves nothing.
+            let missing = match run.mode {
+                Mode::Recover { .. } => owners::check(&client, run.manifests, &mut view).await?,
+                Mode::Start => Vec::new(),
+            };
+            Ok::<_, Error>((view, missing))
+        };
+        match look.await {
+            Ok(read) => {
                 self.trouble = None;
-                Ok(Some(view))
+                Ok(Some(read))
             }
             Err(error) => {
                 self.trouble = Some(error.to_string());

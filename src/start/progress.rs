@@ -64,7 +64,7 @@ fn kind(reason: &str) -> &str {
 }
 
 /// The bytes of images that containerd is pulling.
-pub(super) fn pulled(host: &Host) -> u64 {
+pub(crate) fn pulled(host: &Host) -> u64 {
     let size = |entry: std::fs::DirEntry| std::fs::metadata(entry.path().join("data")).ok().map(|meta| meta.len());
     let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries(&host.path(PULLS)).filter_map(size).sum()

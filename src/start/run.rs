@@ -13,7 +13,7 @@ use super::observer::Observer;
 use super::progress::{Progress, is_over, pulled};
 use crate::api::observe::Required;
 use crate::assets::{self, AssetSet, Manifest};
-use crate::config::Cluster;
+use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::host::Host;
@@ -48,6 +48,30 @@ pub struct Options {
     pub timeout: Duration,
     /// hoist's own binary, for the bridge's pods.
     pub binary: PathBuf,
+    /// What is taken for granted.
+    pub mode: Mode,
+}
+
+/// What a run takes for granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A cluster that is up is as it should be: nothing is done.
+    Start,
+    /// Something of it may be missing, whatever serves now: the bridge is raised, and what is missing is put back.
+    Recover {
+        /// What was edited in the cluster does not stand.
+        force_manifests: bool,
+    },
+}
+
+impl Mode {
+    /// The command that a user types for it.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::Start => "hoist start",
+            Self::Recover { .. } => "hoist recover",
+        }
+    }
 }
 
 impl Step {
@@ -115,9 +139,31 @@ impl Input {
     /// All that is wrong with it.
     pub fn load(asset_dir: &Path) -> Result<Self> {
         let dir = assets::absolute(asset_dir)?;
-        let assets = AssetSet::load(&dir)?;
-        assets.check_kubeconfigs(&dir)?;
-        Ok(Self { cluster: assets.cluster(&dir)?, manifests: assets.manifests(&dir)?, assets })
+        Self::of(AssetSet::load(&dir)?, &dir)
+    }
+
+    /// Checks an asset directory that was read, from wherever; `place` is what messages call it.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn of(assets: AssetSet, place: &Path) -> Result<Self> {
+        assets.check_kubeconfigs(place)?;
+        Ok(Self { cluster: assets.cluster(place)?, manifests: assets.manifests(place)?, assets })
+    }
+
+    /// The asset directory.
+    pub fn assets(&self) -> &AssetSet {
+        &self.assets
+    }
+
+    /// The objects that it makes.
+    pub fn manifests(&self) -> &[Manifest] {
+        &self.manifests
+    }
+
+    /// What its cluster.yaml says.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 }
 
@@ -132,9 +178,31 @@ pub async fn start_with(
     reporter: &Reporter,
     stop: impl Future<Output = u8>,
 ) -> Result<()> {
-    let Input { assets, cluster, manifests } = input;
-    let mut stop = pin!(stop);
-    let begun = Instant::now();
+    let checked = check(host, input, options, reporter).await?;
+    let _lock = lock::take(host)?;
+    checked.run(reporter, stop).await
+}
+
+/// A run whose input and machine are as they should be.
+pub(crate) struct Checked<'a> {
+    host: &'a Host,
+    input: &'a Input,
+    options: &'a Options,
+    pub(crate) controller: &'a Controller,
+    asset_dir: PathBuf,
+}
+
+/// Checks input and machine, and changes nothing.
+///
+/// # Errors
+/// All that stands in the way.
+pub(crate) async fn check<'a>(
+    host: &'a Host,
+    input: &'a Input,
+    options: &'a Options,
+    reporter: &Reporter,
+) -> Result<Checked<'a>> {
+    let Input { assets, cluster, .. } = input;
     let asset_dir = assets::absolute(&options.asset_dir)?;
     let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
     let broken =
@@ -144,7 +212,24 @@ pub async fn start_with(
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    let _lock = lock::take(host)?;
+    Ok(Checked { host, input, options, controller, asset_dir })
+}
+
+impl Checked<'_> {
+    /// Runs; the lock must be held.
+    ///
+    /// # Errors
+    /// See [`start`].
+    pub(crate) async fn run(&self, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+        drive(self, reporter, stop).await
+    }
+}
+
+async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+    let Checked { host, input, options, controller, asset_dir } = checked;
+    let Input { assets, cluster, manifests } = input;
+    let mut stop = pin!(stop);
+    let begun = Instant::now();
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;
     let mut run = Run::new(Fixed {
@@ -153,10 +238,11 @@ pub async fn start_with(
         controller,
         required: &options.required_pods,
         kubeconfig: &kubeconfig,
-        asset_dir: &asset_dir,
+        asset_dir,
         assets,
         manifests,
         binary: &options.binary,
+        mode: options.mode,
     });
     run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
@@ -164,7 +250,7 @@ pub async fn start_with(
     let mut hints = BTreeSet::new();
     let mut hint_at = HINT_AFTER;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
-    for warning in assets.exposed(&asset_dir) {
+    for warning in assets.exposed(asset_dir) {
         reporter.note(&warning.to_string());
     }
     for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
@@ -268,8 +354,8 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
         details.extend(run.act(&Act::RestartKubelet, None, reporter).await.err().map(|error| error.to_string()));
     }
     let explanation = run.explain(observer, &observed).await;
-    let next = next(&explanation)
-        .unwrap_or_else(|| format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver")));
+    let again = format!("then run `{}` again", run.mode.command());
+    let next = next(&explanation, &again).unwrap_or_else(|| format!("{}; {again}", run.logs_of("kube-apiserver")));
     details.extend(explanation.lines);
     Ok(Error::TimedOut {
         waiting_for: "the self-hosted control plane to prove itself in time, with a part of the bridge lowered".into(),
@@ -280,9 +366,9 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
 }
 
 /// What to do about the cause, if one was recognised.
-fn next(explanation: &Explanation) -> Option<String> {
+fn next(explanation: &Explanation, again: &str) -> Option<String> {
     let (_, cause) = explanation.cause.as_ref()?;
-    Some(format!("{}; then run `hoist start` again", cause.next))
+    Some(format!("{}; {again}", cause.next))
 }
 
 /// The error of a run whose time is up, with all that explains it.
@@ -293,13 +379,14 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
         Decision::Done => "nothing".into(),
     };
     let explanation = run.explain(observer, observed).await;
-    let recognised = next(&explanation);
+    let again = format!("then run `{}` again", run.mode.command());
+    let recognised = next(&explanation, &again);
     let mut details = explanation.lines;
     details.extend(observer.trouble.clone());
     let next = if let Some(next) = recognised {
         next
     } else if observed.api_ready {
-        format!("{}; then run `hoist start` again", run.logs_of("kube-apiserver"))
+        format!("{}; {again}", run.logs_of("kube-apiserver"))
     } else if kubelet::answers(run.host).await {
         "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
     } else {
@@ -313,7 +400,7 @@ async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, deci
                 Err(error) => format!("the disk could not be put back as it was: {error}"),
             });
         }
-        "make the kubelet run (`journalctl -u kubelet -n 50` says more), then run `hoist start` again".into()
+        format!("make the kubelet run (`journalctl -u kubelet -n 50` says more), {again}")
     };
     Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
 }

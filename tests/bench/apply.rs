@@ -154,7 +154,7 @@ pub async fn apply_dir(dir: &Path, kubeconfig: &Path, address: SocketAddr) {
     let files = files.into_iter().map(|(path, content)| (format!("manifests/{path}"), File::public(content)));
     let manifests = AssetSet { files: files.collect(), ..AssetSet::default() }.manifests(dir).unwrap();
     let client = api::connect(&std::fs::read_to_string(kubeconfig).unwrap(), address).await.unwrap();
-    let outcome = api::apply::apply(&client, &manifests).await.unwrap();
+    let outcome = api::apply::apply(&client, &manifests, false).await.unwrap();
     assert!(outcome.refused.is_empty(), "{:?}", outcome.refused);
     assert_eq!(outcome.applied, manifests.len());
 }

@@ -7,6 +7,8 @@
 
 #[path = "../support/events.rs"]
 mod events;
+#[path = "../support/recover_page.rs"]
+mod recover_page;
 
 mod bad;
 mod diff;
@@ -16,6 +18,7 @@ mod first_boot;
 mod looking;
 mod output;
 mod programs;
+mod recovering;
 mod rendering;
 mod starting;
 mod support;

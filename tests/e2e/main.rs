@@ -16,6 +16,7 @@ mod guard;
 mod hang_up;
 mod known_flags;
 mod pivot;
+mod recover;
 mod recovery;
 mod serving;
 mod terraform;

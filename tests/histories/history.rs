@@ -20,7 +20,7 @@ use hoist::preflight::{CHECKS, Choice};
 use hoist::render;
 use hoist::report::{Clock, Reporter};
 use hoist::secrets::{self, COMPONENTS, Server};
-use hoist::start::{Input, Options, start_with};
+use hoist::start::{Input, Mode, Options, start_with};
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -329,6 +329,7 @@ fn options(timeout: Duration, progress_timeout: Duration) -> Options {
         progress_timeout,
         timeout,
         binary: dir.join("hoist"),
+        mode: Mode::Start,
     }
 }
 

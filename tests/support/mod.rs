@@ -17,6 +17,7 @@ pub mod http;
 pub mod kubectl;
 pub mod node;
 pub mod random;
+pub mod recover_page;
 pub mod traffic;
 pub mod watcher;
 

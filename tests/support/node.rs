@@ -32,6 +32,11 @@ impl Node {
         Self::make(name, &[])
     }
 
+    /// The same with this address.
+    pub fn up_at(name: &str, address: IpAddr) -> Self {
+        Self::make(name, &["--address", &address.to_string()])
+    }
+
     /// The same, left off: what it shall find at its first boot is put on its [`disk`].
     pub fn off(name: &str) -> Self {
         Self::make(name, &["--off"])

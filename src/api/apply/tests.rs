@@ -133,7 +133,7 @@ async fn many_manifests_are_held_against_lists_and_only_what_changed_is_applied(
     let server = Server::new(true);
     let client = server.client();
     let mut manifests = manifests(40);
-    assert_eq!(apply(&client, &manifests).await.unwrap().applied, 40);
+    assert_eq!(apply(&client, &manifests, false).await.unwrap().applied, 40);
     let asked = server.asked();
     assert_eq!((count(&asked, "LIST"), count(&asked, "GET"), count(&asked, "PATCH")), (1, 0, 40), "{asked:?}");
 
@@ -141,12 +141,15 @@ async fn many_manifests_are_held_against_lists_and_only_what_changed_is_applied(
     server.state(|state| state.there.remove("m007"));
     // A user's own object, and one that was made by other means.
     server.state(|state| state.there.extend([("user".to_owned(), None), ("m012".to_owned(), None)]));
-    assert_eq!(apply(&client, &manifests).await.unwrap().applied, 40);
+    assert_eq!(apply(&client, &manifests, false).await.unwrap().applied, 40);
     let asked = server.asked();
     assert_eq!(count(&asked, "LIST"), 4, "four pages: {asked:?}");
     let patched: Vec<_> = asked.keys().filter(|what| !what.starts_with("LIST")).collect();
     assert_eq!(patched, ["PATCH m007", "PATCH m012", "PATCH m033"]);
     assert!(server.state(|state| state.most_at_once) <= CONCURRENT);
+    // What was edited shall not stand.
+    assert_eq!(apply(&client, &manifests, true).await.unwrap().applied, 40);
+    assert_eq!(count(&server.asked(), "PATCH"), 40);
 }
 
 #[tokio::test]
@@ -154,7 +157,7 @@ async fn few_manifests_are_asked_for_one_by_one() {
     let server = Server::new(true);
     let client = server.client();
     for patches in [3, 0] {
-        assert_eq!(apply(&client, &manifests(3)).await.unwrap().applied, 3);
+        assert_eq!(apply(&client, &manifests(3), false).await.unwrap().applied, 3);
         let asked = server.asked();
         assert_eq!((count(&asked, "LIST"), count(&asked, "GET"), count(&asked, "PATCH")), (0, 3, patches), "{asked:?}");
     }
@@ -165,7 +168,7 @@ async fn without_lists_each_is_asked_for() {
     let server = Server::new(false);
     let client = server.client();
     for patches in [20, 0] {
-        assert_eq!(apply(&client, &manifests(20)).await.unwrap().applied, 20);
+        assert_eq!(apply(&client, &manifests(20), false).await.unwrap().applied, 20);
         let asked = server.asked();
         assert_eq!((count(&asked, "GET"), count(&asked, "PATCH")), (20, patches), "{asked:?}");
     }
@@ -177,11 +180,11 @@ async fn a_refusal_stops_nobody_and_an_overload_is_tried_again() {
     let client = server.client();
     let mut manifests = manifests(30);
     manifests.insert(3, manifest("bad", "refused"));
-    let outcome = apply(&client, &manifests).await.unwrap();
+    let outcome = apply(&client, &manifests, false).await.unwrap();
     assert_eq!((outcome.applied, outcome.refused.len()), (30, 1));
     assert_eq!(outcome.refused[0].finding.place, "manifests/bad.yaml");
 
     manifests.insert(0, manifest("busy", "value"));
-    let error = apply(&client, &manifests).await.unwrap_err();
+    let error = apply(&client, &manifests, false).await.unwrap_err();
     assert!(matches!(error, Error::Failed { .. }), "it is for the loop to try again: {error}");
 }

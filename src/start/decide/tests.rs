@@ -16,6 +16,8 @@ pub(in crate::start) fn fresh() -> Observed {
         bridge: BridgeState::default(),
         has_guard: true,
         has_raised: false,
+        raises_first: false,
+        missing: Vec::new(),
         made_token: false,
         kubelet_waits: false,
         applied: false,
@@ -47,6 +49,7 @@ pub(in crate::start) fn pod(workload: &str, ready: bool) -> PodView {
         restarts: 0,
         reason: "CrashLoopBackOff".into(),
         workload: workload.into(),
+        owner: None,
         per_node: workload == "kube-apiserver",
         mirror: false,
     }
@@ -168,6 +171,31 @@ fn waits(observed: &Observed) -> (Step, String) {
 
 fn delete(name: &str) -> Act {
     Act::DeleteLease { name: name.into(), resource_version: "rv-1".into() }
+}
+
+/// `recover`: whatever serves, nothing of it is believed before the bridge was raised and what is missing put back.
+#[test]
+fn a_recover_raises_whatever_serves() {
+    let up = || {
+        let mut o = fresh();
+        o.raises_first = true;
+        o.self_hosted_ready = PROOFS;
+        o.api_ready = true;
+        o.view = Some(ClusterView { endpoints: vec![IP.into()], node: NodeView::Adopted, ..ClusterView::default() });
+        o
+    };
+    assert_eq!(decide(&up()), Decision::Do(Step::Install, vec![Act::Raise]));
+    let mut half = up();
+    half.bridge = BridgeState { api_server: true, controllers: 0, ..BridgeState::default() };
+    assert_eq!(decide(&half), Decision::Do(Step::Install, vec![Act::Raise]), "its controllers are needed, too");
+    let raised = up().raised();
+    assert_eq!(decide(&raised), Decision::Do(Step::Apply, vec![Act::Apply]));
+    let mut applied = up().raised();
+    applied.applied = true;
+    applied.missing = vec!["DaemonSet kube-system/kube-apiserver".into()];
+    assert_eq!(decide(&applied), Decision::Do(Step::Node, vec![Act::Apply]), "it was deleted meanwhile");
+    applied.missing.clear();
+    assert!(matches!(decide(&applied), Decision::Wait(Step::HandOver, _)));
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! What is refused before anything is changed, and where an asset directory comes from. The whole is shown on real nodes.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::backup::archive::{Contents, Manifest, SCHEMA};
+use crate::files::File;
+use crate::host::Host;
+use crate::snapshot::tests::some;
+
+const ONE: &str = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
+const SECOND: &str = "- {name: c2, address: 192.0.2.11}\n";
+
+fn cluster(text: &str) -> Cluster {
+    crate::config::parse("f", text, Path::new("/")).unwrap()
+}
+
+/// A machine that systemd runs.
+fn machine() -> (tempfile::TempDir, Host) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("run/systemd/system")).unwrap();
+    let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+    (dir, host)
+}
+
+fn put(host: &Host, path: &str) {
+    let path = host.path(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, "").unwrap();
+}
+
+fn snapshot(length: u64) -> Source {
+    Source::Snapshot("s.db".into(), length, "sum".into())
+}
+
+#[track_caller]
+fn refused(host: &Host, cluster: &Cluster, source: &Source, said: &str) {
+    let places = Places::of(host, "/var/lib/etcd");
+    let error = possible(host, cluster, Some(&places), source).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains(said), "{error}");
+}
+
+#[test]
+fn what_cannot_be_recovered_is_said() {
+    let (dir, host) = machine();
+    let one = cluster(ONE);
+    refused(&host, &one, &Source::There, "/var/lib/etcd: there is no data of etcd");
+    refused(&host, &cluster(&format!("{ONE}{SECOND}")), &snapshot(100), "etcd has a member on each of c1, c2");
+    refused(&host, &one, &snapshot(1 << 60), "MB are needed beside the data that is there");
+    let error = possible(&host, &one, None, &snapshot(100)).unwrap_err();
+    assert!(error.to_string().contains("etcd.external: this etcd is no controller's"), "{error}");
+    assert!(possible(&host, &one, None, &Source::There).is_ok(), "whose data is elsewhere, and there");
+    let places = Places::of(&host, "/var/lib/etcd");
+    assert!(possible(&host, &one, Some(&places), &snapshot(100)).is_ok());
+    put(&host, "/var/lib/etcd/member/snap/db");
+    assert!(possible(&host, &one, Some(&places), &Source::There).is_ok());
+    std::fs::remove_dir_all(dir.path().join("run")).unwrap();
+    refused(&host, &one, &snapshot(100), "systemd: does not run here");
+    // A file system that cannot exchange folders, and a power cut between two renames.
+    std::fs::remove_dir_all(&places.place).unwrap();
+    put(&host, "/var/lib/etcd.hoist-restore/data/.hoist-restored");
+    refused(&host, &one, &Source::There, "a restore was cut off");
+}
+
+fn contents(files: &[(&str, &str)]) -> Source {
+    let file = |(path, text): &(&str, &str)| ((*path).to_owned(), File::private(*text));
+    let manifest = Manifest {
+        schema: SCHEMA.into(),
+        hoist: "0.1.0".into(),
+        time: "2026-07-01T12:00:00Z".into(),
+        cluster_name: "kubernetes".into(),
+        controller: "c1".into(),
+        kubernetes_version: "v1.36.3".into(),
+        etcd_version: "3.6.8".into(),
+    };
+    let assets: BTreeMap<_, _> = files.iter().map(file).collect();
+    let contents = Box::new(Contents { manifest, assets, length: 100, sum: "sum".into() });
+    Source::Backup { file: "b.tar".into(), identity: None, contents }
+}
+
+#[test]
+fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("new/assets");
+    let source =
+        contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca"), (".rendered", "r"), ("first-boot/c1.yaml", "f")]);
+    let assets = source.assets(&place).unwrap();
+    let names: Vec<_> = assets.files.keys().collect();
+    assert_eq!(names, ["cluster.yaml", "tls/ca.crt"], "what `start` reads");
+    assert!(!place.exists(), "it was only looked at");
+    assert!(source.plan_of_assets(&place).unwrap().starts_with("unpack the asset directory of b.tar to "));
+
+    source.unpack(&place).unwrap();
+    for path in ["cluster.yaml", "tls/ca.crt", ".rendered", "first-boot/c1.yaml"] {
+        assert!(place.join(path).is_file(), "{path}");
+    }
+    assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::read_dir(place.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+
+    std::fs::write(place.join("cluster.yaml"), "mine").unwrap();
+    source.unpack(&place).unwrap();
+    assert_eq!(std::fs::read(place.join("cluster.yaml")).unwrap(), b"mine", "one that is there stays");
+    assert_eq!(source.assets(&place).unwrap().files["cluster.yaml"].content, b"mine");
+    assert!(
+        source
+            .plan_of_assets(&place)
+            .unwrap()
+            .contains("which is there; that of the backup, with 4 files, is not unpacked")
+    );
+
+    let other = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "another")]);
+    let error = other.assets(&place).err().unwrap().to_string();
+    assert!(error.contains("tls/ca.crt: is of another cluster than b.tar"), "{error}");
+}
+
+#[test]
+fn a_full_disk_leaves_no_part_of_an_asset_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("assets");
+    let source = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca")]);
+    for room in 0.. {
+        let mut left = room;
+        crate::files::watch(Some(Box::new(move |_, _| match left {
+            0 => Err(std::io::ErrorKind::StorageFull.into()),
+            _ => {
+                left -= 1;
+                Ok(())
+            }
+        })));
+        let unpacked = source.unpack(&place);
+        crate::files::watch(None);
+        if unpacked.is_ok() {
+            assert!(room > 5);
+            break;
+        }
+        if place.exists() {
+            assert!(place.join("cluster.yaml").is_file() && place.join("tls/ca.crt").is_file(), "a part of it: {room}");
+            std::fs::remove_dir_all(&place).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "with room for {room}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.db");
+    let mut content = some(70);
+    std::fs::write(&file, &content).unwrap();
+    let source = Source::read(&Data::Snapshot(file.clone())).unwrap();
+    let mut copy = Vec::new();
+    source.copy(&mut copy).unwrap();
+    assert!(copy == content && source.length() == Some(content.len() as u64));
+    content[0] ^= 1;
+    std::fs::write(&file, &content).unwrap();
+    let error = Source::read(&Data::Snapshot(file)).err().unwrap();
+    assert!(error.exit_code() == 3 && error.to_string().contains("s.db: is damaged"), "{error}");
+}
