@@ -8,8 +8,10 @@ mod man;
 mod preflight;
 mod recover;
 mod render;
+mod reset;
 mod start;
 mod status;
+mod unpivot;
 mod validate;
 mod version;
 
@@ -71,6 +73,10 @@ pub enum Command {
     Backup(backup::Args),
     /// Bring the cluster back: put back what is missing of its control plane, or restore its data first
     Recover(recover::Args),
+    /// Make the control plane static pods for good, as the self-hosted one is now; `start` pivots again
+    Unpivot(unpivot::Args),
+    /// Take hoist off this node: it shows what it takes away, and asks first
+    Reset(reset::Args),
     /// Check whether this machine is ready for `start`, and change nothing
     Preflight(preflight::Args),
     /// Show what this controller and its cluster are now; the exit code is 0 if all is well
@@ -112,6 +118,8 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Start(args) => start::run(args, color).await?,
         Command::Backup(args) => backup::run(args, color).await?,
         Command::Recover(args) => recover::run(args, color).await?,
+        Command::Reset(args) => reset::run(&args, color, out).await?,
+        Command::Unpivot(args) => unpivot::run(args, color).await?,
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,

@@ -3,6 +3,7 @@
 
 mod messages;
 pub mod pods;
+pub mod sandboxes;
 
 use std::fmt;
 use std::path::Path;
@@ -62,6 +63,15 @@ pub enum Trouble {
     Silent,
     /// What answers is no CRI runtime, or does not like the question.
     Refused(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(reason) | Self::Refused(reason) => f.write_str(reason),
+            Self::Silent => f.write_str("it does not answer"),
+        }
+    }
 }
 
 /// Asks the runtime at `socket`.

@@ -12,13 +12,16 @@ pub use explanation::{Explanation, Why};
 
 /// Every exit code, and what it says: the README's table and the man page's.
 pub const EXIT_CODES: [(&str, &str); 11] = [
-    ("0", "done; for `start`: the cluster serves itself"),
+    ("0", "done; for `start`: the cluster serves itself; for `unpivot`: static pods serve it"),
     (
         "1",
-        "anything that has no code of its own: the system refused a read or a write, a program failed; for `status`: no healthy self-hosted cluster",
+        "anything that has no code of its own: the system refused a read or a write, a program failed; `reset`: nobody said yes; for `status`: no healthy cluster",
     ),
     ("2", "wrong usage: an unknown command or flag; `render --diff`: something would change"),
-    ("3", "the input is not valid (cluster.yaml, the asset directory, a manifest); nothing was changed"),
+    (
+        "3",
+        "the input is not valid (cluster.yaml, the asset directory, a manifest; for `unpivot`: a workload that cannot be a static pod); nothing was changed",
+    ),
     (
         "4",
         "this machine is not ready (`hoist preflight` looks, too): not root, a port is held, a foreign static pod or etcd data, no kubelet …; nothing was changed",

@@ -209,6 +209,14 @@ impl Staged {
     }
 }
 
+/// Makes `uid` the owner of a file or folder.
+///
+/// # Errors
+/// The system's refusal.
+pub fn give(path: &Path, uid: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), None).map_err(|error| Error::io("change the owner of", path, error))
+}
+
 /// Makes `path` a symbolic link to `target`, whatever file or link it was, and says whether anything changed.
 ///
 /// # Errors

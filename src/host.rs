@@ -58,9 +58,19 @@ impl Host {
         self.path("/var/lib/hoist/bin/hoist")
     }
 
+    /// What the permanent static control plane mounts, and its manifests before they are put in.
+    pub fn permanent(&self) -> PathBuf {
+        self.path("/etc/kubernetes/static-pods")
+    }
+
     /// etcd's certificates.
     pub fn etcd_pki(&self) -> PathBuf {
         self.path("/etc/kubernetes/pki/etcd")
+    }
+
+    /// What says, beside etcd's data that `reset` has kept, whose it is: the SHA-256 of its cluster's etcd CA.
+    pub fn kept_etcd(&self, data_dir: &str) -> PathBuf {
+        self.path(data_dir).join("hoist-cluster")
     }
 
     /// The kubelet's kubeconfig.

@@ -329,7 +329,11 @@ fn drop_in(unit: &str) -> String {
     text
 }
 
-async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
+/// Runs systemctl, and returns what it says.
+///
+/// # Errors
+/// systemd's refusal.
+pub async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
     let ran = host.outside().run("systemctl", args, SYSTEMCTL_LIMIT).await?;
     if ran.success {
         return Ok(ran.stdout);

@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// The variable that every container of the bridge has in its environment; its value is the component.
 const MARK: &[u8] = b"HOIST_BRIDGE=";
+/// The same of the containers of the permanent static control plane.
+pub const PERMANENT: &str = "HOIST_STATIC";
 
 /// The state of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -17,6 +19,8 @@ const LISTEN: &str = "0A";
 pub struct Running {
     /// The bridge's components, as their manifests mark them.
     pub bridge: BTreeSet<String>,
+    /// The components of the permanent static control plane, marked likewise.
+    pub permanent: BTreeSet<String>,
     /// The programs of all other processes: the first word of each command, without its folder.
     pub others: BTreeSet<String>,
 }
@@ -28,8 +32,14 @@ pub fn running(proc: &Path) -> Running {
         // A zombie has neither: it serves nobody.
         let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
         let environment = read("environ");
-        if let Some(value) = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(MARK)) {
-            running.bridge.insert(String::from_utf8_lossy(value).into_owned());
+        let marked = |mark: &[u8]| {
+            let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(mark))?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        if let Some(component) = marked(MARK) {
+            running.bridge.insert(component);
+        } else if let Some(component) = marked(format!("{PERMANENT}=").as_bytes()) {
+            running.permanent.insert(component);
         } else if let Some(program) = read("cmdline").split(|byte| *byte == 0).next() {
             let program = String::from_utf8_lossy(program);
             running.others.insert(program.rsplit('/').next().unwrap_or_default().to_owned());
@@ -180,5 +190,18 @@ mod tests {
         let own = std::env::args().next().unwrap();
         assert!(running(Path::new("/proc")).others.contains(own.rsplit('/').next().unwrap()));
         assert!(!running(Path::new("/proc")).bridge.contains("test-component"));
+    }
+
+    #[test]
+    fn a_static_pods_process_is_neither_the_bridges_nor_anothers() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, environment) in [("1", ""), ("2", "A=b\0HOIST_STATIC=kube-scheduler\0"), ("3", "HOIST_BRIDGE=x\0")] {
+            std::fs::create_dir(proc.path().join(pid)).unwrap();
+            std::fs::write(proc.path().join(pid).join("environ"), environment).unwrap();
+            std::fs::write(proc.path().join(pid).join("cmdline"), format!("/bin/p{pid}\0--x\0")).unwrap();
+        }
+        let set = |name: &str| BTreeSet::from([name.to_owned()]);
+        let expected = Running { bridge: set("x"), permanent: set("kube-scheduler"), others: set("p1") };
+        assert_eq!(running(proc.path()), expected);
     }
 }

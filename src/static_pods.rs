@@ -65,6 +65,30 @@ impl StaticPods {
         done.map_err(|error| Error::io("write", &path, error))
     }
 
+    /// The names of all manifests that bear hoist's label.
+    pub fn own(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.') && self.has_own(name)).collect();
+        names.sort();
+        names
+    }
+
+    /// The first hostPath of the manifest `name` that is a volume of this name.
+    pub fn host_path(&self, name: &str, volume: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
+        let document = yaml::documents(name, &text).ok()?.into_iter().next()?;
+        let volumes = document.value.pointer("/spec/volumes")?.as_array()?;
+        let found = volumes.iter().find(|there| there["name"] == volume)?;
+        found.pointer("/hostPath/path")?.as_str().map(str::to_owned)
+    }
+
+    /// Whether the manifest `name` is there and bears hoist's label.
+    pub fn has_own(&self, name: &str) -> bool {
+        let text = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        yaml::documents(name, &text).is_ok_and(|documents| documents.iter().any(|document| is_own(&document.value)))
+    }
+
     /// Manifests that stand in the way of hoist's: of another's control plane, or under one of `names` without
     /// hoist's label.
     ///
@@ -86,9 +110,7 @@ impl StaticPods {
             let place = path.display().to_string();
             let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
             let documents = yaml::documents(&place, &String::from_utf8_lossy(&text)).unwrap_or_default();
-            let ours = documents
-                .iter()
-                .any(|document| document.value.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist"));
+            let ours = documents.iter().any(|document| is_own(&document.value));
             let runs = documents.iter().find_map(|document| control_plane_program(&document.value));
             let what = match runs {
                 _ if ours => continue,
@@ -102,6 +124,10 @@ impl StaticPods {
         }
         Ok(findings)
     }
+}
+
+fn is_own(pod: &Value) -> bool {
+    pod.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist")
 }
 
 /// The control plane's program that a pod runs, if it does.
@@ -157,6 +183,7 @@ mod tests {
         assert!(pods.install("etcd.yaml", &text).unwrap());
         assert!(!pods.install("etcd.yaml", &text).unwrap());
         assert!(pods.foreign(&["etcd.yaml"]).unwrap().is_empty());
+        assert!(pods.has_own("etcd.yaml"));
         assert!(pods.has("etcd.yaml") && pods.remove("etcd.yaml").unwrap() && !pods.has("etcd.yaml"));
     }
 }

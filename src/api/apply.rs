@@ -27,7 +27,7 @@ const PAGE: u32 = 500;
 const ESTABLISH_LIMIT: u64 = 10;
 
 /// Says which manifest an object was applied from. While that is unchanged, what a user has edited since stands.
-const MANIFEST_SUM: &str = "hoist/manifest-sha256";
+pub(super) const MANIFEST_SUM: &str = "hoist/manifest-sha256";
 
 const OWN_NAMESPACES: [&str; 5] = ["", "default", "kube-node-lease", "kube-public", "kube-system"];
 

@@ -5,6 +5,7 @@ pub mod guard;
 pub mod health;
 pub mod observe;
 pub mod owners;
+pub mod self_hosted;
 pub mod write;
 
 use std::net::SocketAddr;

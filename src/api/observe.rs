@@ -121,7 +121,9 @@ impl ClusterView {
     pub fn pods_of<'a>(&'a self, required: &'a Required, node: &'a str) -> impl Iterator<Item = &'a PodView> {
         let pods = self.pods.get(&required.namespace);
         let here = move |pod: &&PodView| !pod.per_node || pod.node.as_deref().is_none_or(|there| there == node);
-        pods.into_iter().flatten().filter(|pod| pod.workload == required.name && !pod.mirror).filter(here)
+        // A static pod counts by its own name alone.
+        let is_its = |pod: &&PodView| pod.workload == required.name && (!pod.mirror || pod.name == required.name);
+        pods.into_iter().flatten().filter(is_its).filter(here)
     }
 }
 

@@ -154,3 +154,13 @@ pub struct ContainerStatus {
     #[prost(int32, tag = "7")]
     pub exit_code: i32,
 }
+
+/// For `RemovePodSandbox`.
+#[derive(Message)]
+pub struct RemovePodSandboxRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+}
+
+#[derive(Message)]
+pub struct RemovePodSandboxResponse {}

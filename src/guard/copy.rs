@@ -161,11 +161,6 @@ impl Copy {
         files::write(&path, &File::private(self.to_json()))
     }
 
-    /// Whether the host has this very one.
-    pub fn stands(&self, host: &Host) -> bool {
-        files::stands(&path(host), &File::private(self.to_json()))
-    }
-
     /// The cluster that it brings up, and which of its controllers this is.
     ///
     /// # Errors
@@ -177,6 +172,11 @@ impl Copy {
             controller.ok_or_else(|| Error::failed("use the copy of the bridge", "it names no controller"))?;
         Ok((cluster, controller))
     }
+}
+
+/// Whether the host has the one of this text.
+pub fn stands(host: &Host, text: &str) -> bool {
+    files::stands(&path(host), &File::private(text))
 }
 
 /// Its file on this host.
@@ -235,7 +235,7 @@ mod tests {
         let (assets, cluster) = assets();
         let (_root, host) = host();
         let copy = Copy::new(&assets, &cluster, &cluster.controllers[1]);
-        assert!(copy.store(&host).unwrap() && !copy.store(&host).unwrap() && copy.stands(&host));
+        assert!(copy.store(&host).unwrap() && !copy.store(&host).unwrap() && stands(&host, &copy.to_json()));
         let read = Copy::load(&host).unwrap().unwrap();
         let (read_cluster, controller) = read.cluster().unwrap();
         assert_eq!((&read_cluster, controller.name.as_str()), (&cluster, "c2"));

@@ -23,9 +23,9 @@ pub fn is_wanted(assets: &AssetSet) -> bool {
     assets.files.contains_key(RENDERED)
 }
 
-/// Whether guard and this copy are on the host already.
-pub fn stands(host: &Host, copy: &Copy) -> bool {
-    StaticPods::new(host.manifests()).has(GUARD) && host.binary().is_file() && copy.stands(host)
+/// Whether guard is on the host already, with the copy of this text.
+pub fn stands(host: &Host, text: &str) -> bool {
+    StaticPods::new(host.manifests()).has(GUARD) && host.binary().is_file() && copy::stands(host, text)
 }
 
 /// Whether guard is on the host, with whatever copy.

@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, access};
 use super::Facts;
 use crate::config::Etcd;
 use crate::error::Finding;
+use crate::files;
 
 const MIB: u64 = 1 << 20;
 
@@ -90,6 +91,10 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
     if !member.exists() || crate::bridge::Bridge::new(&facts.host).has_etcd() {
         return Vec::new();
     }
+    let ca = facts.assets.tls().remove("etcd/ca.crt").map(|ca| files::sha256(&ca));
+    if ca.is_some_and(|ca| std::fs::read_to_string(facts.host.kept_etcd(dir)).is_ok_and(|kept| kept.trim() == ca)) {
+        return Vec::new();
+    }
     let message = "holds the data of an earlier etcd, and hoist's etcd is not installed here";
     vec![Finding::new(member.display().to_string(), message).remedy(
         "`hoist recover` with this asset directory brings its cluster back; to begin a new one, move the folder away",
@@ -136,6 +141,13 @@ mod tests {
         assert!(etcd_data(&machine.facts("")).is_empty());
         machine.put("/var/lib/etcd/member/wal/0.wal", "");
         assert!(said(&etcd_data(&machine.facts("")))[0].contains("the data of an earlier etcd"));
+        let mut facts = machine.facts("");
+        facts.assets = super::super::testing::tls(super::super::testing::now());
+        let ca = facts.assets.text("tls/etcd/ca.crt").unwrap();
+        machine.put("/var/lib/etcd/hoist-cluster", crate::files::sha256(ca.as_bytes()) + "\n");
+        assert!(etcd_data(&facts).is_empty(), "reset has kept it of this cluster");
+        machine.put("/var/lib/etcd/hoist-cluster", "another's");
+        assert!(said(&etcd_data(&facts))[0].contains("the data of an earlier etcd"));
         machine.put("/etc/kubernetes/manifests/etcd.yaml", "");
         assert!(etcd_data(&machine.facts("")).is_empty(), "it is of this cluster");
     }

@@ -7,7 +7,7 @@ use kube::Client;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::decide::{Act, Observed};
+use super::decide::{Act, Observed, Target};
 use super::observer::Observer;
 use super::run::Mode;
 use crate::api::apply::{Refusal, apply};
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::explain::{self, Explanation, Kept, Seen};
 use crate::host::Host;
 use crate::kubelet::UnitState;
+use crate::permanent::Permanent;
 use crate::report::Reporter;
 use crate::undo::Before;
 use crate::{files, guard, kubelet};
@@ -35,8 +36,8 @@ pub(super) struct Run<'a> {
     pub(super) assets: &'a AssetSet,
     pub(super) manifests: &'a [Manifest],
     pub(super) binary: &'a Path,
-    /// What guard shall keep of them; `None` where there shall be no guard.
-    pub(super) guard: Option<guard::Copy>,
+    /// What guard shall keep of them, and its text; `None` where there shall be no guard.
+    pub(super) guard: Option<(guard::Copy, String)>,
     pub(super) mode: Mode,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
     pub(super) kept: Kept,
@@ -53,6 +54,8 @@ pub(super) struct Run<'a> {
     pub(super) refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
     pub(super) before: Option<(Before, Option<UnitState>)>,
+    /// What the bridge is lowered for.
+    pub(super) target: Target,
 }
 
 /// What is fixed of a run.
@@ -68,13 +71,13 @@ pub(super) struct Fixed<'a> {
     pub(super) manifests: &'a [Manifest],
     pub(super) binary: &'a Path,
     pub(super) mode: Mode,
+    pub(super) target: Target,
 }
 
 impl<'a> Run<'a> {
     /// One that has done nothing yet.
     pub(super) fn new(fixed: Fixed<'a>) -> Self {
-        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary, mode } =
-            fixed;
+        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary, .. } = fixed;
         let wanted = guard::is_wanted(assets);
         Self {
             host,
@@ -86,8 +89,13 @@ impl<'a> Run<'a> {
             assets,
             manifests,
             binary,
-            mode,
-            guard: wanted.then(|| guard::Copy::new(assets, cluster, controller)),
+            mode: fixed.mode,
+            target: fixed.target,
+            guard: wanted.then(|| {
+                let copy = guard::Copy::new(assets, cluster, controller);
+                let text = copy.to_json();
+                (copy, text)
+            }),
             kept: Kept::default(),
             applied: false,
             // Where nothing in the cluster signs, a token leads to no certificate.
@@ -104,6 +112,14 @@ impl<'a> Run<'a> {
 }
 
 impl Run<'_> {
+    /// What is typed to go on.
+    pub(super) fn command(&self) -> &'static str {
+        match self.target {
+            Target::Static => self.target.command(),
+            Target::SelfHosted => self.mode.command(),
+        }
+    }
+
     /// Does one thing. `client` is there once the API has answered.
     pub(super) async fn act(&mut self, act: &Act, client: Option<&Client>, reporter: &Reporter) -> Result<()> {
         tracing::debug!(?act, "acting");
@@ -147,7 +163,7 @@ impl Run<'_> {
                 }
                 reporter.note(&format!("{} objects applied", outcome.applied));
                 self.refused = outcome.refused;
-                if let Some(copy) = &self.guard {
+                if let Some((copy, _)) = &self.guard {
                     let shared = copy.shared();
                     write::guard_copy(client()?, &shared.to_json(), &shared.sum()).await?;
                 }
@@ -169,7 +185,7 @@ impl Run<'_> {
                 self.has_replaced = true;
             }
             Act::InstallGuard => {
-                if let Some(copy) = &self.guard {
+                if let Some((copy, _)) = &self.guard {
                     guard::install(self.host, copy, self.binary)?;
                 }
             }
@@ -182,7 +198,16 @@ impl Run<'_> {
                 bridge.lower_api_server()?;
                 self.has_lowered = true;
             }
-            Act::CleanUp => bridge.clean_up()?,
+            Act::CleanUp => {
+                if self.target == Target::SelfHosted {
+                    Permanent::new(self.host).clean_up()?;
+                }
+                bridge.clean_up()?;
+            }
+            Act::RemoveStatic => {
+                reporter.note("the bridge serves; the static control plane makes way for the self-hosted one");
+                Permanent::new(self.host).remove()?;
+            }
             Act::RaiseAndFail => {
                 bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
             }
@@ -235,10 +260,14 @@ impl Run<'_> {
         let state = if bridge.is_lowered() {
             "the bridge is not raised; run the same command again to see the cluster through".to_owned()
         } else {
-            format!(
-                "the bridge stands and goes on serving, or coming up; run the same command again to go on\n  \
-                 to undo: remove {guard}{manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
-            )
+            let stands = "the bridge stands and goes on serving, or coming up; run the same command again to go on";
+            match self.target {
+                Target::Static => stands.to_owned(),
+                Target::SelfHosted => format!(
+                    "{stands}\n  \
+                     to undo: remove {guard}{manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+                ),
+            }
         };
         Error::Interrupted { signal, state }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::api::observe::{ClusterView, LEASES, LeaseView, NodeView, Required, publishes};
 use crate::bridge::{self, State as BridgeState};
+use crate::permanent;
 
 /// So many answers in a row prove that an API server serves.
 const PROOFS: u32 = 3;
@@ -17,6 +18,50 @@ pub const PROVE_LIMIT: Duration = Duration::from_secs(30);
 /// The same of its controllers, while the bridge still serves the API: a crash that the API does not show yet takes a
 /// restart, and then the Lease of a dead holder that nobody knows for one lasts 15 s.
 pub const LEAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the bridge is lowered for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The self-hosted control plane.
+    #[default]
+    SelfHosted,
+    /// Static pods for good.
+    Static,
+}
+
+impl Target {
+    /// The workloads of some components: of a static pod, its mirror on `node`.
+    pub fn workloads<'a>(self, components: impl IntoIterator<Item = &'a str>, node: &str) -> Vec<Required> {
+        let name = |component: &str| match self {
+            Self::SelfHosted => component.to_owned(),
+            Self::Static => format!("{component}-{node}"),
+        };
+        let required = |component| Required { namespace: "kube-system".into(), name: name(component) };
+        components.into_iter().map(required).collect()
+    }
+
+    /// What such a control plane is.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SelfHosted => "self-hosted",
+            Self::Static => "static",
+        }
+    }
+
+    /// The command that sees it through.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::SelfHosted => "hoist start",
+            Self::Static => "hoist unpivot",
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The rows of the protocol, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +120,8 @@ pub enum Act {
     DeleteMirrorPods(Vec<String>),
     /// Remove the bridge's secrets from the disk.
     CleanUp,
+    /// Take the permanent static control plane out: the bridge serves in its place.
+    RemoveStatic,
     /// The self-hosted API server failed the proof: raise the bridge again and give up.
     RaiseAndFail,
 }
@@ -130,6 +177,14 @@ pub struct Observed {
     pub leases_when_gone: BTreeMap<String, LeaseView>,
     /// Since when this run has had the bridge lowered.
     pub lowered_for: Option<Duration>,
+    /// What the bridge is lowered for.
+    pub target: Target,
+    /// What of the permanent static control plane is on the host.
+    pub statics: permanent::State,
+    /// The forwarder has NODE_IP, so that whatever else listens there may go.
+    pub bridge_serves: bool,
+    /// Leases, by name and version, whose holder was another's process than the bridge's, and is dead.
+    pub dead_leases: Vec<(String, String)>,
 }
 
 impl Observed {
@@ -163,13 +218,16 @@ pub fn decide(o: &Observed) -> Decision {
     if o.raises_first && !o.has_raised {
         return Do(Step::Install, vec![Act::Raise]);
     }
+    if o.target == Target::SelfHosted && o.statics.is_there() {
+        return take_over(o);
+    }
     if o.bridge.is_lowered() {
         return match o.lowered_for {
             _ if self_hosted && o.api_ready => finish(o),
             Some(_) => Wait(Step::Prove, format!("{} to answer: {}", o.node_ip, o.api_said)),
             // One answer may be chance: a cluster that is up is not touched for that.
             None if o.self_hosted_ready > 0 => {
-                Wait(Step::Prove, "the self-hosted API server to prove that it serves".into())
+                Wait(Step::Prove, format!("the {} API server to prove that it serves", o.target))
             }
             None => Do(Step::Install, vec![Act::Raise]),
         };
@@ -217,13 +275,39 @@ pub fn decide(o: &Observed) -> Decision {
         return decision;
     }
     if !self_hosted {
-        let what = format!("the self-hosted API server: {}; {}", o.self_hosted_said, pods_said(o, view));
+        let what = format!("the {} API server: {}; {}", o.target, o.self_hosted_said, pods_said(o, view));
         return Wait(Step::SelfHosted, what);
     }
     if o.others_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Required, pods_said(o, view));
     }
     Do(Step::Lower, vec![Act::LowerApiServer])
+}
+
+/// The way back from static pods: the bridge serves in their place, and then they go. Both API servers would listen on
+/// the wildcard otherwise, and take each other's connections.
+fn take_over(o: &Observed) -> Decision {
+    use Decision::{Do, Wait};
+    if !o.statics.standing.is_empty() {
+        return match (o.bridge_serves, o.has_raised && o.bridge.is_raised()) {
+            (true, _) => Do(Step::Api, vec![Act::RemoveStatic]),
+            (false, true) => Wait(Step::Api, format!("the bridge to take over {} from the static pods", o.node_ip)),
+            (false, false) => Do(Step::Install, vec![Act::Raise]),
+        };
+    }
+    // The bridge's controllers need not wait until it expires.
+    if !o.dead_leases.is_empty() {
+        return Do(Step::Api, dead_leases(o));
+    }
+    let running: Vec<_> = o.statics.processes.iter().map(String::as_str).collect();
+    Wait(Step::Api, format!("the static {} to end", running.join(", ")))
+}
+
+/// Deletes the Leases of dead holders.
+pub fn dead_leases(o: &Observed) -> Vec<Act> {
+    let delete =
+        |(name, version): &(String, String)| Act::DeleteLease { name: name.clone(), resource_version: version.clone() };
+    o.dead_leases.iter().map(delete).collect()
 }
 
 /// What is left to do until the bridge's controllers are gone and no Lease is held by a dead one. It goes on beside the
@@ -296,7 +380,8 @@ fn finish(o: &Observed) -> Decision {
     if !mirrors.is_empty() {
         return Do(Step::Prove, vec![Act::DeleteMirrorPods(mirrors.iter().map(|pod| pod.name.clone()).collect())]);
     }
-    if o.bridge.files {
+    // An `unpivot` that was given up has left keys on the disk.
+    if o.bridge.files || (o.target == Target::SelfHosted && o.statics.files) {
         return Do(Step::Prove, vec![Act::CleanUp]);
     }
     Decision::Done

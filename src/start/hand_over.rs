@@ -7,7 +7,7 @@ use std::path::Path;
 use tokio::time::Instant;
 
 use super::acts::{Fixed, Run};
-use super::decide::{Act, Decision, decide};
+use super::decide::{Act, Decision, Target, decide};
 use super::observer::Observer;
 use super::run::Mode;
 use crate::api::observe::{NodeView, Required};
@@ -62,6 +62,7 @@ impl<'a> HandOver<'a> {
             manifests: &[],
             binary: Path::new(""),
             mode: Mode::Start,
+            target: Target::SelfHosted,
         });
         // What a start does before is done, and the kubelet is systemd's.
         (run.applied, run.made_token, run.raised) = (true, true, Some(false));

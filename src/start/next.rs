@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::acts::{Fixed, Run};
-use super::decide::{Decision, Observed, decide};
+use super::decide::{Decision, Observed, Target, decide};
 use super::observer::Observer;
 use super::run::Mode;
 use crate::api::observe::Required;
@@ -44,6 +44,7 @@ pub async fn next(
     required: &[Required],
     kubeconfig: &str,
     ca: &[u8],
+    target: Target,
 ) -> Result<Next> {
     let nothing = AssetSet::default();
     let run = Run::new(Fixed {
@@ -57,20 +58,22 @@ pub async fn next(
         manifests: &[],
         binary: Path::new(""),
         mode: Mode::Start,
+        target,
     });
     let mut observer = Observer::new(host, ca)?;
     let begun = Instant::now();
     loop {
         let observed = observer.observe(&run, Instant::now()).await?;
         let (step, what) = match decide(&observed) {
+            Decision::Done if target == Target::Static => (None, "nothing: the static control plane serves".to_owned()),
             Decision::Done => (None, "nothing: the cluster serves itself".to_owned()),
-            Decision::Do(step, _) => (Some(step.id()), step.title().to_owned()),
+            Decision::Do(step, _) => (Some(step.id(target)), step.title(target).to_owned()),
             // Without the API there is nothing that a second look could show.
             Decision::Wait(..) if begun.elapsed() < LIMIT && observed.view.is_some() => {
                 tokio::time::sleep(INTERVAL).await;
                 continue;
             }
-            Decision::Wait(step, what) => (Some(step.id()), format!("wait for {what}")),
+            Decision::Wait(step, what) => (Some(step.id(target)), format!("wait for {what}")),
         };
         return Ok(Next { step, what, observed, trouble: observer.trouble.clone() });
     }

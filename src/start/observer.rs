@@ -17,6 +17,7 @@ use crate::config::API_PORT;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::outside::Ask;
+use crate::permanent::Permanent;
 use crate::probe::Answer;
 use crate::{guard, kubelet, processes};
 
@@ -38,6 +39,9 @@ pub(super) struct Observer {
     /// The part of a holder's name that says on which host it runs.
     hostname: String,
     pub(super) bridge_holders: BTreeMap<String, String>,
+    /// Who held a Lease while the bridge had no process for it.
+    earlier_holders: BTreeMap<String, String>,
+    dead_leases: Vec<(String, String)>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
@@ -62,6 +66,8 @@ impl Observer {
             leaderless_since: None,
             hostname: host.outside().hostname(),
             bridge_holders: BTreeMap::new(),
+            earlier_holders: BTreeMap::new(),
+            dead_leases: Vec::new(),
             leases_when_gone: None,
             lowered_since: None,
             api_since: None,
@@ -93,9 +99,10 @@ impl Observer {
             view.as_ref().and_then(|view| pods.note(view, node, workloads, now))
         };
         let required_ready_for = steady(&mut self.required, run.required);
-        let others: Vec<_> = run.required.iter().filter(|workload| !is_api_server(workload)).cloned().collect();
+        let api_server = run.target.workloads(["kube-apiserver"], node);
+        let others: Vec<_> = run.required.iter().filter(|workload| !api_server.contains(workload)).cloned().collect();
         let others_ready_for = steady(&mut self.others, &others);
-        let successors_ready_for = steady(&mut self.successors, &successors());
+        let successors_ready_for = steady(&mut self.successors, &run.target.workloads(LEASES, node));
         if let Some(view) = &view {
             self.remember_holders(run, view);
             if !bridge.controllers_gone() {
@@ -116,6 +123,7 @@ impl Observer {
             self.lowered_since = Some(now);
         }
         let backed_off = view.as_ref().map(|view| self.backed_off(run, view)).unwrap_or_default();
+        let forwards = bridge.processes.contains("forwarder");
         if api.is_ready() && self.api_since.is_none() {
             self.api_since = Some(now);
         }
@@ -124,7 +132,7 @@ impl Observer {
             node_name: run.controller.name.clone(),
             required: run.required.to_vec(),
             bridge,
-            has_guard: run.guard.as_ref().is_none_or(|copy| guard::stands(run.host, copy)),
+            has_guard: run.guard.as_ref().is_none_or(|(_, text)| guard::stands(run.host, text)),
             has_raised: run.raised.is_some(),
             raises_first: matches!(run.mode, Mode::Recover { .. }),
             missing: missing.into_iter().filter(|name| !run.is_refused(name)).collect(),
@@ -144,6 +152,10 @@ impl Observer {
             bridge_holders: self.bridge_holders.clone(),
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
             lowered_for: self.lowered_since.map(|since| now - since),
+            target: run.target,
+            statics: Permanent::new(run.host).state(),
+            bridge_serves: api.is_ready() && forwards && processes::listens_at(&run.host.path("/proc"), node_ip),
+            dead_leases: self.dead_leases.clone(),
         })
     }
 
@@ -199,12 +211,22 @@ impl Observer {
     /// that of a dead process.
     fn remember_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
         // Read after the Leases: a process that began before they were read is seen.
-        let others = processes::running(&run.host.path("/proc")).others;
+        let running = processes::running(&run.host.path("/proc"));
         let this_host = format!("{}_", self.hostname);
-        for name in LEASES.into_iter().filter(|name| !others.contains(*name)) {
-            let holder = view.leases.get(name).map(|lease| lease.holder.as_str()).unwrap_or_default();
-            if holder.starts_with(&this_host) {
-                self.bridge_holders.insert(name.into(), holder.into());
+        self.dead_leases.clear();
+        for name in LEASES {
+            let Some(lease) = view.leases.get(name).filter(|lease| lease.holder.starts_with(&this_host)) else {
+                continue;
+            };
+            if !running.bridge.contains(name) {
+                self.earlier_holders.insert(name.into(), lease.holder.clone());
+            }
+            if running.others.contains(name) || running.permanent.contains(name) {
+                continue;
+            }
+            self.bridge_holders.insert(name.into(), lease.holder.clone());
+            if self.earlier_holders.get(name) == Some(&lease.holder) {
+                self.dead_leases.push((name.into(), lease.resource_version.clone()));
             }
         }
     }
@@ -224,14 +246,4 @@ impl Steady {
         };
         self.0.map(|(since, _)| now - since)
     }
-}
-
-/// Whether it is the one whose instance on this controller is asked itself.
-fn is_api_server(workload: &Required) -> bool {
-    workload.namespace == "kube-system" && workload.name == "kube-apiserver"
-}
-
-/// Those who take over from the bridge's controllers: the Leases bear their names.
-fn successors() -> [Required; 2] {
-    LEASES.map(|name| Required { namespace: "kube-system".into(), name: name.into() })
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::acts::{Fixed, Run};
-use super::decide::{Act, Decision, Observed, Step, decide};
+use super::decide::{Act, Decision, Observed, Step, Target, decide};
 use super::observer::Observer;
 use super::progress::{Progress, is_over, pulled};
 use crate::api::observe::Required;
@@ -21,7 +21,7 @@ use crate::report::Reporter;
 use crate::{kubelet, lock, preflight, validate};
 
 /// Between two rounds of the loop.
-const INTERVAL: Duration = Duration::from_millis(150);
+pub(super) const INTERVAL: Duration = Duration::from_millis(150);
 /// Without any progress for so long, whoever waits is told the likely cause, if it is recognised.
 const HINT_AFTER: Duration = Duration::from_secs(10);
 /// How many of the last words of a kubelet that does not answer are shown.
@@ -87,12 +87,13 @@ impl Step {
         Self::Prove,
     ];
 
-    pub(super) fn id(self) -> &'static str {
+    pub(super) fn id(self, target: Target) -> &'static str {
         match self {
             Self::Install => "install",
             Self::Api => "api",
             Self::Apply => "apply",
             Self::Node => "node",
+            Self::SelfHosted if target == Target::Static => "static",
             Self::SelfHosted => "self-hosted",
             Self::Required => "required-pods",
             Self::HandOver => "hand-over",
@@ -101,8 +102,11 @@ impl Step {
         }
     }
 
-    pub(super) fn title(self) -> &'static str {
+    pub(super) fn title(self, target: Target) -> &'static str {
         match self {
+            Self::SelfHosted if target == Target::Static => "the static API server serves",
+            Self::HandOver if target == Target::Static => "hand over to the static controllers",
+            Self::Prove if target == Target::Static => "prove that the static control plane serves",
             Self::Install => "raise the bridge",
             Self::Api => "the bridge serves the API",
             Self::Apply => "apply the self-hosted control plane",
@@ -127,9 +131,9 @@ pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: im
 
 /// What an asset directory says: read and checked.
 pub struct Input {
-    assets: AssetSet,
-    cluster: Cluster,
-    manifests: Vec<Manifest>,
+    pub(super) assets: AssetSet,
+    pub(super) cluster: Cluster,
+    pub(super) manifests: Vec<Manifest>,
 }
 
 impl Input {
@@ -228,7 +232,7 @@ impl Checked<'_> {
 async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     let Checked { host, input, options, controller, asset_dir } = checked;
     let Input { assets, cluster, manifests } = input;
-    let mut stop = pin!(stop);
+    let stop = pin!(stop);
     let begun = Instant::now();
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;
@@ -243,12 +247,10 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
         manifests,
         binary: &options.binary,
         mode: options.mode,
+        target: Target::SelfHosted,
     });
     run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
-    let mut progress = Progress::new(Instant::now());
-    let mut hints = BTreeSet::new();
-    let mut hint_at = HINT_AFTER;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
     for warning in assets.exposed(asset_dir) {
         reporter.note(&warning.to_string());
@@ -256,16 +258,43 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
     for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
         reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
     }
+    let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
+    see_through(&mut run, &mut observer, limits, reporter, stop).await
+}
+
+/// How long a run may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// When it began.
+    pub(super) begun: Instant,
+    /// How long the whole may take.
+    pub(super) total: Duration,
+    /// How long it may go without any progress.
+    pub(super) progress: Duration,
+}
+
+/// The loop: until all is as it should be.
+pub(super) async fn see_through(
+    run: &mut Run<'_>,
+    observer: &mut Observer,
+    limits: Limits,
+    reporter: &Reporter,
+    mut stop: Pin<&mut impl Future<Output = u8>>,
+) -> Result<()> {
+    let target = run.target;
+    let mut progress = Progress::new(Instant::now());
+    let mut hints = BTreeSet::new();
+    let mut hint_at = HINT_AFTER;
     loop {
         let observed = tokio::select! {
             biased;
             signal = &mut stop => return Err(run.interrupted(signal)),
-            observed = observer.observe(&run, Instant::now()) => observed?,
+            observed = observer.observe(run, Instant::now()) => observed?,
         };
         let decision = decide(&observed);
-        let stuck_for = progress.note(&observed, &decision, pulled(host), Instant::now());
-        if is_over(begun.elapsed(), stuck_for, options.timeout, options.progress_timeout) {
-            return Err(timed_out(&run, &observer, &observed, &decision).await);
+        let stuck_for = progress.note(&observed, &decision, pulled(run.host), Instant::now());
+        if is_over(limits.begun.elapsed(), stuck_for, limits.total, limits.progress) {
+            return Err(timed_out(run, observer, &observed, &decision).await);
         }
         run.keep_logs(observed.view.as_ref());
         if stuck_for < HINT_AFTER {
@@ -275,7 +304,7 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
             let explanation = tokio::select! {
                 biased;
                 signal = &mut stop => return Err(run.interrupted(signal)),
-                explanation = run.explain(&observer, &observed) => explanation,
+                explanation = run.explain(observer, &observed) => explanation,
             };
             if let Some(hint) = explanation.hint()
                 && hints.insert(hint.clone())
@@ -286,7 +315,7 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
         match decision {
             Decision::Done => {
                 for step in Step::ALL {
-                    reporter.done_if_started(step.id());
+                    reporter.done_if_started(step.id(target));
                 }
                 return run.outcome();
             }
@@ -295,23 +324,23 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
                     Some(trouble) => format!("{what} ({trouble})"),
                     None => what,
                 };
-                report(reporter, step);
-                reporter.waiting(step.id(), &what);
+                report(reporter, step, target);
+                reporter.waiting(step.id(target), &what);
                 tokio::time::sleep(INTERVAL).await;
             }
             Decision::Do(step, acts) => {
-                report(reporter, step);
+                report(reporter, step, target);
                 if acts.contains(&Act::RaiseAndFail) {
-                    return Err(give_up(&mut run, &mut observer, reporter).await?);
+                    return Err(give_up(run, observer, reporter).await?);
                 }
                 for act in &acts {
                     if let Err(error) = run.act(act, observer.client(), reporter).await {
                         // What the API could not do now it may do the next time round; all else is final.
                         if !matches!(error, Error::Failed { .. }) || observer.client().is_none() {
-                            reporter.fail(step.id(), &error.to_string());
+                            reporter.fail(step.id(target), &error.to_string());
                             return Err(error);
                         }
-                        reporter.waiting(step.id(), &error.to_string());
+                        reporter.waiting(step.id(target), &error.to_string());
                         tokio::time::sleep(INTERVAL).await;
                         // What follows may build on it.
                         break;
@@ -329,11 +358,11 @@ fn makes(manifest: &Manifest, required: &Required) -> bool {
 }
 
 /// Shows that `step` is under way and those before it are done.
-fn report(reporter: &Reporter, step: Step) {
+fn report(reporter: &Reporter, step: Step, target: Target) {
     for earlier in Step::ALL.into_iter().take_while(|earlier| *earlier < step) {
-        reporter.done_if_started(earlier.id());
+        reporter.done_if_started(earlier.id(target));
     }
-    reporter.start(step.id(), step.title());
+    reporter.start(step.id(target), step.title(target));
 }
 
 /// Raises the bridge again, and tells what the self-hosted control plane failed at: the error to end with.
@@ -344,7 +373,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
     let was_away = !observed.api_ready;
     while !observed.api_ready && begun.elapsed() < RAISE_LIMIT {
         let what = format!("the bridge, which is raised again: {}", observed.api_said);
-        reporter.waiting(Step::Prove.id(), &what);
+        reporter.waiting(Step::Prove.id(run.target), &what);
         tokio::time::sleep(INTERVAL).await;
         observed = observer.observe(run, Instant::now()).await?;
     }
@@ -354,11 +383,14 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
         details.extend(run.act(&Act::RestartKubelet, None, reporter).await.err().map(|error| error.to_string()));
     }
     let explanation = run.explain(observer, &observed).await;
-    let again = format!("then run `{}` again", run.mode.command());
+    let again = format!("then run `{}` again", run.command());
     let next = next(&explanation, &again).unwrap_or_else(|| format!("{}; {again}", run.logs_of("kube-apiserver")));
     details.extend(explanation.lines);
     Ok(Error::TimedOut {
-        waiting_for: "the self-hosted control plane to prove itself in time, with a part of the bridge lowered".into(),
+        waiting_for: format!(
+            "the {} control plane to prove itself in time, with a part of the bridge lowered",
+            run.target
+        ),
         api_served: observed.api_ready,
         details,
         next,
@@ -372,14 +404,14 @@ fn next(explanation: &Explanation, again: &str) -> Option<String> {
 }
 
 /// The error of a run whose time is up, with all that explains it.
-async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, decision: &Decision) -> Error {
+pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, decision: &Decision) -> Error {
     let waiting_for = match decision {
         Decision::Wait(_, what) => what.clone(),
-        Decision::Do(step, _) => step.title().to_owned(),
+        Decision::Do(step, _) => step.title(run.target).to_owned(),
         Decision::Done => "nothing".into(),
     };
     let explanation = run.explain(observer, observed).await;
-    let again = format!("then run `{}` again", run.mode.command());
+    let again = format!("then run `{}` again", run.command());
     let recognised = next(&explanation, &again);
     let mut details = explanation.lines;
     details.extend(observer.trouble.clone());

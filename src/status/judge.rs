@@ -4,15 +4,17 @@ use super::{Server, Status};
 use crate::api::observe::LEASES;
 use crate::probe::Answer;
 use crate::secrets::COMPONENTS;
+use crate::start::Target;
 
 /// Conditions of a Node that are wrong when they are true.
 const PRESSURE: [&str; 4] = ["DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"];
 
 /// Who answers at NODE_IP, by what it and 127.0.0.1 answered, and whether the forwarder listens there.
-pub(super) fn server(node: &Answer, loopback: &Answer, forwarded: bool) -> Server {
+pub(super) fn server(node: &Answer, loopback: &Answer, forwarded: bool, target: Target) -> Server {
     match (node.is_answered(), forwarded, is_ours(node) && is_ours(loopback)) {
         (false, _, _) => Server::Nobody,
         (true, true, _) => Server::Bridge,
+        (true, false, true) if target == Target::Static => Server::Static,
         (true, false, true) => Server::SelfHosted,
         (true, false, false) => Server::Other,
     }
@@ -27,21 +29,22 @@ fn is_ours(answer: &Answer) -> bool {
     }
 }
 
-/// Why this is no healthy self-hosted cluster, each as a sentence without a full stop.
-pub(super) fn problems(status: &Status, has_etcd: bool) -> Vec<String> {
+/// Why this is no healthy cluster, each as a sentence without a full stop.
+pub(super) fn problems(status: &Status, target: Target, has_etcd: bool) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(of_api(status));
     problems.extend(of_bridge(status));
     // Where the API could be read, all that follows is known.
     if !status.leaders.is_empty() {
-        problems.extend(of_pods(status, has_etcd));
+        problems.extend(of_pods(status, target, has_etcd));
         problems.extend(of_leaders(status));
         problems.extend(of_node(status));
     }
     let expired = status.certificates.iter().filter(|certificate| certificate.expired);
     problems.extend(expired.map(|one| format!("the certificate {} has expired at {}", one.place, one.not_after)));
     if let Some(next) = status.next.as_ref().filter(|next| next.step.is_some()) {
-        problems.push(format!("`hoist start` has not done its work here; its next step: {}", next.what));
+        let command = target.command();
+        problems.push(format!("`{command}` has not done its work here; its next step: {}", next.what));
     }
     problems
 }
@@ -52,7 +55,7 @@ fn of_api(status: &Status) -> Vec<String> {
     let by = match status.api.served_by {
         // Then nobody else can be ready, either.
         Server::Nobody => return vec![format!("nobody serves {at}: {}", node.answer)],
-        Server::SelfHosted => None,
+        Server::SelfHosted | Server::Static => None,
         Server::Bridge => Some(format!("{at} is served by the bridge")),
         Server::Other => Some(format!("{at} is served by neither the bridge nor the self-hosted API server")),
     };
@@ -73,12 +76,14 @@ fn of_bridge(status: &Status) -> Vec<String> {
     problems
 }
 
-fn of_pods(status: &Status, has_etcd: bool) -> Vec<String> {
+fn of_pods(status: &Status, target: Target, has_etcd: bool) -> Vec<String> {
     let mut problems = Vec::new();
-    for component in COMPONENTS {
-        let mut pods = status.pods.iter().filter(|pod| !pod.is_static && pod.workload == component).peekable();
+    let is_static = target == Target::Static;
+    for (component, workload) in COMPONENTS.into_iter().zip(target.workloads(COMPONENTS, &status.node.name)) {
+        let is_its = |pod: &&super::Pod| pod.is_static == is_static && pod.workload == workload.name;
+        let mut pods = status.pods.iter().filter(is_its).peekable();
         if pods.peek().is_none() {
-            problems.push(format!("there is no self-hosted pod of {component} on this node"));
+            problems.push(format!("there is no {target} pod of {component} on this node"));
         } else if !pods.clone().any(|pod| pod.ready) {
             problems.extend(pods.map(unready));
         }
@@ -156,6 +161,7 @@ pub(super) mod tests {
             schema: SCHEMA,
             healthy: true,
             problems: Vec::new(),
+            control_plane: "self-hosted",
             node: Node {
                 name: "c1".into(),
                 address: "10.0.0.1".into(),
@@ -190,7 +196,7 @@ pub(super) mod tests {
 
     #[test]
     fn each_thing_that_is_wrong_is_said() {
-        assert_eq!(problems(&well(), true), [""; 0]);
+        assert_eq!(problems(&well(), Target::SelfHosted, true), [""; 0]);
         type Change = fn(&mut Status);
         let table: [(Change, &str); 17] = [
             (|s| s.api.served_by = Server::Bridge, "10.0.0.1:6443 is served by the bridge"),
@@ -220,34 +226,57 @@ pub(super) mod tests {
         for (change, expected) in table {
             let mut status = well();
             change(&mut status);
-            let found = problems(&status, true);
+            let found = problems(&status, Target::SelfHosted, true);
             assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
         }
         let mut status = well();
         status.next = Some(Next { step: Some("install"), what: "raise the bridge".into() });
         assert_eq!(
-            problems(&status, true),
+            problems(&status, Target::SelfHosted, true),
             ["`hoist start` has not done its work here; its next step: raise the bridge"]
         );
         let mut status = well();
         status.pods.remove(0);
-        assert_eq!(problems(&status, false), [""; 0], "its etcd is external");
+        assert_eq!(problems(&status, Target::SelfHosted, false), [""; 0], "its etcd is external");
         let mut status = well();
         (status.leaders, status.pods, status.node.conditions) = Default::default();
-        assert_eq!(problems(&status, true), [""; 0], "what is not known is said by whoever could not read it");
+        assert_eq!(
+            problems(&status, Target::SelfHosted, true),
+            [""; 0],
+            "what is not known is said by whoever could not read it"
+        );
+    }
+
+    #[test]
+    fn static_pods_are_well_by_a_measure_of_their_own() {
+        let mut status = well();
+        assert_eq!(problems(&status, Target::Static, true).len(), 3, "they are all self-hosted");
+        status.api.served_by = Server::Static;
+        for pod in &mut status.pods[1..] {
+            let component = COMPONENTS.into_iter().find(|component| *component == pod.workload).unwrap();
+            pod.name = format!("{component}-c1");
+            (pod.workload, pod.is_static) = (pod.name.clone(), true);
+        }
+        assert_eq!(problems(&status, Target::Static, true), [""; 0]);
+        status.pods[3].ready = false;
+        assert_eq!(
+            problems(&status, Target::Static, true),
+            ["the pod kube-scheduler-c1 is not ready: it does not say why"]
+        );
     }
 
     #[test]
     fn who_serves_is_known_by_evidence() {
         let ok = Answer::Http { status: 200, body: String::new() };
-        assert_eq!(server(&Answer::Refused, &ok, true), Server::Nobody);
-        assert_eq!(server(&ok, &Answer::Refused, true), Server::Bridge);
-        assert_eq!(server(&ok, &ok, true), Server::Bridge, "the more specific address wins");
-        assert_eq!(server(&ok, &ok, false), Server::SelfHosted);
-        assert_eq!(server(&ok, &Answer::Refused, false), Server::Other);
+        assert_eq!(server(&Answer::Refused, &ok, true, Target::SelfHosted), Server::Nobody);
+        assert_eq!(server(&ok, &Answer::Refused, true, Target::SelfHosted), Server::Bridge);
+        assert_eq!(server(&ok, &ok, true, Target::SelfHosted), Server::Bridge, "the more specific address wins");
+        assert_eq!(server(&ok, &ok, false, Target::SelfHosted), Server::SelfHosted);
+        assert_eq!(server(&ok, &Answer::Refused, false, Target::SelfHosted), Server::Other);
         let tls = |reason: &str| Answer::Tls(format!("invalid peer certificate: {reason}"));
         let (foreign, expired) = (tls("UnknownIssuer"), tls("certificate expired: verification time 1"));
-        assert_eq!(server(&foreign, &foreign, false), Server::Other, "another cluster's");
-        assert_eq!(server(&expired, &expired, false), Server::SelfHosted);
+        assert_eq!(server(&foreign, &foreign, false, Target::SelfHosted), Server::Other, "another cluster's");
+        assert_eq!(server(&expired, &expired, false, Target::SelfHosted), Server::SelfHosted);
+        assert_eq!(server(&ok, &ok, false, Target::Static), Server::Static);
     }
 }

@@ -15,17 +15,18 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::api::health::{Condition, Leader};
-use crate::api::observe::{ClusterView, Required};
+use crate::api::observe::ClusterView;
 use crate::api::{self, health};
 use crate::assets::AssetSet;
 use crate::bridge::{self, Bridge};
 use crate::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::error::Result;
 use crate::host::Host;
+use crate::permanent::Permanent;
 use crate::probe::Answer;
 use crate::processes;
 use crate::secrets::{BRIDGE_PORT, COMPONENTS};
-use crate::start;
+use crate::start::{self, Target};
 pub use certificates::Certificate;
 
 /// The version of what is written as JSON: fields may be added to it, never changed or taken away.
@@ -59,6 +60,8 @@ pub struct Status {
     pub healthy: bool,
     /// Why it is not.
     pub problems: Vec<String>,
+    /// What this controller's control plane is, or is to be: `self-hosted`, or `static` after `hoist unpivot`.
+    pub control_plane: &'static str,
     /// This machine's Node.
     pub node: Node,
     /// Who serves the API.
@@ -102,6 +105,8 @@ pub struct Api {
 pub enum Server {
     /// The self-hosted API server.
     SelfHosted,
+    /// The API server that is a static pod for good.
+    Static,
     /// The bridge's, through the forwarder.
     Bridge,
     /// Somebody of whom hoist knows nothing.
@@ -113,7 +118,7 @@ pub enum Server {
 /// An address that was asked for /readyz.
 #[derive(Debug, Clone, Serialize)]
 pub struct Endpoint {
-    /// Whose it is: `node`, `self-hosted`, `bridge`.
+    /// Whose it is: `node`, `self-hosted` or `static`, `bridge`.
     pub name: &'static str,
     /// The address.
     pub address: SocketAddr,
@@ -175,9 +180,10 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
     let node_ip = SocketAddr::new(controller.address, API_PORT);
     let state = Bridge::new(host).state();
     let probe = subject.host.outside().probe(subject.ca)?;
+    let target = if Permanent::new(host).state().is_there() { Target::Static } else { Target::SelfHosted };
     let addresses = [
         ("node", node_ip),
-        ("self-hosted", SocketAddr::new(cluster.loopback(), API_PORT)),
+        (target.name(), SocketAddr::new(cluster.loopback(), API_PORT)),
         ("bridge", SocketAddr::new(cluster.loopback(), BRIDGE_PORT)),
     ];
     let ask = |(name, address)| {
@@ -188,7 +194,7 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
     let (node, own, of_bridge) = futures::join!(node, own, of_bridge);
     // The forwarder has the address itself; everybody else may only have the wildcard.
     let forwarded = state.processes.contains("forwarder") && processes::listens_at(&host.path("/proc"), node_ip);
-    let served_by = judge::server(&node.2, &own.2, forwarded);
+    let served_by = judge::server(&node.2, &own.2, forwarded, target);
     let endpoint = |(name, address, answer): (&'static str, SocketAddr, Answer)| {
         let ready = answer.is_ready();
         let answer = if ready { "ok".to_owned() } else { answer.to_string() };
@@ -204,6 +210,7 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         schema: SCHEMA,
         healthy: false,
         problems: Vec::new(),
+        control_plane: target.name(),
         node: Node { name: controller.name.clone(), address: controller.address.to_string(), conditions: Vec::new() },
         api: Api { served_by, endpoints: [node, own, of_bridge].map(endpoint).into() },
         bridge: bridge_status(&state),
@@ -217,19 +224,26 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         unknown.push("only root sees processes and keys of others: run it with sudo".to_owned());
     }
     match subject.kubeconfig {
-        Some(kubeconfig) => unknown.extend(ask_the_api(subject, kubeconfig, &mut status).await?),
+        Some(kubeconfig) => unknown.extend(ask_the_api(subject, kubeconfig, target, &mut status).await?),
         None => unknown.push("the cluster was not asked: name --asset-dir or --kubeconfig".into()),
     }
-    status.problems = judge::problems(&status, matches!(cluster.etcd, Etcd::Local { .. }));
+    status.problems = judge::problems(&status, target, matches!(cluster.etcd, Etcd::Local { .. }));
     status.problems.extend(unknown);
     status.healthy = status.problems.is_empty();
     Ok(status)
 }
 
 /// Completes the status with what the API shows and what `start` makes of it; returns what could not be read.
-async fn ask_the_api(subject: &Subject<'_>, kubeconfig: &str, status: &mut Status) -> Result<Option<String>> {
+async fn ask_the_api(
+    subject: &Subject<'_>,
+    kubeconfig: &str,
+    target: Target,
+    status: &mut Status,
+) -> Result<Option<String>> {
     let Subject { host, cluster, controller, ca, .. } = *subject;
-    let next = start::next(host, cluster, controller, &required(), kubeconfig, ca).await?;
+    // What `start` requires unless it is told otherwise.
+    let required = target.workloads(COMPONENTS, &controller.name);
+    let next = start::next(host, cluster, controller, &required, kubeconfig, ca, target).await?;
     let mut trouble = next.trouble;
     if let Some(view) = &next.observed.view {
         status.pods = pods(view, &controller.name);
@@ -247,16 +261,12 @@ async fn ask_the_api(subject: &Subject<'_>, kubeconfig: &str, status: &mut Statu
     Ok(trouble)
 }
 
-/// What `start` requires unless it is told otherwise.
-fn required() -> Vec<Required> {
-    COMPONENTS.map(|name| Required { namespace: "kube-system".into(), name: name.into() }).into()
-}
-
 /// The control plane's pods of this node.
 fn pods(view: &ClusterView, node: &str) -> Vec<Pod> {
     let is_static = |name: &str| {
         bridge::PODS
             .into_iter()
+            .chain(COMPONENTS)
             .chain(["etcd", "hoist-guard"])
             .any(|pod| name.strip_prefix(pod) == Some(&format!("-{node}")))
     };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Certificate, Endpoint, Pod, Server, Status};
+use crate::start::Target;
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,17 +26,24 @@ impl fmt::Display for Status {
         })?;
         section(f, "certificates", &self.certificates, certificate)?;
         if let Some(next) = &self.next {
-            writeln!(f, "next step of `hoist start`: {}", next.what)?;
+            let command = if self.is_static() { Target::Static.command() } else { Target::SelfHosted.command() };
+            writeln!(f, "next step of `{command}`: {}", next.what)?;
         }
-        if self.healthy {
-            return writeln!(f, "the cluster is self-hosted and healthy");
+        match (self.healthy, self.is_static()) {
+            (true, false) => return writeln!(f, "the cluster is self-hosted and healthy"),
+            (true, true) => return writeln!(f, "the control plane is static pods, and healthy"),
+            (false, false) => writeln!(f, "this is no healthy self-hosted cluster:")?,
+            (false, true) => writeln!(f, "this is no healthy control plane of static pods:")?,
         }
-        writeln!(f, "this is no healthy self-hosted cluster:")?;
         self.problems.iter().try_for_each(|problem| writeln!(f, "  - {problem}"))
     }
 }
 
 impl Status {
+    fn is_static(&self) -> bool {
+        self.control_plane == Target::Static.name()
+    }
+
     /// What there is of a bridge that is not gone.
     fn bridge_parts(&self) -> Vec<String> {
         let bridge = &self.bridge;
@@ -61,6 +69,7 @@ fn section<T>(f: &mut fmt::Formatter<'_>, title: &str, items: &[T], line: impl F
 fn served_by(server: Server) -> &'static str {
     match server {
         Server::SelfHosted => "served by the self-hosted API server",
+        Server::Static => "served by the API server that is a static pod for good",
         Server::Bridge => "served by the bridge, through the forwarder",
         Server::Other => "served by somebody of whom hoist knows nothing",
         Server::Nobody => "served by nobody",

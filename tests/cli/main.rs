@@ -15,6 +15,7 @@ mod diff;
 mod exit_codes;
 mod external_ca;
 mod first_boot;
+mod going_back;
 mod looking;
 mod output;
 mod programs;

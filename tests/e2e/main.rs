@@ -18,6 +18,8 @@ mod known_flags;
 mod pivot;
 mod recover;
 mod recovery;
+mod reset;
 mod serving;
 mod terraform;
+mod unpivot;
 mod user_manifests;

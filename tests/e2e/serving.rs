@@ -27,6 +27,38 @@ pub fn assert_serves_itself(node: &Node, cluster: &Cluster) {
     assert_is_controller(node, &kubectl);
 }
 
+/// What must hold where `unpivot` has left with success: static pods serve, and nothing is left of the others.
+pub fn assert_is_static(node: &Node, cluster: &Cluster) {
+    let kubectl = cluster.kubectl();
+    let processes = Processes::of(node);
+    for component in COMPONENTS {
+        let environment = &processes.only(component).environment;
+        assert_eq!(environment, &format!("HOIST_STATIC={component}"), "{component} is no static pod");
+        let name = format!("{component}-{}", node.name);
+        let pods = kubectl.list(&["pods", "-n", "kube-system", "-l", &format!("component={component}")]);
+        let names: Vec<_> = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, [name], "pods of {component}");
+    }
+    assert_listens(node, &processes, &kubectl);
+    assert_leases_are_renewed(node, &kubectl);
+    assert_no_bridge(node, &kubectl);
+    let manifests = "etcd.yaml\nkube-apiserver.yaml\nkube-controller-manager.yaml\nkube-scheduler.yaml\n";
+    assert_eq!(node.sh("ls -A /etc/kubernetes/manifests"), manifests);
+    for path in ["/etc/kubernetes/bridge", "/var/lib/hoist/bin"] {
+        assert_eq!(node.exec(["test", "-e", path]).code, Some(1), "{path} is there");
+    }
+    let exposed = node.sh(
+        "find /etc/kubernetes/static-pods -type f ! -perm 0600; find /etc/kubernetes/static-pods -type d ! -perm 0700",
+    );
+    assert_eq!(exposed, "", "readable by others");
+    let kinds = "daemonsets,deployments,replicasets,poddisruptionbudgets,secrets,serviceaccounts";
+    let objects = kubectl.list(&["-n", "kube-system", kinds]);
+    let names: Vec<_> = objects.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
+    let left: Vec<_> =
+        names.iter().filter(|name| COMPONENTS.iter().any(|component| name.starts_with(component))).collect();
+    assert!(left.is_empty(), "objects of the self-hosted control plane: {left:?}");
+}
+
 /// The processes of a node with their cgroups: which container of which pod each of them belongs to.
 struct Processes(Vec<Process>);
 
@@ -43,7 +75,7 @@ impl Processes {
         let script = r#"for dir in /proc/[0-9]*; do
             printf '%s|%s|%s|%s\n' "${dir#/proc/}" \
                 "$(tr '\0' '\n' <$dir/cmdline | head -n 1)" \
-                "$(tr '\0' '\n' <$dir/environ | grep ^HOIST_BRIDGE= || true)" \
+                "$(tr '\0' '\n' <$dir/environ | grep -E "^HOIST_(BRIDGE|STATIC)=" || true)" \
                 "$(tr '\n' ' ' <$dir/cgroup)"
         done 2>/dev/null"#;
         let text = node.sh(script);
@@ -158,7 +190,8 @@ fn line_of_key(path: &Path) -> String {
 
 /// Neither a process, nor a container, nor a pod.
 fn assert_no_bridge(node: &Node, kubectl: &Kubectl) {
-    let marked: Vec<_> = Processes::of(node).0.into_iter().filter(|process| !process.environment.is_empty()).collect();
+    let marked = Processes::of(node).0.into_iter().filter(|process| process.environment.starts_with("HOIST_BRIDGE"));
+    let marked: Vec<_> = marked.collect();
     let names: Vec<_> = marked.iter().map(|process| format!("{} {}", process.pid, process.environment)).collect();
     assert!(marked.is_empty(), "processes of the bridge: {names:?}");
 

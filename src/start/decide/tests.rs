@@ -34,6 +34,10 @@ pub(in crate::start) fn fresh() -> Observed {
         bridge_holders: BTreeMap::new(),
         leases_when_gone: BTreeMap::new(),
         lowered_for: None,
+        target: Target::SelfHosted,
+        statics: permanent::State::default(),
+        bridge_serves: false,
+        dead_leases: Vec::new(),
     }
 }
 
@@ -289,6 +293,55 @@ fn row_5_every_required_pod_must_be_ready_for_a_while_and_the_wait_names_it() {
     );
 }
 
+/// A node that `unpivot` has left: static pods, and no bridge.
+fn unpivoted() -> Observed {
+    let mut observed = fresh().api().self_hosted();
+    let all = crate::secrets::COMPONENTS.map(str::to_owned);
+    observed.statics = permanent::State {
+        standing: all.clone().into(),
+        prepared: Default::default(),
+        processes: all.into(),
+        files: true,
+    };
+    observed
+}
+
+#[test]
+fn static_pods_go_only_when_the_bridge_serves_and_nothing_is_applied_beside_them() {
+    let mut observed = unpivoted();
+    assert_eq!(decide(&observed), Decision::Do(Step::Install, vec![Act::Raise]));
+    observed = Observed { statics: observed.statics, ..fresh().raised().api() };
+    // NODE_IP answers: by the static API server, for the forwarder does not listen yet.
+    assert!(matches!(decide(&observed), Decision::Wait(Step::Api, _)));
+    observed.bridge_serves = true;
+    assert_eq!(decide(&observed), Decision::Do(Step::Api, vec![Act::RemoveStatic]));
+    observed.statics.standing.clear();
+    assert!(matches!(decide(&observed), Decision::Wait(Step::Api, what) if what.contains("kube-apiserver")));
+    observed.statics.processes = ["kube-apiserver".to_owned()].into();
+    observed.dead_leases = vec![("kube-scheduler".into(), "7".into())];
+    let delete = Act::DeleteLease { name: "kube-scheduler".into(), resource_version: "7".into() };
+    assert_eq!(decide(&observed), Decision::Do(Step::Api, vec![delete]));
+    (observed.statics.processes, observed.dead_leases) = Default::default();
+    assert!(matches!(decide(&observed), Decision::Do(Step::Apply, acts) if acts.contains(&Act::Apply)));
+}
+
+#[test]
+fn what_unpivot_lowers_the_bridge_for_is_left_alone() {
+    let observed = Observed { target: Target::Static, ..unpivoted() };
+    assert!(matches!(decide(&observed), Decision::Do(Step::Prove, acts) if acts == [Act::PublishEndpoint]));
+}
+
+#[test]
+fn keys_that_an_unpivot_has_left_behind_are_removed() {
+    let lowered = Observed::well().controllers_lowered().controllers_ended().leases_moved();
+    let mut observed = lowered.lowered(Duration::from_secs(1)).all_ended().cleaned();
+    assert_eq!(decide(&observed), Decision::Done);
+    observed.statics.files = true;
+    assert_eq!(decide(&observed), Decision::Do(Step::Prove, vec![Act::CleanUp]));
+    observed.target = Target::Static;
+    assert_eq!(decide(&observed), Decision::Done, "its pods mount them");
+}
+
 #[test]
 fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
     let mut observed = Observed::well();
@@ -300,6 +353,11 @@ fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
     assert!(all_ready(&pods(&|_| {}), NODE, &observed.required));
     assert!(!all_ready(&pods(&|pod| pod.node = Some("c2".into())), NODE, &observed.required));
     assert!(!all_ready(&pods(&|pod| pod.mirror = true), NODE, &observed.required));
+    let own = Target::Static.workloads(["kube-apiserver"], NODE);
+    let mirror = |pod: &mut PodView| {
+        (pod.name, pod.workload, pod.mirror) = (own[0].name.clone(), own[0].name.clone(), true);
+    };
+    assert!(all_ready(&pods(&mirror), NODE, &own), "one that is asked for by its name does");
     observed.required.clear();
     assert!(all_ready(&ClusterView::default(), NODE, &observed.required));
 }

@@ -1,0 +1,185 @@
+//! The self-hosted control plane as objects: reading what it is made of, and deleting it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
+use kube::{Client, Resource, ResourceExt};
+use serde_json::Value;
+
+use super::apply::MANIFEST_SUM;
+use super::{explain, is_not_found};
+use crate::error::{Error, Result};
+
+const NAMESPACE: &str = "kube-system";
+
+/// The control plane's components, each with the kind of its workload.
+const WORKLOADS: [(&str, &str); 3] =
+    [("kube-apiserver", "DaemonSet"), ("kube-controller-manager", "Deployment"), ("kube-scheduler", "Deployment")];
+
+/// A workload's component, its kind, and its template of pods with every field that the API server has.
+pub type Workload = (&'static str, &'static str, Value);
+
+/// The kind of the workload of a component.
+pub fn kind_of(component: &str) -> &'static str {
+    WORKLOADS.iter().find(|(name, _)| *name == component).map_or("Deployment", |(_, kind)| kind)
+}
+
+/// The workloads that are there.
+///
+/// # Errors
+/// The first request that failed: what is not known is never taken for absent.
+pub async fn workloads(client: &Client) -> Result<Vec<Workload>> {
+    let mut found = Vec::new();
+    for (component, kind) in WORKLOADS {
+        // As it is on the wire: no field that this hoist does not know is lost.
+        let resource = match kind {
+            "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
+            _ => ApiResource::erase::<Deployment>(&()),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource);
+        let object = api.get_opt(component).await;
+        let object = object.map_err(|error| Error::failed(format!("read the {kind} {component}"), explain(&error)))?;
+        found.extend(object.map(|object| (component, kind, object.data["spec"]["template"].clone())));
+    }
+    Ok(found)
+}
+
+/// The content of a Secret, by key; `None` if there is no such Secret.
+///
+/// # Errors
+/// The API server's refusal, or none of its answers.
+pub async fn secret(client: &Client, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
+    let found = get::<Secret>(client, "Secret", name).await?;
+    Ok(found.map(|secret| secret.data.unwrap_or_default().into_iter().map(|(key, data)| (key, data.0)).collect()))
+}
+
+/// The same of a ConfigMap.
+///
+/// # Errors
+/// The same.
+pub async fn config_map(client: &Client, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
+    let found = get::<ConfigMap>(client, "ConfigMap", name).await?;
+    Ok(found.map(|map| {
+        let text = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
+        text.chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, data)| (key, data.0))).collect()
+    }))
+}
+
+/// Whether pods of the service account get a token of it unless they refuse.
+///
+/// # Errors
+/// The API server's refusal, or none of its answers.
+pub async fn gives_token(client: &Client, account: &str) -> Result<bool> {
+    let account = get::<ServiceAccount>(client, "service account", account).await?;
+    Ok(account.is_some_and(|account| account.automount_service_account_token != Some(false)))
+}
+
+async fn get<K>(client: &Client, kind: &str, name: &str) -> Result<Option<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    api.get_opt(name).await.map_err(|error| Error::failed(format!("read the {kind} {name}"), explain(&error)))
+}
+
+/// Deletes the workloads, and what would make their pods anew. The pods are another matter.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_workloads(client: &Client) -> Result<()> {
+    let replica_sets: Api<ReplicaSet> = Api::namespaced(client.clone(), NAMESPACE);
+    let listed = replica_sets.list(&ListParams::default()).await;
+    let listed = listed.map_err(|error| Error::failed("list the ReplicaSets of kube-system", explain(&error)))?;
+    for (component, kind) in WORKLOADS {
+        match kind {
+            "DaemonSet" => delete::<DaemonSet>(client, kind, component).await?,
+            _ => delete::<Deployment>(client, kind, component).await?,
+        }
+    }
+    let is_owned = |set: &&ReplicaSet| {
+        let owns = |name: &str| WORKLOADS.iter().any(|(component, kind)| *kind == "Deployment" && *component == name);
+        set.owner_references().iter().any(|owner| owner.kind == "Deployment" && owns(&owner.name))
+    };
+    // After their Deployments, which would make them anew; and not left to a controller manager that is going, too.
+    for set in listed.items.iter().filter(is_owned) {
+        delete::<ReplicaSet>(client, "ReplicaSet", &set.name_any()).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what only the self-hosted control plane needed, as far as hoist has applied it.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_leftovers(client: &Client) -> Result<()> {
+    for (component, _) in WORKLOADS {
+        delete_applied::<PodDisruptionBudget>(client, "PodDisruptionBudget", component).await?;
+        delete_applied::<Secret>(client, "Secret", component).await?;
+        delete_applied::<ServiceAccount>(client, "service account", component).await?;
+    }
+    Ok(())
+}
+
+/// Deletes guard's objects: what brings it to the nodes, and what it reads.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_guard(client: &Client) -> Result<()> {
+    delete::<DaemonSet>(client, "DaemonSet", "hoist-guard").await?;
+    delete::<Secret>(client, "Secret", "hoist-guard").await?;
+    for name in ["hoist:guard", "hoist-guard"] {
+        delete_of_cluster::<ClusterRoleBinding>(client, "ClusterRoleBinding", name).await?;
+        delete_of_cluster::<ClusterRole>(client, "ClusterRole", name).await?;
+    }
+    Ok(())
+}
+
+/// Deletes an object that hoist has applied; another of that name stays.
+async fn delete_applied<K>(client: &Client, kind: &str, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    match get::<K>(client, kind, name).await? {
+        Some(object) if object.annotations().contains_key(MANIFEST_SUM) => delete::<K>(client, kind, name).await,
+        _ => Ok(()),
+    }
+}
+
+async fn delete<K>(client: &Client, kind: &str, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    delete_by(&Api::<K>::namespaced(client.clone(), NAMESPACE), kind, name).await
+}
+
+async fn delete_of_cluster<K>(client: &Client, kind: &str, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    delete_by(&Api::<K>::all(client.clone()), kind, name).await
+}
+
+async fn delete_by<K>(api: &Api<K>, kind: &str, name: &str) -> Result<()>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(Error::failed(format!("delete the {kind} {name}"), explain(&error))),
+    }
+}
