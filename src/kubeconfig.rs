@@ -88,6 +88,24 @@ current-context: {context}
     }
 }
 
+/// A kubeconfig as kube has it; several documents are brought together as kubectl does with files. kube could read it,
+/// too, but has a YAML reader of its own for that, which would be a second one in the binary.
+///
+/// # Errors
+/// Why it is none.
+pub fn read(text: &str) -> Result<Kubeconfig, String> {
+    let documents = yaml::documents("the kubeconfig", text)
+        .map_err(|findings| findings.first().map(Finding::to_string).unwrap_or_default())?;
+    documents.into_iter().try_fold(Kubeconfig::default(), |all, document| {
+        all.merge(parsed(document.value)?).map_err(|error| error.to_string())
+    })
+}
+
+fn parsed(value: Value) -> Result<Kubeconfig, String> {
+    // serde_json quotes what it found, and that may be a secret.
+    serde_json::from_value(value).map_err(|error| error.to_string().split(": ").next().unwrap_or_default().to_owned())
+}
+
 /// What keeps hoist from using the kubeconfig `content`: it must hold its own credentials, name nothing to run, and
 /// trust the CA in `ca_pem`, if that is known. `place` names it in findings.
 pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding> {
@@ -105,10 +123,7 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
     let at = |path: &str| document.positions.nearest(path);
     let value = &document.value;
     // A kubeconfig's reader wants its shape, whatever of it is used.
-    if let Err(error) = serde_json::from_value::<Kubeconfig>(value.clone()) {
-        // serde_json quotes what it found, and that may be a secret.
-        let reason = error.to_string();
-        let reason = reason.split(": ").next().unwrap_or_default().to_owned();
+    if let Err(reason) = parsed(value.clone()) {
         return vec![finding(at(""), format!("is no kubeconfig: {reason}"))];
     }
     if value.get("kind").and_then(Value::as_str) != Some("Config") {
@@ -224,7 +239,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::config::Kubeconfig;
 
     const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\nca\n";
 
@@ -239,10 +253,28 @@ mod tests {
         .to_yaml()
     }
 
+    fn kube_reads(text: &str) -> Value {
+        serde_json::to_value(Kubeconfig::from_yaml(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn several_documents_are_one_and_what_is_none_is_told_without_its_secrets() {
+        let first = config(Credentials::Token("a"));
+        let text = format!("{first}---\n{}", first.replace("token: \"a\"", "token: b").replace("\"on\"", "\"off\""));
+        let both = read(&text).unwrap();
+        assert_eq!((both.auth_infos.len(), both.clusters.len()), (1, 2));
+        assert_eq!(serde_json::to_value(&both).unwrap(), kube_reads(&text));
+
+        let error = read(&first.replace("token: \"a\"", "token: [secret]")).unwrap_err();
+        assert!(!error.contains("secret") && !error.is_empty(), "{error}");
+        assert!(read("a: [").is_err());
+    }
+
     #[test]
     fn kube_reads_a_client_certificate() {
         let text = config(Credentials::ClientCertificate { cert_pem: b"-----cert", key_pem: b"-----key" });
-        let read = Kubeconfig::from_yaml(&text).unwrap();
+        let read = read(&text).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), kube_reads(&text));
         assert_eq!(read.current_context.as_deref(), Some("system:\"x\" # 1@on"));
         let context = read.contexts[0].context.as_ref().unwrap();
         assert_eq!(read.contexts[0].name, "system:\"x\" # 1@on");
@@ -260,7 +292,9 @@ mod tests {
 
     #[test]
     fn kube_reads_a_token() {
-        let read = Kubeconfig::from_yaml(&config(Credentials::Token("012345.0123456789012345"))).unwrap();
+        let text = config(Credentials::Token("012345.0123456789012345"));
+        let read = read(&text).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), kube_reads(&text));
         let json = serde_json::to_value(read.auth_infos[0].auth_info.as_ref().unwrap()).unwrap();
         assert_eq!(json, serde_json::json!({ "token": "012345.0123456789012345" }));
     }

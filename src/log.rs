@@ -5,7 +5,10 @@ use std::io::Write;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, Explanation};
 
@@ -21,15 +24,17 @@ pub enum Format {
 
 /// Logs from `level` on to standard error, in this format.
 pub fn init(level: &str, format: Format) {
+    // Of hoist alone: a filter of patterns would bring a regex engine for this one name.
+    let own = Targets::new().with_target("hoist", level.parse().unwrap_or(Level::WARN));
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("hoist={level}")))
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(false)
         // Where standard error is closed, there is nobody to tell that it is.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
-        Format::Text => subscriber.init(),
-        Format::Json => subscriber.json().flatten_event(true).init(),
+        Format::Text => subscriber.finish().with(own).init(),
+        Format::Json => subscriber.json().flatten_event(true).finish().with(own).init(),
     }
 }
 

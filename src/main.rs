@@ -13,8 +13,6 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "hoist: {}", error::mistake(info));
         std::process::exit(1);
     }));
-    // kube makes its TLS connections with the process's default provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::from_env();
     let format = cli.log_format;
     log::init(&cli.log_level, format);

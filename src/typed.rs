@@ -45,7 +45,9 @@ fn of<K: DeserializeOwned>(document: &Value) -> Vec<(String, String)> {
         problems.push((spelled(&path), format!("unknown field `{field}`")));
     };
     let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
-    let parsed: Result<K, _> = serde_ignored::deserialize(tracked, &mut ignored);
+    // Erased: each of the hundreds of types would be compiled anew for every way of nesting the two around it.
+    let ignoring = serde_ignored::Deserializer::new(tracked, &mut ignored);
+    let parsed: Result<K, _> = erased_serde::deserialize(&mut <dyn erased_serde::Deserializer<'_>>::erase(ignoring));
     if let Err(error) = parsed {
         problems.push((track.path().to_string(), error.to_string()));
     }

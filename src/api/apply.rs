@@ -153,12 +153,14 @@ async fn apply_one<'a>(
 
 /// Waits until a CRD is established; false when there is none.
 async fn establish(client: &Client, name: &str) -> Result<bool> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    // Of all that a CRD says, its conditions: its type in full is a hundred others that nothing else here reads.
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<CustomResourceDefinition>(&()));
     for _ in 0..ESTABLISH_LIMIT * 10 {
         match api.get_opt(name).await {
             Ok(Some(crd)) => {
-                let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-                if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+                let conditions = crd.data.pointer("/status/conditions").and_then(Value::as_array);
+                if conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Established" && c["status"] == "True"))
+                {
                     return Ok(true);
                 }
             }

@@ -6,15 +6,17 @@ pub mod health;
 pub mod observe;
 pub mod owners;
 pub mod self_hosted;
+mod transport;
 pub mod write;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
 use crate::error::{Error, Result};
+use crate::kubeconfig;
 
 /// The field manager of everything hoist applies.
 pub const FIELD_MANAGER: &str = "hoist";
@@ -24,19 +26,17 @@ pub const FIELD_MANAGER: &str = "hoist";
 /// Each connection and answer is bounded in time and nothing is retried: the loop that calls tries again itself.
 ///
 /// # Errors
-/// A kubeconfig that does not parse.
+/// A kubeconfig that does not parse, or gets its credentials elsewhere than from itself and from files.
 pub async fn connect(kubeconfig: &str, address: SocketAddr) -> Result<Client> {
     let failed = |error: &dyn std::fmt::Display| Error::failed("use the kubeconfig", error);
-    let parsed = Kubeconfig::from_yaml(kubeconfig).map_err(|error| failed(&error))?;
+    let parsed = kubeconfig::read(kubeconfig).map_err(|reason| failed(&reason))?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| failed(&error))?;
     config.cluster_url = format!("https://{address}").parse().map_err(|error| failed(&error))?;
     config.connect_timeout = Some(Duration::from_secs(3));
     config.read_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(10));
-    config.default_retry = false;
-    config.proxy_url = None;
-    Client::try_from(config).map_err(|error| failed(&error))
+    transport::client(config)
 }
 
 /// Whether an error is the API server's own word on the object (as opposed to a lost connection or an overload),

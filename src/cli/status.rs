@@ -18,7 +18,7 @@ pub struct Args {
     /// The folder that `hoist render` wrote: its admin's kubeconfig is used, and its certificates are shown, too
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     asset_dir: Option<PathBuf>,
-    /// An admin's kubeconfig, where there is no asset directory any more
+    /// An admin's kubeconfig, where there is no asset directory any more; it holds its credentials or names their files
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The kubelet's folder of static pods

@@ -155,6 +155,27 @@ impl Probe {
     }
 }
 
+/// TLS for clients that trust `roots` alone and, if they have an identity, show its certificate (PEM; and its key).
+pub(crate) fn client_config(
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    identity: Option<(&[u8], &[u8])>,
+) -> Result<ClientConfig> {
+    let mut trusted = RootCertStore::empty();
+    for certificate in roots {
+        trusted.add(certificate).map_err(|e| Error::failed("use the CA certificate", e))?;
+    }
+    // Named here, so that it does not matter whether the process has installed a default.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::failed("set up TLS", e))?
+        .with_root_certificates(trusted);
+    let Some((certificate, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates("the client certificate", certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| Error::failed("read the client key", e))?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| Error::failed("use the client certificate", e))
+}
+
 /// The status and the head of the body.
 async fn read(response: Response<Incoming>) -> hyper::Result<Answer> {
     let status = response.status().as_u16();
@@ -191,24 +212,7 @@ fn classify(error: &(dyn StdError + 'static)) -> Answer {
 /// What makes TLS connections that speak `protocol` to servers for which one of the CAs in `ca_pem` vouches; `identity`
 /// is a client certificate and its key.
 pub(crate) fn connector(ca_pem: &[u8], identity: Option<(&[u8], &[u8])>, protocol: &[u8]) -> Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("the CA certificate", ca_pem)? {
-        roots.add(certificate).map_err(|e| Error::failed("use the CA certificate", e))?;
-    }
-    // Named here, so that it does not matter whether the process has installed a default.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::failed("set up TLS", e))?
-        .with_root_certificates(roots);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate_pem, key_pem)) => {
-            let chain = certificates("the client certificate", certificate_pem)?;
-            let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| Error::failed("read the client key", e))?;
-            builder.with_client_auth_cert(chain, key).map_err(|e| Error::failed("use the client certificate", e))?
-        }
-    };
+    let mut config = client_config(certificates("the CA certificate", ca_pem)?, identity)?;
     config.alpn_protocols = vec![protocol.to_vec()];
     // A resumed session would vouch for a server by what an earlier connection saw.
     config.resumption = Resumption::disabled();

@@ -52,8 +52,6 @@ fn main() {
         ["timeline", file] => timeline::measure(Path::new(file)),
         // What the above starts as processes of their own.
         ["apply-dir", dir, kubeconfig, address] => {
-            // kube makes its TLS connections with the process's default provider.
-            rustls::crypto::ring::default_provider().install_default().unwrap();
             let address = address.parse().expect("an address");
             runtime().block_on(apply::apply_dir(Path::new(dir), Path::new(kubeconfig), address));
         }

@@ -43,7 +43,7 @@ pub fn table(results: &Results) -> String {
 
 /// What is wanted of the medians (of failures and gaps: of the worst), and whether it was reached.
 fn wanted(results: &Results) -> String {
-    let Results { hoist, kubeadm, hoist_under_load, render_seconds, .. } = results;
+    let Results { hoist, kubeadm, hoist_under_load, render_seconds, binary_bytes, .. } = results;
     let median = |runs: &[Start], of: &dyn Fn(&Start) -> f64| Spread::of(runs.iter().map(of)).median;
     let worst = |of: &dyn Fn(&UnderLoad) -> f64| Spread::of(hoist_under_load.iter().map(of)).most;
     let ours = |of: &dyn Fn(&Start) -> f64| median(hoist, of);
@@ -57,6 +57,7 @@ fn wanted(results: &Results) -> String {
         ("gap at the pivot, the longest, ms", worst(&|run| run.longest_gap_at_pivot * 1000.0), 100.0),
         ("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)).median, 20.0),
         ("peak memory of start, MB", ours(&|start| start.peak_memory_bytes as f64 / 1e6), 30.0),
+        ("binary, MiB", *binary_bytes as f64 / MEBIBYTE, 12.0),
     ];
     let mut text = format!("\n{:36}{:>10}{:>10}\n", "wanted", "at most", "measured");
     for (what, measured, limit) in rows {

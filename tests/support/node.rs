@@ -137,6 +137,19 @@ pub fn init_of(node: &Node) -> String {
     text.split_whitespace().next().unwrap().to_owned()
 }
 
+/// The processor time that all of a node's processes have taken so far, in seconds, by its cgroup.
+pub fn processor_time(node: &Node) -> f64 {
+    let read = |path: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{path}")).ok();
+    let v1 = read(&format!("cpuacct/hoist-{}/cpuacct.usage", node.name));
+    let v1 = v1.and_then(|text| text.trim().parse::<f64>().ok()).map(|nanoseconds| nanoseconds / 1e9);
+    let v2 = || {
+        let text = read(&format!("hoist-{}/cpu.stat", node.name))?;
+        let microseconds = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(microseconds.trim().parse::<f64>().ok()? / 1e6)
+    };
+    v1.or_else(v2).expect("a node has a cgroup that counts its processor time")
+}
+
 fn program() -> Command {
     Command::new(repository().join("scripts/node"))
 }
