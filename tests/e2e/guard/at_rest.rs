@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -144,10 +145,12 @@ fn its_copy_is_its_own(controller: &Controller) {
         &["--as=system:serviceaccount:kube-system:hoist-guard"],
         &["--as=kube-apiserver-kubelet-client"],
         &["--as=jane", "--as-group=system:authenticated"],
-        &["--as=system:anonymous"],
     ] {
         assert!(!may(who), "{who:?} may read the Secret");
     }
+    // Who is nobody may not even ask whether.
+    let get = ["get", "secret", "hoist-guard", "-n", "kube-system", "--as=system:anonymous"];
+    controller.kubectl.run(&get).expect(1).says(&["Forbidden"]);
     let modes = controller.node.sh("stat -c '%a %U %n' /var/lib/hoist/guard /var/lib/hoist/guard/bridge.json");
     assert_eq!(modes, "700 root /var/lib/hoist/guard\n600 root /var/lib/hoist/guard/bridge.json\n");
 }
@@ -157,8 +160,8 @@ fn tells_what_it_does(controller: &Controller) {
     signal(controller.api_server().unwrap(), Signal::SIGKILL);
     eventually("guard counts a raise", SOON, || (controller.raises() > raises).then_some(()));
     controller.until_lowered();
-    let (lowers, last) = (controller.metric("lowers_total"), controller.metric("last_raise_timestamp_seconds"));
-    assert!(lowers >= 1.0 && last > 1_700_000_000.0, "{:?}", controller.metrics());
+    eventually("guard counts that it was lowered", SOON, || (controller.metric("lowers_total") > 0.0).then_some(()));
+    assert!(controller.metric("last_raise_timestamp_seconds") > 1_700_000_000.0, "{:?}", controller.metrics());
     eventually("the node's events tell it", SOON, || {
         let described = controller.kubectl.run(&["describe", "node", &controller.node.name]).ok();
         let tells = |reason: &str| described.lines().any(|line| line.contains(reason) && line.contains("hoist-guard"));
@@ -185,4 +188,18 @@ fn a_tampered_copy_is_not_raised(controller: &Controller) {
     let said = controller.guard_said();
     assert!(said.contains("was changed by somebody else than hoist"), "{said}");
     controller.until_lowered();
+    // Without a bridge the API was away for longer than leaders bear: they have ended, and come back.
+    controller.control_plane_is_rolled_out();
+    let since = Timestamp::now();
+    eventually("both Leases are renewed", SOON, || {
+        ["kube-controller-manager", "kube-scheduler"]
+            .into_iter()
+            .all(|name| renewed(controller, name) > since)
+            .then_some(())
+    });
+}
+
+fn renewed(controller: &Controller, lease: &str) -> Timestamp {
+    let lease = controller.kubectl.get(&["lease", "-n", "kube-system", lease]);
+    lease["spec"]["renewTime"].as_str().and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
