@@ -2,6 +2,7 @@
 
 mod backup;
 mod completion;
+mod controller;
 mod forward;
 mod guard;
 mod man;

@@ -11,8 +11,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use serde_json::Value;
 
-use crate::error::Finding;
+use crate::error::{Error, Finding};
 use crate::{input, yaml};
+
+mod access;
+
+pub use access::Access;
 
 /// What a kubeconfig says. There is no `Debug`: it would print the credentials.
 #[derive(Clone, Copy)]
@@ -199,6 +203,14 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
             findings.push(finding(at(field), format!("{path}.client-key-data: is not the key of the certificate")));
         }
     }
+    // Whatever else keeps a client from being made of it: what kube reads of it may be told only by kube.
+    if findings.is_empty()
+        && let Err(error) = parsed(value.clone())
+            .map_err(|reason| Error::failed("use the kubeconfig", reason))
+            .and_then(access::is_usable)
+    {
+        findings.push(finding(at(""), error.to_string()));
+    }
     findings
 }
 
@@ -268,6 +280,33 @@ mod tests {
         let error = read(&first.replace("token: \"a\"", "token: [secret]")).unwrap_err();
         assert!(!error.contains("secret") && !error.is_empty(), "{error}");
         assert!(read("a: [").is_err());
+    }
+
+    #[test]
+    fn what_no_client_can_be_made_of_is_found() {
+        let ca = crate::probe::testing::Authority::new().pem();
+        let text = KubeConfig {
+            cluster_name: "a",
+            server: "https://192.0.2.1:6443",
+            ca_pem: ca.as_bytes(),
+            user: "b",
+            credentials: Credentials::Token("secret"),
+        }
+        .to_yaml();
+        let found = |text: &str| check("f", text.as_bytes(), None);
+        assert_eq!(found(&text), []);
+        // The second is what another reader of PEM passes over.
+        let other = STANDARD.encode(format!("{ca}-----BEGIN X-----\n?\n-----END X-----\n"));
+        for (from, to) in [
+            ("    server:", "    tls-server-name: \"a b\"\n    server:"),
+            (&*STANDARD.encode(&ca), &*other),
+            ("\"secret\"", "\"secret\\a\""),
+            ("    token:", "    as: \"d\\a\"\n    token:"),
+        ] {
+            let text = text.replace(from, to);
+            let findings = found(&text);
+            assert!(findings.len() == 1 && !findings[0].to_string().contains("secret"), "{text}: {findings:?}");
+        }
     }
 
     #[test]

@@ -49,13 +49,18 @@ pub async fn is_controller(client: &Client, name: &str) -> Result<Option<bool>> 
     Ok(node.map(|node| node.labels().contains_key(CONTROL_PLANE_LABEL)))
 }
 
+/// The name of the Lease by which guard of the node `name` says that it lives.
+pub fn lease(name: &str) -> String {
+    format!("{NAME}-{name}")
+}
+
 /// Says that guard of the node `name` lives.
 ///
 /// # Errors
 /// The API server's word.
 pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime) -> Result<()> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    let name = format!("{NAME}-{name}");
+    let name = lease(name);
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),

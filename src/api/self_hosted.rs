@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::Value;
 
 use super::apply::MANIFEST_SUM;
-use super::{explain, is_not_found};
+use super::{explain, guard, is_not_found};
 use crate::error::{Error, Result};
 
 const NAMESPACE: &str = "kube-system";
+/// The name of guard's roles and their bindings.
+const GUARD_ROLE: &str = "hoist:guard";
 
 /// The control plane's components, each with the kind of its workload.
 const WORKLOADS: [(&str, &str); 3] =
@@ -128,18 +131,24 @@ pub async fn delete_leftovers(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Deletes guard's objects: what brings it to the nodes, and what it reads.
+/// Deletes guard's objects: what brings it to the nodes first; that of the controller `node` that it says it lives by,
+/// too.
 ///
 /// # Errors
 /// The API server's word; calling again goes on.
-pub async fn delete_guard(client: &Client) -> Result<()> {
-    delete::<DaemonSet>(client, "DaemonSet", "hoist-guard").await?;
-    delete::<Secret>(client, "Secret", "hoist-guard").await?;
-    for name in ["hoist:guard", "hoist-guard"] {
-        delete_of_cluster::<ClusterRoleBinding>(client, "ClusterRoleBinding", name).await?;
-        delete_of_cluster::<ClusterRole>(client, "ClusterRole", name).await?;
+pub async fn delete_guard(client: &Client, node: &str) -> Result<()> {
+    delete::<DaemonSet>(client, "DaemonSet", guard::NAME).await?;
+    delete::<Secret>(client, "Secret", guard::NAME).await?;
+    delete::<ServiceAccount>(client, "service account", guard::NAME).await?;
+    delete::<Lease>(client, "Lease", &guard::lease(node)).await?;
+    for namespace in [NAMESPACE, "default"] {
+        let roles: Api<Role> = Api::namespaced(client.clone(), namespace);
+        let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
+        delete_by(&bindings, "RoleBinding", GUARD_ROLE).await?;
+        delete_by(&roles, "Role", GUARD_ROLE).await?;
     }
-    Ok(())
+    delete_by(&Api::<ClusterRoleBinding>::all(client.clone()), "ClusterRoleBinding", GUARD_ROLE).await?;
+    delete_by(&Api::<ClusterRole>::all(client.clone()), "ClusterRole", GUARD_ROLE).await
 }
 
 /// Deletes an object that hoist has applied; another of that name stays.
@@ -164,13 +173,6 @@ where
         + serde::de::DeserializeOwned,
 {
     delete_by(&Api::<K>::namespaced(client.clone(), NAMESPACE), kind, name).await
-}
-
-async fn delete_of_cluster<K>(client: &Client, kind: &str, name: &str) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    delete_by(&Api::<K>::all(client.clone()), kind, name).await
 }
 
 async fn delete_by<K>(api: &Api<K>, kind: &str, name: &str) -> Result<()>

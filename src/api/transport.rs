@@ -2,35 +2,23 @@
 //! programs that make credentials, read by JSONPath and regular expressions, and whatever CAs the machine trusts. All of
 //! that would be in the binary.
 
-use std::fs;
-use std::path::Path;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
-use kube::config::AuthInfo;
 use kube::{Client, Config};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use secrecy::ExposeSecret;
 
-use crate::error::{Error, Result};
-use crate::probe;
+use crate::error::Result;
+use crate::kubeconfig::Access;
 
 /// A client for the API server that `config` names, with the credentials that it holds or names the files of.
-pub(super) fn client(mut config: Config) -> Result<Client> {
-    config.headers.extend(authorization(&config.auth_info)?.map(|value| (AUTHORIZATION, value)));
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls(&config)?).https_only();
-    let https = match &config.tls_server_name {
-        Some(name) => https.with_server_name_resolver(FixedServerNameResolver::new(
-            ServerName::try_from(name.clone()).map_err(failed)?,
-        )),
+pub(super) fn client(config: Config) -> Result<Client> {
+    let Access { tls, server_name, headers } = Access::of(&config)?;
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+    let https = match server_name {
+        Some(name) => https.with_server_name_resolver(FixedServerNameResolver::new(name)),
         None => https,
     };
     let mut tcp = HttpConnector::new();
@@ -41,65 +29,18 @@ pub(super) fn client(mut config: Config) -> Result<Client> {
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
-    let headers = config.extra_headers_layer().map_err(failed)?;
     let namespace = config.default_namespace.clone();
     Ok(ClientBuilder::new(http, namespace).with_layer(&config.base_uri_layer()).with_layer(&headers).build())
 }
 
-/// TLS that trusts the kubeconfig's CA alone, and shows its client certificate if it has one.
-fn tls(config: &Config) -> Result<ClientConfig> {
-    let AuthInfo { client_certificate, client_certificate_data, client_key, client_key_data, .. } = &config.auth_info;
-    let user = &config.auth_info;
-    if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err(failed("it would run a program to get credentials: hoist wants them in the file"));
-    }
-    if config.accept_invalid_certs {
-        return Err(failed("it trusts any server (insecure-skip-tls-verify)"));
-    }
-    let roots = config.root_cert.as_deref().ok_or_else(|| failed("it names no CA (certificate-authority-data)"))?;
-    let roots = roots.iter().map(|der| der.clone().into());
-    let certificate = held("client-certificate", client_certificate_data.as_deref(), client_certificate.as_deref())?;
-    let key = client_key_data.as_ref().map(ExposeSecret::expose_secret);
-    let key = held("client-key", key, client_key.as_deref())?;
-    probe::client_config(roots, certificate.as_deref().zip(key.as_deref()))
-}
-
-/// What the kubeconfig holds, or the file that it names.
-fn held(what: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>> {
-    match (data.filter(|data| !data.is_empty()), file.filter(|file| !file.is_empty())) {
-        // What it holds may be a secret, and so is not told.
-        (Some(data), _) => STANDARD.decode(data).map(Some).map_err(|_| failed(format!("{what}-data is no base64"))),
-        (None, Some(file)) => fs::read(file).map(Some).map_err(|error| Error::io("read", Path::new(file), error)),
-        (None, None) => Ok(None),
-    }
-}
-
-/// The header that shows the kubeconfig's token, if it has one.
-fn authorization(user: &AuthInfo) -> Result<Option<HeaderValue>> {
-    let token = match (&user.token, &user.token_file) {
-        (Some(token), _) => token.expose_secret().to_owned(),
-        (None, Some(file)) => fs::read_to_string(file).map_err(|error| Error::io("read", Path::new(file), error))?,
-        (None, None) => return Ok(None),
-    };
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim_end()))
-        .map_err(|_| failed("its token has characters that no token has"))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-fn failed(reason: impl std::fmt::Display) -> Error {
-    Error::failed("use the kubeconfig", reason)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::SocketAddr;
 
     use crate::api::connect;
     use crate::kubeconfig::{Credentials, KubeConfig};
     use crate::probe::testing::{Authority, Server};
-
-    use super::*;
 
     fn kubeconfig(ca: &Authority, credentials: Credentials<'_>) -> String {
         let ca = ca.pem();
@@ -173,20 +114,5 @@ mod tests {
         let of_the_machine = config.replace("certificate-authority-data:", "disable-compression: false #");
         let error = ask(&of_the_machine, nowhere).await.unwrap_err();
         assert!(error.contains("no CA"), "{error}");
-    }
-
-    #[test]
-    fn a_token_is_shown_and_kept_from_logs() {
-        let mut user = AuthInfo { token: Some("abc\n".to_owned().into()), ..AuthInfo::default() };
-        let value = authorization(&user).unwrap().unwrap();
-        assert_eq!((value.to_str().unwrap(), value.is_sensitive()), ("Bearer abc", true));
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
-        fs::write(&file, "def\n").unwrap();
-        user = AuthInfo { token_file: Some(file.to_str().unwrap().to_owned()), ..AuthInfo::default() };
-        assert_eq!(authorization(&user).unwrap().unwrap().to_str().unwrap(), "Bearer def");
-        user.token = Some("a\nb".to_owned().into());
-        let error = authorization(&user).unwrap_err().to_string();
-        assert!(error.contains("characters") && !error.contains("a\nb"), "{error}");
     }
 }

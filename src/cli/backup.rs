@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backup::sealed::Recipient;
 use crate::backup::{self, Options};
+use crate::config;
 use crate::error::Result;
 use crate::host::Host;
 use crate::report::{Output, Reporter, Success};
@@ -12,7 +13,7 @@ use crate::report::{Output, Reporter, Success};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder that `hoist render` wrote
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
     asset_dir: PathBuf,
     /// The file to write; for root's eyes only
     #[arg(long, value_name = "FILE")]

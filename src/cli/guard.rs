@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::start::absolute;
+use super::controller::absolute;
 use crate::config::Controller;
 use crate::error::{Error, Result};
 use crate::guard;

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long)]
     remove_etcd_data: bool,
     /// The kubelet's folder of static pods
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests", value_parser = super::start::absolute)]
+    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests", value_parser = super::controller::absolute)]
     pod_manifest_path: PathBuf,
 }
 

@@ -13,7 +13,8 @@ pub(super) const SERVICE_SUBNET: &str = "10.96.0.0/12";
 pub(super) const DNS_DOMAIN: &str = "cluster.local";
 pub(super) const ETCD_DATA_DIR: &str = "/var/lib/etcd";
 pub(super) const BINARY: &str = "/usr/local/bin/hoist";
-pub(super) const ASSET_DIR: &str = "/etc/hoist/assets";
+/// Where an asset directory is on a controller, where nothing else is said.
+pub const ASSET_DIR: &str = "/etc/hoist/assets";
 pub(super) const CA_VALIDITY: &str = "87600h";
 pub(super) const CERTIFICATE_VALIDITY: &str = "8760h";
 pub(super) const BOOTSTRAP_TOKEN_TTL: &str = "24h";

@@ -18,7 +18,7 @@ use crate::error::{Error, Finding, Result};
 use crate::input::{self, CONFIG_LIMIT};
 use crate::yaml;
 
-pub use defaults::{KUBERNETES_VERSION, supported_versions};
+pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use syntax::duration;
 
 /// The commented example: every field, with its default where it has one.

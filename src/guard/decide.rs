@@ -26,6 +26,9 @@ pub const BOOT: Duration = Duration::from_secs(30);
 pub const HOLD: Duration = Duration::from_secs(5);
 /// And however often it was raised.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(600);
+/// How long nobody may have renewed the Lease of the controller manager or of the scheduler: it lasts 15 s, and one that
+/// is rolled out takes it a few seconds later.
+pub const LEADERLESS: Duration = Duration::from_secs(30);
 /// How long the API must have said that this node is no controller before guard leaves it.
 pub const LEAVE_AFTER: Duration = Duration::from_secs(60);
 /// How long a raised bridge may not serve before what stands of it is put right.
@@ -91,6 +94,8 @@ pub struct Observed {
     pub raises: u32,
     /// Its copy of the bridge.
     pub copy: CopyState,
+    /// For how long a Lease of the control plane had not been renewed when it was last looked at.
+    pub leaderless_for: Duration,
     /// Since when the API has said that this node is no controller, as long as it says anything.
     pub not_controller_for: Option<Duration>,
     /// Who else is at work on this node: a `start`, by its own words.
@@ -112,6 +117,8 @@ pub enum Cause {
     Unready,
     /// What stood of the bridge was not all of it, or did not serve.
     Repair,
+    /// It serves, and nobody leads: without a controller manager, nothing makes one.
+    Leaderless,
 }
 
 /// What to do next.
@@ -129,7 +136,8 @@ pub enum Decision {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Boot, Self::Ending, Self::Gone, Self::Silent, Self::Unready, Self::Repair];
+    pub const ALL: [Self; 7] =
+        [Self::Boot, Self::Ending, Self::Gone, Self::Silent, Self::Unready, Self::Repair, Self::Leaderless];
 
     /// A word for metrics and events.
     pub fn name(self) -> &'static str {
@@ -140,6 +148,7 @@ impl Cause {
             Self::Silent => "silent",
             Self::Unready => "not-ready",
             Self::Repair => "repair",
+            Self::Leaderless => "leaderless",
         }
     }
 }
@@ -153,6 +162,7 @@ impl fmt::Display for Cause {
             Self::Silent => "the self-hosted API server does not answer",
             Self::Unready => "the self-hosted API server is not ready",
             Self::Repair => "the bridge stands in part, or does not serve",
+            Self::Leaderless => "no controller manager leads, or no scheduler",
         })
     }
 }
@@ -178,7 +188,9 @@ pub fn decide(o: &Observed) -> Decision {
             let (now, wanted) = (ready_for.as_secs(), hold(o.raises).as_secs());
             return Rest(format!("the self-hosted API server has been ready for {now} s of {wanted} s"));
         }
-        Stands::Nothing if o.server == Server::Ready => return Rest("the self-hosted API server serves".into()),
+        Stands::Nothing if o.server == Server::Ready && !is_leaderless(o) => {
+            return Rest("the self-hosted API server serves".into());
+        }
         _ => {}
     }
     match o.copy {
@@ -193,12 +205,18 @@ pub fn decide(o: &Observed) -> Decision {
         Stands::All if o.silent_for >= REPAIR_AFTER && o.etcd => Raise(Cause::Repair),
         Stands::All => Rest("the bridge serves until the self-hosted API server does".into()),
         // Its API server serves; its controllers are put back if the self-hosted one goes away for good.
+        Stands::Nothing if is_leaderless(o) => Raise(Cause::Leaderless),
         Stands::ApiServer | Stands::Nothing => match is_gone(o) {
             Some(cause) => Raise(cause),
             None if !o.etcd => Rest("etcd to answer: no API server can serve without it".into()),
             None => Rest("the self-hosted API server to answer".into()),
         },
     }
+}
+
+/// Whether the self-hosted API server serves and nobody leads.
+fn is_leaderless(o: &Observed) -> bool {
+    o.server == Server::Ready && o.leaderless_for >= LEADERLESS
 }
 
 /// Why the self-hosted API server is taken for gone, if it is.

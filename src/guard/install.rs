@@ -63,6 +63,16 @@ pub fn remove(host: &Host) -> Result<()> {
     StaticPods::new(host.manifests()).remove(GUARD).map(drop)
 }
 
+/// Takes guard and its copy of the bridge from the host, and leaves a bridge as it is: for whoever takes its place, and
+/// would be taken for a mishap.
+///
+/// # Errors
+/// The system's refusal; running it again goes on.
+pub fn withdraw(host: &Host) -> Result<()> {
+    StaticPods::new(host.manifests()).remove(GUARD)?;
+    copy::path(host).parent().map_or(Ok(()), |folder| files::remove_dir(folder).map(drop))
+}
+
 /// Every file that [`install`] may make.
 pub fn footprint(host: &Host) -> Vec<PathBuf> {
     vec![host.binary(), copy::path(host), host.manifests().join(GUARD)]

@@ -17,5 +17,5 @@ mod run;
 mod tell;
 
 pub use copy::Copy;
-pub use install::{boot, footprint, install, install_from, is_there, is_wanted, raise, remove, stands};
+pub use install::{boot, footprint, install, install_from, is_there, is_wanted, raise, remove, stands, withdraw};
 pub use run::{Options, run};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::copy::Copy;
 use super::decide::{CopyState, Observed, Server, Stands};
-use crate::bridge::{Bridge, Standing};
+use crate::bridge::Bridge;
 use crate::config::{API_PORT, Etcd};
 use crate::error::Result;
 use crate::host::Host;
@@ -66,6 +66,7 @@ pub struct Observer {
     silent_since: Option<Instant>,
     raises: VecDeque<Instant>,
     not_controller_since: Option<Instant>,
+    leaderless_for: Duration,
     /// The last words of the self-hosted API server, and of NODE_IP, for people.
     pub said: String,
     /// NODE_IP answered: with the bridge lowered, that is the self-hosted one.
@@ -81,6 +82,7 @@ impl Observer {
             silent_since: None,
             raises: VecDeque::new(),
             not_controller_since: None,
+            leaderless_for: Duration::ZERO,
             said: String::new(),
             api_answers: false,
         }
@@ -90,6 +92,12 @@ impl Observer {
     pub fn raised(&mut self, now: Instant) {
         self.raises.push_back(now);
         self.silent_since = None;
+        self.leaderless_for = Duration::ZERO;
+    }
+
+    /// The API showed for how long a Lease of the control plane has not been renewed.
+    pub fn leaderless(&mut self, leaderless_for: Duration) {
+        self.leaderless_for = leaderless_for;
     }
 
     /// The API said whether this node is a controller.
@@ -99,9 +107,9 @@ impl Observer {
 
     /// Looks. `now` is asked again after each wait.
     pub async fn observe(&mut self, host: &Host, probe: &dyn Ask, at: &Addresses, copy: CopyState) -> Observed {
-        let Standing { api_server, controllers } = Bridge::new(host).standing();
-        let stands = match (api_server, controllers) {
-            (true, _) if Bridge::new(host).standing().is_all() => Stands::All,
+        let standing = Bridge::new(host).standing();
+        let stands = match (standing.api_server, standing.controllers) {
+            _ if standing.is_all() => Stands::All,
             (true, _) => Stands::ApiServer,
             (false, 0) => Stands::Nothing,
             (false, _) => Stands::Begun,
@@ -142,6 +150,7 @@ impl Observer {
             up_for: now - self.begun,
             raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),
             copy,
+            leaderless_for: self.leaderless_for,
             not_controller_for: self.not_controller_since.map(|since| now - since),
             busy: lock::holder(host),
         }

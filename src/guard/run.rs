@@ -310,6 +310,9 @@ impl<'a> Guard<'a> {
                 if let Some(is_controller) = heard.is_controller {
                     self.observer.role(is_controller, Instant::now());
                 }
+                if let Some(leaderless_for) = heard.leaderless_for {
+                    self.observer.leaderless(leaderless_for);
+                }
                 let newer = heard.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
                 if let Some(newer) = newer {
                     match newer.store(self.host) {

@@ -1,8 +1,8 @@
 //! What guard tells the cluster and hears from it, while the API answers: events about its Node when something has
-//! happened, and once a minute a heartbeat, with which it learns whether this node is a controller and whether the
-//! cluster's copy of the bridge is another than its own.
+//! happened, and once a minute a heartbeat, with which it learns whether this node is a controller, whether somebody
+//! leads, and whether the cluster's copy of the bridge is another than its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::copy::Copy;
 use crate::api::guard as told;
+use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::secrets;
@@ -30,6 +31,8 @@ const PENDING: usize = 32;
 pub struct Heard {
     /// This node is a controller; `None` where that was not asked, or there is no such Node.
     pub is_controller: Option<bool>,
+    /// For how long a Lease of the control plane has not been renewed; `None` where that was not asked.
+    pub leaderless_for: Option<Duration>,
     /// The cluster's copy of the bridge, if it is another than the one here.
     pub copy: Option<Copy>,
 }
@@ -39,12 +42,30 @@ pub struct Teller {
     node: String,
     pending: VecDeque<told::Told>,
     due: Instant,
+    renewals: Renewals,
+}
+
+/// The Leases as they were last seen to change, by this machine's clock alone: no other's needs to agree with it.
+#[derive(Default)]
+struct Renewals(BTreeMap<&'static str, (Option<LeaseView>, Instant)>);
+
+impl Renewals {
+    /// Notes how a Lease is now; says for how long it has been so.
+    fn note(&mut self, name: &'static str, seen: Option<LeaseView>, now: Instant) -> Duration {
+        match self.0.get(name) {
+            Some((before, since)) if *before == seen => now - *since,
+            _ => {
+                self.0.insert(name, (seen, now));
+                Duration::ZERO
+            }
+        }
+    }
 }
 
 impl Teller {
     /// Nothing yet but a first heartbeat.
     pub fn new(node: &str, now: Instant) -> Self {
-        Self { node: node.to_owned(), pending: VecDeque::new(), due: now }
+        Self { node: node.to_owned(), pending: VecDeque::new(), due: now, renewals: Renewals::default() }
     }
 
     /// Asks before its time: what is here is not as it should be.
@@ -92,6 +113,12 @@ impl Teller {
         }
         told::heartbeat(client, &self.node, host.outside().now()).await?;
         heard.is_controller = told::is_controller(client, &self.node).await?;
+        let mut unchanged_for = Duration::ZERO;
+        for name in LEASES {
+            let seen = lease(client, name).await?;
+            unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
+        }
+        heard.leaderless_for = Some(unchanged_for);
         if told::copy_sum(client).await?.is_some_and(|sum| sum != copy.shared().sum())
             && let Some(text) = told::copy(client).await?
         {
@@ -111,4 +138,24 @@ pub async fn client(host: &Host, copy: &Copy, address: SocketAddr) -> Result<Cli
     let (cluster, _) = copy.cluster()?;
     let kubeconfig = secrets::of_guard(&cluster, &copy.assets.tls())?;
     host.outside().connect(&kubeconfig, address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_as_old_as_its_last_change_that_was_seen() {
+        let [name, other] = LEASES;
+        let begun = Instant::now();
+        let view = |renewed: &str| Some(LeaseView { renewed: renewed.into(), ..LeaseView::default() });
+        let mut renewals = Renewals::default();
+        // What it says of the time may be another machine's clock.
+        assert_eq!(renewals.note(name, view("1970"), begun), Duration::ZERO);
+        assert_eq!(renewals.note(name, view("1970"), begun + MINUTE), MINUTE);
+        assert_eq!(renewals.note(name, view("1971"), begun + MINUTE * 2), Duration::ZERO);
+        assert_eq!(renewals.note(name, None, begun + MINUTE * 3), Duration::ZERO);
+        assert_eq!(renewals.note(name, None, begun + MINUTE * 4), MINUTE);
+        assert_eq!(renewals.note(other, None, begun + MINUTE * 4), Duration::ZERO);
+    }
 }

@@ -2,11 +2,12 @@
 //! does, with the bridge raised whatever serves; and, if it is told to, etcd's data is restored from a snapshot first.
 //!
 //! ```text
-//! source: what is to be restored, read and checked ─► plan: said, and with --dry-run the end
+//! source, origin: what is to be restored, read and checked ─► plan: said, and with --dry-run the end
 //!   ─► restore: beside ─► everything stopped ─► exchanged (places) ─► start, as Mode::Recover
 //! ```
 //! Until it is said what will be done, nothing is changed.
 
+mod origin;
 mod places;
 mod restore;
 mod source;
@@ -18,11 +19,12 @@ use std::pin::pin;
 
 use nix::sys::statvfs::statvfs;
 
+use origin::Origin;
 use places::{Places, State};
 use restore::{Restore, settle};
 use source::Source;
 
-use crate::assets::{self, AssetSet};
+use crate::assets;
 use crate::config::{Cluster, Etcd};
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
@@ -87,24 +89,9 @@ pub async fn recover(
     }
     let place = assets::absolute(&options.start.asset_dir)?;
     let source = Source::read(&options.data)?;
-    let assets = source.assets(&place)?;
-    recover_with(host, assets, &place, source, options, reporter, stop).await
-}
-
-/// The same with an asset directory that was read, from wherever; `place` is what messages call it.
-///
-/// # Errors
-/// The same.
-pub(crate) async fn recover_with(
-    host: &Host,
-    assets: AssetSet,
-    place: &Path,
-    source: Source,
-    options: &Options,
-    reporter: &Reporter,
-    stop: impl Future<Output = u8>,
-) -> Result<Outcome> {
-    let input = Input::of(assets, place)?;
+    let origin = Origin::find(host, &source, &place)?;
+    let place = place.as_path();
+    let input = Input::of(origin.assets(), place)?;
     let places = match &input.cluster().etcd {
         Etcd::Local { data_dir, .. } => Some(Places::of(host, data_dir)),
         Etcd::External { .. } => None,
@@ -113,7 +100,7 @@ pub(crate) async fn recover_with(
     let mut start = options.start.clone();
     start.preflight.skip.push(DATA_CHECK);
     let checked = start::check(host, &input, &start, reporter).await?;
-    let plan = plan(host, &input, place, places.as_ref(), &source, &start);
+    let plan = plan(host, &input, place, places.as_ref(), (&source, &origin), &start);
     for (number, line) in plan.iter().enumerate() {
         reporter.note(&format!("{}. {line}", number + 1));
     }
@@ -122,7 +109,7 @@ pub(crate) async fn recover_with(
     }
     let _lock = lock::take(host)?;
     let mut stop = pin!(stop);
-    source.unpack(place)?;
+    origin.unpack(place)?;
     // Cut off before etcd has run on it, a restore need not be done twice.
     let in_place = places.as_ref().is_some_and(|places| match (places.state(), source.sum()) {
         (State::Exchanged(there), Some(sum)) => there == sum,
@@ -244,17 +231,16 @@ fn plan(
     input: &Input,
     place: &Path,
     places: Option<&Places>,
-    source: &Source,
+    (source, origin): (&Source, &Origin),
     options: &start::Options,
 ) -> Vec<String> {
-    let mut plan = Vec::new();
+    let mut plan = Vec::from_iter(origin.plan(place));
     let name = |path: &Path| host.inside(path).display().to_string();
     if let Some(places) = places {
         if let State::Exchanged(_) = places.state() {
             plan.push("finish the restore that an earlier run has begun: move the data from before aside".into());
         }
         if let Some(what) = source.what() {
-            plan.extend(source.plan_of_assets(place));
             plan.push(format!("restore {what} to {}, by a static pod of etcd's own image", name(&places.work)));
             plan.push(
                 "stop the kubelet, etcd and the control plane of this controller: the API is away for a while".into(),

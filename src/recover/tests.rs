@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::assets::AssetSet;
 use crate::backup::archive::{Contents, Manifest, SCHEMA};
 use crate::files::File;
 use crate::host::Host;
@@ -80,19 +81,24 @@ fn contents(files: &[(&str, &str)]) -> Source {
     Source::Backup { file: "b.tar".into(), identity: None, contents }
 }
 
+fn found(host: &Host, source: &Source, place: &Path) -> Result<Origin, String> {
+    Origin::find(host, source, place).map_err(|error| error.to_string())
+}
+
 #[test]
 fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, host) = machine();
     let place = dir.path().join("new/assets");
     let source =
         contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca"), (".rendered", "r"), ("first-boot/c1.yaml", "f")]);
-    let assets = source.assets(&place).unwrap();
+    let origin = found(&host, &source, &place).unwrap();
+    let assets = origin.assets();
     let names: Vec<_> = assets.files.keys().collect();
     assert_eq!(names, ["cluster.yaml", "tls/ca.crt"], "what `start` reads");
     assert!(!place.exists(), "it was only looked at");
-    assert!(source.plan_of_assets(&place).unwrap().starts_with("unpack the asset directory of b.tar to "));
+    assert!(origin.plan(&place).unwrap().starts_with("unpack the asset directory of b.tar to "));
 
-    source.unpack(&place).unwrap();
+    origin.unpack(&place).unwrap();
     for path in ["cluster.yaml", "tls/ca.crt", ".rendered", "first-boot/c1.yaml"] {
         assert!(place.join(path).is_file(), "{path}");
     }
@@ -100,26 +106,57 @@ fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
     assert_eq!(std::fs::read_dir(place.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
 
     std::fs::write(place.join("cluster.yaml"), "mine").unwrap();
-    source.unpack(&place).unwrap();
+    let origin = found(&host, &source, &place).unwrap();
+    origin.unpack(&place).unwrap();
     assert_eq!(std::fs::read(place.join("cluster.yaml")).unwrap(), b"mine", "one that is there stays");
-    assert_eq!(source.assets(&place).unwrap().files["cluster.yaml"].content, b"mine");
-    assert!(
-        source
-            .plan_of_assets(&place)
-            .unwrap()
-            .contains("which is there; that of the backup, with 4 files, is not unpacked")
-    );
+    assert_eq!(origin.assets().files["cluster.yaml"].content, b"mine");
+    let said = origin.plan(&place).unwrap();
+    assert!(said.contains("which is there; that of the backup, with 4 files, is not unpacked"), "{said}");
 
     let other = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "another")]);
-    let error = other.assets(&place).err().unwrap().to_string();
+    let error = found(&host, &other, &place).err().unwrap();
     assert!(error.contains("tls/ca.crt: is of another cluster than b.tar"), "{error}");
 }
 
 #[test]
-fn a_full_disk_leaves_no_part_of_an_asset_directory() {
-    let dir = tempfile::tempdir().unwrap();
+fn one_that_is_lost_comes_from_what_guard_keeps() {
+    let (dir, host) = machine();
     let place = dir.path().join("assets");
+    let error = found(&host, &Source::There, &place).err().unwrap();
+    assert!(error.contains("guard keeps nothing of it") && error.contains("--backup"), "{error}");
+
+    let cluster = cluster(ONE);
+    let now = time::OffsetDateTime::now_utc();
+    let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+    let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+    crate::guard::Copy::new(&assets, &cluster, &cluster.controllers[0]).store(&host).unwrap();
+    let origin = found(&host, &Source::There, &place).unwrap();
+    let said = origin.plan(&place).unwrap();
+    assert!(said.contains("which is lost") && !place.exists(), "{said}");
+    origin.unpack(&place).unwrap();
+    // What was made of it in memory is what the next run reads.
+    let read = AssetSet::load(&place).unwrap();
+    assert!(read.files == origin.assets().files);
+    assert_eq!(Input::of(read, &place).unwrap().cluster(), &cluster);
+    let lacking: Vec<_> = assets.files.keys().filter(|path| !place.join(path).exists()).collect();
+    assert_eq!(lacking, ["tls/etcd/ca.key", "tls/front-proxy-ca.key"]);
+    for (path, file) in &origin.assets().files {
+        assert!(assets.files[path].content == file.content, "{path}");
+        let mode = std::fs::metadata(place.join(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{path}");
+    }
+    // The one that is there is used, guard or not.
+    assert!(matches!(found(&host, &Source::There, &place), Ok(Origin::There(_, None))));
+}
+
+#[test]
+fn a_full_disk_leaves_no_part_of_an_asset_directory() {
+    let (dir, host) = machine();
+    let folder = dir.path().join("etc");
+    std::fs::create_dir(&folder).unwrap();
+    let place = folder.join("assets");
     let source = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca")]);
+    let origin = found(&host, &source, &place).unwrap();
     for room in 0.. {
         let mut left = room;
         crate::files::watch(Some(Box::new(move |_, _| match left {
@@ -129,7 +166,7 @@ fn a_full_disk_leaves_no_part_of_an_asset_directory() {
                 Ok(())
             }
         })));
-        let unpacked = source.unpack(&place);
+        let unpacked = origin.unpack(&place);
         crate::files::watch(None);
         if unpacked.is_ok() {
             assert!(room > 5);
@@ -139,7 +176,7 @@ fn a_full_disk_leaves_no_part_of_an_asset_directory() {
             assert!(place.join("cluster.yaml").is_file() && place.join("tls/ca.crt").is_file(), "a part of it: {room}");
             std::fs::remove_dir_all(&place).unwrap();
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "with room for {room}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "with room for {room}");
     }
 }
 

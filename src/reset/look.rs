@@ -22,10 +22,9 @@ const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 const KUBELET_PODS: &str = "/var/lib/kubelet/pods";
 const ETCD_PKI: [&str; 5] = ["ca.crt", "peer.crt", "peer.key", "server.crt", "server.key"];
 const ETCD_DATA: &str = "/var/lib/etcd";
-const UNITS: [(&str, &str); 4] = [
+const UNITS: [(&str, &str); 3] = [
     ("/etc/systemd/system/kubelet.service", "# How a kubelet must be run for hoist"),
     ("/etc/systemd/system/kubelet.service.d/20-hoist.conf", ""),
-    ("/etc/systemd/system/kubelet.service.d/10-hoist-guard.conf", ""),
     ("/etc/systemd/system/hoist.service", "# Brings the cluster up at the first boot"),
 ];
 const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";

@@ -50,7 +50,7 @@ impl Node {
 }
 
 /// What `start`, `unpivot` and guard write, and what stays of others.
-const CONTROLLER: [(&str, &str); 24] = [
+const CONTROLLER: [(&str, &str); 23] = [
     ("/etc/kubernetes/kubelet.env", "# Written by hoist start.\nNODE_NAME=c1\n"),
     ("/etc/kubernetes/kubelet.conf", "x"),
     ("/etc/kubernetes/bridge/kube-scheduler/ca.crt", "x"),
@@ -63,7 +63,6 @@ const CONTROLLER: [(&str, &str); 24] = [
     ("/etc/kubernetes/pki/etcd/ca.crt", "x"),
     ("/etc/systemd/system/hoist.service", "# Brings the cluster up at the first boot, and\n"),
     ("/etc/systemd/system/kubelet.service", "# How a kubelet must be run for hoist. Where\n"),
-    ("/etc/systemd/system/kubelet.service.d/10-hoist-guard.conf", "x"),
     ("/etc/systemd/system/kubelet.service.d/20-hoist.conf", "x"),
     ("/var/lib/hoist/bin/hoist", "x"),
     ("/var/lib/hoist/guard/x", "x"),

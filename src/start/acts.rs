@@ -27,18 +27,9 @@ use crate::{files, guard, kubelet};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
-    pub(super) host: &'a Host,
-    pub(super) cluster: &'a Cluster,
-    pub(super) controller: &'a Controller,
-    pub(super) required: &'a [Required],
-    pub(super) kubeconfig: &'a str,
-    pub(super) asset_dir: &'a Path,
-    pub(super) assets: &'a AssetSet,
-    pub(super) manifests: &'a [Manifest],
-    pub(super) binary: &'a Path,
+    pub(super) fixed: Fixed<'a>,
     /// What guard shall keep of them, and its text; `None` where there shall be no guard.
     pub(super) guard: Option<(guard::Copy, String)>,
-    pub(super) mode: Mode,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
     pub(super) kept: Kept,
     pub(super) applied: bool,
@@ -54,8 +45,6 @@ pub(super) struct Run<'a> {
     pub(super) refused: Vec<Refusal>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
     pub(super) before: Option<(Before, Option<UnitState>)>,
-    /// What the bridge is lowered for.
-    pub(super) target: Target,
 }
 
 /// What is fixed of a run.
@@ -77,20 +66,10 @@ pub(super) struct Fixed<'a> {
 impl<'a> Run<'a> {
     /// One that has done nothing yet.
     pub(super) fn new(fixed: Fixed<'a>) -> Self {
-        let Fixed { host, cluster, controller, required, kubeconfig, asset_dir, assets, manifests, binary, .. } = fixed;
+        let Fixed { assets, cluster, controller, .. } = fixed;
         let wanted = guard::is_wanted(assets);
         Self {
-            host,
-            cluster,
-            controller,
-            required,
-            kubeconfig,
-            asset_dir,
-            assets,
-            manifests,
-            binary,
-            mode: fixed.mode,
-            target: fixed.target,
+            fixed,
             guard: wanted.then(|| {
                 let copy = guard::Copy::new(assets, cluster, controller);
                 let text = copy.to_json();
@@ -114,31 +93,33 @@ impl<'a> Run<'a> {
 impl Run<'_> {
     /// What is typed to go on.
     pub(super) fn command(&self) -> &'static str {
-        match self.target {
-            Target::Static => self.target.command(),
-            Target::SelfHosted => self.mode.command(),
+        match self.fixed.target {
+            Target::Static => self.fixed.target.command(),
+            Target::SelfHosted => self.fixed.mode.command(),
         }
     }
 
     /// Does one thing. `client` is there once the API has answered.
     pub(super) async fn act(&mut self, act: &Act, client: Option<&Client>, reporter: &Reporter) -> Result<()> {
         tracing::debug!(?act, "acting");
-        let bridge = Bridge::new(self.host);
+        let bridge = Bridge::new(self.fixed.host);
         let client = || client.ok_or_else(|| Error::failed("reach the API", "there is no connection"));
         match act {
             Act::Raise => {
-                let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
-                let kubelet = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
+                let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                let kubelet =
+                    kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
                 if self.before.is_none() {
-                    let footprint = bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &kubelet));
-                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.host).await?));
+                    let footprint =
+                        bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &kubelet));
+                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.fixed.host).await?));
                 }
                 // A kubelet that has not reached any API yet ends no static pod, and so does not replace one, until it
                 // is started anew.
-                let raised = bridge.raise(&plan, self.binary)?;
-                let changed = kubelet::install_files(self.host, &kubelet)? || raised.pods;
-                if kubelet::is_systemd(self.host) {
-                    if kubelet::run_by_systemd(self.host, self.assets, changed).await? {
+                let raised = bridge.raise(&plan, self.fixed.binary)?;
+                let changed = kubelet::install_files(self.fixed.host, &kubelet)? || raised.pods;
+                if kubelet::is_systemd(self.fixed.host) {
+                    if kubelet::run_by_systemd(self.fixed.host, self.fixed.assets, changed).await? {
                         self.kubelet_since = Some(Instant::now());
                     }
                 } else {
@@ -147,17 +128,17 @@ impl Run<'_> {
                 self.raised = Some(raised.any || changed);
             }
             Act::BootstrapToken => {
-                let token = kubelet::bootstrap_token(self.assets)?;
-                let expiration = rfc3339(self.host.outside().now() + self.cluster.pki.bootstrap_token_ttl);
+                let token = kubelet::bootstrap_token(self.fixed.assets)?;
+                let expiration = rfc3339(self.fixed.host.outside().now() + self.fixed.cluster.pki.bootstrap_token_ttl);
                 write::bootstrap_token(client()?, &token, &expiration).await?;
                 self.made_token = true;
             }
             Act::Apply => {
-                let outcome = apply(client()?, self.manifests, self.force_manifests()).await?;
+                let outcome = apply(client()?, self.fixed.manifests, self.force_manifests()).await?;
                 for refusal in &outcome.refused {
                     reporter.note(&format!("refused: {}", refusal.finding));
                 }
-                let hopeless = hopeless(&outcome.refused, self.required);
+                let hopeless = hopeless(&outcome.refused, self.fixed.required);
                 if !hopeless.is_empty() {
                     return Err(Error::Refused(hopeless));
                 }
@@ -171,10 +152,12 @@ impl Run<'_> {
             }
             Act::RestartKubelet => {
                 self.kubelet_knows = true;
-                kubelet::restart(self.host).await?;
+                kubelet::restart(self.fixed.host).await?;
             }
-            Act::PublishEndpoint => write::publish_endpoint(client()?, self.controller.address).await?,
-            Act::AdoptNode => write::adopt_node(client()?, &self.controller.name, &self.controller.taints).await?,
+            Act::PublishEndpoint => write::publish_endpoint(client()?, self.fixed.controller.address).await?,
+            Act::AdoptNode => {
+                write::adopt_node(client()?, &self.fixed.controller.name, &self.fixed.controller.taints).await?
+            }
             Act::ReplacePods(pods) => {
                 write::delete_pods(client()?, pods).await?;
                 for (namespace, name) in pods {
@@ -186,7 +169,7 @@ impl Run<'_> {
             }
             Act::InstallGuard => {
                 if let Some((copy, _)) = &self.guard {
-                    guard::install(self.host, copy, self.binary)?;
+                    guard::install(self.fixed.host, copy, self.fixed.binary)?;
                 }
             }
             Act::LowerControllers => bridge.lower_controllers()?,
@@ -199,17 +182,20 @@ impl Run<'_> {
                 self.has_lowered = true;
             }
             Act::CleanUp => {
-                if self.target == Target::SelfHosted {
-                    Permanent::new(self.host).clean_up()?;
+                if self.fixed.target == Target::SelfHosted {
+                    Permanent::new(self.fixed.host).clean_up()?;
                 }
                 bridge.clean_up()?;
             }
             Act::RemoveStatic => {
                 reporter.note("the bridge serves; the static control plane makes way for the self-hosted one");
-                Permanent::new(self.host).remove()?;
+                Permanent::new(self.fixed.host).remove()?;
             }
             Act::RaiseAndFail => {
-                bridge.raise(&bridge.plan(self.assets, self.cluster, self.controller)?, self.binary)?;
+                bridge.raise(
+                    &bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?,
+                    self.fixed.binary,
+                )?;
             }
         }
         Ok(())
@@ -222,17 +208,17 @@ impl Run<'_> {
 
     /// Whether what was edited in the cluster is to be as its manifest has it.
     fn force_manifests(&self) -> bool {
-        self.mode == (Mode::Recover { force_manifests: true }) && !self.applied
+        self.fixed.mode == (Mode::Recover { force_manifests: true }) && !self.applied
     }
 
     /// Removes what killed runs have left of files that were not whole yet.
     pub(super) fn sweep(&self) -> Result<()> {
-        let bridge = Bridge::new(self.host);
-        let files = kubelet::plan(self.host, self.assets, self.cluster, self.controller)?;
-        let plan = bridge.plan(self.assets, self.cluster, self.controller)?;
+        let bridge = Bridge::new(self.fixed.host);
+        let files = kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+        let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
         let footprint: Vec<_> =
-            bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.host, &files)).collect();
-        let footprint: Vec<_> = footprint.into_iter().chain(guard::footprint(self.host)).collect();
+            bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &files)).collect();
+        let footprint: Vec<_> = footprint.into_iter().chain(guard::footprint(self.fixed.host)).collect();
         let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
         folders.into_iter().try_for_each(files::sweep)
     }
@@ -242,17 +228,17 @@ impl Run<'_> {
         let Some((files, unit)) = &self.before else { return Ok(()) };
         files.restore()?;
         match unit {
-            Some(unit) => kubelet::restore_unit(self.host, *unit).await,
+            Some(unit) => kubelet::restore_unit(self.fixed.host, *unit).await,
             None => Ok(()),
         }
     }
 
     /// The error of a run that a signal has ended: what stands, how to go on, how to undo.
     pub(super) fn interrupted(&self, signal: u8) -> Error {
-        let bridge = Bridge::new(self.host).state();
-        let manifests = self.host.manifests().display();
+        let bridge = Bridge::new(self.fixed.host).state();
+        let manifests = self.fixed.host.manifests().display();
         // It would raise the bridge again.
-        let guard = if guard::is_there(self.host) {
+        let guard = if guard::is_there(self.fixed.host) {
             format!("{manifests}/{} first, then ", bridge::GUARD)
         } else {
             String::new()
@@ -261,7 +247,7 @@ impl Run<'_> {
             "the bridge is not raised; run the same command again to see the cluster through".to_owned()
         } else {
             let stands = "the bridge stands and goes on serving, or coming up; run the same command again to go on";
-            match self.target {
+            match self.fixed.target {
                 Target::Static => stands.to_owned(),
                 Target::SelfHosted => format!(
                     "{stands}\n  \
@@ -274,20 +260,20 @@ impl Run<'_> {
 
     /// Keeps the ends of the logs of the pods that are waited for.
     pub(super) fn keep_logs(&mut self, view: Option<&ClusterView>) {
-        let pods = explain::pods_to_keep(self.required, &self.controller.name, view);
-        self.kept.keep(self.host, pods, Instant::now());
+        let pods = explain::pods_to_keep(self.fixed.required, &self.fixed.controller.name, view);
+        self.kept.keep(self.fixed.host, pods, Instant::now());
     }
 
     /// Why the cluster does not get on.
     pub(super) async fn explain(&self, observer: &Observer, observed: &Observed) -> Explanation {
         let context = explain::Context {
-            host: self.host,
-            node: &self.controller.name,
-            address: self.controller.address,
-            asset_dir: self.asset_dir,
-            manifests: self.manifests,
-            kubeconfig: self.kubeconfig,
-            required: self.required,
+            host: self.fixed.host,
+            node: &self.fixed.controller.name,
+            address: self.fixed.controller.address,
+            asset_dir: self.fixed.asset_dir,
+            manifests: self.fixed.manifests,
+            kubeconfig: self.fixed.kubeconfig,
+            required: self.fixed.required,
         };
         let seen = Seen { client: observer.client(), view: observed.view.as_ref(), api_ready: observed.api_ready };
         explain::explain(&context, seen, &self.kept).await
@@ -300,7 +286,7 @@ impl Run<'_> {
     }
 
     pub(super) fn logs_of(&self, component: &str) -> String {
-        let ip = self.controller.address;
+        let ip = self.fixed.controller.address;
         format!(
             "`kubectl --server https://{} -n kube-system logs -l component={component}` shows why",
             std::net::SocketAddr::new(ip, API_PORT)

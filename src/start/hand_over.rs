@@ -93,7 +93,7 @@ impl<'a> HandOver<'a> {
         if acts.iter().any(|act| matches!(act, Act::Raise | Act::RaiseAndFail)) {
             return Ok(Stepped::Failed);
         }
-        let _lock = lock::try_take(self.run.host)?;
+        let _lock = lock::try_take(self.run.fixed.host)?;
         for act in &acts {
             self.run.act(act, self.observer.client(), reporter).await?;
         }

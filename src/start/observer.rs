@@ -83,9 +83,9 @@ impl Observer {
     }
 
     pub(super) async fn observe(&mut self, run: &Run<'_>, now: Instant) -> Result<Observed> {
-        let node_ip = SocketAddr::new(run.controller.address, API_PORT);
-        let loopback = SocketAddr::new(run.cluster.loopback(), API_PORT);
-        let bridge = Bridge::new(run.host).state();
+        let node_ip = SocketAddr::new(run.fixed.controller.address, API_PORT);
+        let loopback = SocketAddr::new(run.fixed.cluster.loopback(), API_PORT);
+        let bridge = Bridge::new(run.fixed.host).state();
         let (api, self_hosted) =
             tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
         self.seen_api |= api.is_answered();
@@ -94,15 +94,16 @@ impl Observer {
         let missing = missing.unwrap_or_default();
 
         self.self_hosted_ready = if self_hosted.is_ready() { self.self_hosted_ready + 1 } else { 0 };
-        let node = &run.controller.name;
+        let node = &run.fixed.controller.name;
         let steady = |pods: &mut Steady, workloads: &[Required]| {
             view.as_ref().and_then(|view| pods.note(view, node, workloads, now))
         };
-        let required_ready_for = steady(&mut self.required, run.required);
-        let api_server = run.target.workloads(["kube-apiserver"], node);
-        let others: Vec<_> = run.required.iter().filter(|workload| !api_server.contains(workload)).cloned().collect();
+        let required_ready_for = steady(&mut self.required, run.fixed.required);
+        let api_server = run.fixed.target.workloads(["kube-apiserver"], node);
+        let others: Vec<_> =
+            run.fixed.required.iter().filter(|workload| !api_server.contains(workload)).cloned().collect();
         let others_ready_for = steady(&mut self.others, &others);
-        let successors_ready_for = steady(&mut self.successors, &run.target.workloads(LEASES, node));
+        let successors_ready_for = steady(&mut self.successors, &run.fixed.target.workloads(LEASES, node));
         if let Some(view) = &view {
             self.remember_holders(run, view);
             if !bridge.controllers_gone() {
@@ -128,13 +129,13 @@ impl Observer {
             self.api_since = Some(now);
         }
         Ok(Observed {
-            node_ip: run.controller.address,
-            node_name: run.controller.name.clone(),
-            required: run.required.to_vec(),
+            node_ip: run.fixed.controller.address,
+            node_name: run.fixed.controller.name.clone(),
+            required: run.fixed.required.to_vec(),
             bridge,
-            has_guard: run.guard.as_ref().is_none_or(|(_, text)| guard::stands(run.host, text)),
+            has_guard: run.guard.as_ref().is_none_or(|(_, text)| guard::stands(run.fixed.host, text)),
             has_raised: run.raised.is_some(),
-            raises_first: matches!(run.mode, Mode::Recover { .. }),
+            raises_first: matches!(run.fixed.mode, Mode::Recover { .. }),
             missing: missing.into_iter().filter(|name| !run.is_refused(name)).collect(),
             made_token: run.made_token,
             kubelet_waits: self.kubelet_waits(run),
@@ -152,9 +153,9 @@ impl Observer {
             bridge_holders: self.bridge_holders.clone(),
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
             lowered_for: self.lowered_since.map(|since| now - since),
-            target: run.target,
-            statics: Permanent::new(run.host).state(),
-            bridge_serves: api.is_ready() && forwards && processes::listens_at(&run.host.path("/proc"), node_ip),
+            target: run.fixed.target,
+            statics: Permanent::new(run.fixed.host).state(),
+            bridge_serves: api.is_ready() && forwards && processes::listens_at(&run.fixed.host.path("/proc"), node_ip),
             dead_leases: self.dead_leases.clone(),
         })
     }
@@ -162,7 +163,7 @@ impl Observer {
     /// Whether the kubelet has asked for the API in vain for longer than it takes to ask in long intervals.
     fn kubelet_waits(&self, run: &Run<'_>) -> bool {
         let is_new = |api_since: Instant| run.kubelet_since.is_some_and(|since| api_since < since + KUBELET_PATIENCE);
-        let may_restart = run.raised == Some(true) && !run.kubelet_knows && kubelet::is_systemd(run.host);
+        let may_restart = run.raised == Some(true) && !run.kubelet_knows && kubelet::is_systemd(run.fixed.host);
         may_restart && !self.api_since.is_none_or(is_new)
     }
 
@@ -170,13 +171,13 @@ impl Observer {
     async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<(ClusterView, Vec<String>)>> {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(run.host.outside().connect(run.kubeconfig, address).await?).clone(),
+            None => self.client.insert(run.fixed.host.outside().connect(run.fixed.kubeconfig, address).await?).clone(),
         };
         let look = async {
-            let mut view = observe(&client, &run.controller.name, run.required).await?;
+            let mut view = observe(&client, &run.fixed.controller.name, run.fixed.required).await?;
             // A pod outlives for a while what it belongs to, and then it proves nothing.
-            let missing = match run.mode {
-                Mode::Recover { .. } => owners::check(&client, run.manifests, &mut view).await?,
+            let missing = match run.fixed.mode {
+                Mode::Recover { .. } => owners::check(&client, run.fixed.manifests, &mut view).await?,
                 Mode::Start => Vec::new(),
             };
             Ok::<_, Error>((view, missing))
@@ -198,8 +199,8 @@ impl Observer {
     fn backed_off(&mut self, run: &Run<'_>, view: &ClusterView) -> Vec<(String, String)> {
         let pods = || {
             let of_workload =
-                |workload| view.pods_of(workload, &run.controller.name).map(|pod| (&workload.namespace, pod));
-            run.required.iter().flat_map(of_workload).filter(|(_, pod)| !pod.ready)
+                |workload| view.pods_of(workload, &run.fixed.controller.name).map(|pod| (&workload.namespace, pod));
+            run.fixed.required.iter().flat_map(of_workload).filter(|(_, pod)| !pod.ready)
         };
         let key = |(namespace, pod): (&String, &PodView)| (namespace.clone(), pod.name.clone());
         let inherited = self.inherited.get_or_insert_with(|| pods().map(key).collect());
@@ -211,7 +212,7 @@ impl Observer {
     /// that of a dead process.
     fn remember_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
         // Read after the Leases: a process that began before they were read is seen.
-        let running = processes::running(&run.host.path("/proc"));
+        let running = processes::running(&run.fixed.host.path("/proc"));
         let this_host = format!("{}_", self.hostname);
         self.dead_leases.clear();
         for name in LEASES {

@@ -255,7 +255,9 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
     for warning in assets.exposed(asset_dir) {
         reporter.note(&warning.to_string());
     }
-    for required in run.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required))) {
+    for required in
+        run.fixed.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required)))
+    {
         reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
@@ -281,7 +283,7 @@ pub(super) async fn see_through(
     reporter: &Reporter,
     mut stop: Pin<&mut impl Future<Output = u8>>,
 ) -> Result<()> {
-    let target = run.target;
+    let target = run.fixed.target;
     let mut progress = Progress::new(Instant::now());
     let mut hints = BTreeSet::new();
     let mut hint_at = HINT_AFTER;
@@ -292,7 +294,7 @@ pub(super) async fn see_through(
             observed = observer.observe(run, Instant::now()) => observed?,
         };
         let decision = decide(&observed);
-        let stuck_for = progress.note(&observed, &decision, pulled(run.host), Instant::now());
+        let stuck_for = progress.note(&observed, &decision, pulled(run.fixed.host), Instant::now());
         if is_over(limits.begun.elapsed(), stuck_for, limits.total, limits.progress) {
             return Err(timed_out(run, observer, &observed, &decision).await);
         }
@@ -373,12 +375,12 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
     let was_away = !observed.api_ready;
     while !observed.api_ready && begun.elapsed() < RAISE_LIMIT {
         let what = format!("the bridge, which is raised again: {}", observed.api_said);
-        reporter.waiting(Step::Prove.id(run.target), &what);
+        reporter.waiting(Step::Prove.id(run.fixed.target), &what);
         tokio::time::sleep(INTERVAL).await;
         observed = observer.observe(run, Instant::now()).await?;
     }
     let mut details = vec![format!("the bridge is raised again; {} answers {}", observed.node_ip, observed.api_said)];
-    if was_away && observed.api_ready && kubelet::is_systemd(run.host) {
+    if was_away && observed.api_ready && kubelet::is_systemd(run.fixed.host) {
         // It would go on asking in ever longer intervals, and whatever is mended now would wait for it.
         details.extend(run.act(&Act::RestartKubelet, None, reporter).await.err().map(|error| error.to_string()));
     }
@@ -389,7 +391,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
     Ok(Error::TimedOut {
         waiting_for: format!(
             "the {} control plane to prove itself in time, with a part of the bridge lowered",
-            run.target
+            run.fixed.target
         ),
         api_served: observed.api_ready,
         details,
@@ -407,7 +409,7 @@ fn next(explanation: &Explanation, again: &str) -> Option<String> {
 pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, decision: &Decision) -> Error {
     let waiting_for = match decision {
         Decision::Wait(_, what) => what.clone(),
-        Decision::Do(step, _) => step.title(run.target).to_owned(),
+        Decision::Do(step, _) => step.title(run.fixed.target).to_owned(),
         Decision::Done => "nothing".into(),
     };
     let explanation = run.explain(observer, observed).await;
@@ -419,12 +421,13 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
         next
     } else if observed.api_ready {
         format!("{}; {again}", run.logs_of("kube-apiserver"))
-    } else if kubelet::answers(run.host).await {
+    } else if kubelet::answers(run.fixed.host).await {
         "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
     } else {
         details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz); its last words:".into());
-        details
-            .extend(kubelet::last_lines(run.host, KUBELET_LINES).await.into_iter().map(|line| format!("    {line}")));
+        details.extend(
+            kubelet::last_lines(run.fixed.host, KUBELET_LINES).await.into_iter().map(|line| format!("    {line}")),
+        );
         // Only where nothing has come of it yet: what serves, or may be looked into, stays.
         if observed.bridge.processes.is_empty() && !observer.seen_api {
             details.push(match run.restore().await {

@@ -126,7 +126,7 @@ impl<'a> Session<'a> {
     /// [`Error::TimedOut`], with all that explains it.
     pub async fn pause(&mut self, observed: &Observed, what: &str) -> Result<()> {
         let waits = Decision::Wait(Step::Api, what.to_owned());
-        let stuck_for = self.progress.note(observed, &waits, pulled(self.run.host), Instant::now());
+        let stuck_for = self.progress.note(observed, &waits, pulled(self.run.fixed.host), Instant::now());
         let Limits { begun, total, progress } = self.limits;
         if is_over(begun.elapsed(), stuck_for, total, progress) {
             return Err(timed_out(&self.run, &self.observer, observed, &waits).await);
@@ -140,9 +140,9 @@ impl<'a> Session<'a> {
     /// # Errors
     /// An asset directory that lacks a file; the system's refusal.
     pub fn raise(&mut self) -> Result<()> {
-        let bridge = Bridge::new(self.run.host);
-        let plan = bridge.plan(self.run.assets, self.run.cluster, self.run.controller)?;
-        bridge.raise(&plan, self.run.binary)?;
+        let bridge = Bridge::new(self.run.fixed.host);
+        let plan = bridge.plan(self.run.fixed.assets, self.run.fixed.cluster, self.run.fixed.controller)?;
+        bridge.raise(&plan, self.run.fixed.binary)?;
         self.run.raised = Some(false);
         Ok(())
     }

@@ -8,7 +8,6 @@
 
 mod convert;
 mod decide;
-mod guard;
 mod run;
 
 pub use run::unpivot;

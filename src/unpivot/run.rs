@@ -7,7 +7,6 @@ use kube::Client;
 
 use super::convert::{self, Workload, convert};
 use super::decide::{Act, Decision, Objects, Seen, Step, decide};
-use super::guard::take_guard_away;
 use crate::api::self_hosted;
 use crate::api::write;
 use crate::assets;
@@ -19,7 +18,7 @@ use crate::report::Reporter;
 use crate::secrets::COMPONENTS;
 use crate::start::decide::{Observed, dead_leases};
 use crate::start::{Ending, Input, Options, Session, Target};
-use crate::{kubelet, lock, processes};
+use crate::{guard, kubelet, lock, processes};
 
 /// hoist's own unit, which would pivot again at the next boot.
 const UNIT: &str = "hoist.service";
@@ -201,7 +200,9 @@ impl Unpivot<'_> {
                 pods.into_iter().try_for_each(|pod| Permanent::new(self.host).prepare(pod))
             }
             Act::TakeGuardAway => {
-                take_guard_away(self.host, client()?).await?;
+                // First what would bring it back.
+                self_hosted::delete_guard(client()?, self.node).await?;
+                guard::withdraw(self.host)?;
                 self.guard_is_away = true;
                 Ok(())
             }

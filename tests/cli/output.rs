@@ -5,10 +5,16 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["render"],
+    &["validate"],
     &["start"],
+    &["backup"],
+    &["recover"],
+    &["unpivot"],
+    &["reset"],
+    &["guard"],
     &["preflight"],
     &["status"],
     &["config"],

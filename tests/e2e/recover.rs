@@ -122,6 +122,24 @@ fn recover_deleted() {
     assert_eq!(scheduler_image(&kubectl), edited.trim_end_matches("-1"), "it is not as its manifest has it");
     assert_kept(&record, &kubectl);
     a_worker_can_be_let_in_again(&node, &kubectl);
+    from_what_guard_keeps(&node, &kubectl);
+    assert_serves_itself(&node, &cluster);
+}
+
+/// The asset directory is lost, and so is a part of the control plane.
+fn from_what_guard_keeps(node: &Node, kubectl: &Kubectl) {
+    let names = "cd /etc/hoist/assets && find auth tls bootstrap-manifests manifests kubelet -type f | sort";
+    let before = node.sh(names);
+    node.sh("mv /etc/hoist/assets /root/lost");
+    kubectl.run(&["delete", "deployment", "-n", "kube-system", "kube-scheduler"]).ok();
+    let recovered = typed(node, page::LOST).expect(0);
+    assert!(recovered.stdout.contains("fill /etc/hoist/assets, which is lost"), "{recovered}");
+    settle(kubectl);
+    let after = node.sh(names);
+    let lacking: Vec<_> = before.lines().filter(|name| !after.lines().any(|other| other == *name)).collect();
+    assert_eq!(lacking, ["tls/etcd/ca.key", "tls/front-proxy-ca.key"]);
+    node.sh("diff -r /root/lost /etc/hoist/assets | grep -v '^Only in /root/lost' && exit 1 || true");
+    assert_eq!(node.sh("find /etc/hoist/assets -perm /077"), "", "others may look");
 }
 
 /// The token of the asset directory is made known again: whoever has it may ask for a certificate.

@@ -10,6 +10,7 @@ pub const SNAPSHOT_STATUS: &str = "etcdutl snapshot status /root/unpacked/etcd-s
 pub const DRY_RUN: &str = "hoist recover --asset-dir /etc/hoist/assets --dry-run";
 pub const RECOVER: &str = "hoist recover --asset-dir /etc/hoist/assets";
 pub const FORCE: &str = "hoist recover --asset-dir /etc/hoist/assets --force-manifests";
+pub const LOST: &str = "hoist recover";
 pub const SAVE_SNAPSHOT: &str = "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/hoist/assets/tls/etcd/ca.crt --cert /etc/hoist/assets/tls/apiserver-etcd-client.crt --key /etc/hoist/assets/tls/apiserver-etcd-client.key snapshot save /root/snapshot.db";
 pub const RESTORE_SNAPSHOT: &str = "hoist recover --asset-dir /etc/hoist/assets --etcd-snapshot /root/snapshot.db";
 pub const RESTORE_BACKUP: &str =
@@ -19,7 +20,7 @@ pub const FIND_TOKEN: &str =
 pub const MAKE_TOKEN: &str = "kubectl --kubeconfig /etc/hoist/assets/auth/kubeconfig -n kube-system create secret generic bootstrap-token-${TOKEN%.*} --type bootstrap.kubernetes.io/token --from-literal token-id=${TOKEN%.*} --from-literal token-secret=${TOKEN#*.} --from-literal usage-bootstrap-authentication=true --from-literal expiration=$(date -u -d '1 hour' +%Y-%m-%dT%H:%M:%SZ)";
 
 /// All of them, in the page's order.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     BACKUP,
     PLAIN_BACKUP,
     MAKE_FOLDER,
@@ -29,6 +30,7 @@ pub const ALL: [&str; 14] = [
     DRY_RUN,
     RECOVER,
     FORCE,
+    LOST,
     SAVE_SNAPSHOT,
     RESTORE_SNAPSHOT,
     RESTORE_BACKUP,

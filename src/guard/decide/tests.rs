@@ -14,6 +14,7 @@ fn rest() -> Observed {
         up_for: Duration::from_secs(7200),
         raises: 0,
         copy: CopyState::Whole,
+        leaderless_for: Duration::ZERO,
         not_controller_for: None,
         busy: None,
     }
@@ -75,6 +76,19 @@ fn a_raised_bridge_stays_until_the_server_has_been_ready_for_a_while() {
     let half = |observed| Observed { stands: Stands::ApiServer, raises: 1, ..observed };
     assert_eq!(decide(&half(server(Server::Ready, HOLD))), Decision::Lower);
     assert_eq!(decide(&half(server(Server::Gone, REFUSED_GRACE))), Decision::Raise(Cause::Gone));
+}
+
+#[test]
+fn where_nobody_leads_the_bridge_leads() {
+    let leaderless = |leaderless_for| Observed { leaderless_for, ..rest() };
+    assert_eq!(decide(&leaderless(LEADERLESS)), Decision::Raise(Cause::Leaderless));
+    assert!(rests(&leaderless(LEADERLESS - MS)));
+    assert!(rests(&Observed { copy: CopyState::Missing, ..leaderless(LEADERLESS) }));
+    // It stays until the self-hosted ones are there: the hand-over waits for them.
+    assert_eq!(decide(&raised(server(Server::Ready, HOLD))), Decision::Lower);
+    // Whatever else is wrong has its own row.
+    let gone = Observed { leaderless_for: LEADERLESS, ..server(Server::Gone, REFUSED_GRACE) };
+    assert_eq!(decide(&gone), Decision::Raise(Cause::Gone));
 }
 
 #[test]
@@ -189,6 +203,7 @@ mod histories {
                 up_for: self.now - self.guard_since,
                 raises: u32::try_from(self.raises.iter().filter(lately).count()).unwrap(),
                 copy: CopyState::Whole,
+                leaderless_for: Duration::ZERO,
                 not_controller_for: None,
                 busy: None,
             }
