@@ -1,7 +1,8 @@
 //! How long `hoist start` takes, what it costs, and what clients see of the pivot; beside it, in the same run and on
 //! the same kind of node, `kubeadm init`. Measures; asserts nothing about time. `scripts/bench` runs it.
 //!
-//! And how long many manifests take to apply, beside `kubectl apply`. Environment: `HOIST_BIN`, the binary.
+//! And how long many manifests take to apply, beside `kubectl apply`; and what guard does, beside kubeadm's boot.
+//! Environment: `HOIST_BIN`, the binary.
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -10,6 +11,7 @@
 mod support;
 
 mod apply;
+mod guard;
 mod run;
 mod svg;
 mod table;
@@ -48,6 +50,7 @@ fn main() {
     let number = |text: &str| text.parse().expect("a number");
     match args[..] {
         ["start", runs] => start(number(runs)),
+        ["guard", runs] => guard::measure(number(runs)),
         ["apply", runs, most] => apply::measure(number(runs), number(most)),
         ["timeline", file] => timeline::measure(Path::new(file)),
         // What the above starts as processes of their own.

@@ -71,7 +71,11 @@ pub fn hoist() -> Start {
 
 /// `kubeadm init`, with what hoist start does as well: no preflight checks that take long, no add-ons.
 pub fn kubeadm() -> Start {
-    let node = Node::up("bench-kubeadm");
+    kubeadm_on(&Node::up("bench-kubeadm"))
+}
+
+/// The same on a node that outlives it.
+pub fn kubeadm_on(node: &Node) -> Start {
     let template = std::fs::read_to_string(repository().join("tests/kubeadm.yaml")).unwrap();
     let config = template
         .replace("NODE_NAME", &node.name)
@@ -80,9 +84,14 @@ pub fn kubeadm() -> Start {
     node.sh(&format!("systemctl enable kubelet\ncat >/root/kubeadm.yaml <<'END'\n{config}\nEND"));
     let command =
         "kubeadm init --config=/root/kubeadm.yaml --skip-phases=preflight,addon --ignore-preflight-errors=all";
-    let credentials = disk(&node).join("private/etc-kubernetes/super-admin.conf");
+    measure(node.spawn(command.split(' ')), kubeadm_client(node))
+}
+
+/// Makes a client as soon as kubeadm has written the administrator's credentials.
+pub fn kubeadm_client(node: &Node) -> impl FnMut() -> Option<Client> + use<> {
+    let credentials = disk(node).join("private/etc-kubernetes/super-admin.conf");
     let address = SocketAddr::new(node.address, 6443);
-    let connect = move || {
+    move || {
         // Half a file is no file: kubeadm may be writing it.
         let text = std::fs::read_to_string(&credentials).ok()?;
         let config: Value = serde_yaml::from_str(&text).ok()?;
@@ -92,8 +101,7 @@ pub fn kubeadm() -> Start {
         let certificate = decode("/users/0/user/client-certificate-data")?;
         let key = decode("/users/0/user/client-key-data")?;
         Some(Client::with_certificate(&ca, &certificate, &key, address))
-    };
-    measure(node.spawn(command.split(' ')), connect)
+    }
 }
 
 /// Watches a command to its end and until there are leaders.

@@ -59,6 +59,11 @@ fn wanted(results: &Results) -> String {
         ("peak memory of start, MB", ours(&|start| start.peak_memory_bytes as f64 / 1e6), 30.0),
         ("binary, MiB", *binary_bytes as f64 / MEBIBYTE, 12.0),
     ];
+    verdicts(&rows)
+}
+
+/// What each of them measures, what that came to, and what it may be at most.
+pub fn verdicts(rows: &[(&str, f64, f64)]) -> String {
     let mut text = format!("\n{:36}{:>10}{:>10}\n", "wanted", "at most", "measured");
     for (what, measured, limit) in rows {
         // Not a number is not reached, either.
@@ -69,14 +74,14 @@ fn wanted(results: &Results) -> String {
 }
 
 /// Of a handful of values, those that say most.
-struct Spread {
+pub struct Spread {
     least: f64,
-    median: f64,
-    most: f64,
+    pub median: f64,
+    pub most: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.collect();
         values.sort_by(f64::total_cmp);
         let (Some(least), Some(most)) = (values.first(), values.last()) else {

@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::support::http::{Client, runtime};
+use crate::support::leases::{LEADERS, lease};
 
 const INTERVAL: Duration = Duration::from_millis(25);
-const LEASES: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
 /// What was seen, in times from the beginning.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +22,7 @@ pub struct Seen {
 impl Seen {
     /// When both Leases were with their last holders; `None` while one has none.
     pub fn leaders(&self) -> Option<Duration> {
-        let times = LEASES.map(|lease| self.holders.get(lease).map(|(_, since)| *since));
+        let times = LEADERS.map(|name| self.holders.get(name).map(|(_, since)| *since));
         Some(times[0]?.max(times[1]?))
     }
 }
@@ -74,13 +72,11 @@ async fn look(client: &Client, begun: Instant, seen: &mut Seen) {
         }
         return;
     }
-    for lease in LEASES {
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}");
-        let Ok((200, body)) = client.get(&path).await else { continue };
-        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    for name in LEADERS {
+        let Some(object) = lease(client, name).await else { continue };
         let holder = object["spec"]["holderIdentity"].as_str().unwrap_or_default();
-        if !holder.is_empty() && seen.holders.get(lease).is_none_or(|(before, _)| before != holder) {
-            seen.holders.insert(lease, (holder.to_owned(), begun.elapsed()));
+        if !holder.is_empty() && seen.holders.get(name).is_none_or(|(before, _)| before != holder) {
+            seen.holders.insert(name, (holder.to_owned(), begun.elapsed()));
         }
     }
 }

@@ -12,9 +12,11 @@
 
 pub mod cluster;
 pub mod command;
+pub mod controller;
 pub mod events;
 pub mod http;
 pub mod kubectl;
+pub mod leases;
 pub mod node;
 pub mod random;
 pub mod recover_page;

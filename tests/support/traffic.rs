@@ -75,6 +75,13 @@ impl Record {
         longest
     }
 
+    /// The longest time in which no request was begun: for so long, this machine had no time for the client itself.
+    pub fn longest_pause(&self) -> Duration {
+        let mut begun: Vec<_> = self.exchanges.iter().map(|exchange| exchange.at).collect();
+        begun.sort();
+        begun.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
     /// The times in which requests failed, each from the last success before to the first one after: when it began, and
     /// how long it lasted.
     pub fn outages(&self) -> Vec<(Duration, Duration)> {
@@ -103,10 +110,11 @@ impl Record {
         let writes = self.exchanges.iter().filter(|exchange| exchange.writes.is_some()).count();
         let (gap, end) = self.longest_gap();
         format!(
-            "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.2?}, ended at {end:.1?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
+            "{} reads and {writes} writes in {:.1?}, {} failed; longest gap between successes {gap:.2?}, ended at {end:.1?}, between requests {:.2?}; latency median {:.1?}, 99 of 100 {:.1?}, longest {:.1?}",
             self.exchanges.len() - writes,
             self.lasted,
             self.failures().count(),
+            self.longest_pause(),
             self.latency(50),
             self.latency(99),
             self.latency(100),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Controller, SOON};
 use crate::support::cluster::Cluster;
+use crate::support::controller::NO_IMAGE;
 use crate::support::eventually;
 use crate::support::node::Node;
 
@@ -27,7 +28,7 @@ fn guard_disk() {
     fill(&controller, HOIST.0);
     fill(&controller, KUBERNETES.0);
     let (errors, raises) = (controller.metric("errors_total"), controller.raises());
-    controller.set_image("registry.k8s.io/kube-apiserver:v0.0.0");
+    controller.set_image(NO_IMAGE);
     eventually("guard says that it cannot raise the bridge", SOON, || {
         (controller.metric("errors_total") > errors).then_some(())
     });
@@ -41,9 +42,7 @@ fn guard_disk() {
     controller.node.sh("rm /etc/kubernetes/fill");
     eventually("the API is served by the bridge", SOON, || controller.is_served().then_some(()));
     assert_eq!(controller.raises(), raises + 1.0, "{}", controller.guard_said());
-    controller.kubectl.run(&["rollout", "undo", "-n", "kube-system", "daemonset/kube-apiserver"]).ok();
-    controller.rolled_out();
-    controller.until_self_hosted();
+    controller.undo();
     let lowered = "test -z \"$(find /etc/kubernetes/manifests -name 'bridge-*')\" && test ! -e /etc/kubernetes/bridge";
     eventually("the bridge is lowered", SOON, || {
         (controller.node.exec(["sh", "-c", lowered]).code == Some(0)).then_some(())
@@ -56,7 +55,7 @@ fn guard_disk() {
 fn read_only(controller: &Controller) {
     controller.node.sh("mount -o remount,ro /etc/kubernetes");
     let errors = controller.metric("errors_total");
-    controller.set_image("registry.k8s.io/kube-apiserver:v0.0.0");
+    controller.set_image(NO_IMAGE);
     eventually("guard says that it cannot raise the bridge", SOON, || {
         (controller.metric("errors_total") > errors).then_some(())
     });

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Controller, SOON};
+use super::Controller;
 use crate::serving::assert_serves_itself;
-use crate::support::eventually;
+use crate::support::controller::NO_IMAGE;
 
 /// How long what a bad edit has made is looked at.
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ fn guard_edits() {
 
 fn good_edits(controller: &Controller) {
     let traffic = controller.traffic();
-    controller.edit_command(|command| command.push("--event-ttl=2h".into()));
+    controller.add_flag("--event-ttl=2h");
     controller.rolled_out();
     controller.until_lowered();
     eprintln!("a new flag:");
@@ -43,12 +43,8 @@ fn good_edits(controller: &Controller) {
 /// One after another, each while the bridge still stands for the one before: it stays as long as it takes.
 fn bad_edits(controller: &Controller) {
     let traffic = controller.traffic();
-    bad_edit(controller, "an image that does not exist", || {
-        controller.set_image("registry.k8s.io/kube-apiserver:v0.0.0");
-    });
-    bad_edit(controller, "an unknown flag", || {
-        controller.edit_command(|command| command.push("--no-such-flag".into()));
-    });
+    bad_edit(controller, "an image that does not exist", || controller.set_image(NO_IMAGE));
+    bad_edit(controller, "an unknown flag", || controller.add_flag("--no-such-flag"));
     bad_edit(controller, "a wrong etcd address", || {
         replace(controller, "--etcd-servers=", "https://127.0.0.1:2999");
     });
@@ -60,20 +56,11 @@ fn bad_edits(controller: &Controller) {
 
 fn bad_edit(controller: &Controller, what: &str, edit: impl FnOnce()) {
     eprintln!("{what}");
-    let before = controller.daemon_set()["metadata"]["generation"].as_u64().unwrap();
-    edit();
-    eventually("the edited pod is there, and not ready", SOON, || {
-        let set = controller.daemon_set();
-        let status = &set["status"];
-        let is_seen = status["observedGeneration"].as_u64().is_some_and(|generation| generation > before);
-        (is_seen && status["updatedNumberScheduled"] == 1 && status["numberUnavailable"] == 1).then_some(())
-    });
+    controller.edit_badly(edit);
     std::thread::sleep(A_WHILE);
     assert!(!controller.self_hosted_is_ready(), "{what}: it serves");
     assert!(controller.is_raised() && controller.is_served(), "{what}: {:?}", controller.manifests());
-    controller.kubectl.run(&["rollout", "undo", "-n", "kube-system", "daemonset/kube-apiserver"]).ok();
-    controller.rolled_out();
-    controller.until_self_hosted();
+    controller.undo();
 }
 
 /// Another value of a flag in the API server's command.

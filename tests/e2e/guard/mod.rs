@@ -14,29 +14,18 @@ mod page;
 mod power_cuts;
 mod second_controller;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::support::cluster::Cluster;
+use crate::support::controller::{Controller, LATER, METRICS, SOON, page};
 use crate::support::eventually;
-use crate::support::http::{Client, runtime};
-use crate::support::kubectl::Kubectl;
 use crate::support::node::{Node, disk, init_of};
 use crate::support::traffic::{Record, Traffic};
-
-const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10270);
-const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 6443);
-/// How long what comes by itself may take on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-const LATER: Duration = Duration::from_secs(180);
 
 /// Whether what takes minutes shall take them.
 fn full() -> bool {
@@ -48,93 +37,9 @@ fn long(short: u64, whole: u64) -> Duration {
     Duration::from_secs(if full() { whole } else { short })
 }
 
-/// A controller that serves itself, and has guard.
-struct Controller {
-    node: Node,
-    cluster: Cluster,
-    kubectl: Kubectl,
-}
-
+/// What else these tests want of a controller.
 impl Controller {
-    /// Brings one up.
-    fn up(name: &str) -> Self {
-        let node = Node::up(name);
-        let cluster = Cluster::render(&node);
-        Self::start(node, cluster)
-    }
-
-    /// The same of a node and a cluster that were made ready.
-    #[track_caller]
-    fn start(node: Node, cluster: Cluster) -> Self {
-        cluster.started(&node, &[]).expect(0);
-        let controller = Self { kubectl: cluster.kubectl(), node, cluster };
-        controller.has_guard();
-        controller
-    }
-
-    #[track_caller]
-    fn has_guard(&self) {
-        eventually("guard serves its metrics", SOON, || self.metrics());
-    }
-
-    /// Clients, at work before anything happens.
-    fn traffic(&self) -> Traffic {
-        let traffic = Traffic::begin(self.cluster.client());
-        std::thread::sleep(Duration::from_secs(2));
-        traffic
-    }
-
-    // --- the API ---
-
-    /// Whether it answers where clients ask.
-    fn is_served(&self) -> bool {
-        is_ready(&self.cluster.client())
-    }
-
-    /// Whether this controller's self-hosted API server says that it is ready.
-    fn self_hosted_is_ready(&self) -> bool {
-        let client = Client::new(&self.cluster.assets, SocketAddr::from(LOOPBACK));
-        self.node.inside(move || is_ready(&client))
-    }
-
     // --- the disk ---
-
-    /// What the kubelet's folder holds.
-    fn manifests(&self) -> Vec<String> {
-        let dir = disk(&self.node).join("private/etc-kubernetes/manifests");
-        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
-    }
-
-    /// Whether the bridge's API server stands in it.
-    fn is_raised(&self) -> bool {
-        self.manifests().iter().any(|name| name == "bridge-kube-apiserver.yaml")
-    }
-
-    /// Whether nothing of the bridge is left, but for what guard keeps.
-    fn is_lowered(&self) -> bool {
-        let keys = disk(&self.node).join("private/etc-kubernetes/bridge");
-        !self.manifests().iter().any(|name| name.starts_with("bridge-")) && !keys.exists()
-    }
-
-    #[track_caller]
-    fn until_raised(&self) {
-        eventually("the bridge is raised", SOON, || self.is_raised().then_some(()));
-    }
-
-    #[track_caller]
-    fn until_self_hosted(&self) {
-        eventually("the self-hosted API server is ready", LATER, || self.self_hosted_is_ready().then_some(()));
-    }
-
-    /// The cluster serves itself again, and by itself.
-    #[track_caller]
-    fn until_lowered(&self) {
-        self.until_self_hosted();
-        eventually("the bridge is lowered", LATER, || self.is_lowered().then_some(()));
-    }
 
     /// A file of the node's own /var.
     fn var(&self, path: &str) -> PathBuf {
@@ -160,20 +65,6 @@ impl Controller {
     }
 
     // --- guard ---
-
-    /// What guard counts, by its name without the prefix; `None` while it serves none.
-    fn metrics(&self) -> Option<BTreeMap<String, f64>> {
-        let text = self.node.inside(|| page(SocketAddr::from(METRICS), "/metrics")).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        assert!(head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200"), "{text}");
-        let metric = |line: &str| {
-            let (name, value) = line.strip_prefix("hoist_guard_")?.rsplit_once(' ')?;
-            Some((name.to_owned(), value.parse().unwrap()))
-        };
-        let metrics: BTreeMap<_, _> = body.lines().filter_map(metric).collect();
-        assert!(metrics.contains_key("bridge_raised"), "{text}");
-        Some(metrics)
-    }
 
     #[track_caller]
     fn metric(&self, name: &str) -> f64 {
@@ -208,46 +99,6 @@ impl Controller {
     #[track_caller]
     fn guard_process(&self) -> Pid {
         self.process("hoist", "guard")
-    }
-
-    // --- objects ---
-
-    /// The DaemonSet of the API server.
-    #[track_caller]
-    fn daemon_set(&self) -> Value {
-        self.kubectl.get(&["-n", "kube-system", "daemonset", "kube-apiserver"])
-    }
-
-    /// `kubectl patch` of the command in it.
-    #[track_caller]
-    fn edit_command(&self, edit: impl FnOnce(&mut Vec<String>)) {
-        let command = &self.daemon_set()["spec"]["template"]["spec"]["containers"][0]["command"];
-        let mut command: Vec<String> = serde_json::from_value(command.clone()).unwrap();
-        edit(&mut command);
-        let path = "/spec/template/spec/containers/0/command";
-        let patch = serde_json::json!([{"op": "replace", "path": path, "value": command}]).to_string();
-        let args = ["patch", "-n", "kube-system", "daemonset/kube-apiserver", "--type=json", "-p", &patch];
-        self.kubectl.run(&args).ok();
-    }
-
-    #[track_caller]
-    fn set_image(&self, image: &str) {
-        let container = format!("kube-apiserver={image}");
-        self.kubectl.run(&["set", "image", "-n", "kube-system", "daemonset/kube-apiserver", &container]).ok();
-    }
-
-    #[track_caller]
-    fn rolled_out(&self) {
-        let args = ["rollout", "status", "-n", "kube-system", "--timeout=110s", "daemonset/kube-apiserver"];
-        self.kubectl.run(&args).ok();
-    }
-
-    /// Every pod of the self-hosted control plane is as it shall be.
-    #[track_caller]
-    fn control_plane_is_rolled_out(&self) {
-        for name in ["daemonset/kube-apiserver", "deployment/kube-controller-manager", "deployment/kube-scheduler"] {
-            self.kubectl.run(&["rollout", "status", "-n", "kube-system", "--timeout=110s", name]).ok();
-        }
     }
 
     // --- what clients saw ---
@@ -314,21 +165,6 @@ fn processes(node: &Node, program: &str) -> Vec<Process> {
 /// It may have ended a moment ago.
 fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
-}
-
-fn is_ready(client: &Client) -> bool {
-    matches!(runtime().block_on(client.get("/readyz")), Ok((200, _)))
-}
-
-/// A page over plain HTTP, its head included.
-fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Where a manifest of an asset directory is.

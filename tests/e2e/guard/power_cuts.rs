@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use super::{Controller, LATER, signal};
 use crate::serving::assert_serves_itself;
 use crate::support::cluster::Cluster;
 use crate::support::http::runtime;
+use crate::support::leases;
 use crate::support::node::Node;
 use crate::support::random::Random;
 use crate::support::traffic::Traffic;
@@ -153,20 +153,10 @@ impl<'a> Boot<'a> {
         match state {
             State::Served => self.controller.is_served(),
             State::SelfHosted => self.controller.self_hosted_is_ready(),
-            State::Led => ["kube-controller-manager", "kube-scheduler"].into_iter().all(|name| self.is_led(name)),
+            State::Led => runtime().block_on(leases::are_renewed_since(&self.controller.cluster.client(), self.time)),
             // Before it is raised there is nothing to lower.
             State::Lowered => self.reached[State::Led as usize].is_some() && self.controller.is_lowered(),
         }
-    }
-
-    /// Whether somebody has renewed the Lease since the boot.
-    fn is_led(&self, name: &str) -> bool {
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{name}");
-        let answer = runtime().block_on(self.controller.cluster.client().get(&path));
-        let Ok((200, body)) = answer else { return false };
-        let lease: Value = serde_json::from_slice(&body).unwrap();
-        let renewed = lease["spec"]["renewTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
-        renewed.is_some_and(|renewed| renewed > self.time)
     }
 }
 
