@@ -5,11 +5,15 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// The variable that every container of the bridge has in its environment; its value is the component.
 const MARK: &[u8] = b"HOIST_BRIDGE=";
 /// The same of the containers of the permanent static control plane.
 pub const PERMANENT: &str = "HOIST_STATIC";
+
+/// In a second, on every architecture of Linux that has Kubernetes (USER_HZ).
+const TICKS: f64 = 100.0;
 
 /// The state of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -40,12 +44,39 @@ pub fn running(proc: &Path) -> Running {
             running.bridge.insert(component);
         } else if let Some(component) = marked(format!("{PERMANENT}=").as_bytes()) {
             running.permanent.insert(component);
-        } else if let Some(program) = read("cmdline").split(|byte| *byte == 0).next() {
-            let program = String::from_utf8_lossy(program);
-            running.others.insert(program.rsplit('/').next().unwrap_or_default().to_owned());
+        } else {
+            running.others.insert(program(&read("cmdline")));
         }
     }
     running
+}
+
+/// How long ago the oldest process began whose program is `name` and that is none of hoist's, by the kernel's own clock;
+/// `None` where there is none.
+pub fn age(proc: &Path, name: &str) -> Option<Duration> {
+    let uptime = std::fs::read_to_string(proc.join("uptime")).ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let begun = pids(proc).filter_map(|pid| {
+        let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
+        let is_marked =
+            |mark: &[u8]| read("environ").split(|byte| *byte == 0).any(|variable| variable.starts_with(mark));
+        let is_it = program(&read("cmdline")) == name;
+        if !is_it || is_marked(MARK) || is_marked(PERMANENT.as_bytes()) {
+            return None;
+        }
+        // The name, in brackets, may hold anything; the time is the 20th field after it (proc_pid_stat(5)).
+        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+        let ticks: f64 = stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(ticks / TICKS)
+    });
+    let ages = begun.map(|begun| Duration::from_secs_f64((uptime - begun).max(0.0)));
+    ages.max()
+}
+
+/// The first word of a command line, without its folder.
+fn program(command: &[u8]) -> String {
+    let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(program).rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// Whether nobody listens at `address`, as far as binding it tells: an address that this machine lacks is nobody's.
@@ -132,7 +163,34 @@ fn pids(proc: &Path) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_process_is_as_old_as_it_is() {
+        let begun = std::time::Instant::now();
+        let name = format!("hoist-{}", std::process::id());
+        let sleep = |name: &str, variable: &str| {
+            Command::new("/bin/sleep").arg0(name).arg("60").env(variable, "x").spawn().unwrap()
+        };
+        let mut named = sleep(&format!("/x/{name}"), "X");
+        let mut marked = sleep(&format!("{name}-1"), "HOIST_BRIDGE");
+        let proc = Path::new("/proc");
+        std::thread::sleep(Duration::from_millis(150));
+        let age = age(proc, &name);
+        let bridge = super::age(proc, &format!("{name}-1"));
+        let none = super::age(proc, "no-such-program");
+        for child in [&mut named, &mut marked] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // Its clock ticks a hundred times a second.
+        let age = age.unwrap();
+        assert!(age >= Duration::from_millis(100) && age <= begun.elapsed() + Duration::from_millis(50), "{age:?}");
+        assert_eq!((bridge, none), (None, None));
+    }
 
     #[test]
     fn a_listener_is_found_with_its_name() {

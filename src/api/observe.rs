@@ -75,6 +75,8 @@ pub struct LeaseView {
     pub holder: String,
     /// When the holder last said so.
     pub renewed: String,
+    /// How long it lasts from then on, in seconds.
+    pub seconds: i32,
     /// For deleting exactly this state of it.
     pub resource_version: String,
 }
@@ -178,6 +180,7 @@ pub async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
         LeaseView {
             holder: spec.holder_identity.unwrap_or_default(),
             renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default(),
+            seconds: spec.lease_duration_seconds.unwrap_or_default(),
             resource_version,
         }
     }))

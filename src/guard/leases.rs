@@ -9,12 +9,15 @@ use tokio::time::Instant;
 
 use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::api::write;
+use crate::bridge::LEASE_SECONDS;
 use crate::error::Result;
 use crate::host::Host;
-use crate::processes::{self, Running};
+use crate::processes;
 
 /// A living holder on this host is a controller of the bridge, which renews twice a second.
 const STILL: Duration = Duration::from_secs(1);
+/// How exactly it is known when a process began.
+const TICK: Duration = Duration::from_millis(20);
 
 /// The Leases since a raise.
 #[derive(Default)]
@@ -45,11 +48,12 @@ impl Leases {
                 *entry = (now.clone(), Instant::now());
             }
             // Looked at after the Lease was read: whoever has renewed it by then is seen.
-            let running = processes::running(&host.path("/proc"));
-            if is_dead(name, &now, &hostname, raised_at, entry.1.elapsed(), &running) {
+            let began =
+                processes::age(&host.path("/proc"), name).map(|age| SystemTime::from(host.outside().now()) - age);
+            if is_dead(&now, &hostname, raised_at, entry.1.elapsed(), began) {
                 write::delete_lease(client, name, &now.resource_version).await?;
                 freed.push(name);
-            } else if is_bridges(name, &now, &hostname, raised_at, &running) {
+            } else if is_bridges(&now, &hostname, raised_at, began) {
                 self.bridge.insert(name.to_owned(), now.holder);
             }
         }
@@ -57,28 +61,28 @@ impl Leases {
     }
 }
 
-/// Whether the holder of the Lease `name` is proved to be dead: it ran on this host, the only process of its program
-/// here is the bridge's, which renews twice a second, and nobody has renewed since before the bridge was raised.
+/// Whether the holder of a Lease is proved to be dead: it ran on this host, nobody has renewed since before the bridge was
+/// raised, whose own process renews twice a second, and a self-hosted process of its program, if there is one, `began`
+/// after that.
 fn is_dead(
-    name: &str,
     lease: &LeaseView,
     hostname: &str,
     raised_at: SystemTime,
     unchanged_for: Duration,
-    running: &Running,
+    began: Option<SystemTime>,
 ) -> bool {
     is_before(lease, raised_at) == Some(true)
         && lease.holder.starts_with(&format!("{hostname}_"))
         && unchanged_for >= STILL
-        && !running.others.contains(name)
+        && began.is_none_or(|began| is_before(lease, began - TICK) == Some(true))
 }
 
-/// Whether the holder is a process of the bridge: it runs on this host, has renewed since the bridge was raised, and no
-/// other of its program is here.
-fn is_bridges(name: &str, lease: &LeaseView, hostname: &str, raised_at: SystemTime, running: &Running) -> bool {
+/// Whether the holder is a process of the bridge: it runs on this host, has renewed since the bridge was raised, and is told
+/// by how long its Lease lasts, or by no other of its program being here.
+fn is_bridges(lease: &LeaseView, hostname: &str, raised_at: SystemTime, began: Option<SystemTime>) -> bool {
     is_before(lease, raised_at) == Some(false)
         && lease.holder.starts_with(&format!("{hostname}_"))
-        && !running.others.contains(name)
+        && (lease.seconds == LEASE_SECONDS || began.is_none())
 }
 
 /// Whether the Lease was last renewed before a moment, as this host's clock has it; `None` where it does not tell.
@@ -90,37 +94,52 @@ fn is_before(lease: &LeaseView, moment: SystemTime) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const NAME: &str = "kube-scheduler";
-
     fn raised() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
     fn seen(holder: &str, seconds: i64) -> LeaseView {
         let renewed = Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        LeaseView { holder: holder.into(), renewed: renewed.to_string(), resource_version: "1".into() }
+        LeaseView { holder: holder.into(), renewed: renewed.to_string(), seconds: 15, resource_version: "1".into() }
     }
 
-    fn others(names: &[&str]) -> Running {
-        Running { others: names.iter().map(ToString::to_string).collect(), ..Running::default() }
+    /// A self-hosted process that began so long after the raise.
+    fn began(seconds: i64) -> Option<SystemTime> {
+        let after = Duration::from_secs(seconds.unsigned_abs());
+        Some(if seconds < 0 { raised() - after } else { raised() + after })
     }
 
     #[test]
     fn only_a_holder_that_is_proved_dead_loses_its_lease() {
-        let none = others(&["kubelet"]);
-        let dead =
-            |lease: &LeaseView, unchanged, running: &Running| is_dead(NAME, lease, "c1", raised(), unchanged, running);
-        assert!(dead(&seen("c1_x", -20), STILL, &none));
-        assert!(!dead(&seen("c1_x", -20), STILL / 2, &none), "too short a look");
-        assert!(!dead(&seen("c1_x", 1), STILL, &none), "renewed since the raise");
-        assert!(!dead(&seen("c10_x", -20), STILL, &none), "another host's");
-        assert!(!dead(&seen("", -20), STILL, &none), "released");
-        assert!(!dead(&seen("c1_x", -20), STILL, &others(&[NAME])), "a process may hold it");
-        let bridges = |lease: &LeaseView, running: &Running| is_bridges(NAME, lease, "c1", raised(), running);
-        assert!(bridges(&seen("c1_x", 1), &none));
-        assert!(!bridges(&seen("c1_x", -1), &none) && !bridges(&seen("c2_x", 1), &none));
-        assert!(!bridges(&seen("c1_x", 1), &others(&[NAME])), "it may be the other's");
+        let dead = |lease: &LeaseView, unchanged, began| is_dead(lease, "c1", raised(), unchanged, began);
+        assert!(dead(&seen("c1_x", -20), STILL, None));
+        assert!(!dead(&seen("c1_x", -20), STILL / 2, None), "too short a look");
+        assert!(!dead(&seen("c1_x", 1), STILL, None), "renewed since the raise");
+        assert!(!dead(&seen("c10_x", -20), STILL, None), "another host's");
+        assert!(!dead(&seen("", -20), STILL, None), "released");
+        assert!(!dead(&seen("c1_x", -20), STILL, began(-30)), "a process may hold it");
+        assert!(!dead(&seen("c1_x", -20), STILL, began(-20)), "it may have begun just before");
+        // At a boot the successor is there soon.
+        assert!(dead(&seen("c1_x", -20), STILL, began(2)), "it has begun since");
         let garbled = LeaseView { renewed: "yesterday".into(), ..seen("c1_x", -20) };
-        assert!(!dead(&garbled, STILL, &none));
+        assert!(!dead(&garbled, STILL, None));
+    }
+
+    #[test]
+    fn the_bridges_are_told_by_how_long_they_last() {
+        let bridges = |lease: &LeaseView, began| is_bridges(lease, "c1", raised(), began);
+        let of_bridge = |lease| LeaseView { seconds: LEASE_SECONDS, ..lease };
+        assert!(bridges(&seen("c1_x", 1), None));
+        assert!(!bridges(&seen("c1_x", -1), None) && !bridges(&seen("c2_x", 1), None));
+        assert!(!bridges(&seen("c1_x", 1), began(1)), "it may be the other's");
+        assert!(bridges(&of_bridge(seen("c1_x", 1)), began(1)));
+        assert!(!bridges(&of_bridge(seen("c1_x", -1)), began(1)), "an earlier bridge's");
+        assert!(!bridges(&of_bridge(seen("c2_x", 1)), began(1)), "another host's");
+        for manifest in [
+            include_str!("../../bootstrap-manifests/bridge-kube-controller-manager.yaml"),
+            include_str!("../../bootstrap-manifests/bridge-kube-scheduler.yaml"),
+        ] {
+            assert!(manifest.contains(&format!("--leader-elect-lease-duration={LEASE_SECONDS}s\n")), "{manifest}");
+        }
     }
 }

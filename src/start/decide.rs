@@ -271,6 +271,10 @@ pub fn decide(o: &Observed) -> Decision {
     if !o.backed_off.is_empty() && replaces {
         return Do(Step::HandOver, vec![Act::ReplacePods(o.backed_off.clone())]);
     }
+    // Where a controller manager was deleted, the bridge's need not wait until its Lease expires.
+    if !o.dead_leases.is_empty() {
+        return Do(Step::HandOver, dead_leases(o));
+    }
     if let Some(decision) = hand_over(o, view, controllers_lowered) {
         return decision;
     }

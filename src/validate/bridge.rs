@@ -10,7 +10,7 @@ use crate::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kube
 use crate::yaml::child;
 
 /// Flags in which the two must differ, or may.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "bind-address",
     "secure-port",
     "permit-port-sharing",
@@ -18,6 +18,7 @@ const OWN: [&str; 10] = [
     "shutdown-delay-duration",
     "shutdown-send-retry-after",
     "shutdown-watch-termination-grace-period",
+    "leader-elect-lease-duration",
     "leader-elect-retry-period",
     "master",
     "v",

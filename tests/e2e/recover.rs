@@ -106,6 +106,9 @@ fn recover_deleted() {
     assert_serves_itself(&node, &cluster);
     assert_eq!(scheduler_image(&kubectl), edited, "what was edited does not stand");
 
+    // Nobody is left to keep the API.
+    kubectl.run(&["delete", "daemonset", "-n", "kube-system", "hoist-guard"]).ok();
+    node.sh("hoist guard remove");
     kubectl.run(&["delete", "daemonset", "-n", "kube-system", "kube-apiserver", "--wait=false"]).ok();
     eventually("the API is away", Duration::from_secs(60), || {
         (node.exec(["pgrep", "-x", "kube-apiserver"]).code == Some(1)).then_some(())

@@ -98,8 +98,9 @@ const COMPONENTS: [(&str, &str); 3] =
 #[test]
 fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
     // What makes the one the bridge's and the other the self-hosted one.
-    const OWN: [&str; 6] = [
+    const OWN: [&str; 7] = [
         "--bind-address",
+        "--leader-elect-lease-duration",
         "--leader-elect-retry-period",
         "--master",
         "--permit-port-sharing",

@@ -42,7 +42,12 @@ pub(in crate::start) fn fresh() -> Observed {
 }
 
 fn lease(holder: &str, renewed: &str) -> LeaseView {
-    LeaseView { holder: holder.into(), renewed: renewed.into(), resource_version: format!("rv-{renewed}") }
+    LeaseView {
+        holder: holder.into(),
+        renewed: renewed.into(),
+        resource_version: format!("rv-{renewed}"),
+        ..LeaseView::default()
+    }
 }
 
 pub(in crate::start) fn pod(workload: &str, ready: bool) -> PodView {
@@ -200,6 +205,8 @@ fn a_recover_raises_whatever_serves() {
     assert_eq!(decide(&applied), Decision::Do(Step::Node, vec![Act::Apply]), "it was deleted meanwhile");
     applied.missing.clear();
     assert!(matches!(decide(&applied), Decision::Wait(Step::HandOver, _)));
+    applied.dead_leases = vec![("kube-controller-manager".into(), "rv-1".into())];
+    assert_eq!(decide(&applied), Decision::Do(Step::HandOver, vec![delete("kube-controller-manager")]));
 }
 
 #[test]
