@@ -1,4 +1,4 @@
-//! Embeds the templates (a change of one rebuilds the binary), and what `hoist version` says of the build.
+//! Embeds the templates (a change of one rebuilds the binary), what `hoist version` says of the build, and how it is linked.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,10 @@ fn main() {
         println!("cargo::rerun-if-changed={folder}");
     }
     println!("cargo::rerun-if-changed=build.rs");
+    if variable("CARGO_CFG_TARGET_OS") == "linux" {
+        // A static binary that is loaded anywhere has a relocation for every pointer; packed, they take a hundredth.
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     println!("cargo::rustc-env=HOIST_BUILD_TARGET={}", variable("TARGET"));
     println!("cargo::rustc-env=HOIST_BUILD_RUSTC={}", rustc());
     println!("cargo::rerun-if-env-changed=HOIST_GIT_COMMIT");
