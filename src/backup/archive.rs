@@ -282,4 +282,4 @@ fn is_plain(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -60,15 +60,7 @@ impl Folder {
     }
 
     async fn write(&self, snapshot: Memory) -> Result<String> {
-        let manifest = Manifest {
-            schema: archive::SCHEMA.into(),
-            hoist: "0.1.0".into(),
-            time: "2026-07-01T12:00:00Z".into(),
-            cluster_name: "kubernetes".into(),
-            controller: "c1".into(),
-            kubernetes_version: "v1.36.3".into(),
-            etcd_version: "3.6.8".into(),
-        };
+        let manifest = archive::tests::manifest();
         write(&self.options.asset_dir, &self.options.output_file, &self.options, &manifest, snapshot).await
     }
 

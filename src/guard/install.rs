@@ -134,13 +134,15 @@ pub fn install_from(host: &Host, from: &Path, binary: &Path, controller: Control
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs::{self, File};
+    use std::io::ErrorKind;
     use std::time::{Duration, SystemTime};
 
     use super::*;
 
-    #[test]
-    fn a_bridge_that_stood_before_a_boot_is_raised_by_it_all_the_same() {
+    /// A controller that guard keeps, with the bridge lowered.
+    fn controller() -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
         fs::create_dir(root.path().join("run")).unwrap();
@@ -153,6 +155,12 @@ mod tests {
         let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
         assert!(!boot(&host).unwrap(), "without guard");
         install(&host, &Copy::new(&assets, &cluster, &cluster.controllers[0]), &binary).unwrap();
+        (root, host)
+    }
+
+    #[test]
+    fn a_bridge_that_stood_before_a_boot_is_raised_by_it_all_the_same() {
+        let (_root, host) = controller();
         assert!(boot(&host).unwrap(), "nothing stood");
         let manifest = File::options().write(true).open(host.manifests().join("bridge-kube-apiserver.yaml")).unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
@@ -160,5 +168,63 @@ mod tests {
         assert_eq!(Bridge::new(&host).raised_at(), Some(long_ago));
         assert!(boot(&host).unwrap(), "it stood");
         assert!(Bridge::new(&host).raised_at().unwrap() > long_ago + Duration::from_secs(3000));
+    }
+
+    /// What the kubelet and its pods see below a folder: what is not whole yet has a name that begins with a dot.
+    fn seen(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for path in fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            match path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+                true => {}
+                false if path.is_dir() => found.extend(seen(&path)),
+                false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+        found
+    }
+
+    fn lower(host: &Host) -> Result<()> {
+        let bridge = Bridge::new(host);
+        bridge.lower_controllers()?;
+        bridge.lower_api_server()?;
+        bridge.clean_up()
+    }
+
+    /// Nothing more is written from one change of the disk on, for each in turn; then the machine boots.
+    #[test]
+    fn a_power_cut_at_any_change_of_the_disk_leaves_one_that_boots() {
+        let (root, host) = controller();
+        let folder = root.path().join("etc/kubernetes");
+        boot(&host).unwrap();
+        let whole = seen(&folder);
+        assert!(whole.len() > 20 && whole.keys().any(|path| path.ends_with("bridge-kube-apiserver.yaml")), "{whole:?}");
+        let put_up = |host: &Host| raise(host, &Copy::load(host)?.unwrap()).map(drop);
+        let acts: [(&str, bool, &dyn Fn(&Host) -> Result<()>); 2] =
+            [("raise", false, &put_up), ("lower", true, &lower)];
+        for (what, is_raised, act) in acts {
+            for room in 0.. {
+                if is_raised {
+                    put_up(&host).unwrap()
+                } else {
+                    lower(&host).unwrap()
+                }
+                let mut left = room;
+                files::watch(Some(Box::new(move |_, _| match left {
+                    0 => Err(ErrorKind::StorageFull.into()),
+                    _ => {
+                        left -= 1;
+                        Ok(())
+                    }
+                })));
+                let done = act(&host).is_ok();
+                files::watch(None);
+                boot(&host).unwrap();
+                assert!(seen(&folder) == whole, "{what}, cut after {room} changes: {:?}", seen(&folder).keys());
+                if done {
+                    assert!(room > 3, "{what}: {room}");
+                    break;
+                }
+            }
+        }
     }
 }

@@ -12,17 +12,26 @@ use crate::{kubelet, processes};
 
 /// How long a name may take to resolve; a name server that is away costs 5 s.
 const NAME_LIMIT: Duration = Duration::from_millis(600);
+/// How often it is asked who holds a port, and how long after one another: a process that is ending shows no files any
+/// more, and holds its port for a moment yet.
+const LOOKS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A port of a controller that a program of somebody else's holds. `own` may hold it: names as /proc has them, of at
 /// most 15 letters.
 pub(super) fn port(facts: &Facts, port: u16, own: &[&str]) -> Vec<Finding> {
     let address = facts.controller.address;
     let loopback: IpAddr = if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-    let taken =
-        [address, loopback].into_iter().find(|host| !facts.host.outside().is_free(SocketAddr::new(*host, port)));
-    let Some(host) = taken else { return Vec::new() };
-    let holder = processes::listener(&facts.host.path("/proc"), host, port);
-    held(port, own, holder.as_ref().map(|(name, pid)| (name.as_str(), pid.as_str()))).into_iter().collect()
+    for _ in 0..LOOKS {
+        let taken =
+            [address, loopback].into_iter().find(|host| !facts.host.outside().is_free(SocketAddr::new(*host, port)));
+        let Some(host) = taken else { return Vec::new() };
+        if let Some((name, pid)) = processes::listener(&facts.host.path("/proc"), host, port) {
+            return held(port, own, Some((&name, &pid))).into_iter().collect();
+        }
+        std::thread::sleep(PAUSE);
+    }
+    held(port, own, None).into_iter().collect()
 }
 
 /// The same of etcd's, where this machine has one.
@@ -201,6 +210,22 @@ mod tests {
         assert!(found[0].message.contains(&format!("(pid {})", std::process::id())), "{found:?}");
         drop(listener);
         assert!(port(&facts, number, &["etcd"]).is_empty());
+    }
+
+    #[test]
+    fn a_port_that_is_given_up_while_nobody_is_found_to_hold_it() {
+        let machine = Machine::new();
+        let mut facts = machine.facts("");
+        facts.controller.address = Ipv4Addr::LOCALHOST.into();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = listener.local_addr().unwrap().port();
+        assert_eq!(port(&facts, number, &[])[0].message, format!("port {number} is held by another process"));
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE * 5);
+            drop(listener);
+        });
+        assert_eq!(port(&facts, number, &[]), []);
+        ends.join().unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::assets::AssetSet;
-use crate::backup::archive::{Contents, Manifest, SCHEMA};
+use crate::backup::archive::{Contents, tests};
 use crate::files::File;
 use crate::host::Host;
 use crate::snapshot::tests::some;
@@ -67,15 +67,7 @@ fn what_cannot_be_recovered_is_said() {
 
 fn contents(files: &[(&str, &str)]) -> Source {
     let file = |(path, text): &(&str, &str)| ((*path).to_owned(), File::private(*text));
-    let manifest = Manifest {
-        schema: SCHEMA.into(),
-        hoist: "0.1.0".into(),
-        time: "2026-07-01T12:00:00Z".into(),
-        cluster_name: "kubernetes".into(),
-        controller: "c1".into(),
-        kubernetes_version: "v1.36.3".into(),
-        etcd_version: "3.6.8".into(),
-    };
+    let manifest = tests::manifest();
     let assets: BTreeMap<_, _> = files.iter().map(file).collect();
     let contents = Box::new(Contents { manifest, assets, length: 100, sum: "sum".into() });
     Source::Backup { file: "b.tar".into(), identity: None, contents }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::snapshot::tests::some;
 
-fn manifest() -> Manifest {
+/// One of a controller c1.
+pub fn manifest() -> Manifest {
     Manifest {
         schema: SCHEMA.into(),
         hoist: "0.1.0".into(),
