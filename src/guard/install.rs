@@ -199,8 +199,7 @@ mod tests {
         let whole = seen(&folder);
         assert!(whole.len() > 20 && whole.keys().any(|path| path.ends_with("bridge-kube-apiserver.yaml")), "{whole:?}");
         let put_up = |host: &Host| raise(host, &Copy::load(host)?.unwrap()).map(drop);
-        let acts: [(&str, bool, &dyn Fn(&Host) -> Result<()>); 2] =
-            [("raise", false, &put_up), ("lower", true, &lower)];
+        let acts: [(_, _, &dyn Fn(&Host) -> Result<()>); 2] = [("raise", false, &put_up), ("lower", true, &lower)];
         for (what, is_raised, act) in acts {
             for room in 0.. {
                 if is_raised {

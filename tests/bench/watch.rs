@@ -1,11 +1,9 @@
 //! When the API is ready for the first time, and when each Lease went to the one who holds it in the end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::support::beside::Beside;
 use crate::support::http::{Client, runtime};
 use crate::support::leases::{LEADERS, lease};
 
@@ -28,23 +26,18 @@ impl Seen {
 }
 
 /// Watches in a thread of its own.
-pub struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
-}
+pub struct Watch(Beside<Seen>);
 
 impl Watch {
     /// Watches from now on with the client that `connect` makes as soon as it can. Goes on after it was told to stop
     /// until there are leaders, but no longer than `limit`.
     pub fn begin(mut connect: impl FnMut() -> Option<Client> + Send + 'static, limit: Duration) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
         let begun = Instant::now();
-        let thread = std::thread::spawn(move || {
+        Self(Beside::begin(move |told| {
             let mut seen = Seen::default();
             let mut client = None;
             runtime().block_on(async {
-                while begun.elapsed() < limit && !(told.load(Ordering::Relaxed) && seen.leaders().is_some()) {
+                while begun.elapsed() < limit && !(told.to_stop() && seen.leaders().is_some()) {
                     client = client.or_else(&mut connect);
                     if let Some(client) = &client {
                         look(client, begun, &mut seen).await;
@@ -53,13 +46,11 @@ impl Watch {
                 }
             });
             seen
-        });
-        Self { stop, thread }
+        }))
     }
 
     pub fn end(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.end()
     }
 }
 

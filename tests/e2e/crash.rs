@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::serving::assert_serves_itself;
+use crate::support::beside::Beside;
 use crate::support::cluster::{Cluster, START_LIMIT};
 use crate::support::command::Running;
 use crate::support::eventually;
@@ -211,10 +209,7 @@ fn keys(cluster: &Cluster) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Looks, all the time, whether every process of the bridge and of the self-hosted control plane has its secrets.
-struct Guard {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Looks>,
-}
+struct Guard(Beside<Looks>);
 
 /// What it saw.
 #[derive(Default)]
@@ -241,12 +236,10 @@ impl Guard {
         // The control plane's pods are in the node's own network: by that a process is known to be of this node.
         let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let own = network(&init_of(node)).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || {
+        Self(Beside::begin(move |told| {
             let mut looks = Looks::default();
             let begun = Instant::now();
-            while !told.load(Ordering::Relaxed) {
+            while !told.to_stop() {
                 let pids = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
                 for pid in pids.filter_map(|name| name.into_string().ok()).filter(|pid| pid.parse::<u32>().is_ok()) {
                     let Some(program) = control_plane_program(&pid) else { continue };
@@ -265,13 +258,11 @@ impl Guard {
                 std::thread::sleep(INTERVAL);
             }
             looks
-        });
-        Self { stop, thread }
+        }))
     }
 
     fn end(self) -> Looks {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.end()
     }
 }
 

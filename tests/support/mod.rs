@@ -10,6 +10,7 @@
 // The e2e tests and the benchmark each use a part of it.
 #![allow(dead_code)]
 
+pub mod beside;
 pub mod cluster;
 pub mod command;
 pub mod controller;

@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::beside::{Beside, Told};
 use super::http::{Client, runtime};
 
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -134,31 +133,24 @@ impl fmt::Display for Record {
 }
 
 /// A client at work in a thread of its own.
-pub struct Traffic {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Option<Record>>,
-}
+pub struct Traffic(Beside<Option<Record>>);
 
 impl Traffic {
     pub fn begin(client: Client) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || runtime().block_on(LocalSet::new().run_until(work(client, told))));
-        Self { stop, thread }
+        Self(Beside::begin(|told| runtime().block_on(LocalSet::new().run_until(work(client, told)))))
     }
 
     /// Ends it, with what is under way, and tells what it saw; `None` if the API was never ready.
     pub fn end(self) -> Option<Record> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.end()
     }
 }
 
-async fn work(client: Client, stop: Arc<AtomicBool>) -> Option<Record> {
+async fn work(client: Client, told: Told) -> Option<Record> {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !matches!(client.get("/readyz").await, Ok((200, _))) {
-        if stop.load(Ordering::Relaxed) {
+        if told.to_stop() {
             return None;
         }
         ticks.tick().await;
@@ -170,7 +162,7 @@ async fn work(client: Client, stop: Arc<AtomicBool>) -> Option<Record> {
     static CLIENTS: AtomicUsize = AtomicUsize::new(0);
     let name = format!("{PREFIX}{}", CLIENTS.fetch_add(1, Ordering::Relaxed));
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !told.to_stop() {
         ticks.tick().await;
         number += 1;
         // Not awaited here: a request that hangs must not keep the next ones from being made.

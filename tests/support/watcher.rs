@@ -3,13 +3,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::beside::{Beside, Told};
 use super::http::{Client, runtime};
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -43,30 +41,23 @@ impl fmt::Display for Sights {
     }
 }
 
-pub struct Watcher {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Sights>,
-}
+pub struct Watcher(Beside<Sights>);
 
 impl Watcher {
     /// Watches for `address`; times are from now on.
     pub fn begin(client: Client, address: IpAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || runtime().block_on(watch(client, address, told)));
-        Self { stop, thread }
+        Self(Beside::begin(move |told| runtime().block_on(watch(client, address, told))))
     }
 
     pub fn end(self) -> Sights {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.0.end()
     }
 }
 
-async fn watch(client: Client, address: IpAddr, stop: Arc<AtomicBool>) -> Sights {
+async fn watch(client: Client, address: IpAddr, told: Told) -> Sights {
     let begun = Instant::now();
     let mut sights = Sights::default();
-    while !stop.load(Ordering::Relaxed) {
+    while !told.to_stop() {
         tokio::time::sleep(INTERVAL).await;
         // The DaemonSet first: what is read after it was ready must be right.
         let (daemon_set, slice) = (client.get(DAEMON_SET).await, client.get(SLICE).await);
