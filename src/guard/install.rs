@@ -199,14 +199,9 @@ mod tests {
         let whole = seen(&folder);
         assert!(whole.len() > 20 && whole.keys().any(|path| path.ends_with("bridge-kube-apiserver.yaml")), "{whole:?}");
         let put_up = |host: &Host| raise(host, &Copy::load(host)?.unwrap()).map(drop);
-        let acts: [(_, _, &dyn Fn(&Host) -> Result<()>); 2] = [("raise", false, &put_up), ("lower", true, &lower)];
-        for (what, is_raised, act) in acts {
+        let cut = |what: &str, begin: &dyn Fn(&Host) -> Result<()>, act: &dyn Fn(&Host) -> Result<()>| {
             for room in 0.. {
-                if is_raised {
-                    put_up(&host).unwrap()
-                } else {
-                    lower(&host).unwrap()
-                }
+                begin(&host).unwrap();
                 let mut left = room;
                 files::watch(Some(Box::new(move |_, _| match left {
                     0 => Err(ErrorKind::StorageFull.into()),
@@ -224,6 +219,8 @@ mod tests {
                     break;
                 }
             }
-        }
+        };
+        cut("raise", &lower, &put_up);
+        cut("lower", &put_up, &lower);
     }
 }
