@@ -92,6 +92,12 @@ pub struct Plan {
     data_dir: Option<PathBuf>,
 }
 
+impl Plan {
+    fn add(&mut self, folder: &Path, content: SecretFiles) {
+        self.secrets.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
+    }
+}
+
 /// What a raise has changed on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raised {
@@ -156,41 +162,38 @@ impl<'a> Bridge<'a> {
         self.pods.has(ETCD)
     }
 
-    /// What raising it puts on this controller's disk, but for hoist's binary: built in memory, written by [`Self::raise`].
+    /// What raising it puts on this controller's disk, etcd included, but for hoist's binary: built in memory, written by
+    /// [`Self::raise`].
     ///
     /// # Errors
     /// An asset directory that lacks a file.
     pub fn plan(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<Plan> {
-        let tls = assets.tls();
-        let mut plan = Plan::default();
-        let mut add = |folder: PathBuf, content: SecretFiles| {
-            plan.secrets.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
-        };
-        for component in COMPONENTS {
-            let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;
-            add(self.host.bridge().join(component), content);
-        }
-        let ca = tls.get("ca.crt").cloned().unwrap_or_default();
-        add(self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)]));
-        let mut names = Vec::new();
+        let mut plan = self.plan_beside_etcd(assets, cluster)?;
         if let Etcd::Local { data_dir, .. } = &cluster.etcd {
-            add(self.host.etcd_pki(), secrets::of_etcd(&controller.name, &tls)?);
-            names.push(ETCD);
+            plan.add(&self.host.etcd_pki(), secrets::of_etcd(&controller.name, &assets.tls())?);
+            plan.manifests.insert(0, (ETCD, assets.text(&format!("bootstrap-manifests/{ETCD}"))?));
             plan.data_dir = Some(self.host.path(data_dir));
-        }
-        for name in names.into_iter().chain(MANIFESTS) {
-            plan.manifests.push((name, assets.text(&format!("bootstrap-manifests/{name}"))?));
         }
         Ok(plan)
     }
 
-    /// The plan but for etcd, which is left as it is.
-    pub fn without_etcd(&self, mut plan: Plan) -> Plan {
-        let pki = self.host.etcd_pki();
-        plan.secrets.retain(|(path, _)| !path.starts_with(&pki));
-        plan.manifests.retain(|(name, _)| *name != ETCD);
-        plan.data_dir = None;
-        plan
+    /// The same but for etcd, which is left as it is.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn plan_beside_etcd(&self, assets: &AssetSet, cluster: &Cluster) -> Result<Plan> {
+        let tls = assets.tls();
+        let mut plan = Plan::default();
+        for component in COMPONENTS {
+            let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;
+            plan.add(&self.host.bridge().join(component), content);
+        }
+        let ca = tls.get("ca.crt").cloned().unwrap_or_default();
+        plan.add(&self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)]));
+        for name in MANIFESTS {
+            plan.manifests.push((name, assets.text(&format!("bootstrap-manifests/{name}"))?));
+        }
+        Ok(plan)
     }
 
     /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone. Says

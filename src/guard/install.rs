@@ -85,8 +85,10 @@ pub fn footprint(host: &Host) -> Vec<PathBuf> {
 pub fn raise(host: &Host, copy: &Copy) -> Result<Raised> {
     let (cluster, controller) = copy.cluster()?;
     let bridge = Bridge::new(host);
-    let plan = bridge.plan(&copy.assets, &cluster, &controller)?;
-    let plan = if bridge.has_etcd() { bridge.without_etcd(plan) } else { plan };
+    let plan = match bridge.has_etcd() {
+        true => bridge.plan_beside_etcd(&copy.assets, &cluster)?,
+        false => bridge.plan(&copy.assets, &cluster, &controller)?,
+    };
     bridge.raise(&plan, &host.binary())
 }
 
@@ -188,6 +190,22 @@ mod tests {
         bridge.lower_controllers()?;
         bridge.lower_api_server()?;
         bridge.clean_up()
+    }
+
+    /// A torn copy has lost this controller's own certificates of etcd, which stand on the disk, and in no Secret.
+    #[test]
+    fn the_secrets_copy_in_place_of_a_torn_one_raises_beside_etcd() {
+        let (root, host) = controller();
+        let copy = Copy::load(&host).unwrap().unwrap();
+        raise(&host, &copy).unwrap();
+        lower(&host).unwrap();
+        let secret = root.path().join("bridge.json");
+        fs::write(&secret, copy.shared().to_json()).unwrap();
+        fs::write(copy::path(&host), "{").unwrap();
+        let controller = copy.controller.clone().unwrap();
+        assert!(install_from(&host, &secret, &root.path().join("hoist"), controller).unwrap());
+        assert!(raise(&host, &Copy::load(&host).unwrap().unwrap()).unwrap().any);
+        assert!(Bridge::new(&host).standing().is_all());
     }
 
     /// Nothing more is written from one change of the disk on, for each in turn; then the machine boots.

@@ -83,6 +83,7 @@ fn what_is_to_be_seen(page: &mut Page) {
         words.filter(|word| word.starts_with("hoist_guard_")).map(str::to_owned).collect::<BTreeSet<_>>()
     };
     assert_eq!(names(&page.text), names(&metrics), "the metrics of {PAGE}, and those that are served");
+    page.here("kubectl -n kube-system rollout restart daemonset/hoist-guard").ok();
     // The kubelet says that the node is ready a little later.
     eventually("the cluster is healthy", super::SOON, || {
         (page.node("hoist status --asset-dir /etc/hoist/assets").code == Some(0)).then_some(())
