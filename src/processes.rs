@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The variable that every container of the bridge has in its environment; its value is the component.
-const MARK: &[u8] = b"HOIST_BRIDGE=";
+const MARK: &str = "HOIST_BRIDGE";
 /// The same of the containers of the permanent static control plane.
 pub const PERMANENT: &str = "HOIST_STATIC";
 
@@ -36,13 +36,9 @@ pub fn running(proc: &Path) -> Running {
         // A zombie has neither: it serves nobody.
         let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
         let environment = read("environ");
-        let marked = |mark: &[u8]| {
-            let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(mark))?;
-            Some(String::from_utf8_lossy(value).into_owned())
-        };
-        if let Some(component) = marked(MARK) {
+        if let Some(component) = marked(&environment, MARK) {
             running.bridge.insert(component);
-        } else if let Some(component) = marked(format!("{PERMANENT}=").as_bytes()) {
+        } else if let Some(component) = marked(&environment, PERMANENT) {
             running.permanent.insert(component);
         } else {
             running.others.insert(program(&read("cmdline")));
@@ -58,10 +54,11 @@ pub fn age(proc: &Path, name: &str) -> Option<Duration> {
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     let begun = pids(proc).filter_map(|pid| {
         let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
-        let is_marked =
-            |mark: &[u8]| read("environ").split(|byte| *byte == 0).any(|variable| variable.starts_with(mark));
-        let is_it = program(&read("cmdline")) == name;
-        if !is_it || is_marked(MARK) || is_marked(PERMANENT.as_bytes()) {
+        if program(&read("cmdline")) != name {
+            return None;
+        }
+        let environment = read("environ");
+        if [MARK, PERMANENT].iter().any(|mark| marked(&environment, mark).is_some()) {
             return None;
         }
         // The name, in brackets, may hold anything; the time is the 20th field after it (proc_pid_stat(5)).
@@ -71,6 +68,13 @@ pub fn age(proc: &Path, name: &str) -> Option<Duration> {
     });
     let ages = begun.map(|begun| Duration::from_secs_f64((uptime - begun).max(0.0)));
     ages.max()
+}
+
+/// The component that a variable of hoist's names, in a process's environment.
+fn marked(environment: &[u8], mark: &str) -> Option<String> {
+    let value = |variable: &[u8]| Some(variable.strip_prefix(mark.as_bytes())?.strip_prefix(b"=")?.to_vec());
+    let component = environment.split(|byte| *byte == 0).find_map(value)?;
+    Some(String::from_utf8_lossy(&component).into_owned())
 }
 
 /// The first word of a command line, without its folder.

@@ -29,10 +29,10 @@ pub struct Access {
 }
 
 impl Access {
-    /// Those of a kubeconfig's current context.
+    /// That of a kubeconfig's current context.
     ///
     /// # Errors
-    /// Access that it gets elsewhere than from itself and from files, or that no request could show.
+    /// Credentials that it gets elsewhere than from itself and from files, or that no request could show.
     pub fn of(config: &Config) -> Result<Self> {
         let server_name = config.tls_server_name.clone().map(ServerName::try_from).transpose().map_err(failed)?;
         let tls = tls(config)?;

@@ -231,7 +231,7 @@ fn plan(
     input: &Input,
     place: &Path,
     places: Option<&Places>,
-    (source, origin): (&Source, &Origin),
+    (source, origin): (&Source, &Origin<'_>),
     options: &start::Options,
 ) -> Vec<String> {
     let mut plan = Vec::from_iter(origin.plan(place));

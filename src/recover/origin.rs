@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::source::Source;
 use super::unpack;
@@ -19,24 +19,23 @@ const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];
 const PARTS: [&str; 6] = ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "kubelet/", "systemd/"];
 
 /// Where the asset directory comes from.
-#[derive(PartialEq)]
-pub(super) enum Origin {
+pub(super) enum Origin<'a> {
     /// It is there; beside it, a backup may have so many files that are not unpacked.
-    There(AssetSet, Option<(PathBuf, usize)>),
+    There(AssetSet, Option<usize>),
     /// The archive of a backup, with these files.
-    Backup(PathBuf, BTreeMap<String, File>),
+    Backup(&'a Path, &'a BTreeMap<String, File>),
     /// Guard's copy.
     Guard(Box<Copy>),
 }
 
-impl Origin {
+impl<'a> Origin<'a> {
     /// Finds the one at `place`; where there is none, that of the backup, or guard's copy on this host.
     ///
     /// # Errors
     /// None anywhere; one that cannot be read, or is of another cluster than the backup.
-    pub(super) fn find(host: &Host, source: &Source, place: &Path) -> Result<Self> {
+    pub(super) fn find(host: &Host, source: &'a Source, place: &Path) -> Result<Self> {
         match (is_new(place), source.archive()) {
-            (true, Some((file, contents))) => Ok(Self::Backup(file.to_owned(), contents.assets.clone())),
+            (true, Some((file, contents))) => Ok(Self::Backup(file, &contents.assets)),
             (true, None) => match Copy::load(host)? {
                 Some(copy) => Ok(Self::Guard(Box::new(copy))),
                 None => Err(lost(place)),
@@ -46,8 +45,7 @@ impl Origin {
                 if let Some((file, contents)) = archive {
                     same_cluster(&assets, &contents.assets, place, file)?;
                 }
-                let beside = archive.map(|(file, contents)| (file.to_owned(), contents.assets.len()));
-                Ok(Self::There(assets, beside))
+                Ok(Self::There(assets, archive.map(|(_, contents)| contents.assets.len())))
             }
         }
     }
@@ -72,7 +70,7 @@ impl Origin {
         let place = place.display();
         match self {
             Self::There(_, None) => None,
-            Self::There(_, Some((_, count))) => Some(format!(
+            Self::There(_, Some(count)) => Some(format!(
                 "use the asset directory {place}, which is there; that of the backup, with {count} files, is not unpacked"
             )),
             Self::Backup(file, _) => Some(format!("unpack the asset directory of {} to {place}", file.display())),

@@ -73,7 +73,7 @@ fn contents(files: &[(&str, &str)]) -> Source {
     Source::Backup { file: "b.tar".into(), identity: None, contents }
 }
 
-fn found(host: &Host, source: &Source, place: &Path) -> Result<Origin, String> {
+fn found<'a>(host: &Host, source: &'a Source, place: &Path) -> Result<Origin<'a>, String> {
     Origin::find(host, source, place).map_err(|error| error.to_string())
 }
 
