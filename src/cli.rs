@@ -5,6 +5,7 @@ mod completion;
 mod controller;
 mod forward;
 mod guard;
+mod images;
 mod man;
 mod preflight;
 mod recover;
@@ -87,6 +88,9 @@ pub enum Command {
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// About the images of a cluster
+    #[command(subcommand)]
+    Images(images::Command),
     /// Print what makes a shell complete hoist's command line
     Completion(completion::Args),
     /// Print hoist's man page, or write those of all commands
@@ -125,6 +129,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
+        Command::Images(command) => images::run(&command, out)?,
         Command::Completion(args) => completion::run(args, out)?,
         Command::Man(args) => man::run(&args, out)?,
         Command::Version(args) => version::run(&args, out)?,

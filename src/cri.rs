@@ -52,6 +52,8 @@ pub struct Runtime {
     pub told_driver: Option<CgroupDriver>,
     /// The driver of its configuration, as far as it shows that: containerd does.
     pub own_driver: Option<CgroupDriver>,
+    /// Where it looks for CNI plugins, as far as its configuration shows that: containerd's does.
+    pub cni_bin_dirs: Vec<String>,
 }
 
 /// Why there is no answer.
@@ -109,6 +111,7 @@ async fn talk(socket: &Path) -> Result<Runtime, Trouble> {
         not_ready: not_ready.map(|condition| format!("{} {}", condition.reason, condition.message).trim().to_owned()),
         told_driver: config.and_then(|config| config.linux).map(|linux| driver(linux.cgroup_driver == 0)),
         own_driver: status.info.get("config").and_then(|config| containerds_driver(config)),
+        cni_bin_dirs: status.info.get("config").map(|config| containerds_cni(config)).unwrap_or_default(),
     })
 }
 
@@ -125,6 +128,16 @@ fn containerds_driver(config: &str) -> Option<CgroupDriver> {
     // It is left out, or the options are null, where nobody has set it.
     let is_systemd = options.get("SystemdCgroup").and_then(Value::as_bool).unwrap_or(false);
     Some(driver(is_systemd))
+}
+
+/// The folders of CNI plugins in the same: one, or since 2.1 several.
+fn containerds_cni(config: &str) -> Vec<String> {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let several = config.pointer("/cni/binDirs").and_then(Value::as_array);
+    let mut found: Vec<_> = several.into_iter().flatten().filter_map(text).collect();
+    found.extend(config.pointer("/cni/binDir").and_then(text));
+    found
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod kubelet;
 pub mod lock;
 pub mod log;
 pub mod outside;
+pub mod packet_filter;
 pub mod permanent;
 pub mod pki;
 pub mod preflight;

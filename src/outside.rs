@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 use crate::error::{Error, Result};
 use crate::probe::{Answer, Probe};
-use crate::{api, processes};
+use crate::{api, packet_filter, processes};
 
 /// What a program came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub trait Outside: fmt::Debug + Send + Sync {
 
     /// Whether hoist runs as root.
     fn is_root(&self) -> bool;
+
+    /// Whether the kernel has the nftables that kube-proxy needs.
+    ///
+    /// # Errors
+    /// Why not, as the end of a sentence that begins with the kernel.
+    fn nftables(&self) -> std::result::Result<(), String>;
 
     /// The machine's name.
     fn hostname(&self) -> String;
@@ -80,6 +86,10 @@ impl Outside for System {
 
     fn is_root(&self) -> bool {
         nix::unistd::geteuid().is_root()
+    }
+
+    fn nftables(&self) -> std::result::Result<(), String> {
+        packet_filter::nftables()
     }
 
     fn hostname(&self) -> String {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use minijinja::{Value, context};
 
 use crate::assets::AssetSet;
-use crate::config::{Arg, Cluster, Etcd};
+use crate::config::{Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode};
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
@@ -46,11 +46,14 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     let extra_args = extra_args(cluster);
     for part in ["bootstrap-manifests", "manifests"] {
         for (name, source) in template::templates(part) {
-            if name == "etcd.yaml" && matches!(cluster.etcd, Etcd::External { .. }) {
+            if !is_wanted(&name, cluster) {
                 continue;
             }
             let path = format!("{part}/{name}");
-            let text = template::render(&path, source, &extra_args, &context)?;
+            let mut text = template::render(&path, source, &extra_args, &context)?;
+            if path == PROXY_CONFIG && !cluster.kube_proxy.config.is_empty() {
+                text = overlay_proxy(&path, &text, cluster)?;
+            }
             check(&path, &text)?;
             add(path, File::public(text));
         }
@@ -60,12 +63,26 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
             let path = format!("{part}/{name}");
             let mut text = template::render(&path, source, &extra_args, &context)?;
             if path == "kubelet/config.yaml" && !cluster.kubelet_config.is_empty() {
-                text = overlay(&path, &text, cluster)?;
+                text = overlay(&path, &text, "kubelet.config", &cluster.kubelet_config)?;
             }
             add(path, File::public(text));
         }
     }
     Ok(set)
+}
+
+/// Where kube-proxy's configuration is, and under which key.
+const PROXY_CONFIG: &str = "manifests/kube-proxy/config-map.yaml";
+const PROXY_CONFIG_KEY: &str = "config.conf";
+
+/// Whether the template `name` of static pods or of manifests makes something that this cluster has.
+fn is_wanted(name: &str, cluster: &Cluster) -> bool {
+    match name.split_once('/').map_or(name, |(folder, _)| folder) {
+        "etcd.yaml" => matches!(cluster.etcd, Etcd::Local { .. }),
+        "flannel" => matches!(cluster.network.plugin, Plugin::Flannel(_)),
+        "kube-proxy" => cluster.kube_proxy.mode != ProxyMode::None,
+        _ => true,
+    }
 }
 
 /// What of the asset directory there is while certificates are still to be signed: tls/ alone.
@@ -121,28 +138,67 @@ fn values(cluster: &Cluster) -> Value {
         has_external_ca => cluster.has_external_ca(),
         // The kubelet puts the controller's own address in: no manifest names one.
         host_url => if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" },
+        flannel => flannel(cluster),
         images => context! {
             kube_apiserver => &images.kube_apiserver,
             kube_controller_manager => &images.kube_controller_manager,
             kube_scheduler => &images.kube_scheduler,
+            kube_proxy => &images.kube_proxy,
+            flannel => &images.flannel,
+            flannel_cni_plugin => &images.flannel_cni_plugin,
             etcd => &images.etcd,
             pause => &images.pause,
+        },
+        kube_proxy => context! {
+            is_auto => cluster.kube_proxy.mode == ProxyMode::Auto,
+            mode => if cluster.kube_proxy.mode == ProxyMode::Iptables { "iptables" } else { "nftables" },
         },
         loopback => loopback.to_string(),
         loopback_url => url(loopback),
         rotate_certificates => if cluster.has_external_ca() { "false" } else { "true" },
         pod_subnets => joined(&cluster.networking.pod_subnets),
         service_subnets => joined(&cluster.networking.service_subnets),
+        server => format!("https://{}", cluster.endpoint()),
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
+        wildcard_url => if loopback.is_ipv6() { "[::]" } else { "0.0.0.0" },
     }
 }
 
-/// The kubelet's configuration with the user's fields laid over it.
-fn overlay(path: &str, text: &str, cluster: &Cluster) -> Result<String> {
+/// What flannel's manifests may name.
+fn flannel(cluster: &Cluster) -> Value {
+    let subnet = |ipv6: bool| {
+        let of_family = |net: &&ipnet::IpNet| net.network().is_ipv6() == ipv6;
+        cluster.networking.pod_subnets.iter().find(of_family).map(ToString::to_string).unwrap_or_default()
+    };
+    context! {
+        backend => match cluster.network.plugin {
+            Plugin::Flannel(FlannelBackend::HostGw) => "host-gw",
+            _ => "vxlan",
+        },
+        cni_bin_dir => &cluster.network.cni_bin_dir,
+        ipv4 => subnet(false),
+        ipv6 => subnet(true),
+    }
+}
+
+type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// A component's configuration with the user's fields laid over it, which cluster.yaml has at `from`.
+fn overlay(path: &str, text: &str, from: &str, fields: &Fields) -> Result<String> {
     let documents = yaml::documents(path, text).map_err(Error::Input)?;
     let mut value = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
-    merge(&mut value, &serde_json::Value::Object(cluster.kubelet_config.clone()));
-    Ok(format!("# hoist's defaults with kubelet.config of cluster.yaml laid over them.\n{}", yaml::to_string(&value)))
+    merge(&mut value, &serde_json::Value::Object(fields.clone()));
+    Ok(format!("# hoist's defaults with {from} of cluster.yaml laid over them.\n{}", yaml::to_string(&value)))
+}
+
+/// The same of kube-proxy's, which is in a ConfigMap.
+fn overlay_proxy(path: &str, text: &str, cluster: &Cluster) -> Result<String> {
+    let documents = yaml::documents(path, text).map_err(Error::Input)?;
+    let mut map = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
+    let config = &mut map["data"][PROXY_CONFIG_KEY];
+    let text = config.as_str().unwrap_or_default();
+    *config = overlay(path, text, "kubeProxy.config", &cluster.kube_proxy.config)?.into();
+    Ok(format!("# kube-proxy's configuration, and where it asks.\n{}", yaml::to_string(&map)))
 }
 
 /// Lays `over` onto `base`: maps are merged, everything else is replaced.

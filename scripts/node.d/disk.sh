@@ -9,7 +9,7 @@ KEPT_UNITS=(
 
 # Writes the whole disk of a node into a folder.
 make_disk() {
-	local name=$1 address=$2 version=$3 disk=$4 program
+	local name=$1 address=$2 version=$3 disk=$4 pod_network=$5 program
 	mkdir -p "$disk"/{etc,usr/local/bin,usr/local/lib/kubernetes,opt,root,.work-etc,.work-usr,.work-opt} \
 		"$disk"/private/etc-{kubernetes,containerd,cni/net.d,systemd-system} \
 		"$disk"/etc/{kubernetes,containerd,cni,systemd/system} \
@@ -32,7 +32,10 @@ make_disk() {
 	rm "$disk/usr/local/bin/kubernetes"
 	write_units "$disk"
 	write_containerd "$disk" "$version"
-	write_cni "$disk/private/etc-cni/net.d" "$address"
+	[[ -z $pod_network ]] || write_cni "$disk/private/etc-cni/net.d" "$address"
+	# Where the Kubernetes project's package kubernetes-cni has them.
+	mkdir -p "$disk/opt/cni/bin"
+	ln -s /usr/lib/cni/* "$disk/opt/cni/bin/"
 	copy_images "$CACHE/kubernetes/v$version/containerd" "$disk/var/lib/containerd"
 }
 
@@ -117,7 +120,7 @@ write_containerd() {
 		  SystemdCgroup = false
 
 		[plugins."io.containerd.grpc.v1.cri".cni]
-		  bin_dir = "/usr/lib/cni"
+		  bin_dir = "/opt/cni/bin"
 		  conf_dir = "/etc/cni/net.d"
 
 		[plugins."io.containerd.internal.v1.opt"]

@@ -136,13 +136,13 @@ remove_shared() {
 
 # eth0 of the node. Its hardware address follows from its IP address: after a power cut nobody's neighbour table is wrong.
 connect() {
-	local address=$1 pid=$2 veth
+	local address=$1 pid=$2 pod_network=$3 veth
 	veth=$(veth_of "$address")
 	ip link delete "$veth" 2>/dev/null || true
 	ip link add "$veth" type veth peer name eth0 address "$(printf '02:00:0a:0a:00:%02x' "${address##*.}")" netns "$pid" &&
-		ip link set "$veth" master "$BRIDGE" up &&
-		# The machine reaches the node's pods, too.
-		ip route replace "10.244.${address##*.}.0/24" via "$address" dev "$BRIDGE"
+		ip link set "$veth" master "$BRIDGE" up || return
+	# The machine reaches the node's pods, too.
+	[[ -z $pod_network ]] || ip route replace "10.244.${address##*.}.0/24" via "$address" dev "$BRIDGE"
 }
 
 disconnect() {

@@ -8,6 +8,12 @@ pub(super) const CLUSTER_NAME: &str = "kubernetes";
 /// The version of Kubernetes where none is named.
 pub const KUBERNETES_VERSION: &str = "v1.36.3";
 pub(super) const IMAGE_REPOSITORY: &str = "registry.k8s.io";
+/// Where flannel's images are, unless `imageRepository` has them all.
+const FLANNEL_REPOSITORY: &str = "ghcr.io/flannel-io";
+/// The release of flannel, and of the CNI plugin that its own manifest names.
+const FLANNEL: [&str; 2] = ["flannel:v0.28.4", "flannel-cni-plugin:v1.9.1-flannel1"];
+/// Where CNI plugins are in the Kubernetes project's packages, and where containerd looks by itself.
+pub(super) const CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub(super) const POD_SUBNET: &str = "10.244.0.0/16";
 pub(super) const SERVICE_SUBNET: &str = "10.96.0.0/12";
 pub(super) const DNS_DOMAIN: &str = "cluster.local";
@@ -46,12 +52,17 @@ pub(super) fn supported(version: Version) -> Option<&'static Supported> {
 
 /// The images of `version` in `repository`.
 pub(super) fn images(repository: &str, version: Version, tags: &Supported) -> Images {
+    let flannel = if repository == IMAGE_REPOSITORY { FLANNEL_REPOSITORY } else { repository };
+    let [flannel, flannel_cni_plugin] = FLANNEL.map(|image| format!("{flannel}/{image}"));
     Images {
         kube_apiserver: format!("{repository}/kube-apiserver:{version}"),
         kube_controller_manager: format!("{repository}/kube-controller-manager:{version}"),
         kube_scheduler: format!("{repository}/kube-scheduler:{version}"),
+        kube_proxy: format!("{repository}/kube-proxy:{version}"),
         etcd: format!("{repository}/etcd:{}", tags.etcd),
         pause: format!("{repository}/pause:{}", tags.pause),
+        flannel,
+        flannel_cni_plugin,
     }
 }
 

@@ -92,6 +92,19 @@ const OWNED_KUBELET_FIELDS: &[(&[&str], &str)] = &[
     (&["rotateCertificates"], "without it static pods wait for TLS bootstrap, which waits for them"),
 ];
 
+/// Fields that `kubeProxy.config` may not set, and why.
+const OWNED_PROXY_FIELDS: &[(&[&str], &str)] = &[
+    (&["apiVersion"], "hoist writes it"),
+    (&["kind"], "hoist writes it"),
+    (&["mode"], "it follows from `kubeProxy.mode`"),
+    (&["clusterCIDR"], POD_SUBNET),
+    (
+        &["clientConnection", "kubeconfig"],
+        "it leads to `controlPlaneEndpoint`, never to the Service that kube-proxy makes",
+    ),
+    (&["hostnameOverride"], "it is the name of each pod's own node"),
+];
+
 /// Why `flag` of `program` is not the user's to set.
 fn owned(program: Program, flag: &str) -> Option<&'static str> {
     let matches = |pattern: &str| match pattern.strip_suffix('*') {
@@ -147,7 +160,16 @@ fn flag(check: &mut Check<'_>, path: &str, program: Program, version: Option<Ver
 
 /// Checks the map of KubeletConfiguration fields at `path`.
 pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, config: &Map<String, Value>) {
-    for (keys, why) in OWNED_KUBELET_FIELDS {
+    fields(check, path, config, OWNED_KUBELET_FIELDS);
+}
+
+/// Checks the map of KubeProxyConfiguration fields at `path`.
+pub(super) fn proxy_config(check: &mut Check<'_>, path: &str, config: &Map<String, Value>) {
+    fields(check, path, config, OWNED_PROXY_FIELDS);
+}
+
+fn fields(check: &mut Check<'_>, path: &str, config: &Map<String, Value>, owned: &[(&[&str], &str)]) {
+    for (keys, why) in owned {
         let mut path = path.to_owned();
         let mut here = Some(config);
         for (i, key) in keys.iter().enumerate() {

@@ -3,12 +3,14 @@
 
 mod defaults;
 mod flags;
+mod network;
 mod networking;
 mod raw;
 mod syntax;
 mod validate;
 mod write;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -91,6 +93,10 @@ pub struct Cluster {
     pub kubernetes_version: Version,
     /// Subnets and the DNS domain.
     pub networking: Networking,
+    /// What connects pods.
+    pub network: Network,
+    /// What gives Services their addresses.
+    pub kube_proxy: KubeProxy,
     /// `host` or `host:port` that clients use; `None` means the address of the first controller.
     pub control_plane_endpoint: Option<Endpoint>,
     /// Every image a rendered manifest names.
@@ -135,6 +141,55 @@ pub struct Networking {
     pub dns_domain: String,
 }
 
+/// What connects pods across nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The network plugin.
+    pub plugin: Plugin,
+    /// Where the container runtime of every node looks for CNI plugins.
+    pub cni_bin_dir: String,
+}
+
+/// The network plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugin {
+    /// flannel, and how it gets packets to other nodes.
+    Flannel(FlannelBackend),
+    /// One that the user brings.
+    None,
+}
+
+/// How flannel gets packets to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlannelBackend {
+    /// In VXLAN, whatever is between the nodes.
+    Vxlan,
+    /// By routes: all nodes share a link.
+    HostGw,
+}
+
+/// kube-proxy on every node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KubeProxy {
+    /// How it does its work, if it is there.
+    pub mode: ProxyMode,
+    /// KubeProxyConfiguration fields laid over hoist's defaults.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What kube-proxy, and flannel with it, filters packets by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// nftables where the controller's kernel has it, iptables otherwise: `start` chooses.
+    Auto,
+    /// nftables.
+    Nftables,
+    /// iptables.
+    Iptables,
+    /// There is no kube-proxy: the network plugin does its work.
+    None,
+}
+
 /// A host name or address with a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -153,10 +208,16 @@ pub struct Images {
     pub kube_controller_manager: String,
     /// kube-scheduler.
     pub kube_scheduler: String,
+    /// kube-proxy.
+    pub kube_proxy: String,
     /// etcd.
     pub etcd: String,
     /// pause, into which hoist's own binary is mounted.
     pub pause: String,
+    /// flannel.
+    pub flannel: String,
+    /// flannel's CNI plugin.
+    pub flannel_cni_plugin: String,
 }
 
 /// A flag, as kubeadm's `extraArgs` name it: no leading dashes.
@@ -286,6 +347,27 @@ impl Cluster {
     /// The whole configuration as a `cluster.yaml` with every default filled in, which parses to the same cluster.
     pub fn to_yaml(&self) -> String {
         write::write(self)
+    }
+
+    /// Every image that the cluster's nodes pull for what is rendered, in the order of their names.
+    pub fn images(&self) -> BTreeSet<&str> {
+        let Images { kube_apiserver, kube_controller_manager, kube_scheduler, pause, .. } = &self.images;
+        let mut images: BTreeSet<&str> = BTreeSet::from([
+            kube_apiserver.as_str(),
+            kube_controller_manager.as_str(),
+            kube_scheduler.as_str(),
+            pause.as_str(),
+        ]);
+        if matches!(self.etcd, Etcd::Local { .. }) {
+            images.insert(&self.images.etcd);
+        }
+        if self.kube_proxy.mode != ProxyMode::None {
+            images.insert(&self.images.kube_proxy);
+        }
+        if matches!(self.network.plugin, Plugin::Flannel(_)) {
+            images.extend([self.images.flannel.as_str(), self.images.flannel_cni_plugin.as_str()]);
+        }
+        images
     }
 
     /// The first address of the first service subnet: the `kubernetes` Service, one for each family.

@@ -28,6 +28,8 @@ pub(super) struct Cluster {
     pub cluster_name: Option<String>,
     pub kubernetes_version: Option<String>,
     pub networking: Section<Networking>,
+    pub network: Section<Network>,
+    pub kube_proxy: Section<KubeProxy>,
     pub control_plane_endpoint: Option<String>,
     pub image_repository: Option<String>,
     pub images: Section<Images>,
@@ -56,8 +58,33 @@ pub(super) struct Images {
     pub kube_apiserver: Option<String>,
     pub kube_controller_manager: Option<String>,
     pub kube_scheduler: Option<String>,
+    pub kube_proxy: Option<String>,
     pub etcd: Option<String>,
     pub pause: Option<String>,
+    pub flannel: Option<String>,
+    #[serde(rename = "flannelCNIPlugin")]
+    pub flannel_cni_plugin: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Network {
+    pub plugin: Option<String>,
+    pub flannel: Section<Flannel>,
+    pub cni_bin_dir: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Flannel {
+    pub backend: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KubeProxy {
+    pub mode: Option<String>,
+    pub config: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize, Default)]

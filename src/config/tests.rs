@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::error::testing::same;
 
+mod network;
 mod values;
 
 const MINIMAL: &str = "\
@@ -48,13 +49,18 @@ fn what_is_not_written_has_its_default() {
                 service_subnets: vec!["10.96.0.0/12".parse().unwrap()],
                 dns_domain: "cluster.local".into(),
             },
+            network: Network { plugin: Plugin::Flannel(FlannelBackend::Vxlan), cni_bin_dir: "/opt/cni/bin".into() },
+            kube_proxy: KubeProxy { mode: ProxyMode::Auto, config: serde_json::Map::new() },
             control_plane_endpoint: None,
             images: Images {
                 kube_apiserver: "registry.k8s.io/kube-apiserver:v1.36.3".into(),
                 kube_controller_manager: "registry.k8s.io/kube-controller-manager:v1.36.3".into(),
                 kube_scheduler: "registry.k8s.io/kube-scheduler:v1.36.3".into(),
+                kube_proxy: "registry.k8s.io/kube-proxy:v1.36.3".into(),
                 etcd: "registry.k8s.io/etcd:3.6.8-0".into(),
                 pause: "registry.k8s.io/pause:3.10.2".into(),
+                flannel: "ghcr.io/flannel-io/flannel:v0.28.4".into(),
+                flannel_cni_plugin: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel1".into(),
             },
             api_server: ApiServer::default(),
             controller_manager: Component::default(),
@@ -94,6 +100,8 @@ kind: Cluster
 clusterName: "on"
 kubernetesVersion: 1.34.4
 networking: {podSubnet: "10.10.0.0/16, fd00:10::/56", serviceSubnet: "10.20.0.0/16,fd00:20::/112", dnsDomain: k8s.test}
+network: {plugin: flannel, flannel: {backend: host-gw}, cniBinDir: /usr/lib/cni}
+kubeProxy: {mode: iptables, config: {metricsBindAddress: "0.0.0.0:10249", conntrack: {maxPerCore: 0}}}
 controlPlaneEndpoint: "[fd00::5]:443"
 imageRepository: localhost:5000
 images: {kubeAPIServer: "localhost:5000/a/b@sha256:00ff", etcd: "etcd:1"}
@@ -127,6 +135,11 @@ fn every_field_is_read() {
     assert_eq!(cluster.images.kube_scheduler, "localhost:5000/kube-scheduler:v1.34.4");
     assert_eq!(cluster.images.etcd, "etcd:1");
     assert_eq!(cluster.images.pause, "localhost:5000/pause:3.10.1");
+    assert_eq!(cluster.images.flannel, "localhost:5000/flannel:v0.28.4");
+    assert_eq!(cluster.network.plugin, Plugin::Flannel(FlannelBackend::HostGw));
+    assert_eq!(cluster.network.cni_bin_dir, "/usr/lib/cni");
+    assert_eq!(cluster.kube_proxy.mode, ProxyMode::Iptables);
+    assert_eq!(cluster.kube_proxy.config["conntrack"], json!({"maxPerCore": 0}));
     assert_eq!(cluster.endpoint().to_string(), "[fd00::5]:443");
     assert_eq!(cluster.api_service_addresses(), [[10, 20, 0, 1].into(), "fd00:20::1".parse::<IpAddr>().unwrap()]);
     assert_eq!(cluster.controllers[0].taints, []);
@@ -318,7 +331,7 @@ fn subnets() {
     );
     // The node's share is the controller manager's to say.
     with("networking: {podSubnet: 10.244.0.0/25}\ncontrollerManager: {extraArgs: [{name: node-cidr-mask-size, value: '26'}]}\n").unwrap();
-    with("networking: {podSubnet: 10.244.0.0/25}\ncontrollerManager: {extraArgs: [{name: allocate-node-cidrs, value: 'false'}]}\n").unwrap();
+    with("networking: {podSubnet: 10.244.0.0/25}\nnetwork: {plugin: none}\ncontrollerManager: {extraArgs: [{name: allocate-node-cidrs, value: 'false'}]}\n").unwrap();
 }
 
 #[test]
@@ -454,27 +467,6 @@ fn where_hoist_is() {
         refused(&format!("hoist: {{binary: '{path}'}}\n"), &[&expected(17, "binary")]);
         refused(&format!("hoist: {{assetDir: '{path}'}}\n"), &[&expected(19, "assetDir")]);
     }
-}
-
-#[test]
-fn kubelet_fields_that_are_not_the_users() {
-    refused(
-        "kubelet:
-  config:
-    kind: KubeletConfiguration
-    staticPodPath: /x
-    clusterDNS: [10.96.0.10]
-    authentication: {anonymous: {enabled: false}, x509: {clientCAFile: /x}}
-    maxPods: 10
-",
-        &[
-            "f:8:5: kubelet.config.kind: it is set by hoist: hoist writes it | remove it",
-            "f:9:5: kubelet.config.staticPodPath: it is set by hoist: hoist raises the bridge in this folder | remove it",
-            "f:10:5: kubelet.config.clusterDNS: it is set by hoist: it follows from `networking.serviceSubnet` | remove it",
-            "f:11:58: kubelet.config.authentication.x509.clientCAFile: it is set by hoist: hoist issues and mounts these files; see `pki` | remove it",
-        ],
-    );
-    with("kubelet: {config: {authentication: {x509: {}}}}\n").unwrap();
 }
 
 #[test]

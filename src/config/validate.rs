@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::flags;
 use super::{
     ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
-    Version, defaults, networking, raw, syntax,
+    Version, defaults, network, networking, raw, syntax,
 };
 use crate::error::Finding;
 use crate::known_flags::Program;
@@ -101,6 +101,8 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
         let raw = raw.networking.as_deref().unwrap_or(&none);
         networking::networking(c, raw, &controller_manager.extra_args)
     };
+    let network = network::network(c, raw.network.as_deref(), &controller_manager.extra_args);
+    let kube_proxy = network::kube_proxy(c, raw.kube_proxy.as_deref());
     let controllers = controllers(c, raw.controllers.as_deref().unwrap_or_default());
     networking::controllers(c, &controllers, &networking);
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
@@ -109,22 +111,28 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     let pki = pki(c, raw.pki.as_deref());
 
     let Check { mut findings, .. } = check;
-    match (kubernetes_version, images, etcd, pki) {
-        (Some(kubernetes_version), Some(images), Some(etcd), Some(pki)) if findings.is_empty() => Ok(Cluster {
-            cluster_name,
-            kubernetes_version,
-            networking,
-            control_plane_endpoint,
-            images,
-            api_server,
-            controller_manager,
-            scheduler,
-            etcd,
-            controllers: controllers.into_iter().flatten().collect(),
-            kubelet_config,
-            hoist,
-            pki,
-        }),
+    match (kubernetes_version, images, etcd, network, kube_proxy, pki) {
+        (Some(kubernetes_version), Some(images), Some(etcd), Some(network), Some(kube_proxy), Some(pki))
+            if findings.is_empty() =>
+        {
+            Ok(Cluster {
+                cluster_name,
+                kubernetes_version,
+                networking,
+                network,
+                kube_proxy,
+                control_plane_endpoint,
+                images,
+                api_server,
+                controller_manager,
+                scheduler,
+                etcd,
+                controllers: controllers.into_iter().flatten().collect(),
+                kubelet_config,
+                hoist,
+                pki,
+            })
+        }
         _ => {
             findings.sort_by_key(|finding| finding.position);
             Err(findings)
@@ -168,8 +176,11 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
     let apiserver = overridden("kubeAPIServer", raw.kube_apiserver.as_ref());
     let controller_manager = overridden("kubeControllerManager", raw.kube_controller_manager.as_ref());
     let scheduler = overridden("kubeScheduler", raw.kube_scheduler.as_ref());
+    let kube_proxy = overridden("kubeProxy", raw.kube_proxy.as_ref());
     let etcd = overridden("etcd", raw.etcd.as_ref());
     let pause = overridden("pause", raw.pause.as_ref());
+    let flannel = overridden("flannel", raw.flannel.as_ref());
+    let flannel_cni_plugin = overridden("flannelCNIPlugin", raw.flannel_cni_plugin.as_ref());
 
     let version = version?;
     let stock = defaults::images(repository, version, defaults::supported(version)?);
@@ -177,8 +188,11 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
         kube_apiserver: apiserver.unwrap_or(stock.kube_apiserver),
         kube_controller_manager: controller_manager.unwrap_or(stock.kube_controller_manager),
         kube_scheduler: scheduler.unwrap_or(stock.kube_scheduler),
+        kube_proxy: kube_proxy.unwrap_or(stock.kube_proxy),
         etcd: etcd.unwrap_or(stock.etcd),
         pause: pause.unwrap_or(stock.pause),
+        flannel: flannel.unwrap_or(stock.flannel),
+        flannel_cni_plugin: flannel_cni_plugin.unwrap_or(stock.flannel_cni_plugin),
     })
 }
 

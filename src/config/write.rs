@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Arg, Cluster, Controller, Etcd, KeyPairFiles, Taint, defaults, syntax};
+use super::{Arg, Cluster, Controller, Etcd, KeyPairFiles, Network, Plugin, Taint, defaults, network, syntax};
 use crate::yaml;
 
 const HEADER: &str = "# The resolved configuration, written by hoist render: every default is filled in.\n";
@@ -23,14 +23,19 @@ fn value(cluster: &Cluster) -> Value {
             "serviceSubnet": comma_separated(&networking.service_subnets),
             "dnsDomain": networking.dns_domain,
         },
+        "network": pod_network(&cluster.network),
+        "kubeProxy": { "mode": network::name(&network::MODES, cluster.kube_proxy.mode), "config": cluster.kube_proxy.config },
         "controlPlaneEndpoint": cluster.control_plane_endpoint.as_ref().map(ToString::to_string),
         "controllers": cluster.controllers.iter().map(controller).collect::<Vec<_>>(),
         "images": {
             "kubeAPIServer": images.kube_apiserver,
             "kubeControllerManager": images.kube_controller_manager,
             "kubeScheduler": images.kube_scheduler,
+            "kubeProxy": images.kube_proxy,
             "etcd": images.etcd,
             "pause": images.pause,
+            "flannel": images.flannel,
+            "flannelCNIPlugin": images.flannel_cni_plugin,
         },
         "apiServer": {
             "certSANs": cluster.api_server.cert_sans,
@@ -83,6 +88,15 @@ fn taint(taint: &Taint) -> Value {
         Some(value) => json!({"key": taint.key, "value": value, "effect": taint.effect}),
         None => json!({"key": taint.key, "effect": taint.effect}),
     }
+}
+
+fn pod_network(network: &Network) -> Value {
+    let mut out = json!({ "plugin": "none", "cniBinDir": network.cni_bin_dir });
+    if let Plugin::Flannel(backend) = network.plugin {
+        out["plugin"] = "flannel".into();
+        out["flannel"] = json!({ "backend": network::name(&network::BACKENDS, backend) });
+    }
+    out
 }
 
 fn etcd(etcd: &Etcd) -> Value {

@@ -97,19 +97,22 @@ fn containerd(config: &str) -> Answers {
 
 #[tokio::test]
 async fn an_older_containerd_shows_its_configuration() {
-    let config = r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{"SystemdCgroup":true}},"x":{"options":{}}}}}"#;
+    let config = r#"{"containerd":{"defaultRuntimeName":"runc","runtimes":{"runc":{"options":{"SystemdCgroup":true}},"x":{"options":{}}}},"cni":{"binDir":"/opt/cni/bin","confDir":"/etc/cni/net.d"}}"#;
     let fake = Fake::start(containerd(config));
     let expected = Runtime {
         name: "containerd 1.6.20".into(),
         not_ready: None,
         told_driver: None,
         own_driver: Some(CgroupDriver::Systemd),
+        cni_bin_dirs: vec!["/opt/cni/bin".into()],
     };
     assert_eq!(ask(&fake.socket, LIMIT).await, Ok(expected));
     assert_eq!(containerds_driver(&config.replace("true", "false")), Some(CgroupDriver::Cgroupfs));
     assert_eq!(containerds_driver(&config.replace("\"SystemdCgroup\":true", "")), Some(CgroupDriver::Cgroupfs));
     assert_eq!(containerds_driver("{}"), None);
     assert_eq!(containerds_driver("no JSON"), None);
+    assert_eq!(containerds_cni(r#"{"cni":{"binDir":"","binDirs":["/a","/b"]}}"#), ["/a", "/b"]);
+    assert_eq!(containerds_cni("no JSON"), [""; 0]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use Severity::{Error, Warning};
 
-use super::{Check, clock, disk, etcd, kubelet, leftovers, machine, network, runtime};
+use super::{Check, clock, cni, disk, etcd, kubelet, leftovers, machine, network, runtime};
 use crate::error::Severity;
 
 /// In the place of a name: every check.
@@ -32,6 +32,9 @@ pub const CHECKS: &[Check] = &[
     }),
     Check::asks("CgroupDriver", "the kubelet and the runtime have one cgroup driver", Error, |facts| {
         Box::pin(runtime::driver(facts))
+    }),
+    Check::asks("CNIPlugins", "flannel finds the CNI plugins that it works with", Error, |facts| {
+        Box::pin(cni::plugins(facts))
     }),
     Check::reads("Port-2379", "etcd can listen for clients", Error, |facts| network::etcd_port(facts, 2379)),
     Check::reads("Port-2380", "etcd can listen for its peers", Error, |facts| network::etcd_port(facts, 2380)),

@@ -8,6 +8,7 @@
 mod assets;
 mod catalogue;
 mod clock;
+mod cni;
 mod controller;
 mod disk;
 mod etcd;

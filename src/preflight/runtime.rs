@@ -28,6 +28,11 @@ async fn answer(facts: &Facts) -> &Answer {
     facts.runtime.get_or_init(ask).await
 }
 
+/// Where it looks for CNI plugins, if it says so.
+pub(super) async fn cni_bin_dirs(facts: &Facts) -> Vec<String> {
+    answer(facts).await.as_ref().map(|runtime| runtime.cni_bin_dirs.clone()).unwrap_or_default()
+}
+
 pub(super) async fn answers(facts: &Facts) -> Vec<Finding> {
     judge_answer(answer(facts).await, endpoint(facts)).into_iter().collect()
 }
@@ -100,7 +105,13 @@ mod tests {
     use super::*;
 
     fn containerd(told_driver: Option<CgroupDriver>, own_driver: Option<CgroupDriver>) -> Answer {
-        Ok(Runtime { name: "containerd 1.7.0".into(), not_ready: None, told_driver, own_driver })
+        Ok(Runtime {
+            name: "containerd 1.7.0".into(),
+            not_ready: None,
+            told_driver,
+            own_driver,
+            cni_bin_dirs: Vec::new(),
+        })
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::kubelet::UnitState;
 use crate::permanent::Permanent;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, guard, kubelet};
+use crate::{files, guard, kubelet, packet_filter};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -134,7 +134,11 @@ impl Run<'_> {
                 self.made_token = true;
             }
             Act::Apply => {
-                let outcome = apply(client()?, self.fixed.manifests, self.force_manifests()).await?;
+                let (manifests, said) = packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || {
+                    self.fixed.host.outside().nftables()
+                });
+                said.iter().for_each(|said| reporter.note(said));
+                let outcome = apply(client()?, &manifests, self.force_manifests()).await?;
                 for refusal in &outcome.refused {
                     reporter.note(&format!("refused: {}", refusal.finding));
                 }

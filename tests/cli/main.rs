@@ -16,6 +16,7 @@ mod exit_codes;
 mod external_ca;
 mod first_boot;
 mod going_back;
+mod images;
 mod looking;
 mod output;
 mod programs;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["render"],
     &["validate"],
@@ -19,6 +19,8 @@ const COMMANDS: [&[&str]; 17] = [
     &["status"],
     &["config"],
     &["config", "default"],
+    &["images"],
+    &["images", "list"],
     &["completion"],
     &["man"],
     &["version"],

@@ -15,6 +15,7 @@ mod first_boot;
 mod guard;
 mod hang_up;
 mod known_flags;
+mod network;
 mod pivot;
 mod recover;
 mod recovery;

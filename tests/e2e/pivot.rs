@@ -17,7 +17,7 @@ const AFTERWARDS: Duration = Duration::from_secs(10);
 
 #[test]
 fn pivot() {
-    let node = Node::up("pivot");
+    let node = Node::plain("pivot");
     let cluster = Cluster::render(&node);
     let kubectl = cluster.kubectl();
 

@@ -210,6 +210,10 @@ impl Outside for Scripted {
         true
     }
 
+    fn nftables(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
     fn hostname(&self) -> String {
         crate::world::NODE.into()
     }

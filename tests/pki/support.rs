@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use hoist::config::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, Networking, PkiConfig,
-    Version,
+    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, KubeProxy, Network,
+    Networking, PkiConfig, Plugin, ProxyMode, Version,
 };
 use hoist::error::Error;
 use hoist::pki::{self, Pki, UserFiles};
@@ -33,13 +33,18 @@ pub fn cluster() -> Cluster {
             service_subnets: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             dns_domain: "cluster.local".into(),
         },
+        network: Network { plugin: Plugin::None, cni_bin_dir: "/opt/cni/bin".into() },
+        kube_proxy: KubeProxy { mode: ProxyMode::None, config: serde_json::Map::new() },
         control_plane_endpoint: Some(Endpoint { host: "API.example.com.".into(), port: 6443 }),
         images: Images {
             kube_apiserver: image(),
             kube_controller_manager: image(),
             kube_scheduler: image(),
+            kube_proxy: image(),
             etcd: image(),
             pause: image(),
+            flannel: image(),
+            flannel_cni_plugin: image(),
         },
         api_server: ApiServer { extra_args: Vec::new(), cert_sans: vec!["203.0.113.7".into(), "localhost".into()] },
         controller_manager: Component::default(),

@@ -28,11 +28,19 @@ fn strings(value: &Value) -> Vec<String> {
     }
 }
 
+/// The files of what every node runs, and which asks the API before any Service leads there.
+const ASK_THE_ENDPOINT: [&str; 2] = ["manifests/flannel/config-map.yaml", "manifests/kube-proxy/config-map.yaml"];
+
 #[test]
 fn no_manifest_names_a_controller() {
     for (cluster, set) in all() {
         for path in set.files.keys().filter(|path| path.starts_with("manifests/")) {
-            let text = text(&set, path);
+            let mut text = text(&set, path);
+            if ASK_THE_ENDPOINT.contains(&path.as_str()) {
+                let server = format!("server: \"https://{}\"", cluster.endpoint());
+                assert_eq!(text.matches(&server).count(), 1, "{path}");
+                text = text.replace(&server, "");
+            }
             let mut said: Vec<_> =
                 documents(path, &text).iter().flat_map(|document| strings(&document.value)).collect();
             said.push(text);
@@ -201,11 +209,50 @@ fn kubeconfigs_lead_where_they_should() {
         for path in kubeconfigs.into_iter().take(if cluster.has_external_ca() { 1 } else { 2 }) {
             assert_eq!(server(&text(&set, path)), Value::from(endpoint.clone()), "{path}");
         }
+        for path in ASK_THE_ENDPOINT.into_iter().filter(|path| set.files.contains_key(*path)) {
+            let map = &documents(path, &text(&set, path))[0].value;
+            let kubeconfig = map["data"]["kubeconfig.conf"].as_str().unwrap();
+            assert_eq!(server(kubeconfig), Value::from(endpoint.clone()), "{path}");
+        }
         for (component, _) in &COMPONENTS[1..] {
             let path = format!("manifests/{component}/secret.yaml");
             let data = documents(&path, &text(&set, &path))[0].value["data"]["kubeconfig"].clone();
             let host = if matches!(cluster.loopback(), IpAddr::V6(_)) { "[::1]" } else { "127.0.0.1" };
             assert_eq!(server(&decoded(data.as_str().unwrap())), Value::from(format!("https://{host}:6443")), "{path}");
+        }
+    }
+}
+
+/// A ConfigMap's value, parsed.
+fn value_of(set: &AssetSet, path: &str, key: &str) -> Value {
+    let map = documents(path, &text(set, path)).remove(0).value;
+    documents(key, map["data"][key].as_str().unwrap()).remove(0).value
+}
+
+#[test]
+fn the_network_is_the_one_that_is_declared() {
+    for (cluster, set) in all() {
+        let (flannel, proxy) = (&ASK_THE_ENDPOINT[0], &ASK_THE_ENDPOINT[1]);
+        let is_there = |folder: &str| set.files.keys().any(|path| path.starts_with(&format!("manifests/{folder}/")));
+        let has_flannel = cluster.network.plugin != hoist::config::Plugin::None;
+        let has_proxy = cluster.kube_proxy.mode != hoist::config::ProxyMode::None;
+        assert_eq!((is_there("flannel"), is_there("kube-proxy")), (has_flannel, has_proxy));
+        let subnets = &cluster.networking.pod_subnets;
+        if has_flannel {
+            let net = value_of(&set, flannel, "net-conf.json");
+            let made: Vec<_> = ["Network", "IPv6Network"].iter().filter_map(|key| net[key].as_str()).collect();
+            assert_eq!(made, subnets.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(net["EnableIPv4"] != false, subnets.iter().any(|net| net.network().is_ipv4()));
+            assert_eq!(net["EnableIPv6"] == true, subnets.iter().any(|net| net.network().is_ipv6()));
+            value_of(&set, flannel, "cni-conf.json");
+        }
+        if has_proxy {
+            let config = value_of(&set, proxy, "config.conf");
+            let joined = subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            assert_eq!(config["clusterCIDR"], joined);
+            for (field, value) in &cluster.kube_proxy.config {
+                assert_eq!(config[field], *value);
+            }
         }
     }
 }

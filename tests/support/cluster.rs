@@ -34,6 +34,16 @@ const KUBELET: &str = "kubelet:
     imageGCHighThresholdPercent: 100
 ";
 
+/// Where the nodes have a network of pods of their own.
+const NO_NETWORK: &str = "network: {plugin: none}
+kubeProxy: {mode: none}
+";
+/// hoist's own network. How many connections the kernel tracks cannot be set in a network namespace.
+const NETWORK: &str = "kubeProxy:
+  config:
+    conntrack: {maxPerCore: 0}
+";
+
 /// The cluster of one controller.
 pub struct Cluster {
     pub assets: PathBuf,
@@ -120,8 +130,9 @@ fn assets(node: &str) -> PathBuf {
 /// A cluster.yaml for this node.
 pub fn declaration(node: &Node, address: IpAddr) -> String {
     let (name, version) = (&node.name, &node.kubernetes);
+    let network = if node.has_pod_network { NO_NETWORK } else { NETWORK };
     format!(
-        "apiVersion: hoist/v1alpha1\nkind: Cluster\nkubernetesVersion: v{version}\ncontrollers:\n- name: {name}\n  address: {address}\n{KUBELET}"
+        "apiVersion: hoist/v1alpha1\nkind: Cluster\nkubernetesVersion: v{version}\ncontrollers:\n- name: {name}\n  address: {address}\n{network}{KUBELET}"
     )
 }
 

@@ -23,6 +23,7 @@ pub mod random;
 pub mod recover_page;
 pub mod traffic;
 pub mod watcher;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

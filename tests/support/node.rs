@@ -17,6 +17,7 @@ const UP_LIMIT: Duration = Duration::from_secs(300);
 pub const EXEC_LIMIT: Duration = Duration::from_secs(60);
 /// All nodes of tests have this in front of their names, and scripts/test and scripts/bench take them down by it.
 const PREFIX: &str = "e2e-";
+const POD_NETWORK: &str = "--pod-network";
 
 /// A node that is up. Dropped, it is taken down, whatever became of the test.
 pub struct Node {
@@ -24,29 +25,38 @@ pub struct Node {
     pub address: IpAddr,
     /// The version of its kubelet, without the v.
     pub kubernetes: String,
+    /// It has a network of pods of its own, so that its cluster needs no network plugin.
+    pub has_pod_network: bool,
 }
 
 impl Node {
-    /// Makes a node and switches it on; a node of that name that an interrupted run left is removed first.
+    /// Makes a node and switches it on; a node of that name that an interrupted run left is removed first. It has a
+    /// network of pods of its own.
     pub fn up(name: &str) -> Self {
-        Self::make(name, &[])
+        Self::make(name, &[POD_NETWORK])
     }
 
     /// The same with this address.
     pub fn up_at(name: &str, address: IpAddr) -> Self {
-        Self::make(name, &["--address", &address.to_string()])
+        Self::make(name, &[POD_NETWORK, "--address", &address.to_string()])
     }
 
     /// The same, left off: what it shall find at its first boot is put on its [`disk`].
     pub fn off(name: &str) -> Self {
-        Self::make(name, &["--off"])
+        Self::make(name, &[POD_NETWORK, "--off"])
+    }
+
+    /// One as a user's is: its pods have the network that the cluster gives them.
+    pub fn plain(name: &str) -> Self {
+        Self::make(name, &[])
     }
 
     fn make(name: &str, args: &[&str]) -> Self {
         let name = format!("{PREFIX}{name}");
         script(&["down", &name], EXEC_LIMIT).ok();
         // From here on the name is ours to take down.
-        let mut node = Self { name, address: IpAddr::from([0, 0, 0, 0]), kubernetes: String::new() };
+        let (address, kubernetes) = (IpAddr::from([0, 0, 0, 0]), String::new());
+        let mut node = Self { name, address, kubernetes, has_pod_network: args.contains(&POD_NETWORK) };
         script(&[&["up", &node.name], args].concat(), UP_LIMIT).ok();
         let list = script(&["list"], EXEC_LIMIT).ok();
         let fields: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -4,11 +4,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, setns};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -138,6 +140,15 @@ pub struct Traffic(Beside<Option<Record>>);
 impl Traffic {
     pub fn begin(client: Client) -> Self {
         Self(Beside::begin(|told| runtime().block_on(LocalSet::new().run_until(work(client, told)))))
+    }
+
+    /// The same from inside of another network than this machine's.
+    pub fn begin_in(network: File, client: Client) -> Self {
+        Self(Beside::begin(|told| {
+            // A network is a thread's own, and this thread is the client's alone.
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            runtime().block_on(LocalSet::new().run_until(work(client, told)))
+        }))
     }
 
     /// Ends it, with what is under way, and tells what it saw; `None` if the API was never ready.

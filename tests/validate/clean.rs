@@ -60,6 +60,9 @@ fn files_of_any_content() {
             let is_spare = path.ends_with("namespace-kube-system.yaml") || path.ends_with("pod-disruption-budget.yaml");
             // Without them guard keeps the API up, and can tell nobody.
             let is_spare = is_spare || path.starts_with("manifests/hoist-guard/");
+            // Without them it serves all the same: what connects pods may be somebody else's.
+            let is_spare = is_spare
+                || ["flannel", "kube-proxy"].iter().any(|folder| path.starts_with(&format!("manifests/{folder}/")));
             // Nothing that hoist runs reads it: systemd says itself what it makes of it.
             let is_spare = is_spare || path.starts_with("systemd/");
             // A certificate may hold the public key, too.

@@ -2,9 +2,8 @@
 //! member, so no API server can serve there, and guard cannot hear that the label is gone: it is taken away by hand.
 
 use super::{Controller, METRICS, SOON, page};
-use crate::support::cluster::Cluster;
 use crate::support::node::Node;
-use crate::support::{eventually, hoist};
+use crate::support::{eventually, hoist, worker};
 
 const LABEL: &str = "node-role.kubernetes.io/control-plane";
 
@@ -12,7 +11,8 @@ const LABEL: &str = "node-role.kubernetes.io/control-plane";
 fn guard_second_controller() {
     let controller = Controller::up("guard-first");
     let second = Node::up("guard-second");
-    join(&second, &controller.cluster);
+    worker::join(&second, &controller.cluster);
+    second.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
     let kubectl = &controller.kubectl;
     let node = format!("node/{}", second.name);
     eventually("the second node registers", SOON, || (kubectl.run(&["get", &node]).code == Some(0)).then_some(()));
@@ -41,18 +41,4 @@ fn guard_second_controller() {
     controller.has_guard();
     assert!(controller.is_lowered());
     controller.nothing_failed(traffic);
-}
-
-/// What makes a machine a node, and hoist's binary.
-fn join(node: &Node, cluster: &Cluster) {
-    let (assets, hoist) = (cluster.assets.display(), hoist());
-    node.sh(&format!(
-        "mkdir -p /etc/kubernetes/manifests /etc/kubernetes/pki /var/lib/hoist/bin
-        cp {assets}/auth/kubeconfig-kubelet /etc/kubernetes/bootstrap-kubelet.conf
-        cp {assets}/tls/ca.crt /etc/kubernetes/pki/ca.crt
-        cp {assets}/kubelet/config.yaml /var/lib/kubelet/config.yaml
-        cp {} /var/lib/hoist/bin/hoist
-        systemctl enable --now kubelet",
-        hoist.display()
-    ));
 }

@@ -69,6 +69,11 @@ impl World {
         }
         let path: PathBuf = self.root.join("usr/bin/kubelet");
         fs::write(path, "").unwrap();
+        let plugins = self.root.join("opt/cni/bin");
+        fs::create_dir_all(&plugins).unwrap();
+        for plugin in ["bridge", "host-local", "loopback", "portmap"] {
+            fs::write(plugins.join(plugin), "").unwrap();
+        }
         if self.unit.machine == Machine::Packaged {
             let text = "[Service]\nExecStart=/usr/bin/kubelet\nRestart=always\n";
             fs::write(self.root.join(PACKAGED), text).unwrap();

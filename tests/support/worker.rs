@@ -1,0 +1,50 @@
+//! A node that joins a cluster as a worker: by TLS bootstrap, with what the asset directory has for its kubelet.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::eventually;
+use super::node::Node;
+
+/// How long a node may take from its kubelet's start until it is ready, its network included.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+
+/// Starts the kubelet of a node with the bootstrap token, which `start` has made good.
+pub fn join(node: &Node, cluster: &Cluster) {
+    let assets = cluster.assets.display();
+    node.sh(&format!(
+        "mkdir -p /etc/kubernetes/manifests /etc/kubernetes/pki
+        cp {assets}/auth/kubeconfig-kubelet /etc/kubernetes/bootstrap-kubelet.conf
+        cp {assets}/tls/ca.crt /etc/kubernetes/pki/ca.crt
+        cp {assets}/kubelet/config.yaml /var/lib/kubelet/config.yaml
+        systemctl enable --now kubelet"
+    ));
+}
+
+/// Makes a node that joins the cluster.
+pub fn up(name: &str, cluster: &Cluster) -> Node {
+    let node = Node::plain(name);
+    join(&node, cluster);
+    node
+}
+
+/// Waits until a node is ready.
+#[track_caller]
+pub fn is_ready(node: &Node, cluster: &Cluster) {
+    let kubectl = cluster.kubectl();
+    eventually(&format!("{} is ready", node.name), READY_LIMIT, || {
+        let args = ["get", "node", &node.name, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#];
+        (kubectl.run(&args).stdout == "True").then_some(())
+    });
+}
+
+/// The network of the pod whose container runs exactly this command: nodes' processes are this machine's, too.
+pub fn pod_network(command: &[&str]) -> File {
+    let line: Vec<u8> = command.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    eventually(&format!("{command:?} runs in a pod"), READY_LIMIT, || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let runs = |entry: &std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|it| it == line);
+        File::open(processes.into_iter().find(runs)?.path().join("ns/net")).ok()
+    })
+}
