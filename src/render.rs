@@ -81,6 +81,8 @@ fn is_wanted(name: &str, cluster: &Cluster) -> bool {
         "etcd.yaml" => matches!(cluster.etcd, Etcd::Local { .. }),
         "flannel" => matches!(cluster.network.plugin, Plugin::Flannel(_)),
         "kube-proxy" => cluster.kube_proxy.mode != ProxyMode::None,
+        "coredns" => cluster.dns.has_coredns,
+        "node-local-dns" => cluster.dns.has_coredns && cluster.dns.node_local.is_some(),
         _ => true,
     }
 }
@@ -113,7 +115,6 @@ fn extra_args(cluster: &Cluster) -> BTreeMap<&'static str, &[Arg]> {
 fn values(cluster: &Cluster) -> Value {
     let images = &cluster.images;
     let loopback = cluster.loopback();
-    let url = |address: IpAddr| if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
     let joined = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let args =
         |args: &[Arg]| args.iter().map(|arg| context! { name => &arg.name, value => &arg.value }).collect::<Vec<_>>();
@@ -129,6 +130,7 @@ fn values(cluster: &Cluster) -> Value {
         controllers => cluster.controllers.len(),
         dns_domain => &cluster.networking.dns_domain,
         dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
+        dns => dns(cluster),
         etcd_data_dir => etcd_data_dir,
         hoist_asset_dir => &cluster.hoist.asset_dir,
         hoist_binary => &cluster.hoist.binary,
@@ -147,6 +149,7 @@ fn values(cluster: &Cluster) -> Value {
             flannel => &images.flannel,
             flannel_cni_plugin => &images.flannel_cni_plugin,
             etcd => &images.etcd,
+            coredns => &images.coredns,
             pause => &images.pause,
         },
         kube_proxy => context! {
@@ -182,6 +185,33 @@ fn flannel(cluster: &Cluster) -> Value {
 }
 
 type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// What the manifests of cluster DNS say.
+fn dns(cluster: &Cluster) -> Value {
+    let text = |address: Option<IpAddr>| address.map(|address| address.to_string());
+    let service = cluster.dns_service_address();
+    let is_ipv6 = service.is_some_and(|address| address.is_ipv6());
+    let url = |address: Option<IpAddr>| address.map(|address| url(address));
+    let autoscaler = cluster.dns.autoscaler;
+    context! {
+        service => text(service),
+        upstream_service => text(cluster.dns_upstream_address()),
+        forward => if cluster.dns.upstreams.is_empty() { "/etc/resolv.conf".to_owned() } else { cluster.dns.upstreams.join(" ") },
+        node_local => text(cluster.dns.node_local),
+        node_local_url => url(cluster.dns.node_local),
+        loopback_url => url(Some(cluster.loopback())),
+        host_prefix => if is_ipv6 { 128 } else { 32 },
+        nft_family => if is_ipv6 { "ip6" } else { "ip" },
+        min => autoscaler.min,
+        nodes_per_replica => autoscaler.nodes_per_replica,
+        cores_per_replica => autoscaler.cores_per_replica,
+    }
+}
+
+/// An address as a URL has it.
+fn url(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
+}
 
 /// A component's configuration with the user's fields laid over it, which cluster.yaml has at `from`.
 fn overlay(path: &str, text: &str, from: &str, fields: &Fields) -> Result<String> {

@@ -1,6 +1,7 @@
 //! The only owner of the Kubernetes API: connecting, applying, observing, and the few single writes of `start`.
 
 pub mod apply;
+pub mod dns;
 pub mod guard;
 pub mod health;
 pub mod observe;

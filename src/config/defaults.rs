@@ -1,5 +1,7 @@
 //! What a field means that is not there, and what follows from the version.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::{Images, Taint, Version};
 
 pub(super) const API_VERSION: &str = "hoist/v1alpha1";
@@ -17,6 +19,9 @@ pub(super) const CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub(super) const POD_SUBNET: &str = "10.244.0.0/16";
 pub(super) const SERVICE_SUBNET: &str = "10.96.0.0/12";
 pub(super) const DNS_DOMAIN: &str = "cluster.local";
+/// A cache takes the address that Kubernetes' own node-local DNS cache has.
+pub(super) const NODE_LOCAL_DNS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x20, 0, 0, 0, 0x10))];
 pub(super) const ETCD_DATA_DIR: &str = "/var/lib/etcd";
 pub(super) const BINARY: &str = "/usr/local/bin/hoist";
 /// Where an asset directory is on a controller, where nothing else is said.
@@ -26,18 +31,19 @@ pub(super) const CERTIFICATE_VALIDITY: &str = "8760h";
 pub(super) const BOOTSTRAP_TOKEN_TTL: &str = "24h";
 
 /// A minor version of Kubernetes that hoist brings up, with the tags that the kubeadm of that version uses
-/// (DefaultEtcdVersion and PauseVersion in cmd/kubeadm/app/constants).
+/// (DefaultEtcdVersion, CoreDNSVersion and PauseVersion in cmd/kubeadm/app/constants).
 pub(super) struct Supported {
     pub minor: u32,
     pub etcd: &'static str,
+    pub coredns: &'static str,
     pub pause: &'static str,
 }
 
 /// All supported minor versions of Kubernetes 1, oldest first.
 pub(super) const SUPPORTED: &[Supported] = &[
-    Supported { minor: 34, etcd: "3.6.5-0", pause: "3.10.1" },
-    Supported { minor: 35, etcd: "3.6.6-0", pause: "3.10.1" },
-    Supported { minor: 36, etcd: "3.6.8-0", pause: "3.10.2" },
+    Supported { minor: 34, etcd: "3.6.5-0", coredns: "v1.12.1", pause: "3.10.1" },
+    Supported { minor: 35, etcd: "3.6.6-0", coredns: "v1.13.1", pause: "3.10.1" },
+    Supported { minor: 36, etcd: "3.6.8-0", coredns: "v1.14.2", pause: "3.10.2" },
 ];
 
 /// The supported minor versions of Kubernetes, written `1.36`, oldest first.
@@ -50,7 +56,7 @@ pub(super) fn supported(version: Version) -> Option<&'static Supported> {
     SUPPORTED.iter().find(|s| version.major == 1 && version.minor == s.minor)
 }
 
-/// The images of `version` in `repository`.
+/// The images of `version` in `repository`. Kubernetes' own has CoreDNS in a folder, and kubeadm expects no other to.
 pub(super) fn images(repository: &str, version: Version, tags: &Supported) -> Images {
     let flannel = if repository == IMAGE_REPOSITORY { FLANNEL_REPOSITORY } else { repository };
     let [flannel, flannel_cni_plugin] = FLANNEL.map(|image| format!("{flannel}/{image}"));
@@ -60,6 +66,11 @@ pub(super) fn images(repository: &str, version: Version, tags: &Supported) -> Im
         kube_scheduler: format!("{repository}/kube-scheduler:{version}"),
         kube_proxy: format!("{repository}/kube-proxy:{version}"),
         etcd: format!("{repository}/etcd:{}", tags.etcd),
+        coredns: format!(
+            "{repository}{}/coredns:{}",
+            if repository == IMAGE_REPOSITORY { "/coredns" } else { "" },
+            tags.coredns
+        ),
         pause: format!("{repository}/pause:{}", tags.pause),
         flannel,
         flannel_cni_plugin,

@@ -2,6 +2,7 @@
 //! nobody checks it again. What comes out is [`Cluster`].
 
 mod defaults;
+mod dns;
 mod flags;
 mod network;
 mod networking;
@@ -21,6 +22,7 @@ use crate::input::{self, CONFIG_LIMIT};
 use crate::yaml;
 
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
+pub use dns::{Autoscaler, Dns};
 pub use syntax::duration;
 
 /// The commented example: every field, with its default where it has one.
@@ -97,6 +99,8 @@ pub struct Cluster {
     pub network: Network,
     /// What gives Services their addresses.
     pub kube_proxy: KubeProxy,
+    /// Cluster DNS.
+    pub dns: Dns,
     /// `host` or `host:port` that clients use; `None` means the address of the first controller.
     pub control_plane_endpoint: Option<Endpoint>,
     /// Every image a rendered manifest names.
@@ -212,6 +216,8 @@ pub struct Images {
     pub kube_proxy: String,
     /// etcd.
     pub etcd: String,
+    /// CoreDNS, as cluster DNS and as the cache of each node.
+    pub coredns: String,
     /// pause, into which hoist's own binary is mounted.
     pub pause: String,
     /// flannel.
@@ -367,6 +373,11 @@ impl Cluster {
         if matches!(self.network.plugin, Plugin::Flannel(_)) {
             images.extend([self.images.flannel.as_str(), self.images.flannel_cni_plugin.as_str()]);
         }
+        if self.dns.has_coredns {
+            images.insert(&self.images.coredns);
+            // What gives a node the addresses of its cache.
+            images.extend(self.dns.node_local.is_some().then_some(self.images.flannel.as_str()));
+        }
         images
     }
 
@@ -378,6 +389,11 @@ impl Cluster {
     /// The tenth address of the first service subnet: cluster DNS, as kubeadm has it.
     pub fn dns_service_address(&self) -> Option<IpAddr> {
         self.networking.service_subnets.first().and_then(|net| nth(net, 10))
+    }
+
+    /// The eleventh address: where the caches of the nodes reach CoreDNS itself.
+    pub fn dns_upstream_address(&self) -> Option<IpAddr> {
+        self.networking.service_subnets.first().and_then(|net| nth(net, 11))
     }
 
     /// The loopback address of the family that the controllers' addresses are of.

@@ -30,6 +30,7 @@ pub(super) struct Cluster {
     pub networking: Section<Networking>,
     pub network: Section<Network>,
     pub kube_proxy: Section<KubeProxy>,
+    pub dns: Section<Dns>,
     pub control_plane_endpoint: Option<String>,
     pub image_repository: Option<String>,
     pub images: Section<Images>,
@@ -60,6 +61,8 @@ pub(super) struct Images {
     pub kube_scheduler: Option<String>,
     pub kube_proxy: Option<String>,
     pub etcd: Option<String>,
+    #[serde(rename = "coreDNS")]
+    pub coredns: Option<String>,
     pub pause: Option<String>,
     pub flannel: Option<String>,
     #[serde(rename = "flannelCNIPlugin")]
@@ -85,6 +88,30 @@ pub(super) struct Flannel {
 pub(super) struct KubeProxy {
     pub mode: Option<String>,
     pub config: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Dns {
+    pub plugin: Option<String>,
+    pub upstreams: Option<Vec<String>>,
+    pub autoscaler: Section<Autoscaler>,
+    pub node_local: Section<NodeLocal>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Autoscaler {
+    pub min: Option<u64>,
+    pub nodes_per_replica: Option<u64>,
+    pub cores_per_replica: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct NodeLocal {
+    pub enabled: Option<bool>,
+    pub address: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -51,6 +51,12 @@ fn what_is_not_written_has_its_default() {
             },
             network: Network { plugin: Plugin::Flannel(FlannelBackend::Vxlan), cni_bin_dir: "/opt/cni/bin".into() },
             kube_proxy: KubeProxy { mode: ProxyMode::Auto, config: serde_json::Map::new() },
+            dns: Dns {
+                has_coredns: true,
+                upstreams: vec![],
+                autoscaler: Autoscaler { min: 2, nodes_per_replica: 16, cores_per_replica: 256 },
+                node_local: Some([169, 254, 20, 10].into()),
+            },
             control_plane_endpoint: None,
             images: Images {
                 kube_apiserver: "registry.k8s.io/kube-apiserver:v1.36.3".into(),
@@ -58,6 +64,7 @@ fn what_is_not_written_has_its_default() {
                 kube_scheduler: "registry.k8s.io/kube-scheduler:v1.36.3".into(),
                 kube_proxy: "registry.k8s.io/kube-proxy:v1.36.3".into(),
                 etcd: "registry.k8s.io/etcd:3.6.8-0".into(),
+                coredns: "registry.k8s.io/coredns/coredns:v1.14.2".into(),
                 pause: "registry.k8s.io/pause:3.10.2".into(),
                 flannel: "ghcr.io/flannel-io/flannel:v0.28.4".into(),
                 flannel_cni_plugin: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel1".into(),
@@ -102,6 +109,10 @@ kubernetesVersion: 1.34.4
 networking: {podSubnet: "10.10.0.0/16, fd00:10::/56", serviceSubnet: "10.20.0.0/16,fd00:20::/112", dnsDomain: k8s.test}
 network: {plugin: flannel, flannel: {backend: host-gw}, cniBinDir: /usr/lib/cni}
 kubeProxy: {mode: iptables, config: {metricsBindAddress: "0.0.0.0:10249", conntrack: {maxPerCore: 0}}}
+dns:
+  upstreams: [192.0.2.53, "[fd00::53]:5353"]
+  autoscaler: {min: 1, nodesPerReplica: 8, coresPerReplica: 128}
+  nodeLocal: {enabled: true, address: 169.254.25.10}
 controlPlaneEndpoint: "[fd00::5]:443"
 imageRepository: localhost:5000
 images: {kubeAPIServer: "localhost:5000/a/b@sha256:00ff", etcd: "etcd:1"}
@@ -134,6 +145,8 @@ fn every_field_is_read() {
     assert_eq!(cluster.images.kube_apiserver, "localhost:5000/a/b@sha256:00ff");
     assert_eq!(cluster.images.kube_scheduler, "localhost:5000/kube-scheduler:v1.34.4");
     assert_eq!(cluster.images.etcd, "etcd:1");
+    // As kubeadm has it: only Kubernetes' own registry has a folder for it.
+    assert_eq!(cluster.images.coredns, "localhost:5000/coredns:v1.12.1");
     assert_eq!(cluster.images.pause, "localhost:5000/pause:3.10.1");
     assert_eq!(cluster.images.flannel, "localhost:5000/flannel:v0.28.4");
     assert_eq!(cluster.network.plugin, Plugin::Flannel(FlannelBackend::HostGw));
@@ -162,7 +175,8 @@ fn what_is_written_is_read_back_the_same() {
   external: {endpoints: ['https://e1:2379', 'https://[fd00::1]:2379/'], caFile: a, certFile: b, keyFile: c}\n";
     let ipv6 = MINIMAL.replace("192.0.2.10", "fd00::1")
         + "networking: {podSubnet: 'fd00:10::/48', serviceSubnet: 'fd00:20::/108'}\n";
-    for text in [MINIMAL, FULL, &format!("{MINIMAL}{external}"), &ipv6] {
+    let no_cache = format!("{MINIMAL}dns: {{plugin: none, nodeLocal: {{enabled: false}}}}\n");
+    for text in [MINIMAL, FULL, &format!("{MINIMAL}{external}"), &ipv6, &no_cache] {
         let cluster = read(text).unwrap();
         let written = cluster.to_yaml();
         // What is written has no relative path left.

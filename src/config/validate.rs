@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::flags;
 use super::{
     ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
-    Version, defaults, network, networking, raw, syntax,
+    Version, defaults, dns, network, networking, raw, syntax,
 };
 use crate::error::Finding;
 use crate::known_flags::Program;
@@ -103,6 +103,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     };
     let network = network::network(c, raw.network.as_deref(), &controller_manager.extra_args);
     let kube_proxy = network::kube_proxy(c, raw.kube_proxy.as_deref());
+    let dns = dns::dns(c, raw.dns.as_deref(), &networking);
     let controllers = controllers(c, raw.controllers.as_deref().unwrap_or_default());
     networking::controllers(c, &controllers, &networking);
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
@@ -121,6 +122,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
                 networking,
                 network,
                 kube_proxy,
+                dns,
                 control_plane_endpoint,
                 images,
                 api_server,
@@ -178,6 +180,7 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
     let scheduler = overridden("kubeScheduler", raw.kube_scheduler.as_ref());
     let kube_proxy = overridden("kubeProxy", raw.kube_proxy.as_ref());
     let etcd = overridden("etcd", raw.etcd.as_ref());
+    let coredns = overridden("coreDNS", raw.coredns.as_ref());
     let pause = overridden("pause", raw.pause.as_ref());
     let flannel = overridden("flannel", raw.flannel.as_ref());
     let flannel_cni_plugin = overridden("flannelCNIPlugin", raw.flannel_cni_plugin.as_ref());
@@ -190,6 +193,7 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
         kube_scheduler: scheduler.unwrap_or(stock.kube_scheduler),
         kube_proxy: kube_proxy.unwrap_or(stock.kube_proxy),
         etcd: etcd.unwrap_or(stock.etcd),
+        coredns: coredns.unwrap_or(stock.coredns),
         pause: pause.unwrap_or(stock.pause),
         flannel: flannel.unwrap_or(stock.flannel),
         flannel_cni_plugin: flannel_cni_plugin.unwrap_or(stock.flannel_cni_plugin),

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Arg, Cluster, Controller, Etcd, KeyPairFiles, Network, Plugin, Taint, defaults, network, syntax};
+use super::{
+    Arg, Autoscaler, Cluster, Controller, Dns, Etcd, KeyPairFiles, Network, Plugin, Taint, defaults, dns, network,
+    syntax,
+};
 use crate::yaml;
 
 const HEADER: &str = "# The resolved configuration, written by hoist render: every default is filled in.\n";
@@ -25,6 +28,7 @@ fn value(cluster: &Cluster) -> Value {
         },
         "network": pod_network(&cluster.network),
         "kubeProxy": { "mode": network::name(&network::MODES, cluster.kube_proxy.mode), "config": cluster.kube_proxy.config },
+        "dns": dns(&cluster.dns),
         "controlPlaneEndpoint": cluster.control_plane_endpoint.as_ref().map(ToString::to_string),
         "controllers": cluster.controllers.iter().map(controller).collect::<Vec<_>>(),
         "images": {
@@ -33,6 +37,7 @@ fn value(cluster: &Cluster) -> Value {
             "kubeScheduler": images.kube_scheduler,
             "kubeProxy": images.kube_proxy,
             "etcd": images.etcd,
+            "coreDNS": images.coredns,
             "pause": images.pause,
             "flannel": images.flannel,
             "flannelCNIPlugin": images.flannel_cni_plugin,
@@ -97,6 +102,20 @@ fn pod_network(network: &Network) -> Value {
         out["flannel"] = json!({ "backend": network::name(&network::BACKENDS, backend) });
     }
     out
+}
+
+fn dns(dns: &Dns) -> Value {
+    let Autoscaler { min, nodes_per_replica, cores_per_replica } = dns.autoscaler;
+    let node_local = match dns.node_local {
+        Some(address) => json!({"enabled": true, "address": address}),
+        None => json!({"enabled": false}),
+    };
+    json!({
+        "plugin": if dns.has_coredns { dns::COREDNS } else { dns::NONE },
+        "upstreams": dns.upstreams,
+        "autoscaler": {"min": min, "nodesPerReplica": nodes_per_replica, "coresPerReplica": cores_per_replica},
+        "nodeLocal": node_local,
+    })
 }
 
 fn etcd(etcd: &Etcd) -> Value {

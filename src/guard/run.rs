@@ -320,6 +320,9 @@ impl<'a> Guard<'a> {
                         Err(error) => self.fail(&error),
                     }
                 }
+                if let Some(news) = heard.news {
+                    self.say(news);
+                }
             }
             Err(error) => self.fail(&error),
         }

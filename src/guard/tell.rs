@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 
 use super::copy::Copy;
+use crate::api::dns;
 use crate::api::guard as told;
 use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub struct Heard {
     pub leaderless_for: Option<Duration>,
     /// The cluster's copy of the bridge, if it is another than the one here.
     pub copy: Option<Copy>,
+    /// What there is to say of CoreDNS's replicas.
+    pub news: Option<String>,
 }
 
 /// What there is to tell.
@@ -125,6 +128,11 @@ impl Teller {
             let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
             heard.copy = Some(shared.completed(copy));
         }
+        // What becomes of it is no reason to have the heart beat faster.
+        heard.news = match dns::autoscale(client).await {
+            Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
+            Err(error) => Some(error.to_string()),
+        };
         self.due = Instant::now() + MINUTE;
         Ok(heard)
     }

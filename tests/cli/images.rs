@@ -32,7 +32,8 @@ fn the_list_is_what_is_rendered() {
             let path = path.to_string_lossy().into_owned();
             if path.contains("manifests/") {
                 let text = folder.read(&path);
-                let images = text.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("image: "));
+                let images =
+                    text.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("image: "));
                 rendered.extend(images.map(|image| image.trim_matches('"').to_owned()));
             }
         }

@@ -8,7 +8,9 @@
 mod support;
 
 mod bad_machine;
+mod conformance;
 mod crash;
+mod dns;
 mod external_ca;
 mod failing;
 mod first_boot;

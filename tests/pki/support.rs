@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use hoist::config::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, KubeProxy, Network,
-    Networking, PkiConfig, Plugin, ProxyMode, Version,
+    ApiServer, Autoscaler, Cluster, Component, Controller, Dns, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles,
+    KubeProxy, Network, Networking, PkiConfig, Plugin, ProxyMode, Version,
 };
 use hoist::error::Error;
 use hoist::pki::{self, Pki, UserFiles};
@@ -35,6 +35,12 @@ pub fn cluster() -> Cluster {
         },
         network: Network { plugin: Plugin::None, cni_bin_dir: "/opt/cni/bin".into() },
         kube_proxy: KubeProxy { mode: ProxyMode::None, config: serde_json::Map::new() },
+        dns: Dns {
+            has_coredns: true,
+            upstreams: Vec::new(),
+            autoscaler: Autoscaler { min: 2, nodes_per_replica: 16, cores_per_replica: 256 },
+            node_local: None,
+        },
         control_plane_endpoint: Some(Endpoint { host: "API.example.com.".into(), port: 6443 }),
         images: Images {
             kube_apiserver: image(),
@@ -42,6 +48,7 @@ pub fn cluster() -> Cluster {
             kube_scheduler: image(),
             kube_proxy: image(),
             etcd: image(),
+            coredns: image(),
             pause: image(),
             flannel: image(),
             flannel_cni_plugin: image(),

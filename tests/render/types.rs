@@ -6,7 +6,7 @@ use crate::support::{all, documents, is_manifest, text};
 use hoist::{typed, yaml};
 
 /// Maps whose keys are the user's to choose.
-const FREE: [&str; 6] = ["data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];
+const FREE: [&str; 7] = ["annotations", "data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];
 
 /// The document once for each map in it, with a field there that no type has; and where.
 fn with_typos(path: &str, value: &Value) -> Vec<(String, Value)> {

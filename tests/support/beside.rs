@@ -23,6 +23,11 @@ impl<T: Send + 'static> Beside<T> {
         Self { stop: Stop(stop), thread: std::thread::spawn(move || work(told)) }
     }
 
+    /// Whether the work has ended by itself.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends it, and says what came of it.
     pub fn end(self) -> T {
         drop(self.stop);

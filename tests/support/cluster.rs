@@ -37,6 +37,7 @@ const KUBELET: &str = "kubelet:
 /// Where the nodes have a network of pods of their own.
 const NO_NETWORK: &str = "network: {plugin: none}
 kubeProxy: {mode: none}
+dns: {plugin: none}
 ";
 /// hoist's own network. How many connections the kernel tracks cannot be set in a network namespace.
 const NETWORK: &str = "kubeProxy:

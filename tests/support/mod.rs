@@ -14,6 +14,7 @@ pub mod beside;
 pub mod cluster;
 pub mod command;
 pub mod controller;
+pub mod dns;
 pub mod events;
 pub mod http;
 pub mod kubectl;

@@ -105,3 +105,22 @@ fn no_text_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn dns_asks_addresses_and_lives_at_one_of_the_nodes_own() {
+    refused(
+        "dns: {upstreams: [192.0.2.53, ns.example.com], autoscaler: {min: 0}, nodeLocal: {address: 10.96.0.53}}\n",
+        &[
+            "f:6:31: dns.upstreams[1]: `ns.example.com` is not an address, or address and port | write it like 192.0.2.53 or 192.0.2.53:5353",
+            "f:6:66: dns.autoscaler.min: `0` is not between 1 and 100000 | write it like 2",
+            "f:6:91: dns.nodeLocal.address: 10.96.0.53 lies in 10.96.0.0/12, where others get theirs from | give an address of the nodes' own like 169.254.20.10",
+        ],
+    );
+    refused("dns: {plugin: bind}\n", &["f:6:15: dns.plugin: `bind` is not known | known: coredns, none"]);
+    refused(
+        "dns: {nodeLocal: {address: fd00::53}}\n",
+        &[
+            "f:6:28: dns.nodeLocal.address: fd00::53 is not of the family of the service subnet, IPv4 | give an address of the nodes' own like 169.254.20.10",
+        ],
+    );
+}
