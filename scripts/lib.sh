@@ -29,6 +29,11 @@ PROGRAMS=(
 	/lib/systemd/systemd=systemd
 	/usr/lib/cni/bridge=containernetworking-plugins
 	/usr/include/stdlib.h=libc6-dev
+	curl=curl
+	dig=bind9-dnsutils
+	/usr/bin/nc.openbsd=netcat-openbsd
+	ipcs=util-linux
+	nginx=nginx-light
 )
 
 # What only the e2e tests call.
@@ -98,7 +103,7 @@ install_packages() (
 		tail -n 20 "$log" >&2
 		die "apt-get could not install: $* (its last lines are above). Repair that and run this again."
 	fi
-	for service in containerd=containerd openssh-server=ssh; do
+	for service in containerd=containerd openssh-server=ssh nginx-light=nginx; do
 		[[ " $* " != *" ${service%%=*} "* ]] || systemctl disable "${service#*=}.service" >/dev/null 2>&1 || true
 	done
 )

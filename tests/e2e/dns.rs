@@ -175,7 +175,12 @@ impl All<'_> {
         std::thread::sleep(Duration::from_secs(1));
         asking.map(|asking| {
             let asked = asking.end();
-            eprintln!("{} lookups answered, {} not: {:?}", asked.took.len(), asked.failures.len(), asked.failures.first());
+            eprintln!(
+                "{} lookups answered, {} not: {:?}",
+                asked.took.len(),
+                asked.failures.len(),
+                asked.failures.first()
+            );
             asked
         })
     }
@@ -223,8 +228,6 @@ impl All<'_> {
     /// Taken away, it leaves its address to kube-proxy.
     fn without_the_cache(&self) {
         self.kubectl.run(&["-n", "kube-system", "delete", "daemonset", "node-local-dns", "--cascade=foreground"]).ok();
-        eventually("the address is CoreDNS's again", FALLEN_BACK, || {
-            self.in_the_pod(DNS, API_NAME).ok()
-        });
+        eventually("the address is CoreDNS's again", FALLEN_BACK, || self.in_the_pod(DNS, API_NAME).ok());
     }
 }

@@ -37,7 +37,7 @@ fn no_manifest_names_a_controller() {
         for path in set.files.keys().filter(|path| path.starts_with("manifests/")) {
             let mut text = text(&set, path);
             if ASK_THE_ENDPOINT.contains(&path.as_str()) {
-                let server = format!("server: \"https://{}\"", cluster.endpoint());
+                let server = format!("https://{}", cluster.endpoint());
                 assert_eq!(text.matches(&server).count(), 1, "{path}");
                 text = text.replace(&server, "");
             }

@@ -6,7 +6,7 @@ use crate::support::{all, documents, is_manifest, text};
 use hoist::{typed, yaml};
 
 /// Maps whose keys are the user's to choose.
-const FREE: [&str; 7] = ["annotations", "data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];
+const FREE: [&str; 6] = ["data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];
 
 /// The document once for each map in it, with a field there that no type has; and where.
 fn with_typos(path: &str, value: &Value) -> Vec<(String, Value)> {
@@ -47,7 +47,8 @@ fn every_manifest_fits_its_type_and_a_typo_anywhere_would_not() {
                 assert_eq!(typed::check(&document.value), [], "{path}");
                 for (at, changed) in with_typos("", &document.value) {
                     let found = typed::check(&changed);
-                    assert_eq!(found, [(at, "unknown field `hoistTypo`".to_owned())], "{path}");
+                    // A map of strings has room for the name, and not for what it stands for.
+                    assert!(found.len() == 1 && found[0].0 == at, "{path}: {found:?}");
                     typos += 1;
                 }
             }

@@ -50,13 +50,13 @@ fn what_is_not_to_be_had() {
 fn images_are_those_that_are_used() {
     let images = |more: &str| with(more).unwrap().images().into_iter().map(str::to_owned).collect::<Vec<_>>();
     let all = images("");
-    assert_eq!(all.len(), 8, "{all:?}");
+    assert_eq!(all.len(), 9, "{all:?}");
     assert!(all.contains(&"ghcr.io/flannel-io/flannel:v0.28.4".to_owned()));
     let own = images("imageRepository: r.example.com/k8s\n");
-    assert_eq!(own.len(), 8);
+    assert_eq!(own.len(), 9);
     assert!(own.iter().all(|image| image.starts_with("r.example.com/k8s/")), "{own:?}");
     let least = images(
-        "network: {plugin: none}\nkubeProxy: {mode: none}\netcd: {external: {endpoints: ['https://a:1'], caFile: a, certFile: b, keyFile: c}}\n",
+        "network: {plugin: none}\nkubeProxy: {mode: none}\ndns: {plugin: none}\netcd: {external: {endpoints: ['https://a:1'], caFile: a, certFile: b, keyFile: c}}\n",
     );
     let names: Vec<_> = least.iter().map(|image| image.rsplit(['/', ':']).nth(1).unwrap()).collect();
     assert_eq!(names, ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "pause"]);

@@ -1,0 +1,11 @@
+//go:build tools
+
+package conformance
+
+import (
+	// Runs the suite, several tests at a time.
+	_ "github.com/onsi/ginkgo/v2/ginkgo"
+
+	// The image that most of the suite's pods run.
+	_ "k8s.io/kubernetes/test/images/agnhost"
+)
