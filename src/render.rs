@@ -202,6 +202,7 @@ fn dns(cluster: &Cluster) -> Value {
         loopback_url => url(Some(cluster.loopback())),
         host_prefix => if is_ipv6 { 128 } else { 32 },
         nft_family => if is_ipv6 { "ip6" } else { "ip" },
+        nft_type => if is_ipv6 { "ipv6_addr" } else { "ipv4_addr" },
         min => autoscaler.min,
         nodes_per_replica => autoscaler.nodes_per_replica,
         cores_per_replica => autoscaler.cores_per_replica,

@@ -23,7 +23,7 @@ flannel_images() {
 	LDFLAGS="-s -w -X github.com/flannel-io/flannel/pkg/version.Version=$FLANNEL_VERSION -extldflags -static" \
 		build_network flannel github.com/flannel-io/flannel "$root/opt/bin/flanneld" CGO_ENABLED=1 2>"$WORK/flannel.log" ||
 		{ cat "$WORK/flannel.log" >&2 && die "flanneld cannot be compiled (above)"; }
-	busybox_files "$root"
+	shared_busybox_files "$root"
 	rm -f "$root/bin/ip"
 	packet_filter_files "$root" "$(command -v ip)"
 	layer=$(put_layer "$layout" "$root")

@@ -11,6 +11,7 @@
 mod support;
 
 mod apply;
+mod dns;
 mod guard;
 mod run;
 mod svg;
@@ -51,6 +52,7 @@ fn main() {
     match args[..] {
         ["start", runs] => start(number(runs)),
         ["guard", runs] => guard::measure(number(runs)),
+        ["dns"] => dns::measure(),
         ["apply", runs, most] => apply::measure(number(runs), number(most)),
         ["timeline", file] => timeline::measure(Path::new(file)),
         // What the above starts as processes of their own.

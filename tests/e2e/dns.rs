@@ -22,8 +22,8 @@ const API_NAME: &str = "kubernetes.default.svc.cluster.local";
 const SOON: Duration = Duration::from_secs(60);
 /// guard counts the nodes once a minute, and a pod takes its time.
 const SCALED: Duration = Duration::from_secs(100);
-/// The cache's addresses are a node's for a minute after their last renewal.
-const FALLEN_BACK: Duration = Duration::from_secs(90);
+/// Half a minute after the last renewal, the Service's address is kube-proxy's.
+const FALLEN_BACK: Duration = Duration::from_secs(45);
 
 fn at(server: IpAddr) -> SocketAddr {
     SocketAddr::new(server, 53)
@@ -225,8 +225,14 @@ impl All<'_> {
         assert_eq!(self.in_the_pod(DNS, "new.example.com"), Ok(vec![WORLD]));
     }
 
-    /// Taken away, it leaves its address to kube-proxy.
+    /// Killed, it leaves its address to kube-proxy until it is back; taken away, for good.
     fn without_the_cache(&self) {
+        let kill = "pkill -KILL -f '^/coredns -conf /etc/node-local-dns/Corefile'";
+        let [cached, _] = self.lookups([API_NAME, API_NAME], || {
+            self.worker.sh(kill);
+            std::thread::sleep(Duration::from_secs(5));
+        });
+        assert!(cached.failures.iter().all(|(at, _)| *at < Duration::from_secs(4)), "{:?}", cached.failures);
         self.kubectl.run(&["-n", "kube-system", "delete", "daemonset", "node-local-dns", "--cascade=foreground"]).ok();
         eventually("the address is CoreDNS's again", FALLEN_BACK, || self.in_the_pod(DNS, API_NAME).ok());
     }

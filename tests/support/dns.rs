@@ -32,12 +32,17 @@ pub fn ask(server: SocketAddr, name: &str) -> Result<Vec<Ipv4Addr>, String> {
 /// The same from inside of another network than this machine's.
 pub fn ask_in(network: File, server: SocketAddr, name: &str) -> Result<Vec<Ipv4Addr>, String> {
     let name = name.to_owned();
-    let asked = std::thread::spawn(move || {
+    inside(network, move || ask(server, &name))
+}
+
+/// Looks from inside of another network than this machine's.
+pub fn inside<T: Send + 'static>(network: File, look: impl FnOnce() -> T + Send + 'static) -> T {
+    let looked = std::thread::spawn(move || {
         // A network is a thread's own.
         setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-        ask(server, &name)
+        look()
     });
-    asked.join().unwrap()
+    looked.join().unwrap()
 }
 
 /// A question for IPv4 addresses, with recursion asked for (RFC 1035, section 4).
