@@ -1,11 +1,13 @@
 //! The command line: what users type, and which room it goes to. No logic. A file for each command.
 
+mod admin;
 mod backup;
 mod completion;
 mod controller;
 mod forward;
 mod guard;
 mod images;
+mod join_assets;
 mod man;
 mod preflight;
 mod recover;
@@ -13,6 +15,7 @@ mod render;
 mod reset;
 mod start;
 mod status;
+mod token;
 mod unpivot;
 mod validate;
 mod version;
@@ -85,6 +88,10 @@ pub enum Command {
     Status(status::Args),
     /// Check that an asset directory goes together: references, certificates, ports, subnets, flags
     Validate(validate::Args),
+    /// Bootstrap tokens, by which machines join the cluster as workers
+    Token(token::Args),
+    /// Write what a machine needs to become a worker, and nothing more: the CA, a bootstrap kubeconfig, the kubelet's files
+    JoinAssets(join_assets::Args),
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -128,6 +135,8 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,
+        Command::Token(args) => token::run(args, out).await?,
+        Command::JoinAssets(args) => join_assets::run(&args, out).await?,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
         Command::Images(command) => images::run(&command, out)?,
         Command::Completion(args) => completion::run(args, out)?,

@@ -8,6 +8,7 @@
 //! Arrows run one way; CONTRIBUTING.md has the map.
 
 pub mod api;
+pub mod approve;
 pub mod assets;
 pub mod backup;
 pub mod bridge;
@@ -24,6 +25,7 @@ pub mod grpc;
 pub mod guard;
 pub mod host;
 pub mod input;
+pub mod join;
 pub mod known_flags;
 pub mod kubeconfig;
 pub mod kubelet;
@@ -46,6 +48,7 @@ pub mod start;
 pub mod static_pods;
 pub mod status;
 pub mod template;
+pub mod tokens;
 pub mod typed;
 pub mod undo;
 pub mod unpivot;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use minijinja::{Value, context};
 
 use crate::assets::AssetSet;
@@ -12,6 +14,15 @@ use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
 use crate::secrets::{self, COMPONENTS, Server, Tls};
 use crate::{template, typed, yaml};
+
+/// What the kubelet of a controller runs with.
+const KUBELET_CONFIG: &str = "kubelet/config.yaml";
+/// What the kubelet of a worker runs with, and how.
+pub const WORKER_CONFIG: &str = "kubelet/worker-config.yaml";
+/// The unit of a worker's kubelet.
+pub const WORKER_UNIT: &str = "kubelet/worker.service";
+/// What only machines with a bootstrap token ask for: without anybody who signs in the cluster it leads to nothing.
+const FOR_TOKENS: &str = "manifests/kubeadm/";
 
 /// Renders the asset directory of `cluster`, whose tls/ is `tls`; `token` is the bootstrap token of its kubelets.
 ///
@@ -44,12 +55,18 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
 
     let context = values(cluster);
     let extra_args = extra_args(cluster);
+    let worker_config = kubelet_config(WORKER_CONFIG, cluster, &extra_args, &context, true)?;
+    let ca_certificate = STANDARD.encode(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default());
+    let context = context! { worker_config => &worker_config, ca_certificate => ca_certificate, ..context };
     for part in ["bootstrap-manifests", "manifests"] {
         for (name, source) in template::templates(part) {
             if !is_wanted(&name, cluster) {
                 continue;
             }
             let path = format!("{part}/{name}");
+            if cluster.has_external_ca() && path.starts_with(FOR_TOKENS) {
+                continue;
+            }
             let mut text = template::render(&path, source, &extra_args, &context)?;
             if path == PROXY_CONFIG && !cluster.kube_proxy.config.is_empty() {
                 text = overlay_proxy(&path, &text, cluster)?;
@@ -61,12 +78,16 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     for part in ["kubelet", "systemd"] {
         for (name, source) in template::templates(part) {
             let path = format!("{part}/{name}");
-            let mut text = template::render(&path, source, &extra_args, &context)?;
-            if path == "kubelet/config.yaml" && !cluster.kubelet_config.is_empty() {
-                text = overlay(&path, &text, "kubelet.config", &cluster.kubelet_config)?;
-            }
+            let text = match &*path {
+                KUBELET_CONFIG => kubelet_config(KUBELET_CONFIG, cluster, &extra_args, &context, false)?,
+                WORKER_UNIT if cluster.has_external_ca() => continue,
+                _ => template::render(&path, source, &extra_args, &context)?,
+            };
             add(path, File::public(text));
         }
+    }
+    if !cluster.has_external_ca() {
+        add(WORKER_CONFIG.into(), File::public(worker_config));
     }
     Ok(set)
 }
@@ -85,6 +106,20 @@ fn is_wanted(name: &str, cluster: &Cluster) -> bool {
         "node-local-dns" => cluster.dns.has_coredns && cluster.dns.node_local.is_some(),
         _ => true,
     }
+}
+
+/// The configuration of a controller's kubelet, or of a worker's: of the one template, with the user's fields laid over it.
+fn kubelet_config(
+    path: &str,
+    cluster: &Cluster,
+    extra_args: &BTreeMap<&str, &[Arg]>,
+    context: &Value,
+    is_worker: bool,
+) -> Result<String> {
+    let templates = template::templates("kubelet");
+    let source = templates.get("config.yaml").copied().unwrap_or_default();
+    let text = template::render(path, source, extra_args, &context! { is_worker => is_worker, ..context.clone() })?;
+    if cluster.kubelet_config.is_empty() { Ok(text) } else { overlay(path, &text, "kubelet.config", &cluster.kubelet_config) }
 }
 
 /// What of the asset directory there is while certificates are still to be signed: tls/ alone.
@@ -131,6 +166,7 @@ fn values(cluster: &Cluster) -> Value {
         dns_domain => &cluster.networking.dns_domain,
         dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
         dns => dns(cluster),
+        endpoint => cluster.endpoint().to_string(),
         etcd_data_dir => etcd_data_dir,
         hoist_asset_dir => &cluster.hoist.asset_dir,
         hoist_binary => &cluster.hoist.binary,
@@ -156,6 +192,9 @@ fn values(cluster: &Cluster) -> Value {
             is_auto => cluster.kube_proxy.mode == ProxyMode::Auto,
             mode => if cluster.kube_proxy.mode == ProxyMode::Iptables { "iptables" } else { "nftables" },
         },
+        // Where the one image comes from that a kubelet itself needs.
+        image_repository => images.pause.rsplit_once('/').map_or("registry.k8s.io", |(repository, _)| repository),
+        kubernetes_version => cluster.kubernetes_version.to_string(),
         loopback => loopback.to_string(),
         loopback_url => url(loopback),
         rotate_certificates => if cluster.has_external_ca() { "false" } else { "true" },

@@ -6,7 +6,9 @@ pub mod guard;
 pub mod health;
 pub mod observe;
 pub mod owners;
+pub mod requests;
 pub mod self_hosted;
+pub mod tokens;
 mod transport;
 pub mod write;
 
@@ -29,15 +31,49 @@ pub const FIELD_MANAGER: &str = "hoist";
 /// # Errors
 /// A kubeconfig that does not parse, or gets its credentials elsewhere than from itself and from files.
 pub async fn connect(kubeconfig: &str, address: SocketAddr) -> Result<Client> {
-    let failed = |error: &dyn std::fmt::Display| Error::failed("use the kubeconfig", error);
-    let parsed = kubeconfig::read(kubeconfig).map_err(|reason| failed(&reason))?;
+    let mut config = config(kubeconfig).await?;
+    config.cluster_url = format!("https://{address}").parse().map_err(|error| unusable(&error))?;
+    transport::client(config)
+}
+
+/// The cluster as an admin reaches it, from any machine.
+pub struct Admin {
+    /// A client, bounded in time as that of [`connect`] is.
+    pub client: Client,
+    /// host:port of the API server.
+    pub endpoint: String,
+    /// The CAs (PEM) that vouch for it.
+    pub ca_pem: Vec<u8>,
+}
+
+/// The cluster at the address that `kubeconfig` itself names, which may be a load balancer's.
+///
+/// # Errors
+/// A kubeconfig that does not parse, or gets its credentials elsewhere than from itself and from files.
+pub async fn admin(kubeconfig: &str) -> Result<Admin> {
+    let config = config(kubeconfig).await?;
+    let url = &config.cluster_url;
+    let endpoint = url.authority().map(|authority| match authority.port() {
+        Some(_) => authority.to_string(),
+        None => format!("{authority}:443"),
+    });
+    let ca = config.root_cert.iter().flatten().map(|der| pem::Pem::new("CERTIFICATE", der.clone()));
+    let ca_pem = pem::encode_many(&ca.collect::<Vec<_>>()).into_bytes();
+    Ok(Admin { endpoint: endpoint.unwrap_or_default(), ca_pem, client: transport::client(config)? })
+}
+
+async fn config(kubeconfig: &str) -> Result<Config> {
+    let parsed = kubeconfig::read(kubeconfig).map_err(|reason| unusable(&reason))?;
     let options = KubeConfigOptions::default();
-    let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| failed(&error))?;
-    config.cluster_url = format!("https://{address}").parse().map_err(|error| failed(&error))?;
+    let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| unusable(&error))?;
     config.connect_timeout = Some(Duration::from_secs(3));
     config.read_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(10));
-    transport::client(config)
+    Ok(config)
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Error {
+    Error::failed("use the kubeconfig", error)
 }
 
 /// Whether an error is the API server's own word on the object (as opposed to a lost connection or an overload),

@@ -32,6 +32,8 @@ pub struct Counts {
     pub raises: [u64; Cause::ALL.len()],
     /// How often the bridge was lowered.
     pub lowers: u64,
+    /// Serving certificates of kubelets that were approved here.
+    pub approved: u64,
     /// What could not be done.
     pub errors: u64,
     /// How long the self-hosted API server must be ready before the bridge is lowered.
@@ -72,6 +74,8 @@ impl Metrics {
             .collect();
         metric("raises_total", "counter", "How often guard has raised the bridge.", &raises);
         metric("lowers_total", "counter", "How often guard has lowered the bridge.", &one(counts.lowers as f64));
+        let approved = one(counts.approved as f64);
+        metric("serving_certificates_approved_total", "counter", "Kubelets' serving certificates approved.", &approved);
         metric("errors_total", "counter", "What guard could not do.", &one(counts.errors as f64));
         let hold = one(counts.hold.as_secs_f64());
         metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);

@@ -6,7 +6,9 @@
 //!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
 //! ```
 //! `decide.rs` says when, `run.rs` is the loop, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
+//! `approver.rs` runs beside it: kubelets' serving certificates.
 
+mod approver;
 mod copy;
 pub mod decide;
 mod install;

@@ -11,7 +11,7 @@ use super::decide::{Cause, CopyState, Decision, Observed, Server, Stands, decide
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
-use super::{install, tell};
+use super::{approver, install, tell};
 use crate::api::observe::Required;
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
@@ -55,15 +55,22 @@ pub struct Options {
 pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
     let metrics = Metrics::default();
     let served = metrics.clone().serve(options.metrics);
-    let mut guard = Guard::new(host, options, reporter, metrics);
+    let way = approver::Shared::default();
+    let counts = metrics.clone();
+    let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
     let guarded = guard.forever();
-    tokio::pin!(served, guarded);
-    tokio::select! {
-        error = &mut served => {
-            reporter.note(&format!("no metrics are served at {}: {error}", options.metrics));
-            guarded.await
+    let approved = approver::run(host, &way, reporter, &counts);
+    tokio::pin!(served, guarded, approved);
+    let mut is_served = true;
+    loop {
+        tokio::select! {
+            error = &mut served, if is_served => {
+                is_served = false;
+                reporter.note(&format!("no metrics are served at {}: {error}", options.metrics));
+            }
+            ended = &mut guarded => return ended,
+            never = &mut approved => match never {},
         }
-        ended = &mut guarded => ended,
     }
 }
 
@@ -81,13 +88,14 @@ struct Guard<'a> {
     mark: Option<Mark>,
     at: Addresses,
     probe: Option<Box<dyn Ask>>,
+    way: approver::Shared,
     /// Since the last raise: what was seen of Leases, and with which client.
     leases: Option<(Leases, Client)>,
     said: String,
 }
 
 impl<'a> Guard<'a> {
-    fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics) -> Self {
+    fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics, way: approver::Shared) -> Self {
         let now = Instant::now();
         Self {
             host,
@@ -100,6 +108,7 @@ impl<'a> Guard<'a> {
             mark: None,
             at: Addresses::unknown(),
             probe: None,
+            way,
             leases: None,
             said: String::new(),
         }
@@ -170,6 +179,10 @@ impl<'a> Guard<'a> {
         });
         match read {
             Ok(Some((copy, addresses))) => {
+                match approver::Way::of(&copy) {
+                    Ok(way) => self.way.set(way),
+                    Err(error) => self.fail(&error),
+                }
                 (self.copy_state, self.at, self.copy) = (CopyState::Whole, addresses, Some(copy));
                 self.probe = None;
             }

@@ -12,7 +12,9 @@ mod inspect;
 mod issue;
 mod issuer;
 mod parse;
+mod pin;
 mod plan;
+mod request;
 mod sign;
 mod token;
 mod user;
@@ -26,7 +28,9 @@ use crate::error::Finding;
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
 pub use issuer::{certificates_of, vouches_for_client};
-pub use token::bootstrap_token;
+pub use pin::pins;
+pub use request::{Request, request};
+pub use token::{bootstrap_token, is_token, is_token_id};
 pub use user::{UserFiles, exposed_user_files, read_user_files};
 
 /// Everything that belongs in tls/, and what of it is new.

@@ -19,9 +19,18 @@ pub fn bootstrap_token(existing: Option<&str>) -> Result<String> {
     }
 }
 
-fn is_token(token: &str) -> bool {
-    let part = |s: &str, len| s.len() == len && s.bytes().all(|b| ALPHABET.contains(&b));
-    token.split_once('.').is_some_and(|(id, secret)| part(id, ID) && part(secret, SECRET))
+/// Whether it has a token's form.
+pub fn is_token(token: &str) -> bool {
+    token.split_once('.').is_some_and(|(id, secret)| is_token_id(id) && part(secret, SECRET))
+}
+
+/// Whether it has the form of a token's first, public part.
+pub fn is_token_id(id: &str) -> bool {
+    part(id, ID)
+}
+
+fn part(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 
 fn random(len: usize) -> Result<String> {

@@ -17,6 +17,7 @@ mod external_ca;
 mod first_boot;
 mod going_back;
 mod images;
+mod joining;
 mod looking;
 mod output;
 mod programs;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::{CLUSTER, Folder};
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 24] = [
     &[],
     &["render"],
     &["validate"],
@@ -17,6 +17,11 @@ const COMMANDS: [&[&str]; 19] = [
     &["guard"],
     &["preflight"],
     &["status"],
+    &["token"],
+    &["token", "create"],
+    &["token", "list"],
+    &["token", "delete"],
+    &["join-assets"],
     &["config"],
     &["config", "default"],
     &["images"],

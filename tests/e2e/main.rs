@@ -26,3 +26,4 @@ mod serving;
 mod terraform;
 mod unpivot;
 mod user_manifests;
+mod workers;

@@ -44,6 +44,10 @@ fn no_manifest_names_a_controller() {
             let mut said: Vec<_> =
                 documents(path, &text).iter().flat_map(|document| strings(&document.value)).collect();
             said.push(text);
+            // Machines that are no controllers are told where the API is, which is the first one's address by default.
+            let endpoint = cluster.endpoint().to_string();
+            let told = [format!("server: https://{endpoint}"), format!("controlPlaneEndpoint: \"{endpoint}\"")];
+            said.iter_mut().for_each(|text| told.iter().for_each(|told| *text = text.replace(told, "")));
             for controller in &cluster.controllers {
                 for name in [controller.name.clone(), controller.address.to_string()] {
                     assert!(!said.iter().any(|text| text.contains(&name)), "{path} names {name}");

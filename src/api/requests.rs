@@ -1,0 +1,109 @@
+//! Requests for serving certificates: which wait, what the Nodes say of their addresses, and a yes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::{FIELD_MANAGER, explain};
+use crate::approve::{Addresses, Asked, SIGNER};
+use crate::error::{Error, Result};
+
+/// How many objects are read at once: Nodes are large, and the reader is to stay small.
+const PAGE: u32 = 25;
+
+/// A request that nobody has answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The object's name.
+    pub name: String,
+    /// For answering exactly this state of it.
+    pub resource_version: String,
+    /// What it says.
+    pub asked: Asked,
+}
+
+/// The requests for serving certificates of kubelets that nobody has answered.
+///
+/// # Errors
+/// The API server's word.
+pub async fn pending(client: &Client) -> Result<Vec<Pending>> {
+    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE).fields(&format!("spec.signerName={SIGNER}"));
+    let mut found = Vec::new();
+    loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(|error| Error::failed("list requests for certificates", explain(&error)))?;
+        params.continue_token = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        found.extend(page.items.into_iter().filter(is_pending).map(|csr| Pending {
+            name: csr.name_any(),
+            resource_version: csr.resource_version().unwrap_or_default(),
+            asked: Asked {
+                username: csr.spec.username.unwrap_or_default(),
+                groups: csr.spec.groups.unwrap_or_default(),
+                usages: csr.spec.usages.unwrap_or_default(),
+                request: csr.spec.request.0,
+            },
+        }));
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+fn is_pending(csr: &CertificateSigningRequest) -> bool {
+    let status = csr.status.as_ref();
+    // Approved, denied or failed: each is an answer.
+    let is_answered = status.and_then(|status| status.conditions.as_ref()).is_some_and(|all| !all.is_empty());
+    csr.spec.signer_name == SIGNER && !is_answered && status.is_none_or(|status| status.certificate.is_none())
+}
+
+/// What every Node says of its addresses.
+///
+/// # Errors
+/// The API server's word.
+pub async fn addresses(client: &Client) -> Result<BTreeMap<String, Addresses>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE);
+    let mut found = BTreeMap::new();
+    loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(|error| Error::failed("list the nodes", explain(&error)))?;
+        params.continue_token = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        found.extend(page.items.into_iter().map(|node| {
+            let name = node.name_any();
+            let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+            (name, addresses.into_iter().map(|address| (address.type_, address.address)).collect())
+        }));
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Approves a request as it was read.
+///
+/// # Errors
+/// The API server's word; one that was answered meanwhile is left so.
+pub async fn approve(client: &Client, pending: &Pending) -> Result<()> {
+    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let patch = json!({
+        "metadata": { "resourceVersion": pending.resource_version },
+        "status": { "conditions": [{
+            "type": "Approved",
+            "status": "True",
+            "reason": "HoistGuardApprove",
+            "message": "hoist guard: the names and addresses are this Node's alone.",
+        }] },
+    });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    match api.patch_approval(&pending.name, &params, &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        // Another controller's guard was faster.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Error::failed(format!("approve the request {}", pending.name), explain(&error))),
+    }
+}

@@ -1,0 +1,39 @@
+//! How commands about the whole cluster reach it: with an admin's kubeconfig, from any machine.
+
+use std::path::PathBuf;
+
+use crate::api::{self, Admin};
+use crate::config;
+use crate::error::{Error, Result};
+use crate::input::{self, CONFIG_LIMIT};
+
+/// Which cluster.
+#[derive(Debug, clap::Args)]
+pub(super) struct Choice {
+    /// The folder that `hoist render` wrote: its auth/kubeconfig is used
+    #[arg(long, global = true, value_name = "DIR", default_value = config::ASSET_DIR)]
+    pub(super) asset_dir: PathBuf,
+    /// An admin's kubeconfig [default: auth/kubeconfig of the asset directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+}
+
+impl Choice {
+    /// A client, and where it leads.
+    ///
+    /// # Errors
+    /// A kubeconfig that is none, or that asks for more than hoist lets it.
+    pub(super) async fn connect(&self) -> Result<Admin> {
+        let path = self.kubeconfig.clone().unwrap_or_else(|| self.asset_dir.join("auth/kubeconfig"));
+        let bytes =
+            input::read(&path, CONFIG_LIMIT).map_err(|unread| match unread.is_missing(&path) {
+                true => Error::Input(vec![unread.finding.remedy(
+                    "--asset-dir names the folder that `hoist render` wrote, --kubeconfig an admin's kubeconfig",
+                )]),
+                false => unread.into_error(&path),
+            })?;
+        let place = path.display().to_string();
+        let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
+        api::admin(text).await
+    }
+}
