@@ -119,7 +119,11 @@ fn kubelet_config(
     let templates = template::templates("kubelet");
     let source = templates.get("config.yaml").copied().unwrap_or_default();
     let text = template::render(path, source, extra_args, &context! { is_worker => is_worker, ..context.clone() })?;
-    if cluster.kubelet_config.is_empty() { Ok(text) } else { overlay(path, &text, "kubelet.config", &cluster.kubelet_config) }
+    if cluster.kubelet_config.is_empty() {
+        // What is left out at the end leaves its line.
+        return Ok(text.trim_end().to_owned() + "\n");
+    }
+    overlay(path, &text, "kubelet.config", &cluster.kubelet_config)
 }
 
 /// What of the asset directory there is while certificates are still to be signed: tls/ alone.

@@ -41,9 +41,10 @@ mod tests {
     use crate::preflight::testing::cluster;
 
     /// Files of an asset directory without which `start` can do its work on the first controller.
-    const SPARE: [&str; 10] = [
+    const SPARE: [&str; 11] = [
         "cluster.yaml",
         "manifests/",
+        "kubelet/worker",
         // Without it there shall be no guard.
         "bootstrap-manifests/hoist-guard.yaml",
         "systemd/",

@@ -48,6 +48,8 @@ fn hides_secrets(folder: &Folder, text: &str) {
     let shown = text.split(|c: char| !c.is_ascii_alphanumeric() && !"+/=.".contains(c));
     let shown: std::collections::BTreeSet<_> = shown.filter(|word| word.len() > 12).collect();
     let mut secrets = 0;
+    // The CA is handed out to whoever joins.
+    let ca = base64::engine::general_purpose::STANDARD.encode(folder.read("assets/tls/ca.crt"));
     for (path, (mode, _, _, content)) in folder.tree() {
         if !path.is_file() || mode & 0o044 != 0 {
             continue;
@@ -56,7 +58,12 @@ fn hides_secrets(folder: &Folder, text: &str) {
         let lines = String::from_utf8(content).unwrap();
         for line in lines.lines().map(str::trim).chain([&*encoded]) {
             let value = line.rsplit(' ').next().unwrap().trim_matches('"');
-            if value.len() > 20 && !value.contains("://") && !value.starts_with("--") && !value.contains("system:") {
+            if value != ca
+                && value.len() > 20
+                && !value.contains("://")
+                && !value.starts_with("--")
+                && !value.contains("system:")
+            {
                 secrets += 1;
                 assert!(!shown.contains(value), "{}: {line}", path.display());
             }

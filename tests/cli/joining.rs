@@ -53,7 +53,7 @@ fn a_worker_is_prepared_where_the_cluster_cannot_be_reached() {
 fn one_file_for_a_first_boot() {
     let folder = folder();
     for (format, name) in [("cloud-init", "worker.cloud-init.yaml"), ("ignition", "worker.ign")] {
-        join(&folder, &["--format", format]).ok();
+        assert_eq!(join(&folder, &["--format", format]).code, Some(0));
         let text = folder.read(&format!("out/{name}"));
         assert_eq!(mode(&folder, &format!("out/{name}")), 0o600);
         assert!(!text.contains("PRIVATE KEY") && text.contains("/etc/kubernetes/bootstrap-kubelet.conf"), "{text}");
@@ -79,7 +79,7 @@ fn another_ca_is_refused() {
     openssl.args(["-c", script]).current_dir(folder.path("")).stdin(Stdio::null());
     let hash = folder.ran(&mut openssl).ok();
     let hash = format!("sha256:{}", hash.split_whitespace().next().unwrap());
-    join(&folder, &["--discovery-token-ca-cert-hash", &hash]).ok();
+    assert_eq!(join(&folder, &["--discovery-token-ca-cert-hash", &hash]).code, Some(0));
 
     std::fs::remove_dir_all(folder.path("out")).unwrap();
     let ran = join(&folder, &["--discovery-token-ca-cert-hash", &hash[..hash.len() - 1]]);

@@ -242,13 +242,13 @@ fn nobody_serves_as_another(controller: &Controller, first: &Node, second: &Node
     let kubectl = &controller.kubectl;
     let (name, other) = (&first.name, second.address);
     let rows = [
-        ("another-nodes-name", second.name.as_str(), format!("DNS:{name}")),
-        ("a-foreign-address", name, "IP:192.0.2.1".to_owned()),
-        ("another-nodes-address", name, format!("IP:{other}")),
-        ("the-api-server", name, "DNS:kubernetes.default.svc".to_owned()),
-        ("the-controllers-address", name, format!("IP:{}", controller.cluster.address)),
+        ("a-foreign-address", "IP:192.0.2.1".to_owned()),
+        ("another-nodes-name", format!("DNS:{}", second.name)),
+        ("another-nodes-address", format!("IP:{other}")),
+        ("the-api-server", "DNS:kubernetes.default.svc".to_owned()),
+        ("the-controllers-address", format!("IP:{}", controller.cluster.address)),
     ];
-    for (row, subject, san) in &rows {
+    let ask = |row: &str, subject: &str, san: &str| {
         let script = format!(
             "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj '/O=system:nodes/CN=system:node:{subject}' -addext subjectAltName={san} 2>/dev/null | base64 -w0"
         );
@@ -264,7 +264,14 @@ spec: {{signerName: {SIGNER}, request: {request}, usages: [digital signature, se
         std::fs::write(&file, csr).unwrap();
         let (file, as_node) = (file.display().to_string(), format!("--as=system:node:{name}"));
         let groups = ["--as-group=system:nodes", "--as-group=system:authenticated"];
-        kubectl.run(&[&["create", "-f", &file, &as_node][..], &groups].concat()).ok();
+        kubectl.run(&[&["create", "-f", &file, &as_node][..], &groups].concat())
+    };
+    // The API server sees to the subject itself; the rest is guard's.
+    ask("another-subject", &second.name, &format!("DNS:{name}"))
+        .expect(1)
+        .says(&["can only create a node CSR with CN"]);
+    for (row, san) in &rows {
+        ask(row, name, san).ok();
     }
     let guard = format!("hoist-guard-{}", controller.node.name);
     for (row, ..) in &rows {

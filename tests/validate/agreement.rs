@@ -69,7 +69,7 @@ fn the_kubelet() {
             KUBELET,
             "rotateCertificates: true",
             "rotateCertificates: false",
-            "false\nstaticPodPath",
+            "false\n# What it serves",
             "rotateCertificates: is false, and should be true: who is to renew its certificate is settled by where the CA's key is",
         ),
         row(

@@ -57,7 +57,8 @@ fn files_of_any_content() {
             directory.put(path, content);
             let found = all(&directory.set, OffsetDateTime::now_utc());
             // Without this one there is nothing that anything else needs; an empty file is none.
-            let is_spare = path.ends_with("namespace-kube-system.yaml") || path.ends_with("pod-disruption-budget.yaml");
+            let is_spare =
+                path.starts_with("manifests/cluster/namespace-") || path.ends_with("pod-disruption-budget.yaml");
             // Without them guard keeps the API up, and can tell nobody.
             let is_spare = is_spare || path.starts_with("manifests/hoist-guard/");
             // Without them it serves all the same: what connects pods may be somebody else's.
@@ -65,6 +66,8 @@ fn files_of_any_content() {
                 || ["flannel", "kube-proxy"].iter().any(|folder| path.starts_with(&format!("manifests/{folder}/")));
             // Nothing that hoist runs reads it: systemd says itself what it makes of it.
             let is_spare = is_spare || path.starts_with("systemd/");
+            // Workers are none of the control plane's business.
+            let is_spare = is_spare || path.starts_with("kubelet/worker");
             // A certificate may hold the public key, too.
             let is_spare = is_spare || (path == "tls/sa.pub" && content.starts_with(b"-----"));
             assert!(!found.is_empty() || is_spare, "{path}: {content:?}");
