@@ -116,6 +116,7 @@ impl AssetSet {
     pub fn exposed(&self, dir: &Path) -> Vec<Finding> {
         let is_secret = |path: &str| {
             path.ends_with(".key")
+                || path == "tls/encryption.yaml"
                 || path.starts_with("auth/")
                 || path.ends_with("/secret.yaml")
                 || path.ends_with("-kubeconfig")

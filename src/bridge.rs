@@ -16,9 +16,9 @@ use crate::config::{Cluster, Controller, Etcd};
 use crate::error::Result;
 use crate::files::{self, File};
 use crate::host::Host;
-use crate::processes;
 use crate::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::static_pods::StaticPods;
+use crate::{processes, server_config};
 
 /// The bridge's manifests, in the order in which they are put in: while the API server's is not there, a raise that
 /// was cut short cannot be taken for one that was partly lowered.
@@ -89,12 +89,21 @@ impl State {
 pub struct Plan {
     secrets: Vec<(PathBuf, File)>,
     manifests: Vec<(&'static str, String)>,
-    data_dir: Option<PathBuf>,
+    /// Folders that are root's alone.
+    folders: Vec<PathBuf>,
 }
 
 impl Plan {
     fn add(&mut self, folder: &Path, content: SecretFiles) {
         self.secrets.extend(content.into_iter().map(|(name, content)| (folder.join(name), File::private(content))));
+    }
+}
+
+impl Plan {
+    /// With a folder that a kubelet would make for everybody to look into: a pod cannot make it, guard's neither.
+    pub fn with_folder(mut self, folder: PathBuf) -> Self {
+        self.folders.push(folder);
+        self
     }
 }
 
@@ -172,7 +181,7 @@ impl<'a> Bridge<'a> {
         if let Etcd::Local { data_dir, .. } = &cluster.etcd {
             plan.add(&self.host.etcd_pki(), secrets::of_etcd(&controller.name, &assets.tls())?);
             plan.manifests.insert(0, (ETCD, assets.text(&format!("bootstrap-manifests/{ETCD}"))?));
-            plan.data_dir = Some(self.host.path(data_dir));
+            plan.folders.push(self.host.path(data_dir));
         }
         Ok(plan)
     }
@@ -189,6 +198,7 @@ impl<'a> Bridge<'a> {
             plan.add(&self.host.bridge().join(component), content);
         }
         let ca = tls.get("ca.crt").cloned().unwrap_or_default();
+        plan.add(&self.host.bridge().join(server_config::NAME), server_config::files(assets)?);
         plan.add(&self.host.bridge().join("forwarder"), SecretFiles::from([("ca.crt".into(), ca)]));
         for name in MANIFESTS {
             plan.manifests.push((name, assets.text(&format!("bootstrap-manifests/{name}"))?));
@@ -202,7 +212,7 @@ impl<'a> Bridge<'a> {
     /// # Errors
     /// The system's refusal.
     pub fn raise(&self, plan: &Plan, binary: &Path) -> Result<Raised> {
-        if let Some(dir) = &plan.data_dir {
+        for dir in &plan.folders {
             files::make_dir(dir, 0o700)?;
         }
         for (path, _) in &plan.secrets {
@@ -225,8 +235,8 @@ impl<'a> Bridge<'a> {
     pub fn footprint(&self, plan: &Plan) -> Vec<PathBuf> {
         let secrets = plan.secrets.iter().map(|(path, _)| path.clone());
         let manifests = plan.manifests.iter().map(|(name, _)| self.host.manifests().join(name));
-        // No file of the data folder is hoist's; the name stands for the folder, which may be new.
-        let data = plan.data_dir.iter().map(|dir| dir.join("any"));
+        // No file in these folders is hoist's; the name stands for the folder, which may be new.
+        let data = plan.folders.iter().map(|dir| dir.join("any"));
         secrets.chain(manifests).chain(data).chain([self.host.binary()]).collect()
     }
 

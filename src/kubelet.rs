@@ -90,7 +90,7 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         (host.path("/etc/kubernetes/kubelet.env"), File::public(env)),
         (
             host.path("/var/lib/kubelet/config.yaml"),
-            File::public(configuration(assets, &host.inside(host.manifests()))?),
+            File::private(configuration(assets, &host.inside(host.manifests()))?),
         ),
     ];
     // Where nothing in the cluster signs, the kubelet has none but the rendered ones.

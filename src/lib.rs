@@ -43,6 +43,7 @@ pub mod render;
 pub mod report;
 pub mod reset;
 pub mod secrets;
+pub mod server_config;
 pub mod snapshot;
 pub mod start;
 pub mod static_pods;

@@ -23,6 +23,15 @@ pub const WORKER_CONFIG: &str = "kubelet/worker-config.yaml";
 pub const WORKER_UNIT: &str = "kubelet/worker.service";
 /// What only machines with a bootstrap token ask for: without anybody who signs in the cluster it leads to nothing.
 const FOR_TOKENS: &str = "manifests/kubeadm/";
+/// What is spoken of TLS 1.2: forward secrecy and authenticated encryption. Go's own list has others behind these.
+const TLS_CIPHER_SUITES: [&str; 6] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+];
 
 /// Renders the asset directory of `cluster`, whose tls/ is `tls`; `token` is the bootstrap token of its kubelets.
 ///
@@ -164,6 +173,9 @@ fn values(cluster: &Cluster) -> Value {
     };
     let extra: BTreeMap<_, _> =
         extra_args(cluster).into_iter().map(|(name, list)| (name.replace('-', "_"), args(list))).collect();
+    let sets = |component, is_it: &dyn Fn(&str) -> bool| {
+        extra_args(cluster).get(component).is_some_and(|list| list.iter().any(|arg| is_it(&arg.name)))
+    };
     context! {
         cluster_name => &cluster.cluster_name,
         controllers => cluster.controllers.len(),
@@ -172,6 +184,8 @@ fn values(cluster: &Cluster) -> Value {
         dns => dns(cluster),
         endpoint => cluster.endpoint().to_string(),
         etcd_data_dir => etcd_data_dir,
+        // etcd refuses them where nothing older than TLS 1.3 is spoken.
+        etcd_takes_cipher_suites => !sets("etcd", &|name| name == "tls-min-version"),
         hoist_asset_dir => &cluster.hoist.asset_dir,
         hoist_binary => &cluster.hoist.binary,
         etcd_initial_cluster => cluster.controllers.iter().map(member).collect::<Vec<_>>().join(","),
@@ -201,10 +215,18 @@ fn values(cluster: &Cluster) -> Value {
         kubernetes_version => cluster.kubernetes_version.to_string(),
         loopback => loopback.to_string(),
         loopback_url => url(loopback),
+        pod_security => context! {
+            enforce => cluster.pod_security.enforce.name(),
+            audit => cluster.pod_security.audit.name(),
+            warn => cluster.pod_security.warn.name(),
+        },
         rotate_certificates => if cluster.has_external_ca() { "false" } else { "true" },
         pod_subnets => joined(&cluster.networking.pod_subnets),
         service_subnets => joined(&cluster.networking.service_subnets),
         server => format!("https://{}", cluster.endpoint()),
+        tls_cipher_suite_list => TLS_CIPHER_SUITES,
+        tls_cipher_suites => TLS_CIPHER_SUITES.join(","),
+        uses_oidc_flags => sets("kube-apiserver", &|name| name.starts_with("oidc-")),
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
         wildcard_url => if loopback.is_ipv6() { "[::]" } else { "0.0.0.0" },
     }

@@ -8,6 +8,7 @@ use base64::Engine;
 use crate::config::Cluster;
 use crate::error::{Error, Finding, Result};
 use crate::kubeconfig::{Credentials, KubeConfig};
+use crate::pki::ENCRYPTION;
 
 /// The content of tls/, by path below it.
 pub type Tls = BTreeMap<String, Vec<u8>>;
@@ -46,9 +47,8 @@ pub const COMPONENTS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", 
 /// Every file that tls/ lacks.
 pub fn of_component(component: &str, cluster: &Cluster, tls: &Tls, server: Server) -> Result<SecretFiles> {
     match component {
-        "kube-apiserver" => pick(
-            tls,
-            &[
+        "kube-apiserver" => {
+            let mut wanted = vec![
                 ("ca.crt", "ca.crt"),
                 ("apiserver.crt", "apiserver.crt"),
                 ("apiserver.key", "apiserver.key"),
@@ -62,8 +62,13 @@ pub fn of_component(component: &str, cluster: &Cluster, tls: &Tls, server: Serve
                 ("front-proxy-client.key", "front-proxy-client.key"),
                 ("sa.key", "sa.key"),
                 ("sa.pub", "sa.pub"),
-            ],
-        ),
+            ];
+            // An asset directory of an older hoist has none.
+            if tls.contains_key(ENCRYPTION) {
+                wanted.push((ENCRYPTION, ENCRYPTION));
+            }
+            pick(tls, &wanted)
+        }
         "kube-controller-manager" => {
             let mut files =
                 vec![("ca.crt", "ca.crt"), ("front-proxy-ca.crt", "front-proxy-ca.crt"), ("sa.key", "sa.key")];

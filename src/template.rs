@@ -145,7 +145,7 @@ mod tests {
     fn values_are_escaped_and_lists_take_the_users_flag() {
         let args = [Arg { name: "leader-elect".into(), value: "say \"no\"".into() }];
         let extra = BTreeMap::from([("kube-scheduler", &args[..])]);
-        let context = minijinja::context! { loopback => "127.0.0.1", extra_args => minijinja::context! {
+        let context = minijinja::context! { loopback => "127.0.0.1", tls_cipher_suites => "", extra_args => minijinja::context! {
         kube_scheduler => [minijinja::context! { name => "leader-elect", value => "say \"no\"" }] } };
         let text = render("t", "a:\n  #% include \"flags/kube-scheduler.yaml\"\n", &extra, &context).unwrap();
         assert!(text.contains("  - \"--leader-elect=say \\\"no\\\"\"\n"), "{text}");

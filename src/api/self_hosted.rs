@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::apply::MANIFEST_SUM;
 use super::{explain, guard, is_not_found};
 use crate::error::{Error, Result};
+use crate::server_config;
 
 const NAMESPACE: &str = "kube-system";
 /// The name of guard's roles and their bindings.
@@ -128,7 +129,7 @@ pub async fn delete_leftovers(client: &Client) -> Result<()> {
         delete_applied::<Secret>(client, "Secret", component).await?;
         delete_applied::<ServiceAccount>(client, "service account", component).await?;
     }
-    Ok(())
+    delete_applied::<ConfigMap>(client, "ConfigMap", server_config::NAME).await
 }
 
 /// Deletes guard's objects: what brings it to the nodes first; that of the controller `node` that it says it lives by,

@@ -14,6 +14,9 @@ use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::yaml;
 
+/// What Secrets are encrypted with, below the asset directory.
+const ENCRYPTION: &str = "tls/encryption.yaml";
+
 /// What becomes of files that their user edited or removed, by their paths below the asset directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choices {
@@ -102,6 +105,13 @@ impl AssetSet {
                 Fate::Write if path.ends_with(".key") && there.as_ref().is_some_and(|there| *there != file.content) => {
                     return Err(Error::failed(format!("write {}", at.display()), "hoist never replaces a key"));
                 }
+                Fate::Write if path == ENCRYPTION && there.is_none() && is_lost(dir, path, choices, &history) => {
+                    let message = "is missing, and what it has encrypted in this cluster nobody could read";
+                    let remedy = format!(
+                        "put it back, from a backup or from guard's copy on a controller; for a cluster that is yet to come, add --replace {path}"
+                    );
+                    return Err(Error::Input(vec![Finding::new(at.display().to_string(), message).remedy(remedy)]));
+                }
                 Fate::Write => put.push(Put { path, file: Cow::Borrowed(file), own: None, there }),
                 Fate::Merge(merged) if there.as_deref() == Some(&*merged.content) => written.kept.push(path.clone()),
                 Fate::Merge(merged) => {
@@ -129,7 +139,7 @@ impl AssetSet {
         written.changed = put.iter().map(|put| put.path.clone()).collect();
         // A key before its certificate, and all of tls/ before what is made from it: whatever an interrupted render
         // leaves, the next one can build on it.
-        put.sort_by_key(|put| (!put.path.starts_with("tls/"), !put.path.ends_with(".key")));
+        put.sort_by_key(|put| (!put.path.starts_with("tls/"), !put.path.ends_with(".key") && put.path != ENCRYPTION));
         let own = Record::of(self);
         let after = if self.is_part { history.written.clone().under(own).without(&written.removed) } else { own };
         let texts = history.texts_with(Texts::of(self), &after);
@@ -145,6 +155,11 @@ impl Plan<'_> {
     pub fn is_empty(&self) -> bool {
         self.put.is_empty() && self.gone.is_empty() && !self.was_interrupted
     }
+}
+
+/// Whether an earlier render has made it for the cluster whose CA stands there, and it shall not be made anew.
+fn is_lost(dir: &Path, path: &String, choices: &Choices, history: &History) -> bool {
+    history.rendered.has(path) && !choices.replace.contains(path) && dir.join("tls/ca.crt").exists()
 }
 
 /// What becomes of the file `path`, of which `there` is what stands on the disk at `at`.

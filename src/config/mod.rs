@@ -6,6 +6,7 @@ mod dns;
 mod flags;
 mod network;
 mod networking;
+mod pod_security;
 mod raw;
 mod syntax;
 mod validate;
@@ -23,6 +24,7 @@ use crate::yaml;
 
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
+pub use pod_security::{Level, PodSecurity};
 pub use syntax::duration;
 
 /// The commented example: every field, with its default where it has one.
@@ -117,6 +119,8 @@ pub struct Cluster {
     pub controllers: Vec<Controller>,
     /// KubeletConfiguration fields laid over hoist's defaults.
     pub kubelet_config: serde_json::Map<String, serde_json::Value>,
+    /// What pods may be where their namespace does not say.
+    pub pod_security: PodSecurity,
     /// Where hoist itself is on a controller.
     pub hoist: HoistPaths,
     /// Lifetimes and existing CA files.

@@ -40,6 +40,7 @@ pub(super) struct Cluster {
     pub etcd: Section<Etcd>,
     pub controllers: List<Controller>,
     pub kubelet: Section<Kubelet>,
+    pub pod_security: Section<PodSecurity>,
     pub hoist: Section<Hoist>,
     pub pki: Section<Pki>,
 }
@@ -178,6 +179,14 @@ pub(super) struct Taint {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kubelet {
     pub config: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PodSecurity {
+    pub enforce: Option<String>,
+    pub audit: Option<String>,
+    pub warn: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -83,6 +83,7 @@ fn what_is_not_written_has_its_default() {
                 }],
             }],
             kubelet_config: serde_json::Map::new(),
+            pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },
             hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
             pki: PkiConfig {
                 ca_validity: Duration::from_hours(87600),
@@ -127,6 +128,7 @@ controllers:
 - {name: c2.example.com, address: 192.0.2.11, taints: [{key: a.b/c, value: D, effect: NoExecute}, {key: x, effect: NoSchedule}]}
 - {name: c3, address: 192.0.2.12}
 kubelet: {config: {maxPods: 200, evictionHard: {"nodefs.available": "5%"}, featureGates: {A: true}, x: null}}
+podSecurity: {enforce: baseline, audit: restricted, warn: privileged}
 hoist: {binary: /opt/bin/hoist, assetDir: /var/lib/hoist/assets}
 pki:
   caCertificateValidityPeriod: 100h30m
@@ -237,21 +239,6 @@ fn collect_keys(value: &serde_json::Value, keys: &mut Vec<String>) {
         serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
         _ => {}
     }
-}
-
-#[test]
-fn the_kind_of_file_comes_first() {
-    assert_eq!(
-        read("nonsense: 1\n").unwrap_err(),
-        "f:1:1: apiVersion: it is required | write apiVersion: hoist/v1alpha1\n\
-         f:1:1: kind: it is required | write kind: Cluster"
-    );
-    assert_eq!(
-        read("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nnonsense: 1\n").unwrap_err(),
-        "f:1:13: apiVersion: \"kubeadm.k8s.io/v1beta4\" is not known | write apiVersion: hoist/v1alpha1\n\
-         f:2:7: kind: \"ClusterConfiguration\" is not known | write kind: Cluster"
-    );
-    same(&[read("").unwrap_err()], &["f: it is empty"]);
 }
 
 #[test]

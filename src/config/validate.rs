@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::flags;
 use super::{
     ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
-    Version, defaults, dns, network, networking, raw, syntax,
+    Version, defaults, dns, network, networking, pod_security, raw, syntax,
 };
 use crate::error::Finding;
 use crate::known_flags::Program;
@@ -108,6 +108,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     networking::controllers(c, &controllers, &networking);
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
     flags::kubelet_config(c, "kubelet.config", &kubelet_config);
+    let pod_security = pod_security::pod_security(c, raw.pod_security.as_deref());
     let hoist = hoist(c, raw.hoist.as_deref());
     let pki = pki(c, raw.pki.as_deref());
 
@@ -131,6 +132,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
                 etcd,
                 controllers: controllers.into_iter().flatten().collect(),
                 kubelet_config,
+                pod_security,
                 hoist,
                 pki,
             })

@@ -50,6 +50,11 @@ fn value(cluster: &Cluster) -> Value {
         "scheduler": { "extraArgs": args(&cluster.scheduler.extra_args) },
         "etcd": etcd(&cluster.etcd),
         "kubelet": { "config": cluster.kubelet_config },
+        "podSecurity": {
+            "enforce": cluster.pod_security.enforce.name(),
+            "audit": cluster.pod_security.audit.name(),
+            "warn": cluster.pod_security.warn.name(),
+        },
         "hoist": { "binary": cluster.hoist.binary, "assetDir": cluster.hoist.asset_dir },
         "pki": {
             "caCertificateValidityPeriod": syntax::write_duration(pki.ca_validity),

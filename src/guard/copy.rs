@@ -14,6 +14,7 @@ use crate::config::{Cluster, Controller};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::host::Host;
+use crate::server_config;
 
 /// Where it is.
 const PATH: &str = "/var/lib/hoist/guard/bridge.json";
@@ -75,15 +76,15 @@ impl Copy {
         if shared.to_json().len() <= SECRET_LIMIT {
             return shared;
         }
-        Self { assets: only(&shared.assets, |path| !path.starts_with("manifests/")), ..shared }
+        Self { assets: only(&shared.assets, |path| !is_applied(path)), ..shared }
     }
 
     /// The shared part `self`, completed with what `own` has of one controller alone, and of what was too large.
     pub fn completed(&self, own: &Self) -> Self {
         let mut files = own.assets.files.clone();
-        files.retain(|path, _| !is_of(path, None) || path.starts_with("manifests/"));
-        if self.assets.files.keys().any(|path| path.starts_with("manifests/")) {
-            files.retain(|path, _| !path.starts_with("manifests/"));
+        files.retain(|path, _| !is_of(path, None) || is_applied(path));
+        if self.assets.files.keys().any(|path| is_applied(path)) {
+            files.retain(|path, _| !is_applied(path));
         }
         files.extend(self.assets.files.clone());
         Self { controller: own.controller.clone(), assets: AssetSet { files, is_part: true }, ..self.clone() }
@@ -191,6 +192,11 @@ fn only(assets: &AssetSet, keep: impl Fn(&str) -> bool) -> AssetSet {
     AssetSet { files: files.map(file).collect(), is_part: true }
 }
 
+/// Whether it is only ever applied: the bridge needs none of it.
+fn is_applied(path: &str) -> bool {
+    path.starts_with("manifests/") && path != server_config::PATH
+}
+
 fn is_kept(path: &str) -> bool {
     !LEFT_OUT.contains(&path) && !path.ends_with(".csr")
 }
@@ -267,6 +273,8 @@ mod tests {
         let own = Copy::new(&assets, &cluster, &cluster.controllers[0]);
         let shared = own.shared();
         assert!(shared.to_json().len() < SECRET_LIMIT && !shared.to_json().contains("manifests/user.yaml"));
+        // The bridge mounts these.
+        assert!(shared.assets.files.contains_key(server_config::PATH));
         assert!(shared.completed(&own) == own);
     }
 

@@ -10,7 +10,7 @@ use super::file::{File, input};
 use super::plan::{CaPlan, LeafPlan, canonical, plan};
 use super::sign::{self, Validity};
 use super::user::{self, UserFiles};
-use super::{Issued, Pki, external, inspect, parse};
+use super::{ENCRYPTION, Issued, Pki, encryption, external, inspect, parse};
 use crate::config::{Cluster, Etcd, PkiConfig};
 use crate::error::{Error, Finding, Result};
 
@@ -57,6 +57,7 @@ pub fn issue(
         }
     }
     collect(&mut findings, work.service_account())?;
+    collect(&mut findings, work.encryption())?;
     if matches!(cluster.etcd, Etcd::External { .. }) {
         collect(&mut findings, work.external_etcd())?;
     }
@@ -385,6 +386,19 @@ impl<'a> Work<'a> {
             (key_file, None) => self.key("sa.key", key_file)?,
         };
         self.put("sa.pub", key.public_key_pem(), reason);
+        Ok(())
+    }
+
+    /// What Secrets are encrypted with. A cluster has run without it if it has a key that only a render makes.
+    fn encryption(&mut self) -> Result<()> {
+        if let Some(file) = self.file(ENCRYPTION) {
+            encryption::check(&file)?;
+            self.keep(ENCRYPTION, &file);
+            return Ok(());
+        }
+        let has_run = self.existing.contains_key("kube-controller-manager.key");
+        let reason = if has_run { encryption::FOR_A_CLUSTER_THAT_RUNS } else { "new" };
+        self.put(ENCRYPTION, encryption::new(has_run)?, reason);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //!                                  └─ parse, sign, inspect, external
 //! ```
 
+mod encryption;
 mod external;
 mod file;
 mod inspect;
@@ -25,6 +26,7 @@ use std::fmt;
 
 use crate::error::Finding;
 
+pub use encryption::{ENCRYPTION, lost_keys};
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
 pub use issuer::{certificates_of, vouches_for_client};

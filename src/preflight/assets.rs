@@ -5,6 +5,7 @@ use crate::bridge::{Bridge, GUARD};
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::{Error, Finding};
 use crate::guard;
+use crate::pki::ENCRYPTION;
 use crate::secrets::{self, COMPONENTS, Server};
 
 /// Files of the asset directory that `start` needs on this controller and that are not there.
@@ -26,13 +27,28 @@ pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &C
         .chain(manifests.map(|name| format!("bootstrap-manifests/{name}")))
         .map(|path| assets.text(&path).map(drop));
 
-    let mut findings = Vec::new();
+    let of_encryption = encryption(assets);
+
+    let mut findings = Vec::from_iter(of_encryption);
     for result in of_components.into_iter().chain([of_kubelet]).chain(of_etcd).chain(of_guard).chain(texts) {
         if let Err(Error::Input(found)) = result {
             findings.extend(found.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
         }
     }
     findings
+}
+
+/// What the API servers are told to encrypt with, where it is not there. An older hoist rendered none.
+fn encryption(assets: &AssetSet) -> Option<Finding> {
+    let path = format!("tls/{ENCRYPTION}");
+    let is_told = |name: &str| {
+        assets.text(name).is_ok_and(|text| text.contains(&format!("/etc/kubernetes/secrets/{ENCRYPTION}")))
+    };
+    let is_missing = !assets.files.contains_key(&path) && is_told("bootstrap-manifests/bridge-kube-apiserver.yaml");
+    is_missing.then(|| {
+        Finding::new(path, "the asset directory lacks this file")
+            .remedy("put it back, from a backup or from where `hoist render` wrote it: the cluster's Secrets are encrypted by it")
+    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::guard::Copy;
 use crate::host::Host;
+use crate::pki::{ENCRYPTION, lost_keys};
 
 /// What belongs to a cluster and to no other: data of one is of no use with the keys of another.
 const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];
@@ -116,10 +117,24 @@ fn same_cluster(here: &AssetSet, there: &BTreeMap<String, File>, place: &Path, f
         (Some(here), Some(there)) => here.content != there.content,
         _ => false,
     };
-    let Some(path) = IDENTITY.iter().find(differs) else { return Ok(()) };
+    let Some(path) = IDENTITY.iter().find(differs) else { return same_keys(here, there, place, file) };
     let message = format!("is of another cluster than {}", file.display());
     let finding = Finding::new(place.join(path).display().to_string(), message);
     Err(Error::Input(vec![
         finding.remedy("move that asset directory away, or name a new one: it is filled from the backup"),
     ]))
+}
+
+/// The asset directory has the keys by which the backup's data is encrypted; it may have newer ones, too.
+fn same_keys(here: &AssetSet, there: &BTreeMap<String, File>, place: &Path, file: &Path) -> Result<()> {
+    let path = format!("tls/{ENCRYPTION}");
+    let keys = |file: Option<&File>| file.map(|file| file.content.clone()).unwrap_or_default();
+    let lost = lost_keys(&keys(there.get(&path)), &keys(here.files.get(&path)));
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!("lacks keys by which the data of {} may be encrypted: {}", file.display(), lost.join(", "));
+    Err(Error::Input(vec![Finding::new(place.join(path).display().to_string(), message).remedy(
+        "add them from the backup's tls/encryption.yaml, behind the others, and run `hoist render`; or move that asset directory away: it is filled from the backup",
+    )]))
 }

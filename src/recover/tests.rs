@@ -108,6 +108,22 @@ fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
     let other = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "another")]);
     let error = found(&host, &other, &place).err().unwrap();
     assert!(error.contains("tls/ca.crt: is of another cluster than b.tar"), "{error}");
+
+    // Without the keys that its data is encrypted with, it would be of no use.
+    let keys = |names: &[(&str, &str)]| {
+        let keys: String = names.iter().map(|(name, key)| format!("{{name: {name}, secret: {key}}},")).collect();
+        format!("resources: [{{resources: [secrets], providers: [{{secretbox: {{keys: [{keys}]}}}}]}}]\n")
+    };
+    let old = keys(&[("key1", "AAAA")]);
+    let backup = contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca"), ("tls/encryption.yaml", &old)]);
+    std::fs::write(place.join("tls/encryption.yaml"), keys(&[("key2", "BBBB")])).unwrap();
+    let error = found(&host, &backup, &place).err().unwrap();
+    assert!(
+        error.contains("tls/encryption.yaml: lacks keys by which the data of b.tar may be encrypted: key1"),
+        "{error}"
+    );
+    std::fs::write(place.join("tls/encryption.yaml"), keys(&[("key2", "BBBB"), ("key1", "AAAA")])).unwrap();
+    assert!(found(&host, &backup, &place).is_ok());
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::kubelet::UnitState;
 use crate::permanent::Permanent;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, guard, kubelet, packet_filter};
+use crate::{files, guard, kubelet, packet_filter, server_config};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -107,6 +107,7 @@ impl Run<'_> {
         match act {
             Act::Raise => {
                 let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                let plan = plan.with_folder(self.fixed.host.path(server_config::AUDIT_LOGS));
                 let kubelet =
                     kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
                 if self.before.is_none() {

@@ -10,7 +10,8 @@ use crate::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kube
 use crate::yaml::child;
 
 /// Flags in which the two must differ, or may.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
+    "audit-log-path",
     "bind-address",
     "secure-port",
     "permit-port-sharing",
@@ -25,8 +26,9 @@ const OWN: [&str; 11] = [
 ];
 
 /// Flags of which two values make two clusters: what one writes, signs or leads, the other does not find.
-const ONE_CLUSTER: [&str; 13] = [
+const ONE_CLUSTER: [&str; 14] = [
     "api-audiences",
+    "authentication-config",
     "cluster-cidr",
     "cluster-name",
     "encryption-provider-config",

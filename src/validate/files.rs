@@ -10,6 +10,7 @@ use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::{Error, Finding};
 use crate::secrets::{self, COMPONENTS, SecretFiles, Server, Tls};
+use crate::server_config;
 use crate::yaml::{Position, child};
 
 /// Where `start` puts the bridge's files, etcd's, and the cluster's CA for the kubelet.
@@ -66,6 +67,11 @@ impl Contents {
         let bridge = COMPONENTS.map(|name| (name, ok(secrets::of_component(name, cluster, &tls, Server::Bridge))));
         let mut bridge = BTreeMap::from(bridge);
         let ca = tls.get("ca.crt").map(|ca| ("ca.crt".to_owned(), ca.clone()));
+        // What is no YAML is reported as such.
+        let config = server_config::files(assets).unwrap_or_default();
+        if !config.is_empty() {
+            bridge.insert(server_config::NAME, config);
+        }
         bridge.insert("forwarder", ca.into_iter().collect());
         let etcd = match cluster.etcd {
             Etcd::Local { .. } => {

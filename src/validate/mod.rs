@@ -7,12 +7,14 @@
 //!                                   agreement    ports, subnets, names across the components
 //!                                   bridge       the bridge against the self-hosted control plane
 //!                                   flags        known to the version they are given to
+//!                                   encryption   each API server reads what the other wrote
 //! ```
 //! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
 
 mod agreement;
 mod bridge;
 mod certificates;
+mod encryption;
 mod files;
 mod flags;
 mod inventory;
@@ -49,6 +51,8 @@ pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Findi
     findings.extend(agreement::check(&inventory));
     findings.extend(network::check(&inventory));
     findings.extend(flags::check(&inventory));
+    findings.extend(encryption::agrees(&inventory));
+    findings.extend(encryption::anonymous(&inventory));
     findings.extend(bridge::check(&inventory, &findings));
     sorted(findings)
 }
@@ -60,6 +64,7 @@ pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, d
     let cluster = Cluster { controllers: vec![controller.clone()], ..cluster.clone() };
     let (inventory, _) = read(assets, &cluster, dir);
     let findings = references::check(&inventory).into_iter().chain(certificates::identity(&inventory));
+    let findings = findings.chain(encryption::agrees(&inventory));
     sorted(findings.filter(|finding| finding.severity == Severity::Error).collect())
 }
 

@@ -21,7 +21,10 @@ fn secrets_are_for_their_owner() {
     let folder = Folder::rendered(CLUSTER);
     for (path, (mode, ..)) in folder.tree() {
         let name = path.strip_prefix(folder.path("assets")).unwrap_or(&path).to_string_lossy().into_owned();
-        let is_secret = name.ends_with(".key") || name.starts_with("auth/") || name.ends_with("secret.yaml");
+        let is_secret = name.ends_with(".key")
+            || name.starts_with("auth/")
+            || name.ends_with("secret.yaml")
+            || name == "tls/encryption.yaml";
         let expected = match (path.is_dir(), name.starts_with("tls") || name.starts_with("auth")) {
             (true, true) => 0o700,
             (true, false) => 0o755,
@@ -206,4 +209,28 @@ fn a_folder_that_may_not_be_written() {
     fs::set_permissions(folder.path("assets"), fs::Permissions::from_mode(0o555)).unwrap();
     folder.unchanged(|| folder.render()).failed_saying(1, &["cannot write in DIR/assets"]);
     fs::set_permissions(folder.path("assets"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A new key could not read what the lost one has encrypted.
+#[test]
+fn a_lost_encryption_key_is_not_replaced() {
+    const KEYS: &str = "assets/tls/encryption.yaml";
+    let folder = Folder::rendered(CLUSTER);
+    let text = folder.read(KEYS);
+    fs::remove_file(folder.path(KEYS)).unwrap();
+    let refused = folder.unchanged(|| folder.render());
+    refused.failed_saying(
+        3,
+        &["tls/encryption.yaml: is missing, and what it has encrypted", "--replace tls/encryption.yaml"],
+    );
+    folder.put(KEYS, text.replace("key1", "mine"));
+    let said = folder.render().ok();
+    assert!(said.ends_with("assets: 60 files, 3 of them written\n"), "{said}");
+    assert!(folder.read(KEYS).contains("mine"));
+    fs::remove_file(folder.path(KEYS)).unwrap();
+    let args = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace", "tls/encryption.yaml"];
+    folder.run(&args).ok();
+    assert!(folder.read(KEYS).contains("key1"));
+    folder.put(KEYS, "kind: EncryptionConfiguration\n");
+    folder.unchanged(|| folder.render()).failed_saying(3, &["tls/encryption.yaml: is no EncryptionConfiguration of"]);
 }

@@ -22,6 +22,7 @@ mod pivot;
 mod recover;
 mod recovery;
 mod reset;
+mod security;
 mod serving;
 mod terraform;
 mod unpivot;

@@ -5,5 +5,6 @@
 
 mod golden;
 mod rules;
+mod security;
 mod support;
 mod types;

@@ -12,6 +12,7 @@ mod rendered;
 mod agreement;
 mod certificates;
 mod clean;
+mod encryption;
 mod flags;
 mod references;
 mod support;

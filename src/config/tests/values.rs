@@ -124,3 +124,32 @@ fn dns_asks_addresses_and_lives_at_one_of_the_nodes_own() {
         ],
     );
 }
+
+#[test]
+fn levels_of_the_pod_security_standards() {
+    let cluster = read(FULL).unwrap();
+    let expected = PodSecurity { enforce: Level::Baseline, audit: Level::Restricted, warn: Level::Privileged };
+    assert_eq!(cluster.pod_security, expected);
+    assert_eq!(with("podSecurity: {warn: restricted}\n").unwrap().pod_security.enforce, Level::Privileged);
+    refused(
+        "podSecurity: {enforce: Baseline}\n",
+        &[
+            "f:6:24: podSecurity.enforce: `Baseline` is not a level of the Pod Security Standards | known: privileged, baseline, restricted",
+        ],
+    );
+}
+
+#[test]
+fn the_kind_of_file_comes_first() {
+    assert_eq!(
+        read("nonsense: 1\n").unwrap_err(),
+        "f:1:1: apiVersion: it is required | write apiVersion: hoist/v1alpha1\n\
+         f:1:1: kind: it is required | write kind: Cluster"
+    );
+    assert_eq!(
+        read("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nnonsense: 1\n").unwrap_err(),
+        "f:1:13: apiVersion: \"kubeadm.k8s.io/v1beta4\" is not known | write apiVersion: hoist/v1alpha1\n\
+         f:2:7: kind: \"ClusterConfiguration\" is not known | write kind: Cluster"
+    );
+    same(&[read("").unwrap_err()], &["f: it is empty"]);
+}

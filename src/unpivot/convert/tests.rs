@@ -18,7 +18,9 @@ fn rendered(component: &'static str) -> (Workload, Objects) {
     let workload = Workload { component, kind, template: document["spec"]["template"].clone() };
     let tls = assets.tls();
     let content = crate::secrets::of_component(component, &cluster, &tls, crate::secrets::Server::SelfHosted).unwrap();
-    let objects = Objects { secrets: BTreeMap::from([(component.to_owned(), content)]), ..Objects::default() };
+    let config = BTreeMap::from([("kube-apiserver-config".to_owned(), crate::server_config::files(&assets).unwrap())]);
+    let secrets = BTreeMap::from([(component.to_owned(), content)]);
+    let objects = Objects { secrets, config_maps: config, ..Objects::default() };
     (workload, objects)
 }
 
