@@ -5,8 +5,8 @@ use crate::error::Finding;
 use crate::known_flags::{Program, Verdict, verdict};
 use crate::yaml::Position;
 
-/// Flags that say of themselves that they are deprecated, and that kubeadm and hoist use: there is no other way.
-const NO_OTHER_WAY: [(Program, &str); 1] = [(Program::Scheduler, "kubeconfig")];
+/// Flags that say of themselves that they are deprecated, and that kubeadm and hoist use: there is no other way, but a file.
+const NO_OTHER_WAY: [(Program, &str); 2] = [(Program::Scheduler, "kubeconfig"), (Program::Scheduler, "profiling")];
 
 pub(super) const UNIT: &str = "kubelet/kubelet.service";
 

@@ -6,5 +6,6 @@
 mod golden;
 mod rules;
 mod security;
+mod security_page;
 mod support;
 mod types;
