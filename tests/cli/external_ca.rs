@@ -43,7 +43,7 @@ const COPY: &str = "-days 100 -copy_extensions copyall";
 fn requests_go_out_and_certificates_come_back() {
     let folder = folder();
     let ran = folder.render();
-    assert_eq!(ran.stdout, "assets: 29 files, 29 of them written\n");
+    assert_eq!(ran.stdout, "assets: 30 files, 30 of them written\n");
     ran.failed_saying(
         9,
         &[

@@ -79,7 +79,7 @@ fn an_asset_directory_that_does_not_go_together() {
     folder.edit("assets/manifests/kube-apiserver/rbac.yaml", "system:kubelet-api-admin", "my-own");
     let at = position(&folder, daemonset, "keys\n");
     let findings = format!(
-        "  DIR/{daemonset}:{at}: spec.template.spec.volumes[0].secret.secretName: no manifest makes the Secret keys of kube-system\n    \
+        "  DIR/{daemonset}:{at}: spec.template.spec.volumes[2].secret.secretName: no manifest makes the Secret keys of kube-system\n    \
          correct the name, or add a manifest; `hoist render` writes those of the control plane\n"
     );
     refused(&folder, &[], 3, &findings);

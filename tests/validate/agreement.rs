@@ -189,7 +189,7 @@ fn the_api_servers() {
             API_SERVER,
             "        - --allow-privileged=true\n",
             "",
-            "kube-apiserver\n        - \"--bind",
+            "kube-apiserver\n        # A file",
             "warning: --allow-privileged: is not set, but network plugins and kube-proxy are privileged pods",
         ),
         row(

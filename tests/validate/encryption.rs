@@ -49,6 +49,6 @@ fn anonymous_requests_without_a_list_are_told() {
     let found = findings(&directory.set);
     assert_eq!(found.len(), 2, "{found:?}");
     for line in found {
-        assert!(line.starts_with("warning: ") && line.contains("--authentication-config: is not set"), "{line}");
+        assert!(line.contains(": warning: --authentication-config: is not set"), "{line}");
     }
 }

@@ -14,7 +14,7 @@ fn of_the_control_plane() {
             from: "secretName: kube-apiserver",
             to: "secretName: kube-apiserve",
             at: "kube-apiserve\n",
-            message: "spec.template.spec.volumes[0].secret.secretName: no manifest makes the Secret kube-apiserve of kube-system",
+            message: "spec.template.spec.volumes[2].secret.secretName: no manifest makes the Secret kube-apiserve of kube-system",
         },
         Row {
             path: API_SERVER,
@@ -35,7 +35,7 @@ fn of_the_control_plane() {
             from: "- name: secrets\n          mountPath",
             to: "- name: keys\n          mountPath",
             at: "keys",
-            message: "spec.template.spec.containers[0].volumeMounts[0].name: the pod has no volume keys",
+            message: "spec.template.spec.containers[0].volumeMounts[2].name: the pod has no volume keys",
         },
         Row {
             path: API_SERVER,
@@ -46,8 +46,8 @@ fn of_the_control_plane() {
         },
         Row {
             path: API_SERVER,
-            from: "- --allow-privileged=true",
-            to: "- --allow-privileged=true\n        - --audit-policy-file=/etc/audit.yaml",
+            from: "/etc/kubernetes/config/audit-policy.yaml",
+            to: "/etc/audit.yaml",
             at: "--audit-policy-file",
             message: "--audit-policy-file: there will be no file /etc/audit.yaml: no volume is mounted there",
         },
@@ -67,17 +67,17 @@ fn of_the_control_plane() {
         },
         Row {
             path: BRIDGE,
-            from: "/etc/kubernetes/bridge/kube-apiserver",
-            to: "/etc/kubernetes/bridge/apiserver",
+            from: "/etc/kubernetes/bridge/kube-apiserver\n",
+            to: "/etc/kubernetes/bridge/apiserver\n",
             at: "/etc/kubernetes/bridge/apiserver",
-            message: "spec.volumes[0].hostPath.path: hoist start puts no /etc/kubernetes/bridge/apiserver on a controller",
+            message: "spec.volumes[2].hostPath.path: hoist start puts no /etc/kubernetes/bridge/apiserver on a controller",
         },
         Row {
             path: BRIDGE,
             from: "/var/lib/hoist/bin/hoist",
             to: "/var/lib/hoist/hoist",
             at: "/var/lib/hoist/hoist",
-            message: "spec.volumes[2].hostPath.path: hoist start puts no /var/lib/hoist/hoist on a controller",
+            message: "spec.volumes[4].hostPath.path: hoist start puts no /var/lib/hoist/hoist on a controller",
         },
         Row {
             path: BRIDGE,
@@ -90,7 +90,7 @@ fn of_the_control_plane() {
             path: BRIDGE,
             from: "  volumes:\n",
             to: "  volumes:\n  - name: token\n    secret:\n      secretName: kube-apiserver\n",
-            at: "kube-apiserver\n  - name: secrets\n    hostPath",
+            at: "kube-apiserver\n  - name: audit\n    hostPath",
             message: "spec.volumes[0].secret.secretName: a static pod cannot use a Secret",
         },
         Row {
