@@ -101,9 +101,9 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     Ok(set)
 }
 
-/// Where kube-proxy's configuration is, and under which key.
+/// Where kube-proxy's configuration is, and the lines with its key and with the next.
 const PROXY_CONFIG: &str = "manifests/kube-proxy/config-map.yaml";
-const PROXY_CONFIG_KEY: &str = "config.conf";
+const PROXY_CONFIG_KEYS: (&str, &str) = ("\n  config.conf: |\n", "  kubeconfig.conf: |\n");
 
 /// Whether the template `name` of static pods or of manifests makes something that this cluster has.
 fn is_wanted(name: &str, cluster: &Cluster) -> bool {
@@ -287,14 +287,19 @@ fn overlay(path: &str, text: &str, from: &str, fields: &Fields) -> Result<String
     Ok(format!("# hoist's defaults with {from} of cluster.yaml laid over them.\n{}", yaml::to_string(&value)))
 }
 
-/// The same of kube-proxy's, which is in a ConfigMap.
+/// The same of kube-proxy's, which is one of the texts of a ConfigMap; the others stay as they are.
 fn overlay_proxy(path: &str, text: &str, cluster: &Cluster) -> Result<String> {
-    let documents = yaml::documents(path, text).map_err(Error::Input)?;
-    let mut map = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
-    let config = &mut map["data"][PROXY_CONFIG_KEY];
-    let text = config.as_str().unwrap_or_default();
-    *config = overlay(path, text, "kubeProxy.config", &cluster.kube_proxy.config)?.into();
-    Ok(format!("# kube-proxy's configuration, and where it asks.\n{}", yaml::to_string(&map)))
+    const INDENT: &str = "    ";
+    let (begin, end) = PROXY_CONFIG_KEYS;
+    let parts = text.split_once(begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?)));
+    let Some((head, (config, tail))) = parts else {
+        return Err(Error::failed(format!("render the template {path}"), "its keys are not where they were"));
+    };
+    let config: String =
+        config.lines().map(|line| format!("{}\n", line.strip_prefix(INDENT).unwrap_or(line))).collect();
+    let config = overlay(path, &config, "kubeProxy.config", &cluster.kube_proxy.config)?;
+    let config: String = config.lines().map(|line| format!("{INDENT}{line}\n")).collect();
+    Ok(format!("{head}{begin}{config}{end}{tail}"))
 }
 
 /// Lays `over` onto `base`: maps are merged, everything else is replaced.
