@@ -12,6 +12,7 @@ use crate::files::{self, File};
 use crate::secrets::Tls;
 use crate::{input, kubeconfig, typed, yaml};
 
+mod addons;
 mod bootkube;
 mod diff;
 mod merge;
@@ -22,6 +23,7 @@ mod write;
 
 use read::Reader;
 
+pub use addons::addons;
 pub use plan::{Choices, Plan, Written};
 pub use write::check_target;
 
@@ -43,6 +45,13 @@ pub struct Manifest {
     pub line: usize,
     /// The object.
     pub object: Value,
+}
+
+impl Manifest {
+    /// The text at a JSON pointer; empty where there is none.
+    pub fn text(&self, pointer: &str) -> &str {
+        self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 /// One document of a manifest, with the place of everything in it.
@@ -89,7 +98,7 @@ impl AssetSet {
         }
         let mut reader = Reader::new(dir);
         reader.file(&dir.join("cluster.yaml"));
-        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "kubelet", "systemd"] {
+        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "addons", "kubelet", "systemd"] {
             reader.folder(&dir.join(part))?;
         }
         reader.done()
@@ -114,15 +123,16 @@ impl AssetSet {
     /// What others than root can do to this asset directory, whose files were read from `dir`. None of it stands in the
     /// way: it may be meant.
     pub fn exposed(&self, dir: &Path) -> Vec<Finding> {
-        let is_secret = |path: &str| {
+        let is_secret = |path: &str, file: &File| {
             path.ends_with(".key")
                 || path == "tls/encryption.yaml"
                 || path.starts_with("auth/")
                 || path.ends_with("/secret.yaml")
                 || path.ends_with("-kubeconfig")
+                || path.starts_with("addons/") && diff::holds_secrets(&file.content)
         };
-        let open: Vec<_> =
-            self.files.keys().filter(|path| is_secret(path) && files::is_exposed(&dir.join(path))).collect();
+        let open = self.files.iter().filter(|(path, file)| is_secret(path, file)).map(|(path, _)| path);
+        let open: Vec<_> = open.filter(|path| files::is_exposed(&dir.join(path))).collect();
         let mut findings = Vec::new();
         if let [first, more @ ..] = &open[..] {
             let more = if more.is_empty() {
@@ -203,26 +213,27 @@ impl AssetSet {
         if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
     }
 
-    /// Every object that `start` applies: those in manifests/, in the order of the files' names.
+    /// Every object that `start` applies, in the order of the files' names: those in manifests/, and those in addons/.
     ///
     /// # Errors
     /// Every manifest that does not parse or does not fit its type, those of the static pods too, all at once.
-    pub fn manifests(&self, dir: &Path) -> Result<Vec<Manifest>> {
+    pub fn manifests(&self, dir: &Path) -> Result<(Vec<Manifest>, Vec<Manifest>)> {
         let (parsed, findings) = self.parsed(dir);
         if !findings.is_empty() {
             return Err(Error::Input(findings));
         }
-        let applied = parsed.into_iter().filter(|parsed| parsed.path.starts_with("manifests/"));
+        let applied = parsed.into_iter().filter(|parsed| is_applied(&parsed.path));
         let manifest =
             |parsed: Parsed| Manifest { path: parsed.path, line: parsed.document.line, object: parsed.document.value };
-        Ok(applied.map(manifest).collect())
+        Ok(applied.map(manifest).partition(|manifest| manifest.path.starts_with("manifests/")))
     }
 
-    /// Every document in manifests/ and bootstrap-manifests/ that is YAML, and what is wrong with any of them by itself.
+    /// Every document in manifests/, addons/ and bootstrap-manifests/ that is YAML, and what is wrong with any of them by
+    /// itself.
     pub fn parsed(&self, dir: &Path) -> (Vec<Parsed>, Vec<Finding>) {
         let mut all = Vec::new();
         let mut findings = Vec::new();
-        let is_ours = |path: &str| path.starts_with("manifests/") || path.starts_with("bootstrap-manifests/");
+        let is_ours = |path: &str| is_applied(path) || path.starts_with("bootstrap-manifests/");
         for (path, file) in self.files.iter().filter(|(path, _)| is_manifest(path) && is_ours(path)) {
             let place = dir.join(path).display().to_string();
             let read = input::text(&place, &file.content).map_err(|finding| vec![finding]);
@@ -264,6 +275,11 @@ fn not_for_us(finding: Finding) -> Finding {
     finding.remedy("run hoist as root, or as the user who rendered the asset directory")
 }
 
+/// Whether what stands in the file goes to the API server.
+fn is_applied(path: &str) -> bool {
+    path.starts_with("manifests/") || path.starts_with("addons/")
+}
+
 fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
@@ -272,7 +288,7 @@ fn is_manifest(path: &str) -> bool {
 fn twice(parsed: &[Parsed]) -> Vec<Finding> {
     let mut seen = BTreeMap::new();
     let mut findings = Vec::new();
-    for Parsed { place, document, .. } in parsed.iter().filter(|parsed| parsed.path.starts_with("manifests/")) {
+    for Parsed { place, document, .. } in parsed.iter().filter(|parsed| is_applied(&parsed.path)) {
         let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
         // Another version of a group is another form of the same object.
         let group = text("/apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);

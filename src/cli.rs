@@ -1,6 +1,7 @@
 //! The command line: what users type, and which room it goes to. No logic. A file for each command.
 
 mod admin;
+mod apply;
 mod backup;
 mod completion;
 mod controller;
@@ -74,6 +75,8 @@ pub enum Command {
     Render(render::Args),
     /// Bring the cluster up on this controller, or go on where an earlier run stopped
     Start(start::Args),
+    /// Apply manifests/ and addons/ of an asset directory again to the cluster that it made
+    Apply(apply::Args),
     /// Write one file from which this controller can be brought back: a snapshot of its etcd and the asset directory
     Backup(backup::Args),
     /// Bring the cluster back: put back what is missing of its control plane, or restore its data first
@@ -128,6 +131,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     match cli.command {
         Command::Render(args) => return render::run(&args, color, out),
         Command::Start(args) => start::run(args, color).await?,
+        Command::Apply(args) => return apply::run(args, color, out).await,
         Command::Backup(args) => backup::run(args, color).await?,
         Command::Recover(args) => recover::run(args, color).await?,
         Command::Reset(args) => reset::run(&args, color, out).await?,

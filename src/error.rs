@@ -17,7 +17,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
         "1",
         "anything that has no code of its own: the system refused a read or a write, a program failed; `reset`: nobody said yes; for `status`: no healthy cluster",
     ),
-    ("2", "wrong usage: an unknown command or flag; `render --diff`: something would change"),
+    ("2", "wrong usage: an unknown command or flag; `render --diff`, `apply --diff`: something would change"),
     (
         "3",
         "the input is not valid (cluster.yaml, the asset directory, a manifest; for `unpivot`: a workload that cannot be a static pod); nothing was changed",
@@ -29,7 +29,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("5", "another hoist is at work on this node"),
     ("6", "timed out; the API is served"),
     ("7", "timed out; the API is not served"),
-    ("8", "the API server refused objects, which it names; the others were applied"),
+    ("8", "the API server refused objects, which it names; what does not depend on them was applied"),
     ("9", "`render`: certificates are wanted from a CA whose key is elsewhere; the requests are written"),
     (
         "128+n",
@@ -40,7 +40,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
 /// What to do about certificates that are wanted.
 const PUT_SIGNED: &str = "put each certificate at the path that is named, and run the same command again";
 /// What to do about refused objects.
-const APPLY_CORRECTED: &str = "correct the file and apply it by `kubectl apply --server-side -f FILE`";
+const APPLY_CORRECTED: &str = "correct the file and run `hoist apply`";
 
 /// The result of everything in hoist that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -263,7 +263,7 @@ impl fmt::Display for Error {
             Self::Input(findings) => list(f, "the input is not valid; nothing was changed", findings),
             Self::Preflight(findings) => list(f, "this machine is not ready; nothing was changed", findings),
             Self::Refused(findings) => {
-                list(f, "the API server refused objects; all others stand", findings)?;
+                list(f, "the API server refused objects; all that does not depend on them stands", findings)?;
                 write!(f, "\n  next: {APPLY_CORRECTED}")
             }
             Self::Unsigned(findings) => {

@@ -7,6 +7,7 @@
 //! ```
 //! Arrows run one way; CONTRIBUTING.md has the map.
 
+pub mod addons;
 pub mod api;
 pub mod approve;
 pub mod assets;
@@ -38,6 +39,7 @@ pub mod pki;
 pub mod preflight;
 pub mod probe;
 pub mod processes;
+pub mod progress;
 pub mod recover;
 pub mod render;
 pub mod report;

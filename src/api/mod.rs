@@ -4,6 +4,7 @@ pub mod apply;
 pub mod dns;
 pub mod guard;
 pub mod health;
+pub mod inventory;
 pub mod observe;
 pub mod owners;
 pub mod requests;
@@ -23,6 +24,8 @@ use crate::kubeconfig;
 
 /// The field manager of everything hoist applies.
 pub const FIELD_MANAGER: &str = "hoist";
+/// The field manager of add-ons: what bears it may be pruned, what bears only the other never is.
+pub const ADDONS_MANAGER: &str = "hoist-addons";
 
 /// A client with `kubeconfig`'s credentials for the API server at `address`.
 ///
@@ -62,6 +65,14 @@ pub async fn admin(kubeconfig: &str) -> Result<Admin> {
     Ok(Admin { endpoint: endpoint.unwrap_or_default(), ca_pem, client: transport::client(config)? })
 }
 
+/// A client alone of [`admin`].
+///
+/// # Errors
+/// The same.
+pub async fn connect_as_named(kubeconfig: &str) -> Result<Client> {
+    admin(kubeconfig).await.map(|admin| admin.client)
+}
+
 async fn config(kubeconfig: &str) -> Result<Config> {
     let parsed = kubeconfig::read(kubeconfig).map_err(|reason| unusable(&reason))?;
     let options = KubeConfigOptions::default();
@@ -85,6 +96,11 @@ pub fn is_refusal(error: &kube::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether somebody else owns fields that were to be applied.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409 && status.message.starts_with("Apply failed with"))
 }
 
 /// Whether the object asked for does not exist.

@@ -159,7 +159,7 @@ async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
     })
 }
 
-async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
+pub(crate) async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = api.list(&ListParams::default()).await;
     let pods = pods.map_err(|error| Error::failed(format!("list the pods of {namespace}"), explain(&error)))?;

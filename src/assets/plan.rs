@@ -9,7 +9,7 @@ use std::path::Path;
 use super::diff::holds_secrets;
 use super::merge::{Clash, merge};
 use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
-use super::{AssetSet, is_manifest, problems};
+use super::{AssetSet, is_applied, is_manifest, problems};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::yaml;
@@ -168,7 +168,7 @@ fn fate(at: &Path, path: &str, file: &File, there: Option<&[u8]>, history: &Hist
         // What belongs in tls/ was made from what stands there.
         _ if path.starts_with("tls/") => Fate::Write,
         // `start` needs all but the manifests, and a checkout of a repository lacks what is secret.
-        None if history.rendered.has(path) && path.starts_with("manifests/") && !file.is_private() => Fate::LeaveOut,
+        None if history.rendered.has(path) && is_applied(path) && !file.is_private() => Fate::LeaveOut,
         None => Fate::Write,
         Some(there) if there == file.content || history.written.holds(path, there) => Fate::Write,
         // An edit that is kept there would describe another cluster than the files around it.

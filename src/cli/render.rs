@@ -48,7 +48,11 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let issued = pki::issue(&cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
     let token = pki::bootstrap_token(kubelet::rendered_token(&dir)?.as_deref())?;
     let is_signed = issued.awaited.is_empty();
-    let set = if is_signed { render::render(&cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
+    let addons = assets::addons(&cluster.addons)?;
+    let mut set = if is_signed { render::render(&cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
+    if is_signed {
+        set.files.extend(addons);
+    }
     let named =
         |option, names: &[PathBuf]| if is_signed { set.named(&dir, option, names) } else { Ok(BTreeSet::new()) };
     let choices = Choices { replace: named("--replace", &args.replace)?, keep: named("--keep", &args.keep)? };

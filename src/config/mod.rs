@@ -123,6 +123,8 @@ pub struct Cluster {
     pub pod_security: PodSecurity,
     /// Where hoist itself is on a controller.
     pub hoist: HoistPaths,
+    /// What is copied to addons/: folders and files on the machine that renders.
+    pub addons: Vec<String>,
     /// Lifetimes and existing CA files.
     pub pki: PkiConfig,
 }

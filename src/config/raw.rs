@@ -42,6 +42,7 @@ pub(super) struct Cluster {
     pub kubelet: Section<Kubelet>,
     pub pod_security: Section<PodSecurity>,
     pub hoist: Section<Hoist>,
+    pub addons: Option<Vec<String>>,
     pub pki: Section<Pki>,
 }
 

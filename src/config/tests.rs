@@ -85,6 +85,7 @@ fn what_is_not_written_has_its_default() {
             kubelet_config: serde_json::Map::new(),
             pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },
             hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
+            addons: Vec::new(),
             pki: PkiConfig {
                 ca_validity: Duration::from_hours(87600),
                 certificate_validity: Duration::from_hours(8760),
@@ -130,6 +131,7 @@ controllers:
 kubelet: {config: {maxPods: 200, evictionHard: {"nodefs.available": "5%"}, featureGates: {A: true}, x: null}}
 podSecurity: {enforce: baseline, audit: restricted, warn: privileged}
 hoist: {binary: /opt/bin/hoist, assetDir: /var/lib/hoist/assets}
+addons: [./ingress/, ../more/metrics.yaml, /abs/x]
 pki:
   caCertificateValidityPeriod: 100h30m
   certificateValidityPeriod: 1h0m0.5s
@@ -162,6 +164,7 @@ fn every_field_is_read() {
     assert_eq!(cluster.controllers[2].taints.len(), 1);
     assert_eq!(cluster.kubelet_config["evictionHard"], json!({"nodefs.available": "5%"}));
     assert_eq!(cluster.hoist.binary, "/opt/bin/hoist");
+    assert_eq!(cluster.addons, ["/base/ingress", "/base/../more/metrics.yaml", "/abs/x"]);
     assert_eq!(cluster.hoist.asset_dir, "/var/lib/hoist/assets");
     assert_eq!(cluster.pki.certificate_validity, Duration::from_millis(3_600_500));
     let pair =
@@ -239,6 +242,20 @@ fn collect_keys(value: &serde_json::Value, keys: &mut Vec<String>) {
         serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
         _ => {}
     }
+}
+
+#[test]
+fn an_add_on_has_a_name_of_its_own() {
+    refused(
+        "addons: [a/x, b/x, '', '..', c/.git, /]\n",
+        &[
+            "f:6:15: addons[1]: `b/x` has the name of another add-on already | rename one of them",
+            "f:6:20: addons[2]: `` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:24: addons[3]: `..` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:30: addons[4]: `c/.git` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:38: addons[5]: `/` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+        ],
+    );
 }
 
 #[test]

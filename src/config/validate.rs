@@ -64,11 +64,15 @@ impl Check<'_> {
     /// The path of a file on this machine, made absolute.
     fn file(&mut self, path: &str, name: &str, value: Option<&str>) -> Option<String> {
         let value = self.required(path, name, value)?;
+        self.absolute(&child(path, name), value, "/etc/pki/ca.crt")
+    }
+
+    fn absolute(&mut self, path: &str, value: &str, example: &str) -> Option<String> {
         // Joining component by component leaves out `./`.
         let absolute = self.base_dir.join(value).components().collect::<std::path::PathBuf>();
         let result = absolute.into_os_string().into_string();
         let result = result.map_err(|_| "lies in a folder whose name is not UTF-8".to_owned());
-        self.value(&child(path, name), value, result, "/etc/pki/ca.crt")
+        self.value(path, value, result, example)
     }
 
     fn files(&mut self, path: &str, raw: Option<&Fields<raw::KeyPair>>) -> Option<KeyPairFiles> {
@@ -110,6 +114,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
     flags::kubelet_config(c, "kubelet.config", &kubelet_config);
     let pod_security = pod_security::pod_security(c, raw.pod_security.as_deref());
     let hoist = hoist(c, raw.hoist.as_deref());
+    let addons = addons(c, raw.addons.as_deref().unwrap_or_default());
     let pki = pki(c, raw.pki.as_deref());
 
     let Check { mut findings, .. } = check;
@@ -134,6 +139,7 @@ pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Clust
                 kubelet_config,
                 pod_security,
                 hoist,
+                addons,
                 pki,
             })
         }
@@ -344,6 +350,28 @@ fn hoist(check: &mut Check<'_>, raw: Option<&raw::Hoist>) -> HoistPaths {
         binary: path("binary", raw.and_then(|raw| raw.binary.as_ref()), defaults::BINARY),
         asset_dir: path("assetDir", raw.and_then(|raw| raw.asset_dir.as_ref()), defaults::ASSET_DIR),
     }
+}
+
+/// Each comes to addons/ by the last part of its path, which must therefore be its own.
+fn addons(check: &mut Check<'_>, raw: &[String]) -> Vec<String> {
+    let mut addons: Vec<String> = Vec::new();
+    for (i, value) in raw.iter().enumerate() {
+        let path = item("addons", i);
+        let Some(absolute) = check.absolute(&path, value, "addons/ingress") else { continue };
+        let name = |path: &str| Path::new(path).file_name().map(std::ffi::OsStr::to_owned);
+        match name(&absolute) {
+            own if value.is_empty() || own.as_ref().is_none_or(|own| own.to_string_lossy().starts_with('.')) => {
+                let message = format!("`{value}` has no name that could stand in addons/");
+                check.wrong(&path, message, "name a folder of manifests, or a manifest".to_owned());
+            }
+            own if addons.iter().any(|there| name(there) == own) => {
+                let message = format!("`{value}` has the name of another add-on already");
+                check.wrong(&path, message, "rename one of them".to_owned());
+            }
+            _ => addons.push(absolute),
+        }
+    }
+    addons
 }
 
 fn pki(check: &mut Check<'_>, raw: Option<&raw::Pki>) -> Option<PkiConfig> {

@@ -56,6 +56,7 @@ fn value(cluster: &Cluster) -> Value {
             "warn": cluster.pod_security.warn.name(),
         },
         "hoist": { "binary": cluster.hoist.binary, "assetDir": cluster.hoist.asset_dir },
+        "addons": cluster.addons,
         "pki": {
             "caCertificateValidityPeriod": syntax::write_duration(pki.ca_validity),
             "certificateValidityPeriod": syntax::write_duration(pki.certificate_validity),
@@ -67,6 +68,9 @@ fn value(cluster: &Cluster) -> Value {
         },
     });
     if let Some(map) = out.as_object_mut() {
+        if cluster.addons.is_empty() {
+            map.remove("addons");
+        }
         leave_out_nulls(map);
         if let Some(pki) = map.get_mut("pki").and_then(Value::as_object_mut) {
             leave_out_nulls(pki);

@@ -144,9 +144,9 @@ mod tests {
         assert_eq!(
             serde_json::to_value(error.explanation()).unwrap(),
             json!({
-                "message": "the API server refused objects; all others stand",
+                "message": "the API server refused objects; all that does not depend on them stands",
                 "exitCode": 8,
-                "next": "correct the file and apply it by `kubectl apply --server-side -f FILE`",
+                "next": "correct the file and run `hoist apply`",
                 "class": "refused",
                 "findings": [
                     {"severity": "error", "file": "a.yaml", "line": 3, "column": 7, "message": "is wrong", "remedy": "make it right"},

@@ -17,7 +17,7 @@ use crate::pki::{ENCRYPTION, lost_keys};
 /// What belongs to a cluster and to no other: data of one is of no use with the keys of another.
 const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];
 /// The parts of an asset directory that `start` reads.
-const PARTS: [&str; 6] = ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "kubelet/", "systemd/"];
+const PARTS: [&str; 7] = ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "addons/", "kubelet/", "systemd/"];
 
 /// Where the asset directory comes from.
 pub(super) enum Origin<'a> {

@@ -17,10 +17,11 @@ use crate::cri::pods::{Once, Pods};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::host::Host;
+use crate::progress::pulled;
 use crate::report::Reporter;
 use crate::secrets::COMPONENTS;
 use crate::static_pods::StaticPods;
-use crate::{explain, kubelet, processes, start, template};
+use crate::{explain, kubelet, processes, template};
 
 /// The steps, as events name them.
 const RESTORE: &str = "restore";
@@ -107,7 +108,7 @@ impl Restore<'_> {
         let mirrored = format!("{name}-{}", self.controller.name);
         let (mut last, mut last_at) = ((Once::Absent, 0), Instant::now());
         loop {
-            let seen = (runtime.once(NAMESPACE, &mirrored).await?, start::pulled(self.host));
+            let seen = (runtime.once(NAMESPACE, &mirrored).await?, pulled(self.host));
             if seen != last {
                 (last, last_at) = (seen, Instant::now());
             }

@@ -19,7 +19,6 @@ pub use acts::rfc3339;
 pub use decide::Target;
 pub use hand_over::{HandOver, Stepped};
 pub use next::{Next, next};
-pub(crate) use progress::pulled;
 pub(crate) use run::check;
 pub use run::{Input, Mode, Options, start, start_with};
 pub use session::{Ending, Session};

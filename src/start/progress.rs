@@ -1,32 +1,19 @@
-//! Whether a start gets anywhere. What counts is something that was not seen before: a pod that crashes over and over
-//! goes through the same few states again and again, and that is no progress.
+//! Whether a start gets anywhere. A pod that crashes over and over goes through the same few states again and again, and
+//! that is no progress.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::decide::{Decision, Observed};
-use crate::host::Host;
-
-/// Where containerd keeps what it has of an image that it is pulling.
-const PULLS: &str = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
-
-/// Whether a run must end: it has taken `so_long`, and has seen nothing new for `stuck_for`.
-pub(super) fn is_over(so_long: Duration, stuck_for: Duration, timeout: Duration, progress_timeout: Duration) -> bool {
-    so_long > timeout || stuck_for > progress_timeout
-}
+use crate::progress::{Sights, kind};
 
 /// Everything that was seen in the course of a run, and when the last new thing was.
-pub(super) struct Progress {
-    seen: BTreeSet<String>,
-    last: Instant,
-}
+pub(super) struct Progress(Sights);
 
 impl Progress {
     pub(super) fn new(now: Instant) -> Self {
-        Self { seen: BTreeSet::new(), last: now }
+        Self(Sights::new(now))
     }
 
     /// Notes what is seen now, and says for how long nothing has been new. `pulled` are the bytes of images that are
@@ -49,25 +36,8 @@ impl Progress {
             let pods = view.pods.values().flatten();
             sights.extend(pods.map(|pod| format!("{} {} {}", pod.workload, pod.ready, kind(&pod.reason))));
         }
-        for sight in sights {
-            if self.seen.insert(sight) {
-                self.last = now;
-            }
-        }
-        now - self.last
+        self.0.note(sights, now)
     }
-}
-
-/// A reason without what follows its last colon: texts hold names and times, which are always new.
-fn kind(reason: &str) -> &str {
-    reason.split(": ").nth(1).unwrap_or(reason)
-}
-
-/// The bytes of images that containerd is pulling.
-pub(crate) fn pulled(host: &Host) -> u64 {
-    let size = |entry: std::fs::DirEntry| std::fs::metadata(entry.path().join("data")).ok().map(|meta| meta.len());
-    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries(&host.path(PULLS)).filter_map(size).sum()
 }
 
 #[cfg(test)]
@@ -76,6 +46,7 @@ mod tests {
 
     use super::*;
     use crate::api::observe::ClusterView;
+    use crate::progress::is_over;
     use crate::start::decide::{Step, tests};
 
     #[test]

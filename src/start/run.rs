@@ -10,15 +10,16 @@ use tokio::time::Instant;
 use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, Target, decide};
 use super::observer::Observer;
-use super::progress::{Progress, is_over, pulled};
+use super::progress::Progress;
 use crate::api::observe::Required;
 use crate::assets::{self, AssetSet, Manifest};
 use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::host::Host;
+use crate::progress::{is_over, pulled};
 use crate::report::Reporter;
-use crate::{kubelet, lock, preflight, validate};
+use crate::{addons, kubelet, lock, preflight, validate};
 
 /// Between two rounds of the loop.
 pub(super) const INTERVAL: Duration = Duration::from_millis(150);
@@ -26,6 +27,9 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(150);
 const HINT_AFTER: Duration = Duration::from_secs(10);
 /// How many of the last words of a kubelet that does not answer are shown.
 const KUBELET_LINES: usize = 5;
+/// What stands where a signal comes while add-ons are applied.
+const ADDONS_LEFT: &str =
+    "the cluster serves itself; run the same command again, or `hoist apply`, to go on with its add-ons";
 /// How long a bridge that is raised again may take to serve.
 const RAISE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -134,6 +138,7 @@ pub struct Input {
     pub(super) assets: AssetSet,
     pub(super) cluster: Cluster,
     pub(super) manifests: Vec<Manifest>,
+    pub(super) addons: Vec<Manifest>,
 }
 
 impl Input {
@@ -152,7 +157,10 @@ impl Input {
     /// All that is wrong with it.
     pub fn of(assets: AssetSet, place: &Path) -> Result<Self> {
         assets.check_kubeconfigs(place)?;
-        Ok(Self { cluster: assets.cluster(place)?, manifests: assets.manifests(place)?, assets })
+        let cluster = assets.cluster(place)?;
+        let (manifests, addons) = assets.manifests(place)?;
+        addons::Order::of(&addons)?;
+        Ok(Self { assets, cluster, manifests, addons })
     }
 
     /// The asset directory.
@@ -160,9 +168,14 @@ impl Input {
         &self.assets
     }
 
-    /// The objects that it makes.
+    /// The objects that its manifests/ makes.
     pub fn manifests(&self) -> &[Manifest] {
         &self.manifests
+    }
+
+    /// The objects that its addons/ makes.
+    pub fn addons(&self) -> &[Manifest] {
+        &self.addons
     }
 
     /// What its cluster.yaml says.
@@ -231,8 +244,8 @@ impl Checked<'_> {
 
 async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     let Checked { host, input, options, controller, asset_dir } = checked;
-    let Input { assets, cluster, manifests } = input;
-    let stop = pin!(stop);
+    let Input { assets, cluster, manifests, addons } = input;
+    let mut stop = pin!(stop);
     let begun = Instant::now();
     let ca = assets.tls().remove("ca.crt").unwrap_or_default();
     let kubeconfig = assets.text("auth/kubeconfig")?;
@@ -261,7 +274,43 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
         reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
-    see_through(&mut run, &mut observer, limits, reporter, stop).await
+    see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;
+    let control_plane = run.outcome();
+    let addons = tokio::select! {
+        biased;
+        signal = &mut stop => Err(Error::Interrupted { signal, state: ADDONS_LEFT.into() }),
+        applied = apply_addons(addons, manifests, &observer, options, limits, reporter) => applied,
+    };
+    both(control_plane, addons)
+}
+
+/// Applies the add-ons to a cluster that serves itself.
+async fn apply_addons(
+    manifests: &[Manifest],
+    others: &[Manifest],
+    observer: &Observer,
+    options: &Options,
+    limits: Limits,
+    reporter: &Reporter,
+) -> Result<()> {
+    let Some(client) = observer.client().filter(|_| !manifests.is_empty()) else { return Ok(()) };
+    let options = addons::Options {
+        force_conflicts: options.mode == Mode::Recover { force_manifests: true },
+        prune: false,
+        wait: false,
+        tell_each: false,
+        progress_timeout: limits.progress,
+        timeout: limits.total.saturating_sub(limits.begun.elapsed()),
+    };
+    addons::apply(client, &addons::Order::of(manifests)?, others, &options, reporter).await.map(drop)
+}
+
+/// The result of two parts of a run, with all that was refused in either.
+fn both(first: Result<()>, second: Result<()>) -> Result<()> {
+    match (first, second) {
+        (Err(Error::Refused(first)), Err(Error::Refused(second))) => Err(Error::Refused([first, second].concat())),
+        (first, second) => first.and(second),
+    }
 }
 
 /// How long a run may take.
@@ -319,7 +368,7 @@ pub(super) async fn see_through(
                 for step in Step::ALL {
                     reporter.done_if_started(step.id(target));
                 }
-                return run.outcome();
+                return Ok(());
             }
             Decision::Wait(step, what) => {
                 let what = match &observer.trouble {

@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, Target};
 use super::observer::Observer;
-use super::progress::{Progress, is_over, pulled};
+use super::progress::Progress;
 use super::run::{INTERVAL, Input, Limits, Mode, Options, check, see_through, timed_out};
 use crate::api::observe::Required;
 use crate::bridge::Bridge;
 use crate::config::Controller;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::progress::{is_over, pulled};
 use crate::report::Reporter;
 
 /// One run of a command that raises the bridge for something of its own.
@@ -164,6 +165,7 @@ impl<'a> Session<'a> {
         reporter: &Reporter,
         stop: Pin<&mut impl Future<Output = u8>>,
     ) -> Result<(), Error> {
-        see_through(&mut self.run, &mut self.observer, self.limits, reporter, stop).await
+        see_through(&mut self.run, &mut self.observer, self.limits, reporter, stop).await?;
+        self.run.outcome()
     }
 }

@@ -1,0 +1,26 @@
+//! Add-ons: what users want applied to a cluster that serves itself, in an order, each step after what it builds on is
+//! ready.
+//!
+//! ```text
+//! manifests ─► order ─► run: loop over ranks { apply ─► ready? ─► report } ─► prune, by inventory
+//! ```
+//!
+//! An add-on is a folder or a file in addons/. Ranks hold across all of them; a failure holds back the later ranks of its
+//! own add-on alone.
+
+mod diff;
+mod order;
+mod preview;
+mod prune;
+mod ready;
+mod run;
+mod wait;
+mod whole;
+
+pub use order::Order;
+pub use preview::{Plan, plan};
+pub use run::{Options, Summary, apply};
+pub use whole::{Whole, apply_whole};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! The loop over ranks: apply, retry what may be retried, wait until it is ready.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::Client;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::order::{Order, addon};
+use super::prune;
+use super::ready::Readiness;
+use super::wait;
+use crate::api::ADDONS_MANAGER;
+use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stands};
+use crate::api::inventory::{self, Entry, Inventory};
+use crate::assets::Manifest;
+use crate::error::{Error, Finding, Result};
+use crate::progress::{Sights, is_over};
+use crate::report::Reporter;
+
+/// Between two tries, and between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the inventory is read again, where somebody else writes it at the same time.
+const INVENTORY_TRIES: usize = 5;
+/// The id of the step, as events name it.
+const STEP: &str = "addons";
+
+/// How add-ons are applied.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Over others' fields, and whether or not they were applied from the same manifests before.
+    pub force_conflicts: bool,
+    /// What hoist applied before and is in no add-on any more is taken away.
+    pub prune: bool,
+    /// What is applied last is waited for, too.
+    pub wait: bool,
+    /// Each object that changes is told.
+    pub tell_each: bool,
+    /// How long it may go without any progress.
+    pub progress_timeout: Duration,
+    /// How long all of it may take.
+    pub timeout: Duration,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Objects that were not there.
+    pub created: usize,
+    /// Objects that differed.
+    pub configured: usize,
+    /// Objects that stand as they should.
+    pub unchanged: usize,
+    /// Objects that were taken away.
+    pub pruned: usize,
+}
+
+impl Summary {
+    /// Counts one more.
+    pub fn count(&mut self, change: Change) {
+        *match change {
+            Change::Created => &mut self.created,
+            Change::Configured => &mut self.configured,
+            Change::Unchanged => &mut self.unchanged,
+        } += 1;
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { created, configured, unchanged, pruned } = self;
+        let counts = [(created, "created"), (configured, "configured"), (pruned, "pruned"), (unchanged, "unchanged")];
+        let said = counts.iter().filter(|(count, what)| **count > 0 || *what == "unchanged");
+        f.write_str(&said.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// How long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    begun: Instant,
+    total: Duration,
+    progress: Duration,
+}
+
+impl Limits {
+    /// Whether they are over for who has seen nothing new for so long.
+    pub(super) fn are_over(&self, stuck_for: Duration) -> bool {
+        is_over(self.begun.elapsed(), stuck_for, self.total, self.progress)
+    }
+}
+
+/// Applies add-ons. `others` are what hoist applies beside them: that is never pruned.
+///
+/// # Errors
+/// [`Error::Refused`] if any object was refused, [`Error::TimedOut`] if any did not get ready; all that does not depend on
+/// it was applied.
+pub async fn apply(
+    client: &Client,
+    order: &Order<'_>,
+    others: &[Manifest],
+    options: &Options,
+    reporter: &Reporter,
+) -> Result<Summary> {
+    let wanted: Inventory =
+        order.0.iter().flat_map(|(rank, all)| all.iter().map(|manifest| Entry::of(*rank, manifest))).collect();
+    if wanted.is_empty() && !options.prune {
+        return Ok(Summary::default());
+    }
+    reporter.start(STEP, "apply the add-ons");
+    let limits = Limits { begun: Instant::now(), total: options.timeout, progress: options.progress_timeout };
+    // Before anything is applied: what is in the cluster by hoist is known, whatever becomes of this run.
+    update_inventory(client, |kept| kept.and(wanted.clone())).await?;
+    let mut run = Run {
+        applier: Applier::new(client, How { manager: ADDONS_MANAGER, force_conflicts: options.force_conflicts }),
+        client,
+        order,
+        options,
+        reporter,
+        limits,
+        failed: BTreeSet::new(),
+        refused: Vec::new(),
+        late: Vec::new(),
+        summary: Summary::default(),
+    };
+    run.ranks().await?;
+    let Run { refused, late, mut summary, .. } = run;
+    let result = verdict(refused, late);
+    if options.prune {
+        match &result {
+            Ok(()) => summary.pruned = take_away(client, &wanted, others, limits, reporter).await?,
+            Err(_) => reporter.note("nothing was pruned: first all that is wanted must stand"),
+        }
+    }
+    match &result {
+        Ok(()) => reporter.done(STEP),
+        Err(error) => reporter.fail(STEP, error.to_string().lines().next().unwrap_or_default()),
+    }
+    reporter.note(&format!("add-ons: {summary}"));
+    result.map(|()| summary)
+}
+
+async fn take_away(
+    client: &Client,
+    wanted: &Inventory,
+    others: &[Manifest],
+    limits: Limits,
+    reporter: &Reporter,
+) -> Result<usize> {
+    let unwanted = unwanted(inventory::read(client).await?.inventory, wanted, others);
+    let pruned = prune::prune(client, &unwanted, limits, reporter, STEP).await?;
+    update_inventory(client, |kept| kept.without(&unwanted)).await?;
+    Ok(pruned.len())
+}
+
+/// What of an inventory nothing wants any more.
+pub(super) fn unwanted(kept: Inventory, wanted: &Inventory, others: &[Manifest]) -> Inventory {
+    let others: Inventory = others.iter().map(|manifest| Entry::of(0, manifest)).collect();
+    kept.without(wanted).without(&others)
+}
+
+async fn update_inventory(client: &Client, change: impl Fn(Inventory) -> Inventory) -> Result<()> {
+    for _ in 0..INVENTORY_TRIES {
+        let kept = inventory::read(client).await?;
+        let after = change(kept.inventory.clone());
+        if after == kept.inventory || inventory::write(client, &kept, &after).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::failed("write the inventory of add-ons", "somebody else goes on writing it"))
+}
+
+/// The error of what went wrong, if anything did.
+fn verdict(mut refused: Vec<Finding>, late: Vec<Late>) -> Result<()> {
+    if refused.is_empty() && late.is_empty() {
+        return Ok(());
+    }
+    if !refused.is_empty() {
+        refused.extend(
+            late.into_iter()
+                .map(|late| Finding::new(late.path, format!("{} did not get ready: {}", late.name, late.why))),
+        );
+        return Err(Error::Refused(refused));
+    }
+    let first = &late[0];
+    Err(Error::TimedOut {
+        waiting_for: format!("{} of {}: {}", first.name, first.path, first.why),
+        api_served: true,
+        next: format!(
+            "`kubectl describe {}` says more; once it gets ready, or is corrected, run the same command again to go on",
+            first.name.kubectl()
+        ),
+        details: late.iter().flat_map(|late| late.details.iter().cloned()).collect(),
+    })
+}
+
+/// What did not get ready in time.
+struct Late {
+    path: String,
+    name: Name,
+    why: String,
+    details: Vec<String>,
+}
+
+struct Run<'a> {
+    applier: Applier<'a>,
+    client: &'a Client,
+    order: &'a Order<'a>,
+    options: &'a Options,
+    reporter: &'a Reporter,
+    limits: Limits,
+    /// The add-ons whose later ranks are held back.
+    failed: BTreeSet<String>,
+    refused: Vec<Finding>,
+    late: Vec<Late>,
+    summary: Summary,
+}
+
+impl Run<'_> {
+    async fn ranks(&mut self) -> Result<()> {
+        self.order.crds().for_each(|crd| self.applier.expect(crd));
+        let all: Vec<_> = self.order.all().collect();
+        let there = self.look(&all).await?;
+        let to_do: Vec<_> = all
+            .into_iter()
+            .zip(there)
+            .map(|(manifest, there)| {
+                let is_done = !self.options.force_conflicts && stands(manifest, &there);
+                (manifest, there, is_done)
+            })
+            .collect();
+        let mut rest = &to_do[..];
+        for (rank, manifests) in &self.order.0 {
+            let (now, later) = rest.split_at(manifests.len());
+            rest = later;
+            self.summary.unchanged += now.iter().filter(|(_, _, is_done)| *is_done).count();
+            let (held, wanted): (Vec<_>, Vec<_>) = now
+                .iter()
+                .filter(|(_, _, is_done)| !is_done)
+                .map(|(manifest, there, _)| (*manifest, there.clone()))
+                .partition(|(manifest, _)| self.failed.contains(addon(manifest)));
+            self.hold_back(*rank, held.into_iter().map(|(manifest, _)| manifest));
+            self.apply(*rank, wanted).await?;
+            // What nothing is to come after need not be ready.
+            if self.options.wait || later.iter().any(|(_, _, is_done)| !is_done) {
+                self.wait(*rank, manifests).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is there, however long the API takes to say it.
+    async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<There>>> {
+        loop {
+            match self.applier.look(manifests).await {
+                Err(error) if self.limits.are_over(self.limits.begun.elapsed()) => return Err(error),
+                Err(error) => self.pause(&error.to_string()).await,
+                there => return there,
+            }
+        }
+    }
+
+    fn hold_back<'m>(&mut self, rank: u32, manifests: impl Iterator<Item = &'m Manifest>) {
+        for manifest in manifests {
+            let (name, addon) = (Name::of(manifest), addon(manifest));
+            let text =
+                format!("{name}, of rank {rank}, is held back: an earlier rank of the add-on {addon} does not stand");
+            self.reporter.note(&text);
+        }
+    }
+
+    /// Applies all of a rank, again and again what may be applied a moment later.
+    async fn apply(&mut self, rank: u32, mut wanted: Vec<(&Manifest, Option<There>)>) -> Result<()> {
+        let mut sights = Sights::new(Instant::now());
+        while !wanted.is_empty() {
+            let answers = match self.applier.apply(&wanted).await {
+                Ok(answers) => answers,
+                // Nothing was applied: the API server does not even say what it serves.
+                Err(error) => {
+                    if self.limits.are_over(sights.note([], Instant::now())) {
+                        return Err(error);
+                    }
+                    self.pause(&error.to_string()).await;
+                    continue;
+                }
+            };
+            let mut again = Vec::new();
+            for ((manifest, there), answer) in wanted.into_iter().zip(answers) {
+                match answer {
+                    Answer::Applied(applied) => self.note(&applied),
+                    Answer::Refused(refusal) => self.refuse(manifest, refusal.finding),
+                    Answer::Failed(error) => again.push((manifest, there, error)),
+                }
+            }
+            let said: Vec<_> = again.iter().map(|(manifest, _, _)| Name::of(manifest).to_string()).collect();
+            // Fewer that fail are progress; another reason for failing is none.
+            let is_over = self.limits.are_over(sights.note([said.join(" ")], Instant::now()));
+            if let Some((manifest, _, error)) = again.first().filter(|_| !is_over) {
+                let what = format!("the API server to take {} (rank {rank}): {error}", Name::of(manifest));
+                self.pause(&what).await;
+            }
+            wanted = Vec::new();
+            for (manifest, there, error) in again {
+                match is_over {
+                    false => wanted.push((manifest, there)),
+                    true => {
+                        let finding = Finding::new(&manifest.path, format!("{}: {error}", Name::of(manifest)));
+                        self.refuse(manifest, finding.at(Some((manifest.line, 1))));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all of a rank is ready.
+    async fn wait(&mut self, rank: u32, manifests: &[&Manifest]) -> Result<()> {
+        let mut sights = Sights::new(Instant::now());
+        let mut awaited: Vec<_> = manifests.iter().copied().filter(|manifest| wait::is_awaited(manifest)).collect();
+        loop {
+            awaited.retain(|manifest| !self.failed.contains(addon(manifest)));
+            let looks =
+                awaited.iter().map(|manifest| wait::look(self.client, &self.applier, self.order, rank, manifest));
+            let seen = futures::future::join_all(looks).await;
+            let mut waiting = Vec::new();
+            for (manifest, seen) in awaited.iter().copied().zip(seen) {
+                match seen {
+                    Ok(seen) if seen.readiness == Readiness::Ready => {}
+                    Ok(seen) => waiting.push((manifest, seen)),
+                    // The API server may be away for a moment.
+                    Err(error) => waiting.push((manifest, wait::Seen::unknown(&error))),
+                }
+            }
+            let Some((first, seen)) = waiting.first() else { return Ok(()) };
+            self.reporter.waiting(STEP, &format!("{} (rank {rank}): {}", Name::of(first), seen.why()));
+            let stuck_for = sights.note(waiting.iter().flat_map(|(_, seen)| seen.sights.clone()), Instant::now());
+            let is_over = self.limits.are_over(stuck_for);
+            for (manifest, seen) in &waiting {
+                if is_over || matches!(seen.readiness, Readiness::Failed(_)) {
+                    self.failed.insert(addon(manifest).to_owned());
+                    let (path, name) = (manifest.path.clone(), Name::of(manifest));
+                    self.late.push(Late { path, name, why: seen.why(), details: seen.details() });
+                }
+            }
+            awaited = waiting.into_iter().map(|(manifest, _)| manifest).collect();
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    fn note(&mut self, applied: &Applied) {
+        self.summary.count(applied.change);
+        let what = match applied.change {
+            Change::Created => "created",
+            Change::Configured => "configured",
+            Change::Unchanged => return,
+        };
+        if self.options.tell_each {
+            self.reporter.note(&format!("{what} {}", applied.name));
+        }
+    }
+
+    fn refuse(&mut self, manifest: &Manifest, finding: Finding) {
+        self.reporter.note(&format!("refused: {finding}"));
+        self.failed.insert(addon(manifest).to_owned());
+        self.refused.push(finding);
+    }
+
+    async fn pause(&self, what: &str) {
+        self.reporter.waiting(STEP, what);
+        tokio::time::sleep(INTERVAL).await;
+    }
+}

@@ -1,0 +1,105 @@
+//! How the objects of manifests stand already: from which manifest each was applied. Of groups with many manifests, one
+//! list tells it instead of a question for each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta};
+use kube::{Client, ResourceExt};
+
+use super::resources::Resources;
+use super::{CONCURRENT, MANIFEST_SUM};
+use crate::api::{explain, is_not_found, is_refusal};
+use crate::assets::Manifest;
+use crate::error::{Error, Result};
+
+/// From so many manifests of a kind in a namespace on, one list says what stands instead of a question for each.
+const LIST_FROM: usize = 16;
+/// How many objects a list may have at once.
+const PAGE: u32 = 500;
+
+/// An object that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct There {
+    /// The sum of the manifest that it was applied from, if it was applied from one.
+    pub sum: Option<String>,
+    /// Its resourceVersion.
+    pub version: String,
+}
+
+impl There {
+    fn of(object: &PartialObjectMeta<DynamicObject>) -> Self {
+        let sum = object.annotations().get(MANIFEST_SUM).cloned();
+        Self { sum, version: object.resource_version().unwrap_or_default() }
+    }
+}
+
+/// What identifies the list that an object is in: apiVersion, kind and namespace.
+type Group<'a> = (&'a str, &'a str, &'a str);
+
+/// What is there of the objects of `manifests`, in their order; `None` for one that is not, or of a kind that is not
+/// served.
+///
+/// # Errors
+/// The API server's word.
+pub(super) async fn standing(
+    client: &Client,
+    known: &Resources,
+    manifests: &[&Manifest],
+) -> Result<Vec<Option<There>>> {
+    let mut groups: BTreeMap<Group<'_>, Vec<&Manifest>> = BTreeMap::new();
+    for manifest in manifests {
+        groups.entry(group(manifest)).or_default().push(manifest);
+    }
+    groups.retain(|_, manifests| manifests.len() >= LIST_FROM);
+    let lists = groups.into_iter().filter_map(|(group, manifests)| {
+        let api = known.api(client, manifests.first()?)?;
+        Some(async move { Ok::<_, Error>((group, list(&api, &manifests).await?)) })
+    });
+    let mut lists = futures::stream::iter(lists).buffer_unordered(CONCURRENT);
+    let mut listed = BTreeMap::new();
+    while let Some(list) = lists.next().await {
+        if let (group, Some(there)) = list? {
+            listed.insert(group, there);
+        }
+    }
+    drop(lists);
+    let listed = &listed;
+    let questions = manifests.iter().map(|manifest| async move {
+        let name = manifest.text("/metadata/name");
+        if let Some(there) = listed.get(&group(manifest)) {
+            return Ok(there.get(name).cloned());
+        }
+        let Some(api) = known.api(client, manifest) else { return Ok(None) };
+        let there = api.get_metadata_opt(name).await;
+        let there = there.map_err(|error| Error::failed(format!("apply {}", manifest.path), explain(&error)))?;
+        Ok(there.as_ref().map(There::of))
+    });
+    let answers: Vec<Result<_>> = futures::stream::iter(questions).buffered(CONCURRENT).collect().await;
+    answers.into_iter().collect()
+}
+
+/// What is there of the objects of `manifests`, page by page; `None` where the API server does not let them be listed.
+async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Option<BTreeMap<String, There>>> {
+    let names: BTreeSet<_> = manifests.iter().map(|manifest| manifest.text("/metadata/name")).collect();
+    let mut found = BTreeMap::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match api.list_metadata(&params).await {
+            Err(error) if is_refusal(&error) || is_not_found(&error) => return Ok(None),
+            page => page.map_err(|error| Error::failed("read what stands already", explain(&error)))?,
+        };
+        // There may be many more objects than manifests.
+        for object in page.items.iter().filter(|object| names.contains(&*object.name_any())) {
+            found.insert(object.name_any(), There::of(object));
+        }
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            _ => return Ok(Some(found)),
+        }
+    }
+}
+
+fn group(manifest: &Manifest) -> Group<'_> {
+    (manifest.text("/apiVersion"), manifest.text("/kind"), manifest.text("/metadata/namespace"))
+}

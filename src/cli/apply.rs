@@ -1,0 +1,146 @@
+//! `hoist apply`
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::Client;
+use serde_json::json;
+
+use crate::addons::{self, Options, Plan, Whole};
+use crate::api;
+use crate::assets::{self, AssetSet};
+use crate::config::{self, duration};
+use crate::error::{Error, Result};
+use crate::input::{self, CONFIG_LIMIT};
+use crate::report::{Output, Reporter, Success};
+use crate::start::Input;
+
+use super::WOULD_CHANGE;
+
+/// The version of what `--dry-run --output json` writes: fields may be added to it, never changed or taken away.
+const SCHEMA: &str = "hoist.plan/v1";
+
+/// `hoist apply`
+///
+/// Needs no root and no controller: only the API. What was edited in the cluster since its manifest was last applied
+/// stands, unless --force-conflicts says otherwise.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder that `hoist render` wrote
+    #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
+    asset_dir: PathBuf,
+    /// An admin's kubeconfig [default: auth/kubeconfig of the asset directory]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Leave manifests/ alone
+    #[arg(long)]
+    addons_only: bool,
+    /// Apply every manifest as it stands, over what was edited in the cluster, and over the fields of others
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Take away what hoist applied of add-ons before and what is in addons/ no more
+    #[arg(long)]
+    prune: bool,
+    /// Wait until what is applied last is ready, too
+    #[arg(long)]
+    wait: bool,
+    /// Show what would be done, by the API server's dry run, and do none of it
+    #[arg(long, value_name = "server", value_parser = ["server"], num_args = 0..=1, require_equals = true, default_missing_value = "server")]
+    dry_run: Option<String>,
+    /// Show what would change as a unified diff, by the API server's dry run, and do none of it; exits 0 for no change, 2
+    /// for some
+    #[arg(long)]
+    diff: bool,
+    /// How long it may go without any progress; an object that gets ready and a pod that changes state are some
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    progress_timeout: Duration,
+    /// How long the whole may take, as 90s, 20m or 1h30m
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    timeout: Duration,
+    /// How progress is shown
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) async fn run(args: Args, color: bool, out: &mut dyn Write) -> Result<u8> {
+    if args.dry_run.is_some() || args.diff {
+        return preview(&args, color, out).await;
+    }
+    let reporter = Reporter::stdout(args.output, color);
+    let result = applied(&args, &reporter).await;
+    let message = result.as_ref().map(|summary| format!("{summary}")).unwrap_or_default();
+    let kubeconfig = kubeconfig(&args);
+    let next = format!("`kubectl --kubeconfig {} get pods -A` shows the cluster", kubeconfig.display());
+    reporter.finish(result.as_ref().map(|_| Success { message: &message, next: &next }));
+    result.map(|_| 0)
+}
+
+async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
+    let (input, client) = open(args).await?;
+    let (whole, options, stop) = (whole(args, &input), options(args), super::stop()?);
+    tokio::select! {
+        biased;
+        signal = stop => {
+            Err(Error::Interrupted { signal, state: "what was applied stands; run the same command again to go on".into() })
+        }
+        summary = addons::apply_whole(&client, &whole, &options, reporter) => summary,
+    }
+}
+
+/// Writes what would be done, and returns the exit code.
+async fn preview(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
+    let (input, client) = open(args).await?;
+    let is_coloured = color && args.output == Output::Text && std::io::stdout().is_terminal();
+    let plan = addons::plan(&client, &whole(args, &input), &options(args), is_coloured).await?;
+    let Plan { lines, diff, summary, refused } = plan;
+    let text = match (args.output, args.diff) {
+        (Output::Json, _) => {
+            let diff = if args.diff { json!(diff) } else { json!(null) };
+            format!(
+                "{}\n",
+                json!({"schema": SCHEMA, "summary": summary, "changes": lines, "diff": diff, "refused": refused})
+            )
+        }
+        (Output::Text, true) => diff.clone(),
+        (Output::Text, false) => {
+            let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            format!("{lines}{summary} (nothing was done)\n")
+        }
+    };
+    super::print(out, &text)?;
+    if !refused.is_empty() {
+        return Err(Error::Refused(refused));
+    }
+    Ok(if args.diff && !diff.is_empty() { WOULD_CHANGE } else { 0 })
+}
+
+/// The asset directory, and a way to its cluster.
+async fn open(args: &Args) -> Result<(Input, Client)> {
+    let dir = assets::absolute(&args.asset_dir)?;
+    let input = Input::of(AssetSet::load(&dir)?, &dir)?;
+    let path = kubeconfig(args);
+    let content = input::read(&path, CONFIG_LIMIT).map_err(|unread| unread.into_error(&path))?;
+    let text = input::text(&path.display().to_string(), &content).map_err(|finding| Error::Input(vec![finding]))?;
+    let client = api::connect_as_named(text).await?;
+    Ok((input, client))
+}
+
+fn kubeconfig(args: &Args) -> PathBuf {
+    args.kubeconfig.clone().unwrap_or_else(|| args.asset_dir.join(Path::new("auth/kubeconfig")))
+}
+
+fn whole<'a>(args: &Args, input: &'a Input) -> Whole<'a> {
+    Whole { manifests: input.manifests(), addons: input.addons(), addons_only: args.addons_only }
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        force_conflicts: args.force_conflicts,
+        prune: args.prune,
+        wait: args.wait,
+        tell_each: true,
+        progress_timeout: args.progress_timeout,
+        timeout: args.timeout,
+    }
+}
