@@ -154,7 +154,7 @@ mod tests {
         let tls =
             crate::pki::issue(cluster, &Default::default(), &Default::default(), crate::preflight::testing::now());
         let set = crate::render::render(cluster, &tls.unwrap().files, "abcdef.0123456789abcdef").unwrap();
-        set.manifests(Path::new("/")).unwrap()
+        set.manifests(Path::new("/")).unwrap().0
     }
 
     /// The lines of the manifests' choices.

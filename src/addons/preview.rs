@@ -6,7 +6,7 @@ use super::diff::diff;
 use super::order::Order;
 use super::prune;
 use super::run::{Options, Summary, unwanted};
-use super::whole::Whole;
+use super::whole::{Whole, reach};
 use crate::api::apply::{Applier, Change, How, Name, Preview, stands};
 use crate::api::inventory::{self, Entry, Inventory};
 use crate::api::{ADDONS_MANAGER, FIELD_MANAGER};
@@ -32,6 +32,7 @@ pub struct Plan {
 /// The API server's word.
 pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_coloured: bool) -> Result<Plan> {
     let order = Order::of(whole.addons)?;
+    reach(client).await?;
     let mut plan = Plan::default();
     let mut set = Set { client, whole, plan: &mut plan, force_conflicts: options.force_conflicts, is_coloured };
     if let Some(manifests) = whole.manifests() {

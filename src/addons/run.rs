@@ -244,7 +244,9 @@ impl Run<'_> {
             self.hold_back(*rank, held.into_iter().map(|(manifest, _)| manifest));
             self.apply(*rank, wanted).await?;
             // What nothing is to come after need not be ready.
-            if self.options.wait || later.iter().any(|(_, _, is_done)| !is_done) {
+            let is_to_come =
+                |(manifest, _, is_done): &(&Manifest, _, bool)| !is_done && !self.failed.contains(addon(manifest));
+            if self.options.wait || later.iter().any(is_to_come) {
                 self.wait(*rank, manifests).await?;
             }
         }

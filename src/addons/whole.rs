@@ -57,14 +57,7 @@ pub async fn apply_whole(
     reporter: &Reporter,
 ) -> Result<Summary> {
     let order = Order::of(whole.addons)?;
-    client.apiserver_version().await.map_err(|error| Error::Failed {
-        action: "reach the API server".into(),
-        cause: api::explain(&error),
-        next: Some(
-            "look whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
-                .into(),
-        ),
-    })?;
+    reach(client).await?;
     let mut summary = Summary::default();
     let refused = match whole.manifests() {
         Some(manifests) => control_plane(client, manifests, options, reporter, &mut summary).await?,
@@ -83,6 +76,22 @@ pub async fn apply_whole(
         Err(Error::Refused(more)) => Err(Error::Refused([refused, more].concat())),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the API answers at all: who types a command is told at once that it does not.
+///
+/// # Errors
+/// Why it does not.
+pub(super) async fn reach(client: &Client) -> Result<()> {
+    let answer = client.apiserver_version().await.map(drop);
+    answer.map_err(|error| Error::Failed {
+        action: "reach the API server".into(),
+        cause: api::explain(&error),
+        next: Some(
+            "look whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
+                .into(),
+        ),
+    })
 }
 
 /// Applies manifests/, and returns what was refused.

@@ -282,7 +282,10 @@ impl<'a> Applier<'a> {
             let remedy = "leave those fields out of the file, or take them over: `hoist apply --force-conflicts`";
             return refuse(manifest, explain(error), Some(remedy));
         }
+        // A namespace has its account `default` moments after it is made; pods are refused until then.
+        let is_late = explain(error).contains("error looking up service account");
         match is_not_found(error) {
+            _ if is_late => failed(),
             true if is_made || self.known.is_custom(manifest) => failed(),
             true => refuse(manifest, explain(error), None),
             false if is_refusal(error) => refuse(manifest, explain(error), None),

@@ -273,6 +273,12 @@ fn plan(
         ),
     });
     plan.push("prove that the self-hosted control plane serves, and lower the bridge".into());
+    if !input.addons().is_empty() {
+        plan.push(format!(
+            "apply what is missing or has changed of the {} objects of its add-ons",
+            input.addons().len()
+        ));
+    }
     plan
 }
 

@@ -70,7 +70,8 @@ pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, d
 
 fn read<'a>(assets: &'a AssetSet, cluster: &'a Cluster, dir: &'a Path) -> (Inventory<'a>, Vec<Finding>) {
     let (parsed, findings) = assets.parsed(dir);
-    let objects = parsed.into_iter().map(Object::new).collect();
+    // Add-ons meet a cluster that serves: what they refer to may come from anywhere.
+    let objects = parsed.into_iter().filter(|parsed| !parsed.path.starts_with("addons/")).map(Object::new).collect();
     (Inventory { dir, assets, cluster, objects, contents: Contents::new(assets, cluster) }, findings)
 }
 

@@ -10,6 +10,7 @@ mod events;
 #[path = "../support/recover_page.rs"]
 mod recover_page;
 
+mod applying;
 mod bad;
 mod diff;
 mod exit_codes;

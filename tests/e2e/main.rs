@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addons;
 mod bad_machine;
 mod conformance;
 mod crash;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hoist::config::{
     ApiServer, Autoscaler, Cluster, Component, Controller, Dns, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles,
-    KubeProxy, Network, Networking, PkiConfig, Plugin, ProxyMode, Version,
+    KubeProxy, Level, Network, Networking, PkiConfig, Plugin, PodSecurity, ProxyMode, Version,
 };
 use hoist::error::Error;
 use hoist::pki::{self, Pki, UserFiles};
@@ -59,7 +59,9 @@ pub fn cluster() -> Cluster {
         etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), extra_args: Vec::new() },
         controllers: vec![controller("c1", "192.0.2.1")],
         kubelet_config: serde_json::Map::new(),
+        pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },
         hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
+        addons: Vec::new(),
         pki: PkiConfig {
             ca_validity: Duration::from_secs(3650 * DAY),
             certificate_validity: Duration::from_secs(365 * DAY),
