@@ -33,6 +33,11 @@ impl Host {
     /// Where a kubelet keeps its client certificate.
     pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
+    /// The kubelet's serving certificate: a link, as that of its client certificate.
+    pub fn kubelet_serving_certificate(&self) -> PathBuf {
+        self.path("/var/lib/kubelet/pki/kubelet-server-current.pem")
+    }
+
     /// Any absolute path of the host.
     pub fn path(&self, absolute: &str) -> PathBuf {
         below(&self.root, Path::new(absolute))

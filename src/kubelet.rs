@@ -75,6 +75,8 @@ pub struct Plan {
     files: Vec<(PathBuf, File)>,
     /// The rendered certificate that the link to the current one shall lead to.
     certificate: Option<PathBuf>,
+    /// What an earlier cluster's CA has issued: the kubelet would serve with it until it ends.
+    stale: Option<PathBuf>,
 }
 
 /// What this controller's kubelet needs on the disk, but for its unit.
@@ -100,7 +102,11 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
         files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls))));
     }
-    Ok(Plan { files, certificate })
+    let served = host.kubelet_serving_certificate();
+    let pem = files::read_if_there(&served).ok().flatten();
+    let is_stale =
+        pem.is_some_and(|pem| !pki::is_issued_by(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default(), &pem));
+    Ok(Plan { files, certificate, stale: is_stale.then_some(served) })
 }
 
 /// The kubelet's kubeconfig. It names this controller's own address: a controller must not depend on a load balancer.
@@ -126,7 +132,8 @@ pub fn install_files(host: &Host, plan: &Plan) -> Result<bool> {
     files::make_dir(host.manifests(), 0o755)?;
     let written = files::write_all(plan.files.iter().map(|(path, file)| (path.clone(), file)))?;
     let linked = plan.certificate.as_ref().map(|to| files::link(&host.kubelet_certificate(), to)).transpose()?;
-    Ok(!written.is_empty() || linked == Some(true))
+    let removed = plan.stale.as_deref().map(files::remove).transpose()?;
+    Ok(!written.is_empty() || linked == Some(true) || removed == Some(true))
 }
 
 /// Every file that [`install_files`] and [`run_by_systemd`] may make.
@@ -385,6 +392,25 @@ mod tests {
         let second = plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap();
         assert!(second.certificate.is_none(), "one that is valid is left alone");
         assert!(!has_certificate(&host, now + time::Duration::days(366)));
+    }
+
+    /// A machine of an earlier cluster: a kubelet keeps to what it serves with, whoever has issued it.
+    #[test]
+    fn what_another_ca_has_issued_is_not_served() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let cluster = crate::config::parse("cluster.yaml", crate::config::DEFAULT, Path::new("/")).unwrap();
+        let issue =
+            || pki::issue(&cluster, &Default::default(), &Default::default(), OffsetDateTime::now_utc()).unwrap();
+        let (own, other) = (issue(), issue());
+        let assets = crate::render::render(&cluster, &own.files, "abcdef.0123456789abcdef").unwrap();
+        let served = host.kubelet_serving_certificate();
+        std::fs::create_dir_all(served.parent().unwrap()).unwrap();
+        for (pki, stays) in [(&own, true), (&other, false)] {
+            std::fs::write(&served, &pki.files["apiserver.crt"]).unwrap();
+            install_files(&host, &plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap()).unwrap();
+            assert_eq!(served.exists(), stays);
+        }
     }
 
     /// A controller that was off for too long: `hoist render` has issued its kubelet's certificate anew.

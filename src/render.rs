@@ -256,15 +256,14 @@ fn dns(cluster: &Cluster) -> Value {
     let text = |address: Option<IpAddr>| address.map(|address| address.to_string());
     let service = cluster.dns_service_address();
     let is_ipv6 = service.is_some_and(|address| address.is_ipv6());
-    let url = |address: Option<IpAddr>| address.map(|address| url(address));
     let autoscaler = cluster.dns.autoscaler;
     context! {
         service => text(service),
         upstream_service => text(cluster.dns_upstream_address()),
-        forward => if cluster.dns.upstreams.is_empty() { "/etc/resolv.conf".to_owned() } else { cluster.dns.upstreams.join(" ") },
+        forward => cluster.dns.upstreams.as_ref().map_or("/etc/resolv.conf".to_owned(), |servers| servers.join(" ")),
         node_local => text(cluster.dns.node_local),
-        node_local_url => url(cluster.dns.node_local),
-        loopback_url => url(Some(cluster.loopback())),
+        node_local_url => cluster.dns.node_local.map(url),
+        loopback_url => url(cluster.loopback()),
         host_prefix => if is_ipv6 { 128 } else { 32 },
         nft_family => if is_ipv6 { "ip6" } else { "ip" },
         nft_type => if is_ipv6 { "ipv6_addr" } else { "ipv4_addr" },

@@ -85,11 +85,9 @@ impl Token {
         if secret.metadata.name.as_deref() != Some(&*secret_name(&id)) {
             return None;
         }
-        let expires = match text("expiration").filter(|text| !text.is_empty()) {
-            None => None,
-            // What cannot be read has expired, for the API server, too.
-            Some(text) => Some(OffsetDateTime::parse(&text, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH)),
-        };
+        let expires = text("expiration").filter(|text| !text.is_empty());
+        // What cannot be read has expired, for the API server, too.
+        let expires = expires.map(|text| OffsetDateTime::parse(&text, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH));
         let usage = |usage: &&str| text(&format!("usage-bootstrap-{usage}")).as_deref() == Some("true");
         let groups = text("auth-extra-groups").unwrap_or_default();
         Some(Self {

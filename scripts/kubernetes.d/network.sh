@@ -16,14 +16,14 @@ build_network() {
 
 # flanneld; its image also has a shell, ip, iptables and nft, as the published one.
 flannel_images() {
-	local out=$1 layout=$WORK/flannel root=$WORK/flannel-root layer program
+	local out=$1 layout=$WORK/flannel root=$WORK/flannel-root layer
 	base_files "$root"
 	mkdir -p "$root/opt/bin" "$root/bin"
 	# Linked to glibc, which warns of functions that need its shared libraries: flanneld looks up no users.
 	LDFLAGS="-s -w -X github.com/flannel-io/flannel/pkg/version.Version=$FLANNEL_VERSION -extldflags -static" \
 		build_network flannel github.com/flannel-io/flannel "$root/opt/bin/flanneld" CGO_ENABLED=1 2>"$WORK/flannel.log" ||
 		{ cat "$WORK/flannel.log" >&2 && die "flanneld cannot be compiled (above)"; }
-	shared_busybox_files "$root"
+	busybox_files "$root"
 	rm -f "$root/bin/ip"
 	packet_filter_files "$root" "$(command -v ip)"
 	layer=$(put_layer "$layout" "$root")

@@ -158,7 +158,7 @@ impl Plan<'_> {
 }
 
 /// Whether an earlier render has made it for the cluster whose CA stands there, and it shall not be made anew.
-fn is_lost(dir: &Path, path: &String, choices: &Choices, history: &History) -> bool {
+fn is_lost(dir: &Path, path: &str, choices: &Choices, history: &History) -> bool {
     history.rendered.has(path) && !choices.replace.contains(path) && dir.join("tls/ca.crt").exists()
 }
 

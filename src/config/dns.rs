@@ -11,9 +11,9 @@ use crate::yaml::{child, item};
 pub struct Dns {
     /// hoist brings CoreDNS; otherwise cluster DNS is the user's to bring, at the same address.
     pub has_coredns: bool,
-    /// Whom CoreDNS asks for names outside of the cluster, as `address` or `address:port`; none: the name servers of the
-    /// node's resolv.conf.
-    pub upstreams: Vec<String>,
+    /// Whom CoreDNS asks for names outside of the cluster, as `address` or `address:port`; nobody, where the list is empty;
+    /// the name servers of the node's resolv.conf, where there is none.
+    pub upstreams: Option<Vec<String>>,
     /// How many replicas of CoreDNS there are.
     pub autoscaler: Autoscaler,
     /// The address of the cache on each node beside the DNS Service's own; `None`: there is no cache.
@@ -50,8 +50,8 @@ pub(super) const NONE: &str = "none";
 pub(super) fn dns(check: &mut Check<'_>, raw: Option<&raw::Dns>, networking: &Networking) -> Dns {
     let none = raw::Dns::default();
     let raw = raw.unwrap_or(&none);
-    let upstreams = raw.upstreams.clone().unwrap_or_default();
-    for (i, upstream) in upstreams.iter().enumerate() {
+    let upstreams = raw.upstreams.clone();
+    for (i, upstream) in upstreams.iter().flatten().enumerate() {
         let is_address = upstream.parse::<IpAddr>().is_ok() || upstream.parse::<SocketAddr>().is_ok();
         let result = if is_address { Ok(()) } else { Err("is not an address, or address and port".to_owned()) };
         check.value(&item("dns.upstreams", i), upstream, result, "192.0.2.53 or 192.0.2.53:5353");

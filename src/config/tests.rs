@@ -53,7 +53,7 @@ fn what_is_not_written_has_its_default() {
             kube_proxy: KubeProxy { mode: ProxyMode::Auto, config: serde_json::Map::new() },
             dns: Dns {
                 has_coredns: true,
-                upstreams: vec![],
+                upstreams: None,
                 autoscaler: Autoscaler { min: 2, nodes_per_replica: 16, cores_per_replica: 256 },
                 node_local: Some([169, 254, 20, 10].into()),
             },
@@ -180,7 +180,7 @@ fn what_is_written_is_read_back_the_same() {
   external: {endpoints: ['https://e1:2379', 'https://[fd00::1]:2379/'], caFile: a, certFile: b, keyFile: c}\n";
     let ipv6 = MINIMAL.replace("192.0.2.10", "fd00::1")
         + "networking: {podSubnet: 'fd00:10::/48', serviceSubnet: 'fd00:20::/108'}\n";
-    let no_cache = format!("{MINIMAL}dns: {{plugin: none, nodeLocal: {{enabled: false}}}}\n");
+    let no_cache = format!("{MINIMAL}dns: {{plugin: none, upstreams: [], nodeLocal: {{enabled: false}}}}\n");
     for text in [MINIMAL, FULL, &format!("{MINIMAL}{external}"), &ipv6, &no_cache] {
         let cluster = read(text).unwrap();
         let written = cluster.to_yaml();
@@ -242,20 +242,6 @@ fn collect_keys(value: &serde_json::Value, keys: &mut Vec<String>) {
         serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
         _ => {}
     }
-}
-
-#[test]
-fn an_add_on_has_a_name_of_its_own() {
-    refused(
-        "addons: [a/x, b/x, '', '..', c/.git, /]\n",
-        &[
-            "f:6:15: addons[1]: `b/x` has the name of another add-on already | rename one of them",
-            "f:6:20: addons[2]: `` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
-            "f:6:24: addons[3]: `..` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
-            "f:6:30: addons[4]: `c/.git` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
-            "f:6:38: addons[5]: `/` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
-        ],
-    );
 }
 
 #[test]
@@ -485,24 +471,4 @@ fn where_hoist_is() {
         refused(&format!("hoist: {{binary: '{path}'}}\n"), &[&expected(17, "binary")]);
         refused(&format!("hoist: {{assetDir: '{path}'}}\n"), &[&expected(19, "assetDir")]);
     }
-}
-
-#[test]
-fn pki() {
-    refused(
-        "pki:\n  certificateValidityPeriod: 87601h\n  bootstrapTokenTTL: 0s\n  ca: {certificate: a, key: ''}\n  etcdCA: {key: b}\n  serviceAccountKey: ''\n",
-        &[
-            "f:7:30: pki.certificateValidityPeriod: certificates would be valid for 87601h0m0s, their CA only for 87600h0m0s | give the CA the longer validity",
-            "f:8:22: pki.bootstrapTokenTTL: `0s` is not longer than nothing",
-            "f:9:29: pki.ca.key: it is empty",
-            "f:10:3: pki.etcdCA.certificate: it is required",
-            "f:11:22: pki.serviceAccountKey: it is empty",
-        ],
-    );
-    refused(
-        "pki: {caCertificateValidityPeriod: 24h}\n",
-        &[
-            "f:6:36: pki.caCertificateValidityPeriod: certificates would be valid for 8760h0m0s, their CA only for 24h0m0s | give the CA the longer validity",
-        ],
-    );
 }

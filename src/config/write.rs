@@ -119,12 +119,16 @@ fn dns(dns: &Dns) -> Value {
         Some(address) => json!({"enabled": true, "address": address}),
         None => json!({"enabled": false}),
     };
-    json!({
+    let mut out = json!({
         "plugin": if dns.has_coredns { dns::COREDNS } else { dns::NONE },
-        "upstreams": dns.upstreams,
         "autoscaler": {"min": min, "nodesPerReplica": nodes_per_replica, "coresPerReplica": cores_per_replica},
         "nodeLocal": node_local,
-    })
+    });
+    // None at all is another thing than an empty list.
+    if let Some(upstreams) = &dns.upstreams {
+        out["upstreams"] = json!(upstreams);
+    }
+    out
 }
 
 fn etcd(etcd: &Etcd) -> Value {

@@ -7,6 +7,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, RootCertStore};
 use time::OffsetDateTime;
 
+use super::parse;
+
 /// The certificates of a PEM file that may hold other things, too: as a PEM file of their own.
 pub fn certificates_of(pem: &[u8]) -> Vec<u8> {
     let blocks = pem::parse_many(pem).unwrap_or_default();
@@ -31,6 +33,13 @@ pub fn vouches_for_client(ca_pem: &[u8], pem: &[u8], now: OffsetDateTime) -> Res
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     verifier.verify_client_cert(leaf, others, now).map(drop).map_err(|error| explain(&error))
+}
+
+/// Whether one of the CAs in `ca_pem` has issued the first certificate in `pem`, whatever it is good for.
+pub fn is_issued_by(ca_pem: &[u8], pem: &[u8]) -> bool {
+    let (cas, chain) = (der(ca_pem), der(pem));
+    let Some(Ok(leaf)) = chain.first().map(|leaf| parse::x509(leaf)) else { return false };
+    cas.iter().any(|ca| parse::x509(ca).is_ok_and(|ca| parse::issued_by(&leaf, &ca)))
 }
 
 fn explain(error: &rustls::Error) -> String {

@@ -29,7 +29,7 @@ use crate::error::Finding;
 pub use encryption::{ENCRYPTION, lost_keys};
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
-pub use issuer::{certificates_of, vouches_for_client};
+pub use issuer::{certificates_of, is_issued_by, vouches_for_client};
 pub use pin::pins;
 pub use request::{Request, request};
 pub use token::{bootstrap_token, is_token, is_token_id};

@@ -76,7 +76,7 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
     if has_kubelet {
         files.extend(OF_THE_KUBELET.map(|path| host.path(path)));
         files.extend(ETCD_PKI.map(|name| host.etcd_pki().join(name)));
-        files.extend(client_certificates(&host.path(KUBELET_PKI)));
+        files.extend(certificates(&host.path(KUBELET_PKI)));
         // The last one: by it is told that the others are hoist's.
         files.push(environment);
     }
@@ -126,10 +126,13 @@ fn begins_with(path: &Path, begin: &str) -> bool {
     files::read_if_there(path).ok().flatten().is_some_and(|text| text.starts_with(begin.as_bytes()))
 }
 
-/// The certificates by which the kubelet is let in, those that it has renewed and the link to the current one.
-fn client_certificates(folder: &Path) -> Vec<PathBuf> {
+/// The certificates by which the kubelet is let in and with which it serves, those that it has renewed and the links to
+/// the current ones.
+fn certificates(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_one = |name: &str| name.starts_with("kubelet-client-") && name.ends_with(".pem");
+    let is_one = |name: &str| {
+        (name.starts_with("kubelet-client-") || name.starts_with("kubelet-server-")) && name.ends_with(".pem")
+    };
     let found = entries.filter(|entry| is_one(&entry.file_name().to_string_lossy()));
     let mut found: Vec<_> = found.map(|entry| entry.path()).collect();
     found.sort();

@@ -50,7 +50,7 @@ impl Node {
 }
 
 /// What `start`, `unpivot` and guard write, and what stays of others.
-const CONTROLLER: [(&str, &str); 23] = [
+const CONTROLLER: [(&str, &str); 24] = [
     ("/etc/kubernetes/kubelet.env", "# Written by hoist start.\nNODE_NAME=c1\n"),
     ("/etc/kubernetes/kubelet.conf", "x"),
     ("/etc/kubernetes/bridge/kube-scheduler/ca.crt", "x"),
@@ -69,6 +69,7 @@ const CONTROLLER: [(&str, &str); 23] = [
     ("/var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\n"),
     ("/var/lib/kubelet/pki/kubelet-client-current.pem", "x"),
     ("/var/lib/kubelet/pki/kubelet-client-hoist.pem", "x"),
+    ("/var/lib/kubelet/pki/kubelet-server-current.pem", "x"),
     ("/var/lib/kubelet/pods/uid/volumes/x", "x"),
     ("/data/etcd/member/snap/db", "x"),
     ("/etc/kubernetes/manifests/mine.yaml", "kind: Pod\n"),

@@ -337,13 +337,21 @@ fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
             "metrics and tests call the kubelet with a token",
         ),
     ];
-    for (pointer, path, wanted, why) in rules {
+    let serving = (
+        "/serverTLSBootstrap",
+        "serverTLSBootstrap",
+        true.into(),
+        "the API server believes no certificate of the kubelet's own making: logs and exec would fail",
+    );
+    let signs = !inventory.cluster.has_external_ca() && value.get("tlsCertFile").is_none();
+    for (pointer, path, wanted, why) in rules.into_iter().chain(signs.then_some(serving)) {
         let found = value.pointer(pointer);
         if found != Some(&wanted) {
             let is = found.map_or("is not set".to_owned(), |found| format!("is {found}"));
             let finding = kubelet.finding(path, format!("{is}, and should be {wanted}: {why}"));
             let finding = finding.remedy(format!("write {path}: {wanted}"));
-            findings.push(if path.starts_with("authentication.webhook") { finding.warning() } else { finding });
+            let stands = !["authentication.webhook.enabled", "serverTLSBootstrap"].contains(&path);
+            findings.push(if stands { finding } else { finding.warning() });
         }
     }
     findings

@@ -168,7 +168,7 @@ fn write(dir: &Path, count: usize, prefix: &str) {
 pub async fn apply_dir(dir: &Path, kubeconfig: &Path, address: SocketAddr) {
     let files = assets::existing(dir, "manifests").unwrap();
     let files = files.into_iter().map(|(path, content)| (format!("manifests/{path}"), File::public(content)));
-    let manifests = AssetSet { files: files.collect(), ..AssetSet::default() }.manifests(dir).unwrap();
+    let (manifests, _) = AssetSet { files: files.collect(), ..AssetSet::default() }.manifests(dir).unwrap();
     let client = api::connect(&std::fs::read_to_string(kubeconfig).unwrap(), address).await.unwrap();
     let outcome = api::apply::apply(&client, &manifests, false).await.unwrap();
     assert!(outcome.refused.is_empty(), "{:?}", outcome.refused);

@@ -62,7 +62,7 @@ fn render_copies_what_cluster_yaml_names_and_keeps_what_a_user_does_to_it() {
 #[test]
 fn what_is_wrong_with_an_add_on_is_said_before_anything_is_written() {
     let folder = with_addons();
-    folder.edit("mine/deep/map.yaml", "data:", "dta:");
+    folder.edit("mine/deep/map.yaml", "\ndata:", "\ndta:");
     fs::remove_file(folder.path("single.yaml")).unwrap();
     folder.unchanged(|| folder.render()).failed(
         3,

@@ -130,7 +130,7 @@ fn an_asset_directory_without_the_unit() {
     fs::remove_file(folder.path("assets/systemd/hoist.service")).unwrap();
     // Rendering brings it back, as all that is no manifest.
     let said = render(&folder, "ignition");
-    assert!(said.ends_with("assets: 65 files, 1 of them written\n"), "{said}");
+    assert!(said.ends_with("assets: 82 files, 1 of them written\n"), "{said}");
     let ran = folder.run(&["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--first-boot=kickstart"]);
     ran.failed_saying(2, &["invalid value 'kickstart'", "cloud-init, ignition"]);
 }

@@ -11,9 +11,9 @@ const DAEMONSET: &str = "assets/manifests/kube-apiserver/daemonset.yaml";
 #[test]
 fn twice_changes_nothing() {
     let folder = Folder::with(CLUSTER);
-    assert_eq!(folder.render().ok(), "assets: 65 files, 65 of them written\n");
+    assert_eq!(folder.render().ok(), "assets: 82 files, 82 of them written\n");
     let again = folder.unchanged(|| folder.render()).ok();
-    assert_eq!(again, "assets: 65 files, 0 of them written\n");
+    assert_eq!(again, "assets: 82 files, 0 of them written\n");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn edits_are_kept_and_said() {
     folder.put("assets/manifests/mine/config.yaml", "kind: ConfigMap\n");
     let said = "kept your own manifests/kube-apiserver/daemonset.yaml\n\
         left out manifests/kubelet/rbac.yaml: you removed it (--replace manifests/kubelet/rbac.yaml brings it back)\n\
-        assets: 65 files, 0 of them written\n";
+        assets: 82 files, 0 of them written\n";
     assert_eq!(folder.unchanged(|| folder.render()).ok(), said);
 }
 
@@ -75,7 +75,7 @@ fn an_edit_and_a_change_of_other_lines_are_merged() {
     assert!(said.contains(merged), "{said}");
     let text = folder.read(DAEMONSET);
     assert!(text.contains("kube-apiserver:v1.35.4") && text.contains("cpu: 1\n") && !text.contains("250m"), "{text}");
-    let said = "kept your own manifests/kube-apiserver/daemonset.yaml\nassets: 65 files, 0 of them written\n";
+    let said = "kept your own manifests/kube-apiserver/daemonset.yaml\nassets: 82 files, 0 of them written\n";
     assert_eq!(folder.unchanged(|| folder.render()).ok(), said);
 }
 
@@ -121,7 +121,7 @@ fn a_key_that_is_gone_is_made_again_and_no_other() {
     let before = folder.tree();
     fs::remove_file(folder.path("assets/tls/kube-scheduler.key")).unwrap();
     let said = "issued tls/kube-scheduler.key: new\nissued tls/kube-scheduler.crt: its key was missing\n\
-        assets: 65 files, 3 of them written\n";
+        assets: 82 files, 3 of them written\n";
     assert_eq!(folder.render().ok(), said);
     let after = folder.tree();
     let changed: Vec<_> = after
@@ -160,7 +160,7 @@ fn the_users_own_cluster_yaml_in_the_asset_directory() {
     let folder = Folder::rendered(CLUSTER);
     let render = || folder.run(&["render", "--config", "assets/cluster.yaml", "--asset-dir", "assets"]);
     // The resolved one may be rendered again, and edited in its own form.
-    assert_eq!(folder.unchanged(render).ok(), "assets: 65 files, 0 of them written\n");
+    assert_eq!(folder.unchanged(render).ok(), "assets: 82 files, 0 of them written\n");
     folder.edit("assets/cluster.yaml", "clusterName: kubernetes", "clusterName: mine");
     assert!(render().ok().contains(" of them written"));
     assert!(folder.read("assets/auth/kubeconfig").contains("mine"));
@@ -225,7 +225,7 @@ fn a_lost_encryption_key_is_not_replaced() {
     );
     folder.put(KEYS, text.replace("key1", "mine"));
     let said = folder.render().ok();
-    assert!(said.ends_with("assets: 60 files, 3 of them written\n"), "{said}");
+    assert!(said.ends_with("assets: 82 files, 2 of them written\n"), "{said}");
     assert!(folder.read(KEYS).contains("mine"));
     fs::remove_file(folder.path(KEYS)).unwrap();
     let args = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace", "tls/encryption.yaml"];

@@ -31,6 +31,9 @@ use crate::outside::{Killed, Scripted, tree};
 use crate::random::Random;
 use crate::world::{Faults, IP, MACHINES, MANIFESTS, Machine, NODE, Shared, TURN, World};
 
+/// The world knows no pods but the control plane's; objects that nobody looks at only take time.
+const ALONE: &str = "network: {plugin: none}\nkubeProxy: {mode: none}\ndns: {plugin: none}\n";
+
 /// Manifests of a user: a namespace, a kind, an object of it.
 const USERS: &str = "\
 apiVersion: v1
@@ -77,8 +80,9 @@ struct Assets {
 fn assets() -> &'static Assets {
     static ASSETS: OnceLock<Assets> = OnceLock::new();
     ASSETS.get_or_init(|| {
-        let text =
-            format!("apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {{name: {NODE}, address: {IP}}}\n");
+        let text = format!(
+            "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {{name: {NODE}, address: {IP}}}\n{ALONE}"
+        );
         let cluster = config::parse("cluster.yaml", &text, Path::new("/")).unwrap();
         let now = OffsetDateTime::now_utc();
         let pki = pki::issue(&cluster, &BTreeMap::new(), &pki::UserFiles::default(), now).unwrap();

@@ -37,7 +37,7 @@ pub fn cluster() -> Cluster {
         kube_proxy: KubeProxy { mode: ProxyMode::None, config: serde_json::Map::new() },
         dns: Dns {
             has_coredns: true,
-            upstreams: Vec::new(),
+            upstreams: None,
             autoscaler: Autoscaler { min: 2, nodes_per_replica: 16, cores_per_replica: 256 },
             node_local: None,
         },

@@ -417,10 +417,15 @@ fn a_cluster_that_has_run_without_encryption_learns_to_read_first() {
     assert!(again.issued.is_empty() && again.files["encryption.yaml"] == edited.as_bytes());
 }
 
+/// What the network and DNS need: they change the node's own network, or are what a cluster asks.
+const OF_THE_NETWORK: [&str; 4] =
+    ["manifests/flannel/", "manifests/kube-proxy/", "manifests/coredns/", "manifests/node-local-dns/"];
+
 #[test]
 fn control_plane_pods_are_confined() {
     for (_, set) in all() {
-        for path in set.files.keys().filter(|path| is_manifest(path)) {
+        let is_of_network = |path: &String| OF_THE_NETWORK.iter().any(|folder| path.starts_with(folder));
+        for path in set.files.keys().filter(|path| is_manifest(path) && !is_of_network(path)) {
             for document in documents(path, &text(&set, path)) {
                 let spec = document.value.pointer("/spec/template/spec").unwrap_or(&document.value["spec"]);
                 let Some(containers) = spec["containers"].as_array() else { continue };
@@ -436,6 +441,39 @@ fn control_plane_pods_are_confined() {
                     assert!(!kinds.contains("secretKeyRef"), "{path}: Secrets are files");
                 }
             }
+        }
+    }
+}
+
+/// Which capabilities each container of the network has; none is privileged but kube-proxy, which sets the kernel's values.
+#[test]
+fn pods_of_the_network_have_what_they_need() {
+    for (_, set) in all() {
+        let mut found = std::collections::BTreeMap::new();
+        for path in set.files.keys().filter(|path| OF_THE_NETWORK.iter().any(|folder| path.starts_with(folder))) {
+            for document in documents(path, &text(&set, path)) {
+                let Some(spec) = document.value.pointer("/spec/template/spec") else { continue };
+                let all =
+                    ["initContainers", "containers"].map(|kind| spec[kind].as_array().cloned().unwrap_or_default());
+                for container in all.concat() {
+                    let context = &container["securityContext"];
+                    let name = container["name"].as_str().unwrap_or_default().to_owned();
+                    found.insert(name, (context["privileged"] == true, context["capabilities"]["add"].to_string()));
+                }
+            }
+        }
+        let expected = [
+            ("address", false, r#"["NET_ADMIN"]"#),
+            ("cache", false, r#"["NET_BIND_SERVICE"]"#),
+            ("coredns", false, r#"["NET_BIND_SERVICE"]"#),
+            ("install-cni", false, "null"),
+            ("install-cni-plugin", false, "null"),
+            ("kube-flannel", false, r#"["NET_ADMIN","NET_RAW"]"#),
+            ("kube-proxy", true, "null"),
+        ];
+        for (name, has) in found {
+            let of = expected.iter().find(|(expected, ..)| *expected == name);
+            assert_eq!(of.map(|(_, privileged, add)| (*privileged, (*add).to_owned())), Some(has), "{name}");
         }
     }
 }

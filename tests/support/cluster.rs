@@ -39,8 +39,10 @@ const NO_NETWORK: &str = "network: {plugin: none}
 kubeProxy: {mode: none}
 dns: {plugin: none}
 ";
-/// hoist's own network. How many connections the kernel tracks cannot be set in a network namespace.
-const NETWORK: &str = "kubeProxy:
+/// hoist's own network. How many connections the kernel tracks cannot be set in a network namespace; and there is no name
+/// server that the nodes reach.
+const NETWORK: &str = "dns: {upstreams: []}
+kubeProxy:
   config:
     conntrack: {maxPerCore: 0}
 ";

@@ -81,6 +81,13 @@ fn the_kubelet() {
         ),
         row(
             KUBELET,
+            "serverTLSBootstrap: true",
+            "serverTLSBootstrap: false",
+            "false\nstaticPodPath",
+            "warning: serverTLSBootstrap: is false, and should be true: the API server believes no certificate of the kubelet's own making: logs and exec would fail",
+        ),
+        row(
+            KUBELET,
             "webhook:\n    enabled: true",
             "webhook:\n    enabled: false",
             "false\n  x509",

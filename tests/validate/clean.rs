@@ -63,11 +63,13 @@ fn files_of_any_content() {
             let is_spare = is_spare || path.starts_with("manifests/hoist-guard/");
             // Without them it serves all the same: what connects pods may be somebody else's.
             let is_spare = is_spare
-                || ["flannel", "kube-proxy"].iter().any(|folder| path.starts_with(&format!("manifests/{folder}/")));
+                || ["coredns", "flannel", "kube-proxy", "node-local-dns"]
+                    .iter()
+                    .any(|folder| path.starts_with(&format!("manifests/{folder}/")));
             // Nothing that hoist runs reads it: systemd says itself what it makes of it.
             let is_spare = is_spare || path.starts_with("systemd/");
             // Workers are none of the control plane's business.
-            let is_spare = is_spare || path.starts_with("kubelet/worker");
+            let is_spare = is_spare || path.starts_with("kubelet/worker") || path.starts_with("manifests/kubeadm/");
             // A certificate may hold the public key, too.
             let is_spare = is_spare || (path == "tls/sa.pub" && content.starts_with(b"-----"));
             assert!(!found.is_empty() || is_spare, "{path}: {content:?}");

@@ -34,7 +34,7 @@ fn of_the_control_plane() {
             path: API_SERVER,
             from: "- name: secrets\n          mountPath",
             to: "- name: keys\n          mountPath",
-            at: "keys",
+            at: "keys\n          mountPath",
             message: "spec.template.spec.containers[0].volumeMounts[2].name: the pod has no volume keys",
         },
         Row {

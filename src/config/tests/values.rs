@@ -153,3 +153,37 @@ fn the_kind_of_file_comes_first() {
     );
     same(&[read("").unwrap_err()], &["f: it is empty"]);
 }
+
+#[test]
+fn an_add_on_has_a_name_of_its_own() {
+    refused(
+        "addons: [a/x, b/x, '', '..', c/.git, /]\n",
+        &[
+            "f:6:15: addons[1]: `b/x` has the name of another add-on already | rename one of them",
+            "f:6:20: addons[2]: `` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:24: addons[3]: `..` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:30: addons[4]: `c/.git` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+            "f:6:38: addons[5]: `/` has no name that could stand in addons/ | name a folder of manifests, or a manifest",
+        ],
+    );
+}
+
+#[test]
+fn pki() {
+    refused(
+        "pki:\n  certificateValidityPeriod: 87601h\n  bootstrapTokenTTL: 0s\n  ca: {certificate: a, key: ''}\n  etcdCA: {key: b}\n  serviceAccountKey: ''\n",
+        &[
+            "f:7:30: pki.certificateValidityPeriod: certificates would be valid for 87601h0m0s, their CA only for 87600h0m0s | give the CA the longer validity",
+            "f:8:22: pki.bootstrapTokenTTL: `0s` is not longer than nothing",
+            "f:9:29: pki.ca.key: it is empty",
+            "f:10:3: pki.etcdCA.certificate: it is required",
+            "f:11:22: pki.serviceAccountKey: it is empty",
+        ],
+    );
+    refused(
+        "pki: {caCertificateValidityPeriod: 24h}\n",
+        &[
+            "f:6:36: pki.caCertificateValidityPeriod: certificates would be valid for 8760h0m0s, their CA only for 24h0m0s | give the CA the longer validity",
+        ],
+    );
+}
