@@ -207,7 +207,8 @@ impl All<'_> {
     }
 
     fn what_is_known_without_coredns(&self) {
-        assert_eq!(self.in_the_pod(DNS, API_NAME), Ok(vec![API]));
+        // The cache has to learn first which of CoreDNS is there again after the power cut.
+        eventually("the name is known", SOON, || (self.in_the_pod(DNS, API_NAME) == Ok(vec![API])).then_some(()));
         self.kubectl.run(&["-n", "kube-system", "delete", "deployment", "coredns", "--cascade=foreground"]).ok();
         eventually("CoreDNS is gone", SOON, || self.in_the_pod(COREDNS, API_NAME).err());
         // Longer than an answer is good for, which is 30 s.
