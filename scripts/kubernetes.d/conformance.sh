@@ -35,6 +35,9 @@ conformance_images() {
 	copy_programs "$root" "$(command -v bash)" "$(command -v curl)" "$(command -v dig)" "$(command -v getent)" \
 		"$(command -v ip)" "$(command -v ipcs)" "$(command -v ss)" /usr/bin/nc.openbsd
 	ln -s nc.openbsd "$root/usr/bin/nc"
+	# busybox's shell would call its own nc, whatever the path says.
+	mkdir -p "$root/bin"
+	ln -sf "$(command -v bash)" "$root/bin/sh"
 	printf '%s\n' root:x:0:0:root:/root:/bin/sh nobody:x:65534:65534:nobody:/nonexistent:/bin/false \
 		user-defined-in-image:x:1000:1000::/home/user:/bin/sh >"$root/etc/passwd"
 	printf '%s\n' root:x:0: nogroup:x:65534: user-defined-in-image:x:1000: \
