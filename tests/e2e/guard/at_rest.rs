@@ -58,6 +58,9 @@ fn audit(cluster: &Cluster) {
         text.replacen("\ndata:\n", &format!("\ndata:\n  audit.yaml: {policy}\n"), 1)
     });
     edit("kube-apiserver/daemonset.yaml", &|text| {
+        // hoist's own log has nothing of Leases.
+        let is_own = |line: &&str| !line.trim_start().starts_with("- --audit-");
+        let text = text.lines().filter(is_own).map(|line| format!("{line}\n")).collect::<String>();
         let line = text.lines().find(|line| line.trim() == "- --permit-port-sharing=true").unwrap();
         let indent = &line[..line.find('-').unwrap()];
         let flags = ["--audit-policy-file=/etc/kubernetes/secrets/audit.yaml", "--audit-log-path=-"];
