@@ -57,7 +57,9 @@ impl Node {
         // From here on the name is ours to take down.
         let (address, kubernetes) = (IpAddr::from([0, 0, 0, 0]), String::new());
         let mut node = Self { name, address, kubernetes, has_pod_network: args.contains(&POD_NETWORK) };
-        script(&[&["up", &node.name], args].concat(), UP_LIMIT).ok();
+        let version = std::env::var("HOIST_KUBERNETES").unwrap_or_default();
+        let version: &[&str] = if version.is_empty() { &[] } else { &["--kubernetes", &version] };
+        script(&[&["up", &node.name], args, version].concat(), UP_LIMIT).ok();
         let list = script(&["list"], EXEC_LIMIT).ok();
         let fields: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
         let fields = fields.iter().find(|fields| fields.first() == Some(&node.name.as_str())).unwrap();
