@@ -53,7 +53,7 @@ fn dns() {
     all.the_world_while_the_api_is_away(&cluster);
     all.what_is_known_without_coredns();
     // It puts back what is gone.
-    cluster.started(&node, &[]).expect(0);
+    node.exec(cluster.command("apply", &[])).expect(0);
     all.without_the_cache();
 }
 
