@@ -16,6 +16,24 @@ pub fn is_over(so_long: Duration, stuck_for: Duration, timeout: Duration, progre
     so_long > timeout || stuck_for > progress_timeout
 }
 
+/// How long a run may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// When it began.
+    pub begun: Instant,
+    /// How long the whole may take.
+    pub total: Duration,
+    /// How long it may go without any progress.
+    pub progress: Duration,
+}
+
+impl Limits {
+    /// Whether they are over for who has seen nothing new for so long.
+    pub fn are_over(&self, stuck_for: Duration) -> bool {
+        is_over(self.begun.elapsed(), stuck_for, self.total, self.progress)
+    }
+}
+
 /// Everything that was seen in the course of a run, and when the last new thing was.
 #[derive(Debug)]
 pub struct Sights {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use minijinja::{Value, context};
 
 use crate::assets::AssetSet;
-use crate::config::{Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode};
+use crate::config::{Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, url_host};
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
@@ -21,8 +21,6 @@ const KUBELET_CONFIG: &str = "kubelet/config.yaml";
 pub const WORKER_CONFIG: &str = "kubelet/worker-config.yaml";
 /// The unit of a worker's kubelet.
 pub const WORKER_UNIT: &str = "kubelet/worker.service";
-/// What only machines with a bootstrap token ask for: without anybody who signs in the cluster it leads to nothing.
-const FOR_TOKENS: &str = "manifests/kubeadm/";
 /// What is spoken of TLS 1.2: forward secrecy and authenticated encryption. Go's own list has others behind these.
 const TLS_CIPHER_SUITES: [&str; 6] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -73,9 +71,6 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
                 continue;
             }
             let path = format!("{part}/{name}");
-            if cluster.has_external_ca() && path.starts_with(FOR_TOKENS) {
-                continue;
-            }
             let mut text = template::render(&path, source, &extra_args, &context)?;
             if path == PROXY_CONFIG && !cluster.kube_proxy.config.is_empty() {
                 text = overlay_proxy(&path, &text, cluster)?;
@@ -112,6 +107,8 @@ fn is_wanted(name: &str, cluster: &Cluster) -> bool {
         "flannel" => matches!(cluster.network.plugin, Plugin::Flannel(_)),
         "kube-proxy" => cluster.kube_proxy.mode != ProxyMode::None,
         "coredns" => cluster.dns.has_coredns,
+        // Only machines with a bootstrap token ask for it: without anybody who signs in the cluster that leads to nothing.
+        "kubeadm" => !cluster.has_external_ca(),
         "node-local-dns" => cluster.dns.has_coredns && cluster.dns.node_local.is_some(),
         _ => true,
     }
@@ -166,9 +163,9 @@ fn values(cluster: &Cluster) -> Value {
     let joined = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let args =
         |args: &[Arg]| args.iter().map(|arg| context! { name => &arg.name, value => &arg.value }).collect::<Vec<_>>();
-    let member = |c: &crate::config::Controller| format!("{}=https://{}:2380", c.name, url(c.address));
+    let member = |c: &crate::config::Controller| format!("{}=https://{}:2380", c.name, url_host(c.address));
     let (etcd_servers, etcd_data_dir) = match &cluster.etcd {
-        Etcd::Local { data_dir, .. } => (format!("https://{}:2379", url(loopback)), data_dir.clone()),
+        Etcd::Local { data_dir, .. } => (format!("https://{}:2379", url_host(loopback)), data_dir.clone()),
         Etcd::External { endpoints, .. } => (endpoints.join(","), String::new()),
     };
     let extra: BTreeMap<_, _> =
@@ -214,7 +211,7 @@ fn values(cluster: &Cluster) -> Value {
         image_repository => images.pause.rsplit_once('/').map_or("registry.k8s.io", |(repository, _)| repository),
         kubernetes_version => cluster.kubernetes_version.to_string(),
         loopback => loopback.to_string(),
-        loopback_url => url(loopback),
+        loopback_url => url_host(loopback),
         pod_security => context! {
             enforce => cluster.pod_security.enforce.name(),
             audit => cluster.pod_security.audit.name(),
@@ -262,8 +259,8 @@ fn dns(cluster: &Cluster) -> Value {
         upstream_service => text(cluster.dns_upstream_address()),
         forward => cluster.dns.upstreams.as_ref().map_or("/etc/resolv.conf".to_owned(), |servers| servers.join(" ")),
         node_local => text(cluster.dns.node_local),
-        node_local_url => cluster.dns.node_local.map(url),
-        loopback_url => url(cluster.loopback()),
+        node_local_url => cluster.dns.node_local.map(url_host),
+        loopback_url => url_host(cluster.loopback()),
         host_prefix => if is_ipv6 { 128 } else { 32 },
         nft_family => if is_ipv6 { "ip6" } else { "ip" },
         nft_type => if is_ipv6 { "ipv6_addr" } else { "ipv4_addr" },
@@ -271,11 +268,6 @@ fn dns(cluster: &Cluster) -> Value {
         nodes_per_replica => autoscaler.nodes_per_replica,
         cores_per_replica => autoscaler.cores_per_replica,
     }
-}
-
-/// An address as a URL has it.
-fn url(address: IpAddr) -> String {
-    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
 /// A component's configuration with the user's fields laid over it, which cluster.yaml has at `from`.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::run::Limits;
 use crate::api::inventory::{Entry, Finder, Inventory};
 use crate::error::{Error, Result};
-use crate::progress::Sights;
+use crate::progress::{Limits, Sights};
 use crate::report::Reporter;
 
 const INTERVAL: Duration = Duration::from_millis(500);

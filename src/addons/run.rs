@@ -16,7 +16,7 @@ use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stan
 use crate::api::inventory::{self, Entry, Inventory};
 use crate::assets::Manifest;
 use crate::error::{Error, Finding, Result};
-use crate::progress::{Sights, is_over};
+use crate::progress::{Limits, Sights};
 use crate::report::Reporter;
 
 /// Between two tries, and between two looks.
@@ -74,21 +74,6 @@ impl std::fmt::Display for Summary {
         let counts = [(created, "created"), (configured, "configured"), (pruned, "pruned"), (unchanged, "unchanged")];
         let said = counts.iter().filter(|(count, what)| **count > 0 || *what == "unchanged");
         f.write_str(&said.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// How long it may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    begun: Instant,
-    total: Duration,
-    progress: Duration,
-}
-
-impl Limits {
-    /// Whether they are over for who has seen nothing new for so long.
-    pub(super) fn are_over(&self, stuck_for: Duration) -> bool {
-        is_over(self.begun.elapsed(), stuck_for, self.total, self.progress)
     }
 }
 

@@ -10,7 +10,7 @@ use super::run::{Options, Summary, apply};
 use crate::api;
 use crate::assets::Manifest;
 use crate::error::{Error, Finding, Result};
-use crate::progress::is_over;
+use crate::progress::Limits;
 use crate::report::Reporter;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -103,11 +103,11 @@ async fn control_plane(
     summary: &mut Summary,
 ) -> Result<Vec<Finding>> {
     reporter.start(STEP, "apply manifests/");
-    let begun = Instant::now();
+    let limits = Limits { begun: Instant::now(), total: options.timeout, progress: options.progress_timeout };
     let outcome = loop {
         match api::apply::apply(client, manifests, options.force_conflicts).await {
             Ok(outcome) => break outcome,
-            Err(error) if is_over(begun.elapsed(), begun.elapsed(), options.timeout, options.progress_timeout) => {
+            Err(error) if limits.are_over(limits.begun.elapsed()) => {
                 reporter.fail(STEP, &error.to_string());
                 return Err(error);
             }

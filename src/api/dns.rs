@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{FIELD_MANAGER, explain, is_not_found};
+use super::{FIELD_MANAGER, explain, is_not_found, pages};
 use crate::config::Autoscaler;
 use crate::error::{Error, Result};
 
@@ -74,19 +74,18 @@ pub async fn autoscale(client: &Client) -> Result<Option<u32>> {
 async fn size(client: &Client) -> Result<(u32, u32), kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let (mut nodes, mut millicores) = (0u32, 0u64);
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list(&params).await?;
-        for node in &page.items {
-            let capacity = node.status.as_ref().and_then(|status| status.capacity.as_ref());
+    let params = ListParams::default().limit(PAGE);
+    pages::each(
+        params,
+        async |params| api.list(params).await,
+        |node| {
+            let capacity = node.status.and_then(|status| status.capacity);
             nodes += 1;
-            millicores += capacity.and_then(|all| all.get("cpu")).map_or(0, |cpu| self::millicores(&cpu.0));
-        }
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok((nodes, u32::try_from(millicores.div_ceil(1000)).unwrap_or(u32::MAX))),
-        }
-    }
+            millicores += capacity.and_then(|all| all.get("cpu").map(|cpu| self::millicores(&cpu.0))).unwrap_or(0);
+        },
+    )
+    .await?;
+    Ok((nodes, u32::try_from(millicores.div_ceil(1000)).unwrap_or(u32::MAX)))
 }
 
 /// A quantity of processor as a kubelet reports it: cores, or thousandths of one.

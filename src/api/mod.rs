@@ -7,6 +7,7 @@ pub mod health;
 pub mod inventory;
 pub mod observe;
 pub mod owners;
+mod pages;
 pub mod requests;
 pub mod self_hosted;
 pub mod tokens;
@@ -63,14 +64,6 @@ pub async fn admin(kubeconfig: &str) -> Result<Admin> {
     let ca = config.root_cert.iter().flatten().map(|der| pem::Pem::new("CERTIFICATE", der.clone()));
     let ca_pem = pem::encode_many(&ca.collect::<Vec<_>>()).into_bytes();
     Ok(Admin { endpoint: endpoint.unwrap_or_default(), ca_pem, client: transport::client(config)? })
-}
-
-/// A client alone of [`admin`].
-///
-/// # Errors
-/// The same.
-pub async fn connect_as_named(kubeconfig: &str) -> Result<Client> {
-    admin(kubeconfig).await.map(|admin| admin.client)
 }
 
 async fn config(kubeconfig: &str) -> Result<Config> {

@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::{FIELD_MANAGER, explain};
+use super::{FIELD_MANAGER, explain, pages};
 use crate::approve::{Addresses, Asked, SIGNER};
 use crate::error::{Error, Result};
 
@@ -32,26 +32,28 @@ pub struct Pending {
 /// The API server's word.
 pub async fn pending(client: &Client) -> Result<Vec<Pending>> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE).fields(&format!("spec.signerName={SIGNER}"));
+    let params = ListParams::default().limit(PAGE).fields(&format!("spec.signerName={SIGNER}"));
     let mut found = Vec::new();
-    loop {
-        let page = api.list(&params).await;
-        let page = page.map_err(|error| Error::failed("list requests for certificates", explain(&error)))?;
-        params.continue_token = page.metadata.continue_.clone().filter(|token| !token.is_empty());
-        found.extend(page.items.into_iter().filter(is_pending).map(|csr| Pending {
-            name: csr.name_any(),
-            resource_version: csr.resource_version().unwrap_or_default(),
-            asked: Asked {
-                username: csr.spec.username.unwrap_or_default(),
-                groups: csr.spec.groups.unwrap_or_default(),
-                usages: csr.spec.usages.unwrap_or_default(),
-                request: csr.spec.request.0,
-            },
-        }));
-        if params.continue_token.is_none() {
-            return Ok(found);
-        }
-    }
+    let listed = pages::each(
+        params,
+        async |params| api.list(params).await,
+        |csr: CertificateSigningRequest| {
+            if is_pending(&csr) {
+                found.push(Pending {
+                    name: csr.name_any(),
+                    resource_version: csr.resource_version().unwrap_or_default(),
+                    asked: Asked {
+                        username: csr.spec.username.unwrap_or_default(),
+                        groups: csr.spec.groups.unwrap_or_default(),
+                        usages: csr.spec.usages.unwrap_or_default(),
+                        request: csr.spec.request.0,
+                    },
+                });
+            }
+        },
+    );
+    listed.await.map_err(|error| Error::failed("list requests for certificates", explain(&error)))?;
+    Ok(found)
 }
 
 fn is_pending(csr: &CertificateSigningRequest) -> bool {
@@ -67,21 +69,19 @@ fn is_pending(csr: &CertificateSigningRequest) -> bool {
 /// The API server's word.
 pub async fn addresses(client: &Client) -> Result<BTreeMap<String, Addresses>> {
     let api: Api<Node> = Api::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
     let mut found = BTreeMap::new();
-    loop {
-        let page = api.list(&params).await;
-        let page = page.map_err(|error| Error::failed("list the nodes", explain(&error)))?;
-        params.continue_token = page.metadata.continue_.clone().filter(|token| !token.is_empty());
-        found.extend(page.items.into_iter().map(|node| {
+    let params = ListParams::default().limit(PAGE);
+    let listed = pages::each(
+        params,
+        async |params| api.list(params).await,
+        |node: Node| {
             let name = node.name_any();
             let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
-            (name, addresses.into_iter().map(|address| (address.type_, address.address)).collect())
-        }));
-        if params.continue_token.is_none() {
-            return Ok(found);
-        }
-    }
+            found.insert(name, addresses.into_iter().map(|address| (address.type_, address.address)).collect());
+        },
+    );
+    listed.await.map_err(|error| Error::failed("list the nodes", explain(&error)))?;
+    Ok(found)
 }
 
 /// Approves a request as it was read.

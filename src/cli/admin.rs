@@ -1,6 +1,6 @@
 //! How commands about the whole cluster reach it: with an admin's kubeconfig, from any machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::api::{self, Admin};
 use crate::config;
@@ -24,16 +24,29 @@ impl Choice {
     /// # Errors
     /// A kubeconfig that is none, or that asks for more than hoist lets it.
     pub(super) async fn connect(&self) -> Result<Admin> {
-        let path = self.kubeconfig.clone().unwrap_or_else(|| self.asset_dir.join("auth/kubeconfig"));
-        let bytes =
-            input::read(&path, CONFIG_LIMIT).map_err(|unread| match unread.is_missing(&path) {
-                true => Error::Input(vec![unread.finding.remedy(
-                    "--asset-dir names the folder that `hoist render` wrote, --kubeconfig an admin's kubeconfig",
-                )]),
-                false => unread.into_error(&path),
-            })?;
-        let place = path.display().to_string();
-        let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
-        api::admin(text).await
+        connect(&kubeconfig(&self.asset_dir, self.kubeconfig.as_deref())).await
     }
+}
+
+/// The kubeconfig that was named, or that of the asset directory.
+pub(super) fn kubeconfig(asset_dir: &Path, named: Option<&Path>) -> PathBuf {
+    named.map_or_else(|| asset_dir.join("auth/kubeconfig"), Path::to_path_buf)
+}
+
+/// A client with the kubeconfig at `path`, and where it leads.
+///
+/// # Errors
+/// As [`Choice::connect`].
+pub(super) async fn connect(path: &Path) -> Result<Admin> {
+    let bytes = input::read(path, CONFIG_LIMIT).map_err(|unread| match unread.is_missing(path) {
+        true => Error::Input(vec![
+            unread
+                .finding
+                .remedy("--asset-dir names the folder that `hoist render` wrote, --kubeconfig an admin's kubeconfig"),
+        ]),
+        false => unread.into_error(path),
+    })?;
+    let place = path.display().to_string();
+    let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
+    api::admin(text).await
 }

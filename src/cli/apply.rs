@@ -1,22 +1,20 @@
 //! `hoist apply`
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
 use serde_json::json;
 
 use crate::addons::{self, Options, Plan, Whole};
-use crate::api;
 use crate::assets::{self, AssetSet};
 use crate::config::{self, duration};
 use crate::error::{Error, Result};
-use crate::input::{self, CONFIG_LIMIT};
 use crate::report::{Output, Reporter, Success};
 use crate::start::Input;
 
-use super::WOULD_CHANGE;
+use super::{WOULD_CHANGE, admin};
 
 /// The version of what `--dry-run --output json` writes: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.plan/v1";
@@ -119,15 +117,12 @@ async fn preview(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
 async fn open(args: &Args) -> Result<(Input, Client)> {
     let dir = assets::absolute(&args.asset_dir)?;
     let input = Input::of(AssetSet::load(&dir)?, &dir)?;
-    let path = kubeconfig(args);
-    let content = input::read(&path, CONFIG_LIMIT).map_err(|unread| unread.into_error(&path))?;
-    let text = input::text(&path.display().to_string(), &content).map_err(|finding| Error::Input(vec![finding]))?;
-    let client = api::connect_as_named(text).await?;
+    let client = admin::connect(&kubeconfig(args)).await?.client;
     Ok((input, client))
 }
 
 fn kubeconfig(args: &Args) -> PathBuf {
-    args.kubeconfig.clone().unwrap_or_else(|| args.asset_dir.join(Path::new("auth/kubeconfig")))
+    admin::kubeconfig(&args.asset_dir, args.kubeconfig.as_deref())
 }
 
 fn whole<'a>(args: &Args, input: &'a Input) -> Whole<'a> {

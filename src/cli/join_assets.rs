@@ -65,15 +65,7 @@ pub(super) fn token(text: &str) -> Result<String, String> {
 
 /// A Node's name, as Kubernetes wants it.
 fn node(text: &str) -> Result<String, String> {
-    let is_label = |label: &str| {
-        let is_edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        is_edge(label.bytes().next()) && is_edge(label.bytes().last()) && label.bytes().all(is_inner)
-    };
-    match text.len() <= 253 && text.split('.').all(is_label) {
-        true => Ok(text.to_owned()),
-        false => Err("must be small letters, digits, `-` and `.`, as worker-1.example.com".to_owned()),
-    }
+    config::subdomain(text).map(|()| text.to_owned())
 }
 
 pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::yaml;
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
 pub use pod_security::{Level, PodSecurity};
-pub use syntax::duration;
+pub use syntax::{duration, subdomain};
 
 /// The commented example: every field, with its default where it has one.
 pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
@@ -422,6 +422,11 @@ impl Cluster {
             port: API_PORT,
         })
     }
+}
+
+/// An address as a URL has it.
+pub fn url_host(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
 /// The address `n` after the network's own.

@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::{API_PORT, Endpoint, Version};
 
 /// A DNS-1123 subdomain: the names of nodes and most other objects, and host names.
-pub(super) fn subdomain(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong, as the end of a sentence that begins with the name.
+pub fn subdomain(name: &str) -> Result<(), String> {
     let label = |label: &str| {
         label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && label.len() <= 63

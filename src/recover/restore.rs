@@ -21,7 +21,7 @@ use crate::progress::pulled;
 use crate::report::Reporter;
 use crate::secrets::COMPONENTS;
 use crate::static_pods::StaticPods;
-use crate::{explain, kubelet, processes, template};
+use crate::{config, explain, kubelet, processes, template};
 
 /// The steps, as events name them.
 const RESTORE: &str = "restore";
@@ -138,7 +138,7 @@ impl Restore<'_> {
             name => name,
             image => &self.cluster.images.etcd,
             bump_revision => self.host.outside().now().unix_timestamp().max(1) * REVISIONS_PER_SECOND,
-            host_url => if address.is_ipv6() { format!("[{address}]") } else { address.to_string() },
+            host_url => config::url_host(address),
             node_name => &self.controller.name,
             work => self.host.inside(&self.places.work).display().to_string(),
         };

@@ -17,7 +17,7 @@ use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::host::Host;
-use crate::progress::{is_over, pulled};
+use crate::progress::{Limits, pulled};
 use crate::report::Reporter;
 use crate::{addons, kubelet, lock, preflight, validate};
 
@@ -313,17 +313,6 @@ fn both(first: Result<()>, second: Result<()>) -> Result<()> {
     }
 }
 
-/// How long a run may take.
-#[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// When it began.
-    pub(super) begun: Instant,
-    /// How long the whole may take.
-    pub(super) total: Duration,
-    /// How long it may go without any progress.
-    pub(super) progress: Duration,
-}
-
 /// The loop: until all is as it should be.
 pub(super) async fn see_through(
     run: &mut Run<'_>,
@@ -344,7 +333,7 @@ pub(super) async fn see_through(
         };
         let decision = decide(&observed);
         let stuck_for = progress.note(&observed, &decision, pulled(run.fixed.host), Instant::now());
-        if is_over(limits.begun.elapsed(), stuck_for, limits.total, limits.progress) {
+        if limits.are_over(stuck_for) {
             return Err(timed_out(run, observer, &observed, &decision).await);
         }
         run.keep_logs(observed.view.as_ref());

@@ -10,13 +10,13 @@ use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, Target};
 use super::observer::Observer;
 use super::progress::Progress;
-use super::run::{INTERVAL, Input, Limits, Mode, Options, check, see_through, timed_out};
+use super::run::{INTERVAL, Input, Mode, Options, check, see_through, timed_out};
 use crate::api::observe::Required;
 use crate::bridge::Bridge;
 use crate::config::Controller;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::progress::{is_over, pulled};
+use crate::progress::{Limits, pulled};
 use crate::report::Reporter;
 
 /// One run of a command that raises the bridge for something of its own.
@@ -128,8 +128,7 @@ impl<'a> Session<'a> {
     pub async fn pause(&mut self, observed: &Observed, what: &str) -> Result<()> {
         let waits = Decision::Wait(Step::Api, what.to_owned());
         let stuck_for = self.progress.note(observed, &waits, pulled(self.run.fixed.host), Instant::now());
-        let Limits { begun, total, progress } = self.limits;
-        if is_over(begun.elapsed(), stuck_for, total, progress) {
+        if self.limits.are_over(stuck_for) {
             return Err(timed_out(&self.run, &self.observer, observed, &waits).await);
         }
         tokio::time::sleep(INTERVAL).await;

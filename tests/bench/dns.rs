@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::support::cluster::Cluster;
-use crate::support::dns::{ask, ask_in, inside};
-use crate::support::node::Node;
+use crate::support::dns::{ask, ask_in};
+use crate::support::node::{Node, inside};
 use crate::support::{eventually, worker};
 use crate::table::Spread;
 

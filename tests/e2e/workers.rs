@@ -12,7 +12,7 @@ use crate::support::command::{Ended, run};
 use crate::support::controller::{Controller, SOON};
 use crate::support::kubectl::Kubectl;
 use crate::support::node::Node;
-use crate::support::{eventually, hoist};
+use crate::support::{eventually, hoist, worker};
 
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
 const JOURNAL: &str = "journalctl -u kubelet -o cat --no-pager";
@@ -31,13 +31,13 @@ fn workers() {
     let first = Node::up("worker-1");
     prepare(&first, &join_assets(cluster, &first, &token).1);
     first.sh("systemctl enable --now kubelet");
-    is_ready(kubectl, &first);
+    worker::is_ready(&first, cluster);
     is_vouched_for(kubectl, &first);
 
     let second = Node::up("worker-2");
     tokens_that_let_nobody_in(cluster, &second, &token);
     joins_by_kubeadm(cluster, &second, &token);
-    is_ready(kubectl, &second);
+    worker::is_ready(&second, cluster);
     is_vouched_for(kubectl, &second);
 
     nobody_serves_as_another(&controller, &first, &second);
@@ -125,13 +125,6 @@ fn prepare(node: &Node, out: &Path) {
 }
 
 // --- a worker ---
-
-#[track_caller]
-fn is_ready(kubectl: &Kubectl, node: &Node) {
-    let name = format!("node/{}", node.name);
-    eventually("the worker registers", SOON, || (kubectl.run(&["get", &name]).code == Some(0)).then_some(()));
-    kubectl.run(&["wait", "--for=condition=Ready", "--timeout=60s", &name]).ok();
-}
 
 /// The API server believes only the cluster's CA: logs and exec show that the kubelet serves with a certificate of it.
 #[track_caller]
@@ -308,7 +301,7 @@ fn leaves(controller: &Controller, node: &Node) {
     kubectl.run(&["delete", kinds, "stolen-node"]).ok();
     // A kubelet registers when it starts: whoever only deletes the Node has it again after the next boot.
     node.sh("systemctl restart kubelet");
-    is_ready(kubectl, node);
+    worker::is_ready(node, &controller.cluster);
 
     node.sh(FORGET);
     kubectl.run(&["delete", &name]).ok();

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
-
 use super::beside::Beside;
+use super::node::{enter, inside};
 
 /// Resolvers wait longer and ask again; who asks once must not.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -33,16 +32,6 @@ pub fn ask(server: SocketAddr, name: &str) -> Result<Vec<Ipv4Addr>, String> {
 pub fn ask_in(network: File, server: SocketAddr, name: &str) -> Result<Vec<Ipv4Addr>, String> {
     let name = name.to_owned();
     inside(network, move || ask(server, &name))
-}
-
-/// Looks from inside of another network than this machine's.
-pub fn inside<T: Send + 'static>(network: File, look: impl FnOnce() -> T + Send + 'static) -> T {
-    let looked = std::thread::spawn(move || {
-        // A network is a thread's own.
-        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-        look()
-    });
-    looked.join().unwrap()
 }
 
 /// A question for IPv4 addresses, with recursion asked for (RFC 1035, section 4).
@@ -103,8 +92,7 @@ pub struct Asked {
 /// Asks for a name every 20 ms from inside of a network, without a retry, until it is ended.
 pub fn never_pause(network: File, server: SocketAddr, name: &'static str) -> Beside<Asked> {
     Beside::begin(move |told| {
-        // A network is a thread's own, and this thread is the client's alone.
-        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+        enter(network);
         let (mut asked, begun) = (Asked::default(), Instant::now());
         while !told.to_stop() {
             let at = begun.elapsed();

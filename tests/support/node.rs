@@ -91,13 +91,7 @@ impl Node {
     /// Looks from inside of its network, where its loopback addresses are.
     #[track_caller]
     pub fn inside<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> T {
-        let network = File::open(format!("/proc/{}/ns/net", init_of(self))).unwrap();
-        // A network is a thread's own.
-        let looked = std::thread::spawn(move || {
-            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-            look()
-        });
-        looked.join().unwrap()
+        inside(File::open(format!("/proc/{}/ns/net", init_of(self))).unwrap(), look)
     }
 
     /// What a shell in it says to a script that must succeed.
@@ -135,6 +129,21 @@ impl Drop for Node {
             eprintln!("{down}");
         }
     }
+}
+
+/// Puts this thread into another network than this machine's: a network is a thread's own.
+pub fn enter(network: File) {
+    setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+/// Looks from inside of a network, in a thread of its own.
+#[track_caller]
+pub fn inside<T: Send + 'static>(network: File, look: impl FnOnce() -> T + Send + 'static) -> T {
+    let looked = std::thread::spawn(move || {
+        enter(network);
+        look()
+    });
+    looked.join().unwrap()
 }
 
 /// A node's own files, as this machine sees them: see scripts/node --help.

@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::beside::{Beside, Told};
 use super::http::{Client, runtime};
+use super::node::enter;
 
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Every so many reads, a write.
@@ -145,8 +145,7 @@ impl Traffic {
     /// The same from inside of another network than this machine's.
     pub fn begin_in(network: File, client: Client) -> Self {
         Self(Beside::begin(|told| {
-            // A network is a thread's own, and this thread is the client's alone.
-            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            enter(network);
             runtime().block_on(LocalSet::new().run_until(work(client, told)))
         }))
     }

@@ -9,7 +9,7 @@ use kube::{Client, ResourceExt};
 
 use super::resources::Resources;
 use super::{CONCURRENT, MANIFEST_SUM};
-use crate::api::{explain, is_not_found, is_refusal};
+use crate::api::{explain, is_not_found, is_refusal, pages};
 use crate::assets::Manifest;
 use crate::error::{Error, Result};
 
@@ -83,20 +83,21 @@ pub(super) async fn standing(
 async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Option<BTreeMap<String, There>>> {
     let names: BTreeSet<_> = manifests.iter().map(|manifest| manifest.text("/metadata/name")).collect();
     let mut found = BTreeMap::new();
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = match api.list_metadata(&params).await {
-            Err(error) if is_refusal(&error) || is_not_found(&error) => return Ok(None),
-            page => page.map_err(|error| Error::failed("read what stands already", explain(&error)))?,
-        };
-        // There may be many more objects than manifests.
-        for object in page.items.iter().filter(|object| names.contains(&*object.name_any())) {
-            found.insert(object.name_any(), There::of(object));
-        }
-        match page.metadata.continue_ {
-            Some(token) if !token.is_empty() => params = params.continue_token(&token),
-            _ => return Ok(Some(found)),
-        }
+    let params = ListParams::default().limit(PAGE);
+    let listed = pages::each(
+        params,
+        async |params| api.list_metadata(params).await,
+        |object| {
+            // There may be many more objects than manifests.
+            if names.contains(&*object.name_any()) {
+                found.insert(object.name_any(), There::of(&object));
+            }
+        },
+    );
+    match listed.await {
+        Ok(()) => Ok(Some(found)),
+        Err(error) if is_refusal(&error) || is_not_found(&error) => Ok(None),
+        Err(error) => Err(Error::failed("read what stands already", explain(&error))),
     }
 }
 
