@@ -24,6 +24,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How much of that counting the nodes of a large cluster may.
+const SCALE_LIMIT: Duration = Duration::from_secs(5);
 /// Events that nobody could be told are forgotten, the oldest first.
 const PENDING: usize = 32;
 
@@ -128,8 +130,9 @@ impl Teller {
             let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
             heard.copy = Some(shared.completed(copy));
         }
-        // What becomes of it is no reason to have the heart beat faster.
-        heard.news = match dns::autoscale(client).await {
+        // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
+        let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
+        heard.news = match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
             Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
             Err(error) => Some(error.to_string()),
         };
