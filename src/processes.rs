@@ -47,27 +47,39 @@ pub fn running(proc: &Path) -> Running {
     running
 }
 
-/// How long ago the oldest process began whose program is `name` and that is none of hoist's, by the kernel's own clock;
-/// `None` where there is none.
-pub fn age(proc: &Path, name: &str) -> Option<Duration> {
+/// A process, by the kernel's own clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// How long ago it began.
+    pub age: Duration,
+    /// How much of a processor it has used, all of its threads together.
+    pub used: Duration,
+}
+
+/// The oldest process whose program is `name` and that is none of hoist's.
+pub fn oldest(proc: &Path, name: &str) -> Option<Process> {
+    let named = pids(proc).filter(|pid| {
+        let read = |file| std::fs::read(proc.join(pid).join(file)).unwrap_or_default();
+        let is_hoists = |environment: &[u8]| [MARK, PERMANENT].iter().any(|mark| marked(environment, mark).is_some());
+        program(&read("cmdline")) == name && !is_hoists(&read("environ"))
+    });
+    named.filter_map(|pid| process(proc, &pid)).max_by_key(|process| process.age)
+}
+
+fn process(proc: &Path, pid: &str) -> Option<Process> {
     let uptime = std::fs::read_to_string(proc.join("uptime")).ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let begun = pids(proc).filter_map(|pid| {
-        let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
-        if program(&read("cmdline")) != name {
-            return None;
-        }
-        let environment = read("environ");
-        if [MARK, PERMANENT].iter().any(|mark| marked(&environment, mark).is_some()) {
-            return None;
-        }
-        // The name, in brackets, may hold anything; the time is the 20th field after it (proc_pid_stat(5)).
-        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
-        let ticks: f64 = stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?.parse().ok()?;
-        Some(ticks / TICKS)
-    });
-    let ages = begun.map(|begun| Duration::from_secs_f64((uptime - begun).max(0.0)));
-    ages.max()
+    // The name, in brackets, may hold anything; the times are the 12th, 13th and 20th field after it (proc_pid_stat(5)).
+    let stat = String::from_utf8_lossy(&std::fs::read(proc.join(pid).join("stat")).ok()?).into_owned();
+    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+    let seconds = |field: usize| Some(fields.get(field)?.parse::<f64>().ok()? / TICKS);
+    Some(Process {
+        pid: pid.parse().ok()?,
+        age: Duration::from_secs_f64((uptime - seconds(19)?).max(0.0)),
+        used: Duration::from_secs_f64(seconds(11)? + seconds(12)?),
+    })
 }
 
 /// The component that a variable of hoist's names, in a process's environment.
@@ -100,23 +112,34 @@ pub fn listens_at(proc: &Path, address: SocketAddr) -> bool {
 
 /// The name and pid of the process that listens at `port` of `address` or of the wildcard, as far as /proc tells.
 pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, String)> {
+    listeners(proc, address, port).find_map(|pid| {
+        let name = std::fs::read_to_string(proc.join(&pid).join("comm")).ok()?;
+        Some((name.trim().to_owned(), pid))
+    })
+}
+
+/// The process that listens there, if it is the only one.
+pub fn only_listener(proc: &Path, address: SocketAddr) -> Option<Process> {
+    let mut all = listeners(proc, address.ip(), address.port());
+    all.next().filter(|_| all.next().is_none()).and_then(|pid| process(proc, &pid))
+}
+
+fn listeners(proc: &Path, address: IpAddr, port: u16) -> impl Iterator<Item = String> {
     let inodes: BTreeSet<String> = ["net/tcp", "net/tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(proc.join(table)).ok())
         .flat_map(|table| table.lines().filter_map(|line| listening_inode(line, address, port)).collect::<Vec<_>>())
         .collect();
-    pids(proc).find_map(|pid| {
-        let open = std::fs::read_dir(proc.join(&pid).join("fd")).ok()?;
-        let holds = open.flatten().any(|entry| {
+    pids(proc).filter(move |pid| {
+        let open = std::fs::read_dir(proc.join(pid).join("fd")).into_iter().flatten().flatten();
+        open.into_iter().any(|entry| {
             let link = std::fs::read_link(entry.path()).unwrap_or_default();
             let inode = link
                 .to_string_lossy()
                 .strip_prefix("socket:[")
                 .and_then(|rest| rest.strip_suffix(']').map(str::to_owned));
             inode.is_some_and(|inode| inodes.contains(&inode))
-        });
-        let name = std::fs::read_to_string(proc.join(&pid).join("comm")).ok()?;
-        holds.then(|| (name.trim().to_owned(), pid))
+        })
     })
 }
 
@@ -183,17 +206,30 @@ mod tests {
         let mut marked = sleep(&format!("{name}-1"), "HOIST_BRIDGE");
         let proc = Path::new("/proc");
         std::thread::sleep(Duration::from_millis(150));
-        let age = age(proc, &name);
-        let bridge = super::age(proc, &format!("{name}-1"));
-        let none = super::age(proc, "no-such-program");
+        let found = oldest(proc, &name);
+        let bridge = oldest(proc, &format!("{name}-1"));
+        let none = oldest(proc, "no-such-program");
         for child in [&mut named, &mut marked] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
         // Its clock ticks a hundred times a second.
-        let age = age.unwrap();
+        let Process { pid, age, used } = found.unwrap();
+        assert_eq!((u32::try_from(pid).unwrap(), used), (named.id(), Duration::ZERO));
         assert!(age >= Duration::from_millis(100) && age <= begun.elapsed() + Duration::from_millis(50), "{age:?}");
         assert_eq!((bridge, none), (None, None));
+    }
+
+    #[test]
+    fn what_a_process_has_used_is_known() {
+        let proc = tempfile::tempdir().unwrap();
+        std::fs::write(proc.path().join("uptime"), "100.00 1.00\n").unwrap();
+        std::fs::create_dir(proc.path().join("7")).unwrap();
+        std::fs::write(proc.path().join("7/cmdline"), "/usr/bin/kube-apiserver\0--x\0").unwrap();
+        let stat = "7 (kube) api) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 9 9 20 0 14 0 4000 1 1";
+        std::fs::write(proc.path().join("7/stat"), stat).unwrap();
+        let expected = Process { pid: 7, age: Duration::from_secs(60), used: Duration::from_secs(3) };
+        assert_eq!(oldest(proc.path(), "kube-apiserver"), Some(expected));
     }
 
     #[test]
@@ -203,6 +239,8 @@ mod tests {
         assert!(!is_free(address));
         let (_, pid) = listener(Path::new("/proc"), address.ip(), address.port()).unwrap();
         assert_eq!(pid, std::process::id().to_string());
+        let only = only_listener(Path::new("/proc"), address).unwrap();
+        assert_eq!(only.pid.to_string(), pid);
         assert!(listens_at(Path::new("/proc"), address));
         assert!(!listens_at(Path::new("/proc"), SocketAddr::new([127, 0, 0, 9].into(), address.port())));
         drop(listener_socket);

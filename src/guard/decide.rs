@@ -34,6 +34,10 @@ pub const LEAVE_AFTER: Duration = Duration::from_secs(60);
 /// How long a raised bridge may not serve before what stands of it is put right.
 pub const REPAIR_AFTER: Duration = Duration::from_secs(30);
 
+/// Of the time in which an API server has not answered it has used no more of a processor: it does not work on an answer,
+/// it does nothing. One that is at rest and well uses more.
+pub const HANGS_BELOW: f64 = 0.01;
+
 /// What this controller's own API server is, by what it answers on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -82,6 +86,8 @@ pub struct Observed {
     pub server_for: Duration,
     /// A process of it is there.
     pub has_process: bool,
+    /// The process of one that is silent, whatever it is asked, and has done nothing since ([`HANGS_BELOW`]).
+    pub hangs: Option<i32>,
     /// What of the bridge stands.
     pub stands: Stands,
     /// Since when NODE_IP has not answered, with the bridge raised.
@@ -128,6 +134,9 @@ pub enum Decision {
     Rest(String),
     /// Put the bridge where the kubelet finds it.
     Raise(Cause),
+    /// End the process of the self-hosted API server, which hangs: while it keeps its port and its connections, their other
+    /// ends wait for it, and the kubelet starts no pod.
+    End(i32),
     /// Hand over to the self-hosted control plane, step by step, as `start` does.
     Lower,
     /// Take guard and what it has here away: this node is no controller any more.
@@ -174,7 +183,7 @@ pub fn hold(raises: u32) -> Duration {
 
 /// Decides.
 pub fn decide(o: &Observed) -> Decision {
-    use Decision::{Leave, Lower, Raise, Rest};
+    use Decision::{End, Leave, Lower, Raise, Rest};
     if let Some(who) = &o.busy {
         return Rest(format!("another hoist is at work on this node ({who})"));
     }
@@ -190,6 +199,11 @@ pub fn decide(o: &Observed) -> Decision {
         }
         Stands::Nothing if o.server == Server::Ready && !is_leaderless(o) => {
             return Rest("the self-hosted API server serves".into());
+        }
+        Stands::All if o.server == Server::Silent && o.server_for >= SILENT_GRACE && o.etcd => {
+            if let Some(process) = o.hangs {
+                return End(process);
+            }
         }
         _ => {}
     }

@@ -48,8 +48,8 @@ impl Leases {
                 *entry = (now.clone(), Instant::now());
             }
             // Looked at after the Lease was read: whoever has renewed it by then is seen.
-            let began =
-                processes::age(&host.path("/proc"), name).map(|age| SystemTime::from(host.outside().now()) - age);
+            let own = processes::oldest(&host.path("/proc"), name);
+            let began = own.map(|own| SystemTime::from(host.outside().now()) - own.age);
             if is_dead(&now, &hostname, raised_at, entry.1.elapsed(), began) {
                 write::delete_lease(client, name, &now.resource_version).await?;
                 freed.push(name);
@@ -91,55 +91,4 @@ fn is_before(lease: &LeaseView, moment: SystemTime) -> Option<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raised() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
-    }
-
-    fn seen(holder: &str, seconds: i64) -> LeaseView {
-        let renewed = Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        LeaseView { holder: holder.into(), renewed: renewed.to_string(), seconds: 15, resource_version: "1".into() }
-    }
-
-    /// A self-hosted process that began so long after the raise.
-    fn began(seconds: i64) -> Option<SystemTime> {
-        let after = Duration::from_secs(seconds.unsigned_abs());
-        Some(if seconds < 0 { raised() - after } else { raised() + after })
-    }
-
-    #[test]
-    fn only_a_holder_that_is_proved_dead_loses_its_lease() {
-        let dead = |lease: &LeaseView, unchanged, began| is_dead(lease, "c1", raised(), unchanged, began);
-        assert!(dead(&seen("c1_x", -20), STILL, None));
-        assert!(!dead(&seen("c1_x", -20), STILL / 2, None), "too short a look");
-        assert!(!dead(&seen("c1_x", 1), STILL, None), "renewed since the raise");
-        assert!(!dead(&seen("c10_x", -20), STILL, None), "another host's");
-        assert!(!dead(&seen("", -20), STILL, None), "released");
-        assert!(!dead(&seen("c1_x", -20), STILL, began(-30)), "a process may hold it");
-        assert!(!dead(&seen("c1_x", -20), STILL, began(-20)), "it may have begun just before");
-        // At a boot the successor is there soon.
-        assert!(dead(&seen("c1_x", -20), STILL, began(2)), "it has begun since");
-        let garbled = LeaseView { renewed: "yesterday".into(), ..seen("c1_x", -20) };
-        assert!(!dead(&garbled, STILL, None));
-    }
-
-    #[test]
-    fn the_bridges_are_told_by_how_long_they_last() {
-        let bridges = |lease: &LeaseView, began| is_bridges(lease, "c1", raised(), began);
-        let of_bridge = |lease| LeaseView { seconds: LEASE_SECONDS, ..lease };
-        assert!(bridges(&seen("c1_x", 1), None));
-        assert!(!bridges(&seen("c1_x", -1), None) && !bridges(&seen("c2_x", 1), None));
-        assert!(!bridges(&seen("c1_x", 1), began(1)), "it may be the other's");
-        assert!(bridges(&of_bridge(seen("c1_x", 1)), began(1)));
-        assert!(!bridges(&of_bridge(seen("c1_x", -1)), began(1)), "an earlier bridge's");
-        assert!(!bridges(&of_bridge(seen("c2_x", 1)), began(1)), "another host's");
-        for manifest in [
-            include_str!("../../bootstrap-manifests/bridge-kube-controller-manager.yaml"),
-            include_str!("../../bootstrap-manifests/bridge-kube-scheduler.yaml"),
-        ] {
-            assert!(manifest.contains(&format!("--leader-elect-lease-duration={LEASE_SECONDS}s\n")), "{manifest}");
-        }
-    }
-}
+mod tests;

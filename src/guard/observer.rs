@@ -8,17 +8,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::copy::Copy;
-use super::decide::{CopyState, Observed, Server, Stands};
+use super::decide::{CopyState, HANGS_BELOW, Observed, SILENT_GRACE, Server, Stands};
 use crate::bridge::Bridge;
 use crate::config::{API_PORT, Etcd};
 use crate::error::Result;
 use crate::host::Host;
+use crate::lock;
 use crate::outside::Ask;
 use crate::probe::Answer;
-use crate::{lock, processes};
+use crate::processes::{self, Process};
 
 /// How long one question to an API server may take.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// What an API server answers that waits for an etcd which does not answer itself: that one does not hang.
+const WITHOUT_ETCD: &str = "/version";
+/// For how long a silent process is watched at least: since the first question that it did not answer was given up.
+const WATCHED: Duration = SILENT_GRACE.saturating_sub(ASK_LIMIT);
 /// etcd is on this machine.
 const ETCD_LIMIT: Duration = Duration::from_millis(500);
 /// Where etcd's clients reach it on loopback.
@@ -63,6 +68,8 @@ impl Addresses {
 pub struct Observer {
     begun: Instant,
     server: Option<(Server, Instant)>,
+    /// The process of one that is silent, when that was first noticed.
+    silent: Option<(Process, Instant)>,
     silent_since: Option<Instant>,
     raises: VecDeque<Instant>,
     not_controller_since: Option<Instant>,
@@ -79,6 +86,7 @@ impl Observer {
         Self {
             begun: now,
             server: None,
+            silent: None,
             silent_since: None,
             raises: VecDeque::new(),
             not_controller_since: None,
@@ -114,15 +122,26 @@ impl Observer {
             (false, 0) => Stands::Nothing,
             (false, _) => Stands::Begun,
         };
-        let answer = probe.get(at.loopback, "/readyz", ASK_LIMIT).await;
+        let was_silent = matches!(self.server, Some((Server::Silent, _)));
+        let asked = Instant::now();
+        let (answer, is_there) = tokio::join!(probe.get(at.loopback, "/readyz", ASK_LIMIT), async {
+            was_silent && probe.get(at.loopback, WITHOUT_ETCD, ASK_LIMIT).await.is_answered()
+        });
         let now = Instant::now();
+        // A machine that stood still meanwhile was not asked for longer.
+        let asked = asked.max(now.checked_sub(ASK_LIMIT).unwrap_or(asked));
         let server = server(&answer);
         let since = match self.server {
             Some((before, since)) if before == server => since,
-            _ => now,
+            _ => asked,
         };
         self.server = Some((server, since));
         let is_well = server == Server::Ready;
+        let proc = host.path("/proc");
+        // Its name is that of other clusters' API servers on this host, too: whoever has the port is the one.
+        let is_silent = server == Server::Silent && !is_there;
+        let silent = is_silent.then(|| processes::only_listener(&proc, at.loopback)).flatten();
+        let hangs = self.hangs(silent, now);
         self.said = answer.to_string();
         self.api_answers = is_well;
         if stands == Stands::Nothing {
@@ -143,7 +162,8 @@ impl Observer {
         Observed {
             server,
             server_for: now - since,
-            has_process: !is_well && processes::running(&host.path("/proc")).others.contains("kube-apiserver"),
+            has_process: !is_well && processes::running(&proc).others.contains("kube-apiserver"),
+            hangs,
             stands,
             silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
             etcd,
@@ -153,6 +173,20 @@ impl Observer {
             leaderless_for: self.leaderless_for,
             not_controller_for: self.not_controller_since.map(|since| now - since),
             busy: lock::holder(host),
+        }
+    }
+
+    /// The process of a silent API server, if it has done nothing since it was first seen silent.
+    fn hangs(&mut self, silent: Option<Process>, now: Instant) -> Option<i32> {
+        match (silent, self.silent) {
+            (Some(is), Some((was, since))) if is.pid == was.pid => {
+                let (used, watched) = (is.used.saturating_sub(was.used), now - since);
+                (watched >= WATCHED && used <= watched.mul_f64(HANGS_BELOW)).then_some(is.pid)
+            }
+            _ => {
+                self.silent = silent.map(|process| (process, now));
+                None
+            }
         }
     }
 }
@@ -172,6 +206,25 @@ fn server(answer: &Answer) -> Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_is_silent_and_works_does_not_hang() {
+        let begun = Instant::now();
+        let mut observer = Observer::new(begun);
+        let mut at = |seconds, used: Option<u64>| {
+            let process = |used| Process { pid: 7, age: Duration::from_secs(60), used: Duration::from_millis(used) };
+            observer.hangs(used.map(process), begun + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(0, None), None);
+        assert_eq!(at(2, Some(1000)), None, "seen for the first time");
+        assert_eq!(at(6, Some(1030)), Some(7), "0.03 s of 4");
+        assert_eq!(at(6, Some(1050)), None, "0.05 s of 4");
+        // It has answered meanwhile.
+        assert_eq!(at(7, None), None);
+        assert_eq!(at(8, Some(1050)), None);
+        assert_eq!(at(11, Some(1050)), None, "not watched for long enough");
+        assert_eq!(at(12, Some(1050)), Some(7));
+    }
 
     #[test]
     fn an_answer_tells_what_the_server_is() {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use kube::Client;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::copy::{self, Copy};
@@ -34,6 +36,8 @@ const LONG_STEP: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(30);
 /// After so long a hand-over is begun anew, with all that was observed in it forgotten.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(900);
+/// What an API server that hangs has to say what it was doing.
+const TO_QUIT: Duration = Duration::from_millis(500);
 /// For how long after a raise Leases of dead holders are looked for: their own time is over then.
 const LEASES_FOR: Duration = Duration::from_secs(30);
 /// A bridge that stands when guard begins and is no older was raised before the kubelet started.
@@ -123,7 +127,15 @@ impl<'a> Guard<'a> {
                 if observed.server == Server::Ready && observed.stands == Stands::Nothing { AT_REST } else { ALERT };
             match decide(&observed) {
                 Decision::Rest(why) => self.say(why),
-                Decision::Raise(cause) => self.raise(cause),
+                Decision::Raise(cause) => {
+                    let is_raised = self.raise(cause);
+                    // Not after another look: that takes as long as one that hangs is asked in vain.
+                    let then = decide(&Observed { stands: Stands::All, ..observed.clone() });
+                    if let (true, Decision::End(process)) = (is_raised, then) {
+                        self.end(process).await;
+                    }
+                }
+                Decision::End(process) => self.end(process).await,
                 Decision::Lower => self.lower().await?,
                 Decision::Leave => {
                     self.reporter.note("this node is no controller any more: guard and its bridge are taken away");
@@ -204,7 +216,8 @@ impl<'a> Guard<'a> {
         }
     }
 
-    fn raise(&mut self, cause: Cause) {
+    /// Says whether it could.
+    fn raise(&mut self, cause: Cause) -> bool {
         let done = lock::try_take(self.host).and_then(|_lock| {
             let copy = Copy::load(self.host)?;
             let copy = copy.ok_or_else(|| Error::failed("raise the bridge", "its copy is gone"))?;
@@ -212,8 +225,12 @@ impl<'a> Guard<'a> {
         });
         match done {
             Ok(_) => self.has_raised(cause),
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                self.fail(&error);
+                return false;
+            }
         }
+        true
     }
 
     fn has_raised(&mut self, cause: Cause) {
@@ -230,6 +247,22 @@ impl<'a> Guard<'a> {
         let text = format!("the bridge is raised: {cause}{said}");
         self.say(text.clone());
         self.teller.event(now, "BridgeRaised", text, true);
+    }
+
+    /// Ends an API server that hangs. The kubelet starts another.
+    async fn end(&mut self, process: i32) {
+        let process = Pid::from_raw(process);
+        // Go's programs say what each of their threads was doing when they are told to quit.
+        let told = kill(process, Signal::SIGQUIT);
+        sleep(TO_QUIT).await;
+        // One that could not do so much as that is there still, and no other has its number so soon.
+        let _gone_by_itself = kill(process, Signal::SIGKILL);
+        if let Err(error) = told {
+            return self.fail(&Error::failed("end the API server that hangs", error));
+        }
+        let text = format!("the self-hosted API server (pid {process}) hung, with its port open, and was ended");
+        self.say(text.clone());
+        self.teller.event(self.host.outside().now(), "HungServerEnded", text, true);
     }
 
     /// Hands over to the self-hosted control plane, as long as it serves.
@@ -257,7 +290,7 @@ impl<'a> Guard<'a> {
                     self.raise(cause);
                     return Ok(());
                 }
-                Decision::Rest(_) | Decision::Leave => return Ok(()),
+                Decision::Rest(_) | Decision::End(_) | Decision::Leave => return Ok(()),
             }
             match hand_over.step(self.reporter).await {
                 Ok(Stepped::Done) => {

@@ -22,6 +22,8 @@ use crate::secrets;
 const MINUTE: Duration = Duration::from_secs(60);
 /// After one that failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// For so long it has not answered: more than a round of guard's takes, whatever it does in it.
+const AWAY: Duration = Duration::from_secs(20);
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How much of that counting the nodes of a large cluster may.
@@ -47,6 +49,8 @@ pub struct Teller {
     node: String,
     pending: VecDeque<told::Told>,
     due: Instant,
+    /// When the API was last known to answer.
+    heard_at: Instant,
     renewals: Renewals,
 }
 
@@ -70,12 +74,20 @@ impl Renewals {
 impl Teller {
     /// Nothing yet but a first heartbeat.
     pub fn new(node: &str, now: Instant) -> Self {
-        Self { node: node.to_owned(), pending: VecDeque::new(), due: now, renewals: Renewals::default() }
+        Self { node: node.to_owned(), pending: VecDeque::new(), due: now, heard_at: now, renewals: Renewals::default() }
     }
 
     /// Asks before its time: what is here is not as it should be.
     pub fn hurry(&mut self, now: Instant) {
         self.due = self.due.min(now + AGAIN);
+    }
+
+    /// The API answers. While it did not, nobody could renew a Lease: now that it does again, each has its time to.
+    fn heard(&mut self, now: Instant) {
+        if now - self.heard_at > AWAY {
+            self.renewals = Renewals::default();
+        }
+        self.heard_at = now;
     }
 
     /// Keeps an event until the API answers.
@@ -86,11 +98,12 @@ impl Teller {
         self.pending.push_back(told::Told { at, reason, message, is_warning });
     }
 
-    /// Tells and hears what is due; `None` when nothing was.
+    /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers.
     ///
     /// # Errors
     /// Why that could not be: it is tried again.
     pub async fn tell(&mut self, host: &Host, copy: &Copy, address: SocketAddr) -> Result<Option<Heard>> {
+        self.heard(Instant::now());
         if self.pending.is_empty() && Instant::now() < self.due {
             return Ok(None);
         }
@@ -168,5 +181,20 @@ mod tests {
         assert_eq!(renewals.note(name, None, begun + MINUTE * 3), Duration::ZERO);
         assert_eq!(renewals.note(name, None, begun + MINUTE * 4), MINUTE);
         assert_eq!(renewals.note(other, None, begun + MINUTE * 4), Duration::ZERO);
+    }
+
+    #[test]
+    fn while_the_api_is_away_no_lease_gets_older() {
+        let begun = Instant::now();
+        let mut teller = Teller::new("c1", begun);
+        let note = |teller: &mut Teller, at| teller.renewals.note(LEASES[0], Some(LeaseView::default()), at);
+        note(&mut teller, begun);
+        teller.heard(begun + AWAY);
+        teller.heard(begun + AWAY * 2);
+        assert_eq!(note(&mut teller, begun + AWAY * 2), AWAY * 2, "a look in vain is no outage");
+        // etcd's quorum went with another node, and is back: whoever led renews now.
+        let back = begun + AWAY * 2 + MINUTE;
+        teller.heard(back);
+        assert_eq!(note(&mut teller, back), Duration::ZERO);
     }
 }

@@ -8,6 +8,7 @@ fn rest() -> Observed {
         server: Server::Ready,
         server_for: Duration::from_secs(3600),
         has_process: true,
+        hangs: None,
         stands: Stands::Nothing,
         silent_for: Duration::ZERO,
         etcd: true,
@@ -79,6 +80,17 @@ fn a_raised_bridge_stays_until_the_server_has_been_ready_for_a_while() {
 }
 
 #[test]
+fn one_that_hangs_is_ended_once_the_bridge_is_on_its_way() {
+    let hangs = |server_for| Observed { hangs: Some(7), ..server(Server::Silent, server_for) };
+    assert_eq!(decide(&hangs(SILENT_GRACE)), Decision::Raise(Cause::Silent));
+    assert_eq!(decide(&raised(hangs(SILENT_GRACE))), Decision::End(7));
+    assert!(rests(&raised(hangs(SILENT_GRACE - MS))));
+    // It waits for etcd, or is busy: that is no reason to end it.
+    assert!(rests(&Observed { etcd: false, ..raised(hangs(SILENT_GRACE)) }));
+    assert!(rests(&raised(server(Server::Silent, HOLD_LIMIT))));
+}
+
+#[test]
 fn where_nobody_leads_the_bridge_leads() {
     let leaderless = |leaderless_for| Observed { leaderless_for, ..rest() };
     assert_eq!(decide(&leaderless(LEADERLESS)), Decision::Raise(Cause::Leaderless));
@@ -135,6 +147,7 @@ fn each_raise_doubles_the_time_to_prove() {
 /// A controller as decide sees it and acts on it, second by second, in a history that a seed tells.
 mod histories {
     use super::*;
+    use crate::random::Random;
 
     const TICK: Duration = Duration::from_millis(250);
     /// From the raise to the bridge's first answer.
@@ -142,18 +155,6 @@ mod histories {
     /// From the start of a self-hosted API server to its first answer, and to its readiness.
     const SERVER_STARTS: Duration = Duration::from_secs(3);
     const LENGTH: Duration = Duration::from_secs(2 * 3600);
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: u64) -> u64 {
-            // xorshift: a seed tells a history again.
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-    }
 
     /// What the self-hosted API server does until when.
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -193,6 +194,7 @@ mod histories {
                 server,
                 server_for: self.now - self.server.1,
                 has_process: self.life != Life::Away,
+                hangs: (self.life == Life::Hangs).then_some(1),
                 stands: if self.raised_at.is_some() { Stands::All } else { Stands::Nothing },
                 silent_for: if self.bridge_serves() {
                     Duration::ZERO
@@ -230,7 +232,7 @@ mod histories {
                 |low: u64, high: u64, random: &mut Random| Duration::from_secs(low + random.below(high - low));
             let (life, lasts) = match self.life {
                 Life::Serves => match random.below(4) {
-                    0 => (Life::Ends, Duration::from_secs(10)),
+                    0 => (Life::Ends, Duration::from_secs(20)),
                     1 => (Life::Hangs, seconds(1, 120, random)),
                     _ => (Life::Away, seconds(1, 60, random)),
                 },
@@ -246,7 +248,7 @@ mod histories {
     }
 
     fn tell(seed: u64) {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Random::new(seed);
         let calm = [10, 30, 120, 900][usize::try_from(seed % 4).unwrap()];
         let mut world = World {
             now: Duration::ZERO,
@@ -276,6 +278,11 @@ mod histories {
                 Decision::Lower => {
                     assert_eq!(world.life, Life::Serves, "seed {seed}, at {:?}: lowered, and nobody serves", world.now);
                     world.raised_at = None;
+                }
+                Decision::End(_) => {
+                    assert_eq!(world.life, Life::Hangs, "seed {seed}, at {:?}: ended, and did not hang", world.now);
+                    assert!(world.raised_at.is_some(), "seed {seed}, at {:?}: ended, and nobody comes", world.now);
+                    (world.life, world.until) = (Life::Starts, world.now + SERVER_STARTS);
                 }
                 Decision::Rest(_) => {}
                 Decision::Leave => panic!("seed {seed}: left a controller"),
@@ -312,6 +319,34 @@ mod histories {
     fn no_history_leaves_the_api_away_or_makes_guard_flap() {
         for seed in 0..100 {
             tell(seed);
+        }
+    }
+
+    /// Another controller dies and comes back, and with it whoever led, and etcd's quorum: here the API server serves, or
+    /// says that it cannot. None of that is for this node to mend.
+    #[test]
+    fn another_nodes_outage_raises_nothing() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let (mut observed, mut etcd_away, mut leader_away) = (rest(), Duration::ZERO, Duration::ZERO);
+            for _ in 0..10_000 {
+                // Its Leases last 15 s, and one that is here takes them.
+                if leader_away.is_zero() && observed.leaderless_for.is_zero() && random.permille(5) {
+                    leader_away = random.millis(100, 17_000);
+                }
+                if etcd_away.is_zero() && random.permille(2) {
+                    etcd_away = random.millis(100, 600_000);
+                }
+                // While the API is away nobody can renew, and that does not count.
+                let is_led = leader_away.is_zero() || !etcd_away.is_zero();
+                observed.leaderless_for = if is_led { Duration::ZERO } else { observed.leaderless_for + TICK };
+                let server = if etcd_away.is_zero() { Server::Ready } else { Server::Unready };
+                observed.server_for =
+                    if server == observed.server { observed.server_for + TICK } else { Duration::ZERO };
+                (observed.server, observed.etcd) = (server, etcd_away.is_zero());
+                assert!(rests(&observed), "seed {seed}: {observed:?}");
+                (leader_away, etcd_away) = (leader_away.saturating_sub(TICK), etcd_away.saturating_sub(TICK));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use super::{Controller, LATER, SOON, long, never_away_for_longer, signal};
 use crate::support::eventually;
@@ -11,11 +11,16 @@ use crate::support::node::disk;
 
 /// Between two kills.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// An API server starts within it, however busy the machine is; how soon is the benchmark's to say.
+const START: Duration = Duration::from_secs(30);
+/// What lasts longer was no single request that was under way: nobody served.
+const GAP: Duration = Duration::from_secs(2);
 
 #[test]
 fn guard_crashes() {
     let controller = Controller::up("guard-crashes");
     etcd_restarts(&controller);
+    etcd_hangs(&controller);
     etcd_is_stopped(&controller);
     it_hangs(&controller);
     it_is_killed(&controller);
@@ -31,9 +36,23 @@ fn etcd_restarts(controller: &Controller) {
     eprintln!("etcd killed:");
     let record = controller.nothing_is_lost(traffic);
     // What is asked of a database that is not there fails; the kubelet starts it again.
-    never_away_for_longer(&record, Duration::from_secs(15));
+    never_away_for_longer(&record, START);
     assert_eq!(controller.raises(), raises, "{}", controller.guard_said());
     assert!(controller.is_lowered());
+}
+
+/// The API server waits for it: that is no reason to end it.
+fn etcd_hangs(controller: &Controller) {
+    let (server, etcd) = (controller.api_server().unwrap(), controller.process("etcd", ""));
+    signal(etcd, Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(12));
+    signal(etcd, Signal::SIGCONT);
+    eventually("the API is served again", SOON, || controller.is_served().then_some(()));
+    controller.until_lowered();
+    controller.until_self_hosted();
+    let said = controller.guard_said();
+    assert!(!said.contains("was ended"), "{said}");
+    assert_eq!(controller.api_server(), Some(server), "{said}");
 }
 
 fn etcd_is_stopped(controller: &Controller) {
@@ -53,25 +72,29 @@ fn etcd_is_stopped(controller: &Controller) {
     assert!(more <= 1.0, "{more} raises: {}", controller.guard_said());
 }
 
-/// It keeps its port open and says nothing: whoever asks then waits in vain, until the bridge has the address.
+/// It keeps its port open and says nothing: whoever has a connection to it would wait in vain, the kubelet too.
 fn it_hangs(controller: &Controller) {
     let traffic = controller.traffic();
     let server = controller.api_server().unwrap();
     let begun = Instant::now();
     signal(server, Signal::SIGSTOP);
     controller.until_raised();
-    eventually("the API is served by the bridge", SOON, || controller.is_served().then_some(()));
-    eprintln!("the API server stopped: raised and served after {:.1?}", begun.elapsed());
-    assert!(!controller.self_hosted_is_ready());
-    signal(server, Signal::SIGCONT);
+    eprintln!("the API server stopped: raised after {:.1?}", begun.elapsed());
+    eventually("the API is served", SOON, || controller.is_served().then_some(()));
+    eprintln!("served after {:.1?}", begun.elapsed());
+    eventually("it was ended", SOON, || kill(server, None).is_err().then_some(()));
+    eventually("guard says so", SOON, || controller.guard_said().contains("was ended").then_some(()));
     controller.until_lowered();
     let record = controller.nothing_is_lost(traffic);
-    // 6 s until that is believed; up to 10 s until the kubelet gives its connections up, without which it starts no pod;
-    // 3 s for an API server to start, on a busy machine more. Requests that are under way then have nobody to answer.
-    never_away_for_longer(&record, Duration::from_secs(30));
+    // Until it is believed to hang, and until another serves.
+    never_away_for_longer(&record, Duration::from_secs(6) + START);
     let open =
         controller.metric("raises_total{cause=\"silent\"}") + controller.metric("raises_total{cause=\"not-ready\"}");
     assert!(open >= 1.0, "{}", controller.guard_said());
+    eventually("an event of its Node tells it", SOON, || {
+        let events = controller.kubectl.list(&["events", "-n", "default"]);
+        events.iter().any(|event| event["reason"] == "HungServerEnded").then_some(())
+    });
 }
 
 /// The first crash makes a gap until the bridge stands. While it stands no further one does.
@@ -94,9 +117,11 @@ fn it_is_killed(controller: &Controller) {
         controller.metric("hold_seconds")
     );
     let record = controller.nothing_is_lost(traffic);
-    // A process that is killed says nothing before; a bridge takes 3 s to start.
-    never_away_for_longer(&record, Duration::from_secs(10));
+    // A process that is killed says nothing before.
+    never_away_for_longer(&record, START);
     assert!((1.0..=f64::from(kills)).contains(&more), "{more} raises: {}", controller.guard_said());
+    let gaps = record.outages().into_iter().filter(|(_, lasted)| *lasted > GAP).count();
+    assert!(gaps as f64 <= more, "{gaps} gaps, and {more} raises: {record}");
     assert!(controller.metric("hold_seconds") <= 600.0);
     if super::full() {
         controller.until_lowered();
