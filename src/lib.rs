@@ -40,6 +40,10 @@ pub mod preflight;
 pub mod probe;
 pub mod processes;
 pub mod progress;
+// Chance that can be had again: random histories are told by tests of several rooms.
+#[cfg(test)]
+#[path = "../tests/histories/random.rs"]
+mod random;
 pub mod recover;
 pub mod render;
 pub mod report;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::probe::testing::{Authority, Server, chat};
+use crate::random::Random;
 
 /// A forwarder that runs until [`Running::stop`].
 struct Running {
@@ -228,6 +229,60 @@ async fn it_goes_on_trying_while_the_address_is_taken() {
     drop(rude);
     until(listen, "bridge").await;
     running.stop().await.unwrap().unwrap();
+}
+
+/// Its target gets ready, stops being so, dies and comes back, by chance: whoever connects meets the one on the wildcard, or
+/// a target that has been ready since it was started.
+#[tokio::test]
+async fn in_no_history_a_client_meets_a_target_that_was_not_ready_yet() {
+    let histories: Vec<_> = (0..6).map(|seed| tokio::spawn(history(seed))).collect();
+    let mut met = 0;
+    for history in histories {
+        met += history.await.unwrap();
+    }
+    assert!(met > 20, "only {met} clients met a target");
+}
+
+/// How many clients met a target in it.
+async fn history(seed: u8) -> usize {
+    let mut random = Random::new(seed.into());
+    let ca = Authority::new();
+    let mut target = Server::start("target", &ca).await;
+    target.answer(500, "[-]etcd failed");
+    let addr = target.addr;
+    let (listen, _wildcard) = wildcard(20 + seed);
+    let running = Running::start(listen, addr, &ca, DRAIN_TIMEOUT);
+    let (mut was_ready, mut met) = (false, 0);
+    for step in 0..40 {
+        match random.below(10) {
+            0 | 1 => {
+                target.answer(200, "ok");
+                was_ready = true;
+            }
+            2 => target.answer(500, "[-]etcd failed"),
+            3 if random.permille(400) => {
+                target.kill().await;
+                // Long enough to be noticed: no API server is back sooner.
+                sleep(HEALTH_INTERVAL * (HEALTH_MISSES + 1)).await;
+                target = Server::start_on(addr, "target", &ca).await;
+                target.answer(500, "[-]etcd failed");
+                was_ready = false;
+            }
+            _ => {
+                sleep(random.millis(0, 120)).await;
+                match who(listen).await.as_deref() {
+                    Ok("wildcard:ping") => {}
+                    Ok("target:ping") => {
+                        assert!(was_ready, "seed {seed}, step {step}: it is not ready yet");
+                        met += 1;
+                    }
+                    other => panic!("seed {seed}, step {step}: {other:?}"),
+                }
+            }
+        }
+    }
+    running.stop().await.unwrap().unwrap();
+    met
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ impl Random {
         Duration::from_millis(least + self.below(most - least + 1))
     }
 
+    #[allow(dead_code, reason = "not by all who include this file")]
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
