@@ -30,10 +30,6 @@ PROGRAMS=(
 	/usr/lib/cni/bridge=containernetworking-plugins
 	/usr/include/stdlib.h=libc6-dev
 	curl=curl
-	dig=bind9-dnsutils
-	/usr/bin/nc.openbsd=netcat-openbsd
-	ipcs=util-linux
-	nginx=nginx-light
 )
 
 # What only the e2e tests call.
@@ -91,6 +87,9 @@ ensure_entries() {
 # Debian starts and enables a service when its package is installed. The test nodes
 # run containerd and sshd; the machine itself must not.
 install_packages() (
+	# One at a time, whoever asks: apt-get itself does not wait for another.
+	exec {lock}<"$(command -v apt-get)"
+	flock "$lock"
 	policy=/usr/sbin/policy-rc.d
 	log=$(mktemp)
 	trap 'rm -f "$log"' EXIT

@@ -4,14 +4,23 @@
 
 CONFORMANCE=$REPO/tests/conformance
 
-# The suite as a test binary, what runs it, and agnhost, which most of its pods run.
+# What the tests' images are made of besides.
+# shellcheck disable=SC2034 # used by scripts/kubernetes
+SUITE_PROGRAMS=(
+	dig=bind9-dnsutils
+	/usr/bin/nc.openbsd=netcat-openbsd
+	ipcs=util-linux
+	nginx=nginx-light
+)
+
+# The suite as a test binary, what runs it, and what its pods run.
 build_conformance() {
-	local mod=$1 bin=$2 agnhost=$3
+	local mod=$1 bin=$2 out=$3
 	say "compiling Kubernetes' own tests: about 3 minutes on 2 cores the first time"
-	(cd "$CONFORMANCE" && export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off &&
-		go test -c -modfile="$mod" -trimpath -ldflags '-s -w' -o "$bin/e2e.test" . &&
-		go build -modfile="$mod" -trimpath -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo &&
-		go build -modfile="$mod" -trimpath -ldflags '-s -w' -o "$agnhost" k8s.io/kubernetes/test/images/agnhost)
+	(cd "$CONFORMANCE" && export CGO_ENABLED=0 &&
+		go test -c -vet=off -modfile="$mod" -ldflags '-s -w' -o "$bin/e2e.test" . &&
+		go build -modfile="$mod" -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo &&
+		go build -modfile="$mod" -ldflags '-s -w' -o "$out/" k8s.io/kubernetes/test/images/agnhost k8s.io/sample-apiserver)
 }
 
 # The reference by which the suite of this version asks for an image: a constant of test/utils/image/manifest.go.
@@ -22,7 +31,7 @@ suite_image() {
 
 # One layout for all: they share their layers.
 conformance_images() {
-	local out=$1 kubernetes=$2 agnhost=$3 layout=$WORK/conformance root
+	local out=$1 kubernetes=$2 programs=$3 layout=$WORK/conformance root
 	local manifest=$kubernetes/test/utils/image/manifest.go images=$kubernetes/test/images shell tools layer image
 	root=$WORK/suite-shell
 	base_files "$root"
@@ -42,7 +51,7 @@ conformance_images() {
 		user-defined-in-image:x:1000:1000::/home/user:/bin/sh >"$root/etc/passwd"
 	printf '%s\n' root:x:0: nogroup:x:65534: user-defined-in-image:x:1000: \
 		group-defined-in-image:x:50000:user-defined-in-image >"$root/etc/group"
-	cp "$agnhost" "$root/agnhost"
+	cp "$programs/agnhost" "$root/agnhost"
 	ln -s agnhost "$root/agnhost-2"
 	cp "$images"/agnhost/porter/localhost.{crt,key} "$root/"
 	build_network coredns . "$root/coredns" CGO_ENABLED=0
@@ -51,13 +60,20 @@ conformance_images() {
 		put_suite_image "$image" '"Entrypoint":["/agnhost"],"Cmd":["pause"]' "$shell" "$tools"
 	done
 	put_suite_image GlibcDnsTesting '' "$shell" "$tools"
-	put_suite_image BusyBox '"Cmd":["sh"]' "$shell"
+	root=$WORK/suite-sh
+	suite_sh "$root"
+	put_suite_image BusyBox '"Cmd":["sh"]' "$shell" "$tools" "$(put_layer "$layout" "$root")"
 	put_suite_image NonRoot '"User":"1234","Cmd":["sh"]' "$shell"
+
+	root=$WORK/suite-api-server
+	mkdir -p "$root"
+	cp "$programs/sample-apiserver" "$root/"
+	put_suite_image APIServer '"Entrypoint":["/sample-apiserver"]' "$(put_layer "$layout" "$root")"
 
 	# It says as whom it runs: its file has the bit that may be forbidden.
 	root=$WORK/suite-nnp
 	mkdir -p "$root/usr/local/bin"
-	(cd "$images/nonewprivs" && CGO_ENABLED=0 GOWORK=off GO111MODULE=off go build -trimpath -ldflags '-s -w' -o "$root/usr/local/bin/nnp" nnp.go)
+	(cd "$images/nonewprivs" && CGO_ENABLED=0 GO111MODULE=off go build -ldflags '-s -w' -o "$root/usr/local/bin/nnp" nnp.go)
 	chmod 4755 "$root/usr/local/bin/nnp"
 	put_suite_image Nonewprivs '"Cmd":["nnp"]' "$shell" "$(put_layer "$layout" "$root")"
 
@@ -71,10 +87,29 @@ conformance_images() {
 	root=$WORK/suite-nginx
 	nginx_files "$root"
 	layer=$(put_layer "$layout" "$root")
-	for image in Nginx NginxNew; do
+	# Before 1.36 the tests' web server is Apache: they ask for a page, and look where it is.
+	for image in Nginx NginxNew Httpd HttpdNew; do
 		put_suite_image "$image" '"Cmd":["nginx","-g","daemon off;"]' "$shell" "$layer"
 	done
 	finish_layout "$layout" "$out/conformance.tar"
+}
+
+# busybox's shell, with whose words the tests compare; but bash where there is a variable such as data-1, which tests hand
+# down, too, and which only bash passes on.
+suite_sh() {
+	mkdir -p "$1/bin"
+	gcc -static -Os -s -x c -o "$1/bin/sh" - <<-'END'
+		#include <ctype.h>
+		#include <unistd.h>
+		extern char **environ;
+		int main(int count, char **words) {
+			for (char **variable = environ; *variable; variable++)
+				for (char *c = *variable; *c && *c != '='; c++)
+					if (!isalnum((unsigned char)*c) && *c != '_')
+						return execv("/usr/bin/bash", words);
+			return execv("/bin/busybox", words);
+		}
+	END
 }
 
 # An image of the suite's, unless this version has none of that name.
@@ -85,12 +120,14 @@ put_suite_image() {
 	[[ -z $name ]] || put_image "$layout" "$name" "$@"
 }
 
-# Debian's nginx where upstream's image has its pages.
+# Debian's nginx, with its pages where upstream's images have theirs.
 nginx_files() {
 	local root=$1
 	mkdir -p "$root"/etc/nginx "$root"/usr/share/nginx/html "$root"/var/{cache,log}/nginx "$root"/var/lib/nginx "$root"/run
+	mkdir -p "$root/usr/local/apache2"
+	ln -s ../../share/nginx/html "$root/usr/local/apache2/htdocs"
 	copy_programs "$root" "$(command -v nginx)"
-	echo '<!DOCTYPE html><title>Welcome to nginx!</title><h1>Welcome to nginx!</h1>' >"$root/usr/share/nginx/html/index.html"
+	echo '<!DOCTYPE html><title>Welcome to nginx!</title><h1>Welcome to nginx!</h1><p>It works!</p>' >"$root/usr/share/nginx/html/index.html"
 	cat >"$root/etc/nginx/nginx.conf" <<-'END'
 		user nobody nogroup;
 		pid /run/nginx.pid;

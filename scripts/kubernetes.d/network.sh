@@ -10,8 +10,7 @@ FLANNEL_CNI_VERSION=v1.9.1-flannel1
 build_network() {
 	local module=$1 package=$2 out=$3
 	shift 3
-	(cd "$NETWORK/$module" && env GOWORK=off GOFLAGS=-buildvcs=false "$@" \
-		go build -trimpath -ldflags "${LDFLAGS:--s -w}" -o "$out" "$package")
+	(cd "$NETWORK/$module" && env "$@" go build -ldflags "${LDFLAGS:--s -w}" -o "$out" "$package")
 }
 
 # flanneld; its image also has a shell, ip, iptables and nft, as the published one.

@@ -7,6 +7,7 @@ godebug default=go1.24
 require (
 	github.com/onsi/ginkgo/v2 v2.21.0
 	k8s.io/kubernetes v1.34.4
+	k8s.io/sample-apiserver v0.34.4
 )
 
 require (
@@ -170,7 +171,6 @@ require (
 	k8s.io/kubelet v0.34.4 // indirect
 	k8s.io/mount-utils v0.0.0 // indirect
 	k8s.io/pod-security-admission v0.0.0 // indirect
-	k8s.io/sample-apiserver v0.0.0 // indirect
 	k8s.io/utils v0.0.0-20250604170112-4c0f3b243397 // indirect
 	sigs.k8s.io/apiserver-network-proxy/konnectivity-client v0.31.2 // indirect
 	sigs.k8s.io/json v0.0.0-20241014173422-cfa47c3a1cc8 // indirect

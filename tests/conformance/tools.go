@@ -8,4 +8,7 @@ import (
 
 	// The image that most of the suite's pods run.
 	_ "k8s.io/kubernetes/test/images/agnhost"
+
+	// What the API server aggregates in a test.
+	_ "k8s.io/sample-apiserver"
 )

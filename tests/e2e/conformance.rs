@@ -75,10 +75,14 @@ fn report() -> PathBuf {
 /// The suite, about to run the conformance tests whose names `asked` finds.
 fn ginkgo(node: &Node, cluster: &Cluster, asked: &str, report: &Path) -> Command {
     let bin = cache().join(format!("kubernetes/v{}/bin", node.kubernetes));
+    let suite = bin.join("e2e.test");
+    assert!(suite.exists(), "{} is missing; run scripts/kubernetes --suite {}", suite.display(), node.kubernetes);
     if report.exists() {
         std::fs::remove_file(report).unwrap();
     }
-    let mut command = Command::new(bin.join("ginkgo"));
+    // However this test ends, it ends, too, and the suite's processes with it.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(bin.join("ginkgo"));
     command.current_dir(report.parent().unwrap());
     command.args([AT_ONCE, "--no-color", "--silence-skips", "--timeout=150m", "--keep-going"]);
     // Both must be found in a test's name.
@@ -88,7 +92,7 @@ fn ginkgo(node: &Node, cluster: &Cluster, asked: &str, report: &Path) -> Command
         command.arg(format!("--skip={left_out}"));
     }
     command.arg(format!("--junit-report={}", report.file_name().unwrap().display()));
-    command.arg(bin.join("e2e.test")).arg("--").arg("--provider=skeleton").arg("--kubeconfig");
+    command.arg(suite).arg("--").arg("--provider=skeleton").arg("--kubeconfig");
     command
         .arg(cluster.assets.join("auth/kubeconfig"))
         .arg(format!("--kubectl-path={}", bin.join("kubectl").display()));
