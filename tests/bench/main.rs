@@ -1,7 +1,8 @@
 //! How long `hoist start` takes, what it costs, and what clients see of the pivot; beside it, in the same run and on
 //! the same kind of node, `kubeadm init`. Measures; asserts nothing about time. `scripts/bench` runs it.
 //!
-//! And how long many manifests take to apply, beside `kubectl apply`; and what guard does, beside kubeadm's boot.
+//! And how long many manifests take to apply, beside `kubectl apply`; what guard does, beside kubeadm's boot; how long a
+//! user waits for an application, and what a control plane takes at rest, beside kubeadm's; and what the cache of DNS saves.
 //! Environment: `HOIST_BIN`, the binary.
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
@@ -11,8 +12,11 @@
 mod support;
 
 mod apply;
+mod cluster;
 mod dns;
 mod guard;
+mod moments;
+mod rest;
 mod run;
 mod svg;
 mod table;
@@ -52,6 +56,7 @@ fn main() {
     match args[..] {
         ["start", runs] => start(number(runs)),
         ["guard", runs] => guard::measure(number(runs)),
+        ["cluster", runs] => cluster::measure(number(runs)),
         ["dns"] => dns::measure(),
         ["apply", runs, most] => apply::measure(number(runs), number(most)),
         ["timeline", file] => timeline::measure(Path::new(file)),

@@ -3,7 +3,7 @@
 use crate::Results;
 use crate::run::{Start, UnderLoad};
 
-const MEBIBYTE: f64 = 1024.0 * 1024.0;
+pub const MEBIBYTE: f64 = 1024.0 * 1024.0;
 /// The ids of `start`'s steps, in their order.
 const STEPS: [&str; 9] =
     ["install", "api", "apply", "node", "self-hosted", "required-pods", "hand-over", "lower", "prove"];
@@ -11,14 +11,9 @@ const STEPS: [&str; 9] =
 pub fn table(results: &Results) -> String {
     let Results { kubernetes, processors, hoist, kubeadm, hoist_under_load, render_seconds, binary_bytes } = results;
     let runs = hoist.len();
-    let mut text = format!(
-        "\nKubernetes {kubernetes}, {processors} processors, {runs} runs of each\nminimum / median / maximum\n\n"
-    );
-    text.push_str(&format!("{:34}{:24}{:24}{}\n", "", "hoist", "kubeadm", "ratio of medians"));
+    let mut text = head(kubernetes, *processors, runs) + &columns(34, "");
     let mut compare = |what: &str, of: &dyn Fn(&Start) -> f64| {
-        let (ours, theirs) = (Spread::of(hoist.iter().map(of)), Spread::of(kubeadm.iter().map(of)));
-        let ratio = ours.median / theirs.median;
-        text.push_str(&format!("{what:34}{:24}{:24}{ratio:.2}\n", ours.to_string(), theirs.to_string()));
+        text.push_str(&compared(34, what, hoist.iter().map(of), kubeadm.iter().map(of)));
     };
     compare("API ready, s", &|start| start.api_ready);
     compare("both leaders, s", &|start| start.leaders);
@@ -39,6 +34,30 @@ pub fn table(results: &Results) -> String {
     line("render, ms", Spread::of(render_seconds.iter().map(|seconds| seconds * 1000.0)));
     text.push_str(&format!("{:34}{:.1}\n", "binary, MiB", *binary_bytes as f64 / MEBIBYTE));
     text + &wanted(results)
+}
+
+/// What was measured, and what each of the figures is.
+pub fn head(kubernetes: &str, processors: usize, runs: usize) -> String {
+    format!("\nKubernetes {kubernetes}, {processors} processors, {runs} runs of each\nminimum / median / maximum\n\n")
+}
+
+/// The names of the columns behind one of this width.
+pub fn columns(width: usize, title: &str) -> String {
+    format!("{title:width$}{:24}{:24}{}\n", "hoist", "kubeadm", "ratio of medians")
+}
+
+/// A row of them; what kubeadm has nothing of, or none at all, has no ratio.
+pub fn compared(
+    width: usize,
+    what: &str,
+    ours: impl Iterator<Item = f64>,
+    theirs: impl Iterator<Item = f64>,
+) -> String {
+    let (ours, theirs) = (Spread::of(ours), Spread::of(theirs));
+    let shown = if theirs.median.is_nan() { String::new() } else { theirs.to_string() };
+    let ratio = if theirs.median > 0.0 { format!("{:.2}", ours.median / theirs.median) } else { String::new() };
+    let row = format!("{what:width$}{:24}{shown:24}{ratio}", ours.to_string());
+    format!("{}\n", row.trim_end())
 }
 
 /// What is wanted of the medians (of failures and gaps: of the worst), and whether it was reached.

@@ -1,5 +1,5 @@
 //! Add-ons on a real node: a CRD, its operator, a webhook with its certificate and an object of it, from `hoist start`; then
-//! `hoist apply`. And who reads the control plane's metrics.
+//! `hoist apply`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
+use crate::metrics;
 use crate::serving::assert_serves_itself;
 use crate::support::cluster::{Cluster, declaration, render};
 use crate::support::command::{Ended, run};
@@ -40,8 +41,8 @@ fn addons() {
     let node = Node::up("addons");
     let cluster = Cluster::to_render(&node, node.address);
     let source = sources(&cluster);
-    let metrics = repository().join("docs/examples/metrics");
-    let named = format!("addons: [{}, {}]\n", source.display(), metrics.display());
+    let example = repository().join("docs/examples/metrics");
+    let named = format!("addons: [{}, {}]\n", source.display(), example.display());
     render(&(declaration(&node, node.address) + ROUTING + &named), &cluster.assets).ok();
     let folder = cluster.assets.join("addons/chain");
 
@@ -62,7 +63,8 @@ fn addons() {
     a_refusal_is_named_and_stops_nobody_else(&cluster, &kubectl);
     an_edit_is_shown_and_then_applied(&cluster, &kubectl, &folder);
     pruning_takes_what_left_the_folder(&cluster, &kubectl);
-    metrics_are_read(&node, &kubectl, &metrics);
+    metrics::are_read(&node, &kubectl, &example);
+    metrics::a_prometheus_reads_them(&node, &kubectl, &example);
 }
 
 /// `hoist apply` on this machine, which is no node.
@@ -176,40 +178,4 @@ fn pruning_takes_what_left_the_folder(cluster: &Cluster, kubectl: &Kubectl) {
     let kept: Vec<_> = before.lines().filter(|line| !line.ends_with("/own") && !line.ends_with("/fine")).collect();
     assert_eq!(names().lines().collect::<Vec<_>>(), kept);
     assert!(kept.contains(&"configmap/of-the-user") && kept.contains(&"gadget.example.com/first"), "{kept:?}");
-}
-
-/// Each target of the example answers a client with the token of the example's service account, and no other.
-fn metrics_are_read(node: &Node, kubectl: &Kubectl, example: &Path) {
-    let text = fs::read_to_string(example.join("scrape-config.yaml")).unwrap();
-    let map: Value = serde_yaml::from_str(&text).unwrap();
-    let config: Value = serde_yaml::from_str(map["data"]["prometheus.yml"].as_str().unwrap()).unwrap();
-    let token = kubectl.run(&["create", "token", "prometheus", "-n", "monitoring"]).ok();
-    let other = kubectl.run(&["create", "token", "default", "-n", "monitoring"]).ok();
-    let mut asked = Vec::new();
-    for job in config["scrape_configs"].as_array().unwrap() {
-        let name = job["job_name"].as_str().unwrap();
-        let path = job["metrics_path"].as_str().unwrap_or("/metrics");
-        let scheme = job["scheme"].as_str().unwrap_or("http");
-        let target = match job["static_configs"][0]["targets"][0].as_str() {
-            Some(target) => target.to_owned(),
-            None => format!("{}:10250", node.address),
-        };
-        let ask = |token: &str| {
-            let curl = format!(
-                "curl -sk -m 20 -w '\\n%{{http_code}}' -H 'Authorization: Bearer {}' {scheme}://{target}{path}",
-                token.trim()
-            );
-            let said = node.sh(&curl);
-            let (body, code) = said.rsplit_once('\n').unwrap();
-            (code.to_owned(), body.lines().filter(|line| line.starts_with("# TYPE ")).count())
-        };
-        let (code, families) = ask(&token);
-        eprintln!("{name}: {code}, {families} metrics");
-        assert!(code == "200" && families > 0, "{name}: {code}, {families} metrics");
-        if job["authorization"].is_object() {
-            assert_eq!(ask(&other).0, "403", "{name} lets anybody read");
-        }
-        asked.push(name.to_owned());
-    }
-    assert_eq!(asked.len(), 7);
 }

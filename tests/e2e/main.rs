@@ -18,6 +18,8 @@ mod first_boot;
 mod guard;
 mod hang_up;
 mod known_flags;
+mod least_privilege;
+mod metrics;
 mod network;
 mod pivot;
 mod recover;

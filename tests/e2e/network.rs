@@ -3,10 +3,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::least_privilege::{Row, nobody_may_do_more_than_it_needs};
 use crate::serving::assert_serves_itself;
-use crate::support::cluster::{Cluster, START_LIMIT};
+use crate::support::cluster::{Cluster, START_LIMIT, declaration, render};
 use crate::support::command::Ended;
 use crate::support::http::Client;
 use crate::support::kubectl::Kubectl;
@@ -21,35 +23,92 @@ const API: ([u8; 4], u16) = ([10, 96, 0, 1], 443);
 /// The command of the pod that asks; no other process of this machine has it.
 const ASKER: [&str; 2] = ["sleep", "86399"];
 const SOON: Duration = Duration::from_secs(60);
-/// What flannel leaves of the link's 1500 bytes, and the data of a ping that fills that.
-const MTU: &str = "1450";
-const FULL_PING: &str = "1422";
+/// How many bytes the link between nodes takes at once.
+const LINK: usize = 1500;
+/// What vxlan takes of them, and what a ping takes of what is left for its own head.
+const VXLAN: usize = 50;
+const PING: usize = 28;
 /// How much later than everybody else a pod may notice that the API is back, or away.
 const LAG: Duration = Duration::from_secs(1);
 
+/// Whose accounts make the network; what of them has no account of its own is `default`.
+const WHO: [&str; 4] = [FLANNEL, KUBE_PROXY, COREDNS, "system:serviceaccount:kube-system:default"];
+const FLANNEL: &str = "system:serviceaccount:kube-flannel:flannel";
+const KUBE_PROXY: &str = "system:serviceaccount:kube-system:kube-proxy";
+const COREDNS: &str = "system:serviceaccount:kube-system:coredns";
+const ROWS: [Row; 14] = [
+    (FLANNEL, "get", "nodes", "", true),
+    (FLANNEL, "patch", "nodes+status", "", true),
+    (FLANNEL, "patch", "nodes", "", false),
+    (FLANNEL, "list", "pods", "kube-flannel", false),
+    (FLANNEL, "list", "services", "default", false),
+    (KUBE_PROXY, "watch", "services", "default", true),
+    (KUBE_PROXY, "watch", "endpointslices.discovery.k8s.io", "default", true),
+    (KUBE_PROXY, "patch", "nodes+status", "", false),
+    (KUBE_PROXY, "update", "services", "default", false),
+    (KUBE_PROXY, "list", "pods", "default", false),
+    (COREDNS, "watch", "services", "default", true),
+    (COREDNS, "list", "pods", "default", true),
+    (COREDNS, "list", "configmaps", "kube-system", false),
+    (COREDNS, "update", "endpointslices.discovery.k8s.io", "default", false),
+];
+
+/// Pods are found by what they run, and both tests' pods run the same.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn network() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let node = Node::plain("network");
     let cluster = Cluster::render(&node);
     let start = cluster.started(&node, &[]).expect(0);
     assert!(start.stdout.contains("packets are filtered by nftables: this kernel has it"), "{start}");
-    let workers = ["network-1", "network-2"].map(|name| worker::up(name, &cluster));
-    for node in std::iter::once(&node).chain(&workers) {
-        worker::is_ready(node, &cluster);
+    let _workers = all_is_reached(&node, &cluster, ["network-1", "network-2"], LINK - VXLAN);
+    let filter = node.sh("nft list table ip kube-proxy");
+    assert!(filter.contains("service-ips"), "{filter}");
+    nobody_may_do_more_than_it_needs(&cluster.kubectl(), &WHO, &ROWS);
+    a_pod_is_not_cut_off(&node, &cluster);
+}
+
+/// The same where nodes need no tunnel and their kernel no nftables: as cluster.yaml says it.
+#[test]
+fn network_host_gw_iptables() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let node = Node::plain("net");
+    let cluster = Cluster::to_render(&node, node.address);
+    let other = declaration(&node, node.address).replace("kubeProxy:\n", "kubeProxy:\n  mode: iptables\n");
+    let other = other + "network:\n  flannel: {backend: host-gw}\n";
+    render(&other, &cluster.assets).ok();
+    let start = cluster.started(&node, &[]).expect(0);
+    assert!(!start.stdout.contains("packets are filtered"), "nothing was there to choose: {start}");
+    let _workers = all_is_reached(&node, &cluster, ["net-1", "net-2"], LINK);
+    let interfaces = node.sh("ls /sys/class/net");
+    assert!(!interfaces.contains("flannel"), "{interfaces}");
+    let rules = node.sh("iptables-save -t nat");
+    assert!(rules.contains("-A KUBE-SERVICES "), "{rules}");
+    let tables = node.sh("nft list tables");
+    assert!(!tables.contains("kube-proxy"), "{tables}");
+}
+
+/// Two workers join; pods on them reach each other in every way that there is, in packets that fill the link.
+fn all_is_reached(node: &Node, cluster: &Cluster, names: [&str; 2], mtu: usize) -> [Node; 2] {
+    let workers = names.map(|name| worker::up(name, cluster));
+    for node in std::iter::once(node).chain(&workers) {
+        worker::is_ready(node, cluster);
     }
     let kubectl = cluster.kubectl();
     kubectl.apply(&pods(&workers));
     kubectl.run(&["wait", "--for=condition=Ready", "--timeout=120s", "pod", "--all"]).ok();
 
-    let all = All { node: &node, workers: &workers, kubectl: &kubectl };
+    let all = All { node, workers: &workers, kubectl: &kubectl };
     all.pods_reach_pods();
-    all.packets_have_the_right_size();
+    all.packets_have_the_right_size(mtu);
     all.pods_reach_services();
     all.a_service_without_endpoints_refuses();
     all.a_node_port_is_on_every_node();
     all.a_host_port_is_on_its_node();
     all.the_controller_reaches_services();
-    a_pod_is_not_cut_off(&node, &cluster);
+    workers
 }
 
 /// Two servers, each on its worker, that say who asks them, a client beside the first, and their Services.
@@ -186,11 +245,11 @@ impl All<'_> {
         assert_eq!(who(&answer).1, "server-2");
     }
 
-    fn packets_have_the_right_size(&self) {
-        let mtu = self.client(&["cat", "/sys/class/net/eth0/mtu"]).ok();
-        assert_eq!(mtu.trim(), MTU);
+    fn packets_have_the_right_size(&self, mtu: usize) {
+        let has = self.client(&["cat", "/sys/class/net/eth0/mtu"]).ok();
+        assert_eq!(has.trim(), mtu.to_string());
         let server = self.address_of("server-2");
-        let ping = self.client(&["ping", "-c", "2", "-W", "3", "-s", FULL_PING, &server]).ok();
+        let ping = self.client(&["ping", "-c", "2", "-W", "3", "-s", &(mtu - PING).to_string(), &server]).ok();
         assert!(ping.contains(" 0% packet loss"), "{ping}");
         let large = self.get(&format!("{server}:8080"), "/large", "wc -c").ok();
         assert!(large.trim().parse::<usize>().unwrap() > 3_000_000, "{large}");

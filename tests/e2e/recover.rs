@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
+
 use crate::serving::assert_serves_itself;
 use crate::support::cluster::{Cluster, START_LIMIT};
 use crate::support::command::Ended;
@@ -12,7 +14,7 @@ use crate::support::kubectl::Kubectl;
 use crate::support::node::{Node, disk};
 use crate::support::recover_page as page;
 use crate::support::traffic::{PREFIX, Record, Traffic};
-use crate::support::{eventually, hoist};
+use crate::support::{eventually, hoist, pki, worker};
 
 /// A cluster that serves itself, on a node with all in its place that the page takes for granted.
 fn started(name: &str) -> (Node, Cluster) {
@@ -125,6 +127,7 @@ fn recover_deleted() {
     assert_eq!(scheduler_image(&kubectl), edited.trim_end_matches("-1"), "it is not as its manifest has it");
     assert_kept(&record, &kubectl);
     a_worker_can_be_let_in_again(&node, &kubectl);
+    an_expired_kubelet_gets_back_in(&node, &cluster);
     from_what_guard_keeps(&node, &kubectl);
     assert_serves_itself(&node, &cluster);
 }
@@ -160,6 +163,30 @@ fn a_worker_can_be_let_in_again(node: &Node, kubectl: &Kubectl) {
         (ended.code == Some(0)).then_some(ended.stdout)
     });
     assert!(groups.contains("system:bootstrappers"), "{groups}");
+}
+
+/// A controller that was off for so long that its kubelet's certificate is over.
+fn an_expired_kubelet_gets_back_in(node: &Node, cluster: &Cluster) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    let kubectl = cluster.kubectl();
+    let renewed = || kubectl.get(&["lease", "-n", "kube-node-lease", &node.name])["spec"]["renewTime"].clone();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(DnType::CommonName, format!("system:node:{}", node.name));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = time::OffsetDateTime::now_utc() - 2 * DAY;
+    params.not_after = params.not_before + DAY;
+    let expired = "var/lib/kubelet/pki/kubelet-client-expired.pem";
+    std::fs::write(disk(node).join(expired), pki::signed(cluster, &params)).unwrap();
+    let said = worker::kubelet_says(node, &format!("ln -sf /{expired} {CURRENT}"), &["Unauthorized", "expired"]);
+    eprintln!("the kubelet with an expired certificate: {said}");
+    let before = renewed();
+    typed(node, page::RECOVER).expect(0);
+    assert_ne!(node.sh(&format!("readlink -f {CURRENT}")).trim(), format!("/{expired}"));
+    eventually("the kubelet is in again", Duration::from_secs(60), || (renewed() != before).then_some(()));
+    settle(&kubectl);
+    assert_serves_itself(node, cluster);
 }
 
 /// The API is served, and goes back to what it was when etcdctl saved it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use serde_json::{Value, json};
 
+use crate::least_privilege::{Row, nobody_may_do_more_than_it_needs};
 use crate::support::cluster::{declaration, render};
 use crate::support::command::run;
 use crate::support::controller::{Controller, SOON};
@@ -19,17 +20,6 @@ use crate::support::node::{EXEC_LIMIT, Node};
 /// What is in the Secret that this test makes.
 const WORD: &str = "nobody-but-its-reader-sees-this";
 
-/// What nobody of these may do: a verb, a kind with a subresource.
-const NEVER: [(&str, &str); 8] = [
-    ("list", "secrets"),
-    ("create", "pods"),
-    ("create", "serviceaccounts/token"),
-    ("create", "persistentvolumes"),
-    ("get", "nodes/proxy"),
-    ("escalate", "clusterroles.rbac.authorization.k8s.io"),
-    ("update", "certificatesigningrequests.certificates.k8s.io/approval"),
-    ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io"),
-];
 /// Whom hoist gives anything to do in the cluster.
 const WHO: [&str; 5] = [
     "hoist:guard",
@@ -39,7 +29,7 @@ const WHO: [&str; 5] = [
     "system:serviceaccount:kube-system:kube-scheduler",
 ];
 /// What some may do, and what not: who, verb, kind with a name, namespace.
-const ROWS: [(&str, &str, &str, &str, bool); 6] = [
+const ROWS: [Row; 6] = [
     ("hoist:guard", "get", "secrets/hoist-guard", "kube-system", true),
     ("hoist:guard", "get", "secrets/kube-apiserver", "kube-system", false),
     ("hoist:guard", "get", "secrets/hoist-guard", "default", false),
@@ -53,7 +43,7 @@ fn security() {
     let controller = Controller::up("security");
     anonymous_requests_are_answered_where_they_are_listed(&controller);
     another_nodes_kubelet_stays_within_its_own(&controller);
-    nobody_may_do_more_than_it_needs(&controller);
+    nobody_may_do_more_than_it_needs(&controller.kubectl, &WHO, &ROWS);
     kubelets_answer_nobody_without_rights(&controller);
     pods_beyond_the_standard_are_warned_of(&controller);
 
@@ -159,27 +149,6 @@ fn another_nodes_kubelet_stays_within_its_own(controller: &Controller) {
     // Nor does the kubelet of this node take orders from that one.
     let other = kubectl_of(controller, "other-kubelet", &credentials, &kubelet(controller));
     refused(&other, &["get", "--raw", "/pods"], "Forbidden");
-}
-
-fn nobody_may_do_more_than_it_needs(controller: &Controller) {
-    let may = |who: &str, verb: &str, resource: &str, sub: &str, namespace: &str| {
-        let sub = format!("--subresource={sub}");
-        let ended = controller.kubectl.run(&["auth", "can-i", verb, resource, &sub, "--as", who, "-n", namespace]);
-        match ended.stdout.trim() {
-            "yes" => true,
-            said if said.starts_with("no") => false,
-            _ => panic!("{ended}"),
-        }
-    };
-    for who in WHO {
-        for (verb, resource) in NEVER {
-            let (kind, sub) = resource.split_once('/').unwrap_or((resource, ""));
-            assert!(!may(who, verb, kind, sub, "kube-system"), "{who} may {verb} {resource}");
-        }
-    }
-    for (who, verb, resource, namespace, expected) in ROWS {
-        assert_eq!(may(who, verb, resource, "", namespace), expected, "{who}: {verb} {resource} in {namespace}");
-    }
 }
 
 fn kubelets_answer_nobody_without_rights(controller: &Controller) {

@@ -16,11 +16,15 @@ pub mod command;
 pub mod controller;
 pub mod dns;
 pub mod events;
+pub mod first_boot;
 pub mod http;
 pub mod kubectl;
 pub mod leases;
 pub mod node;
+pub mod pki;
+pub mod process;
 pub mod random;
+pub mod reason;
 pub mod recover_page;
 pub mod traffic;
 pub mod watcher;
@@ -44,17 +48,27 @@ pub fn cache() -> PathBuf {
     std::env::var_os("HOIST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from)
 }
 
-/// Asks until there is an answer.
+/// The files of a Debian package that scripts/debian-tools has unpacked.
+pub fn unpacked(package: &str) -> PathBuf {
+    let folder = cache().join("debian-tools").join(package);
+    assert!(folder.is_dir(), "{} is missing; run scripts/debian-tools", folder.display());
+    folder
+}
+
+/// Asks until there is an answer; what is dear to ask is asked more seldom, as it takes processors from what is awaited.
 ///
 /// # Panics
 /// When there is none within `limit`.
 pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    const PAUSE: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(1);
     let begun = Instant::now();
     loop {
+        let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep((2 * asked.elapsed()).clamp(PAUSE, LONGEST));
     }
 }

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 
 use super::command::{Ended, Running, run};
+use super::reason;
 use super::repository;
 
 /// How long scripts/node may take for one node; the images are loaded once and may take a while.
@@ -27,6 +28,7 @@ pub struct Node {
     pub kubernetes: String,
     /// It has a network of pods of its own, so that its cluster needs no network plugin.
     pub has_pod_network: bool,
+    made: Instant,
 }
 
 impl Node {
@@ -54,9 +56,11 @@ impl Node {
     fn make(name: &str, args: &[&str]) -> Self {
         let name = format!("{PREFIX}{name}");
         script(&["down", &name], EXEC_LIMIT).ok();
+        reason::keep();
         // From here on the name is ours to take down.
         let (address, kubernetes) = (IpAddr::from([0, 0, 0, 0]), String::new());
-        let mut node = Self { name, address, kubernetes, has_pod_network: args.contains(&POD_NETWORK) };
+        let has_pod_network = args.contains(&POD_NETWORK);
+        let mut node = Self { name, address, kubernetes, has_pod_network, made: Instant::now() };
         let version = std::env::var("HOIST_KUBERNETES").unwrap_or_default();
         let version: &[&str] = if version.is_empty() { &[] } else { &["--kubernetes", &version] };
         script(&[&["up", &node.name], args, version].concat(), UP_LIMIT).ok();
@@ -123,11 +127,15 @@ impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_logs();
+            // Logs are long, and who reads them begins at their end.
+            eprintln!("==> {}: why the test failed: {}", self.name, reason::kept());
         }
         let down = script(&["down", &self.name], EXEC_LIMIT);
         if down.code != Some(0) {
             eprintln!("{down}");
         }
+        // What of a test's time is this node's.
+        eprintln!("{}: {:.0?}", self.name, self.made.elapsed());
     }
 }
 

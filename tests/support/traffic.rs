@@ -24,7 +24,7 @@ const WRITE_EVERY: u64 = 5;
 const READ: &str = "/api/v1/namespaces/default/configmaps?limit=1";
 const WRITE: &str = "/api/v1/namespaces/default/configmaps";
 /// How many failures are shown: the first ones tell most.
-const SHOWN: usize = 30;
+const SHOWN: usize = 5;
 /// What the names of all written ConfigMaps begin with.
 pub const PREFIX: &str = "traffic-";
 

@@ -10,15 +10,24 @@ use super::node::Node;
 /// How long a node may take from its kubelet's start until it is ready, its network included.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a kubelet may take until it says what it met.
+const SAID_LIMIT: Duration = Duration::from_secs(60);
+
 /// Starts the kubelet of a node with the bootstrap token, which `start` has made good.
 pub fn join(node: &Node, cluster: &Cluster) {
+    join_at_boot(node, cluster);
+    node.sh("systemctl start kubelet");
+}
+
+/// The same, from the next time on that the node is switched on.
+pub fn join_at_boot(node: &Node, cluster: &Cluster) {
     let assets = cluster.assets.display();
     node.sh(&format!(
         "mkdir -p /etc/kubernetes/manifests /etc/kubernetes/pki
         cp {assets}/auth/kubeconfig-kubelet /etc/kubernetes/bootstrap-kubelet.conf
         cp {assets}/tls/ca.crt /etc/kubernetes/pki/ca.crt
         cp {assets}/kubelet/config.yaml /var/lib/kubelet/config.yaml
-        systemctl enable --now kubelet"
+        systemctl enable kubelet"
     ));
 }
 
@@ -37,6 +46,17 @@ pub fn is_ready(node: &Node, cluster: &Cluster) {
         let args = ["get", "node", &node.name, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#];
         (kubectl.run(&args).stdout == "True").then_some(())
     });
+}
+
+/// Starts the kubelet anew after a script, and waits until its journal says one of these; the line that does.
+#[track_caller]
+pub fn kubelet_says(node: &Node, script: &str, said: &[&str]) -> String {
+    // What it said before does not count.
+    node.sh(&format!("{script}\njournalctl --rotate -q; journalctl --vacuum-time=1s -q; systemctl restart kubelet"));
+    eventually(&format!("the kubelet's journal says {said:?}"), SAID_LIMIT, || {
+        let journal = node.sh("journalctl -u kubelet -o cat --no-pager");
+        journal.lines().find(|line| said.iter().any(|said| line.contains(said))).map(str::to_owned)
+    })
 }
 
 /// The network of the pod whose container runs exactly this command: nodes' processes are this machine's, too.

@@ -1,21 +1,20 @@
 //! The power of the only controller is cut, and comes back.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
+use super::steps::{self, Steps};
+use crate::moments::{kubelet_started, until};
 use crate::support::controller::Controller;
 use crate::support::http::{Client, runtime};
 use crate::support::leases;
 use crate::support::node::Node;
 
-const INTERVAL: Duration = Duration::from_millis(25);
 /// A request to a node whose network is not up yet must not keep the next one from being made.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long after the switch was turned a node may be watched.
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// When it was what; times in seconds from the moment at which the switch was turned.
 #[derive(Debug, Clone, Serialize)]
@@ -33,11 +32,12 @@ pub struct Boot {
     /// hoist's alone: nothing of the bridge is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lowered: Option<f64>,
+    pub steps: Steps,
 }
 
 impl fmt::Display for Boot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kubelet, api_ready, self_hosted_ready, leaders, lowered } = self;
+        let Self { kubelet, api_ready, self_hosted_ready, leaders, lowered, steps: _ } = self;
         write!(f, "after the switch the kubelet {kubelet:.2} s, API ready {api_ready:.2} s")?;
         if let Some(ready) = self_hosted_ready {
             write!(f, ", self-hosted API server ready {ready:.2} s")?;
@@ -49,18 +49,35 @@ impl fmt::Display for Boot {
 
 /// Of one that hoist has made.
 pub fn of_controller(controller: &Controller) -> Boot {
-    let (mut boot, switched) = power_cut(&controller.node, controller.cluster.client(), Some(controller.self_hosted()));
+    let (node, self_hosted) = (&controller.node, Some(controller.self_hosted()));
+    let Seen { switched, since, kubelet, api_ready, self_hosted_ready, leaders } =
+        power_cut(node, controller.cluster.client(), self_hosted);
+    // The bridge's logs go with it.
+    let steps = steps::of_controller(node, since);
     controller.until_lowered();
-    boot.lowered = Some(switched.elapsed().as_secs_f64());
-    boot
+    let lowered = Some(switched.elapsed().as_secs_f64());
+    Boot { kubelet, api_ready, self_hosted_ready, leaders, lowered, steps }
 }
 
 /// Of one that kubeadm has made.
 pub fn of_kubeadm(node: &Node, client: Client) -> Boot {
-    power_cut(node, client, None).0
+    let Seen { since, kubelet, api_ready, leaders, .. } = power_cut(node, client, None);
+    let steps = steps::of_kubeadm(node, since);
+    Boot { kubelet, api_ready, self_hosted_ready: None, leaders, lowered: None, steps }
 }
 
-fn power_cut(node: &Node, client: Client, self_hosted: Option<Client>) -> (Boot, Instant) {
+/// What was seen of it; times in seconds from the moment at which the switch was turned.
+struct Seen {
+    switched: Instant,
+    /// The same moment, as the node's clock has it.
+    since: Timestamp,
+    kubelet: f64,
+    api_ready: f64,
+    self_hosted_ready: Option<f64>,
+    leaders: f64,
+}
+
+fn power_cut(node: &Node, client: Client, self_hosted: Option<Client>) -> Seen {
     node.power_cut();
     let (switched, since, unix) = (Instant::now(), Timestamp::now(), SystemTime::now());
     // From the beginning: whether the API is there before scripts/node says that the node is, is not known.
@@ -75,27 +92,10 @@ fn power_cut(node: &Node, client: Client, self_hosted: Option<Client>) -> (Boot,
     let self_hosted_ready = self_hosted
         .map(|client| node.inside(move || runtime().block_on(until(switched, async || is_ready(&client).await))));
     let (api_ready, leaders) = watch.join().unwrap();
-    let kubelet = kubelet_started(node) - unix.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    (Boot { kubelet, api_ready, self_hosted_ready, leaders, lowered: None }, switched)
-}
-
-/// How many seconds it took.
-async fn until(switched: Instant, is_so: impl AsyncFn() -> bool) -> f64 {
-    while !is_so().await {
-        assert!(switched.elapsed() < LIMIT, "not within {LIMIT:?} of the boot");
-        tokio::time::sleep(INTERVAL).await;
-    }
-    switched.elapsed().as_secs_f64()
+    let kubelet = kubelet_started(node, unix);
+    Seen { switched, since, kubelet, api_ready, self_hosted_ready, leaders }
 }
 
 async fn is_ready(client: &Client) -> bool {
     matches!(tokio::time::timeout(PATIENCE, client.get("/readyz")).await, Ok(Ok((200, _))))
-}
-
-/// When the kubelet's process was started, in seconds since 1970: a node's clock is this machine's.
-fn kubelet_started(node: &Node) -> f64 {
-    let property = |name: &str| format!("systemctl show kubelet --property={name} --timestamp=us+utc --value");
-    // Started anew, it would tell of its last start.
-    assert_eq!(node.sh(&property("NRestarts")).trim(), "0", "the kubelet was restarted");
-    node.sh(&format!("date --date=\"$({})\" +%s.%N", property("ExecMainStartTimestamp"))).trim().parse().unwrap()
 }

@@ -3,6 +3,7 @@
 
 mod boot;
 mod clients;
+mod steps;
 mod table;
 
 use std::path::Path;

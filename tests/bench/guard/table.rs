@@ -3,7 +3,7 @@
 use super::boot::Boot;
 use super::clients::Experience;
 use super::{Guarded, Results};
-use crate::table::{Spread, verdicts};
+use crate::table::{Spread, columns, compared, head, verdicts};
 
 /// A figure of a boot; `NAN` where there is none.
 type Figure = fn(&Boot) -> f64;
@@ -15,6 +15,16 @@ const BOOT: [(&str, Figure); 4] = [
     ("both leaders", |boot| boot.leaders),
     ("bridge lowered", |boot| boot.lowered.unwrap_or(f64::NAN)),
 ];
+/// What has to happen one after another until then, in that order.
+const STEPS: [(&str, Figure); 7] = [
+    ("first container", |boot| boot.steps.container),
+    ("etcd begins", |boot| boot.steps.etcd.begins),
+    ("etcd serves", |boot| boot.steps.etcd.serves),
+    ("static API server begins", |boot| boot.steps.static_server.begins),
+    ("static API server's port", |boot| boot.steps.static_server.serves),
+    ("self-hosted one begins", |boot| boot.steps.self_hosted_server.map_or(f64::NAN, |server| server.begins)),
+    ("self-hosted one's port", |boot| boot.steps.self_hosted_server.map_or(f64::NAN, |server| server.serves)),
+];
 const DONE: [(&str, Done); 4] = [
     ("good edit", |run| &run.good_edit),
     ("bad edit", |run| &run.bad_edit),
@@ -25,25 +35,15 @@ const DONE: [(&str, Done); 4] = [
 pub fn table(results: &Results) -> String {
     let Results { kubernetes, processors, hoist, kubeadm } = results;
     let runs = hoist.len();
-    let mut text = format!(
-        "\nKubernetes {kubernetes}, {processors} processors, {runs} runs of each\nminimum / median / maximum\n\n"
-    );
-    text.push_str(&format!("{:34}{:24}{:24}{}\n", "power cut and boot", "hoist", "kubeadm", "ratio of medians"));
+    let mut text = head(kubernetes, *processors, runs) + &columns(34, "power cut and boot");
     let mut compare = |what: &str, of: &dyn Fn(&Boot) -> f64| {
-        let ours = Spread::of(hoist.iter().map(|run| of(&run.boot)));
-        let theirs = Spread::of(kubeadm.iter().map(of));
-        let mut with = format!("{:24}{:.2}", theirs.to_string(), ours.median / theirs.median);
-        if theirs.median.is_nan() {
-            with.clear();
-        }
-        let line = format!("{what:34}{:24}{with}", ours.to_string());
-        text.push_str(&format!("{}\n", line.trim_end()));
+        text.push_str(&compared(34, what, hoist.iter().map(|run| of(&run.boot)), kubeadm.iter().map(of)));
     };
     compare("switch to kubelet, s", &|boot| boot.kubelet);
     for (what, of) in BOOT {
         compare(&format!("switch to {what}, s"), &of);
     }
-    for (what, of) in BOOT {
+    for (what, of) in BOOT.into_iter().chain(STEPS) {
         compare(&format!("kubelet to {what}, s"), &|boot| of(boot) - boot.kubelet);
     }
     text.push_str("\nclients that never retry\n");

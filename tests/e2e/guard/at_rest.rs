@@ -1,13 +1,12 @@
 //! What guard costs while nothing happens, what it tells, and who may read what it keeps.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Controller, LATER, SOON, manifest, signal};
@@ -15,6 +14,7 @@ use crate::serving::assert_serves_itself;
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::node::Node;
+use crate::support::process::{memory, processor_seconds};
 
 /// For so long it is watched, and so much it may take.
 const WATCHED: Duration = Duration::from_secs(60);
@@ -91,39 +91,26 @@ fn takes_little(controller: &Controller) -> u64 {
         let writes = writes(controller);
         (!writes.is_empty()).then_some(writes)
     });
-    let guard = controller.guard_process();
-    let (begun, ticks) = (Instant::now(), ticks(guard));
+    let guard = PathBuf::from(format!("/proc/{}", controller.guard_process()));
+    let (begun, seconds) = (Instant::now(), processor_seconds(&guard).unwrap());
     std::thread::sleep(WATCHED);
-    let share = (self::ticks(guard) - ticks) as f64 / 100.0 / begun.elapsed().as_secs_f64();
-    let resident = memory(guard, "VmRSS:");
+    let share = (processor_seconds(&guard).unwrap() - seconds) / begun.elapsed().as_secs_f64();
+    let memory = |field: &str| memory(&guard, "status", field).unwrap();
+    let resident = memory("VmRSS:");
     let writes = writes(controller).split_off(before.len());
     let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
     eprintln!(
         "guard at rest: {:.1} MiB resident, {:.1} MiB of it its own and {:.1} MiB the program, {:.1} MiB at most, {:.2} % of a processor, {} writes in {WATCHED:?}",
         mib(resident),
-        mib(memory(guard, "RssAnon:")),
-        mib(memory(guard, "RssFile:")),
-        mib(memory(guard, "VmHWM:")),
+        mib(memory("RssAnon:")),
+        mib(memory("RssFile:")),
+        mib(memory("VmHWM:")),
         share * 100.0,
         writes.len()
     );
     assert!(share <= PROCESSOR, "{:.2} % of a processor", share * 100.0);
     assert!(writes.len() <= WRITES, "{writes:?}");
     resident
-}
-
-/// The processor time of a process, in hundredths of a second.
-fn ticks(pid: Pid) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    // User and system: the fields 14 and 15 of all.
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-fn memory(pid: Pid, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let text = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    text.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// The Secret has keys of the cluster.
