@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use minijinja::{Value, context};
 
 use crate::assets::AssetSet;
-use crate::config::{Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, url_host};
+use crate::config::{API_PORT, Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, url_host};
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
@@ -173,6 +173,9 @@ fn values(cluster: &Cluster) -> Value {
     let sets = |component, is_it: &dyn Fn(&str) -> bool| {
         extra_args(cluster).get(component).is_some_and(|list| list.iter().any(|arg| is_it(&arg.name)))
     };
+    // The kubelet puts the controller's own address in: no manifest names one.
+    let host_url = if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" };
+    let external = cluster.api_server.extra_args.iter().find(|arg| arg.name == "external-hostname");
     context! {
         cluster_name => &cluster.cluster_name,
         controllers => cluster.controllers.len(),
@@ -189,8 +192,9 @@ fn values(cluster: &Cluster) -> Value {
         etcd_servers => etcd_servers,
         extra_args => extra,
         has_external_ca => cluster.has_external_ca(),
-        // The kubelet puts the controller's own address in: no manifest names one.
-        host_url => if loopback.is_ipv6() { "[$(HOST_IP)]" } else { "$(HOST_IP)" },
+        // As an API server at the clients' port calls itself.
+        external_address => with_port(external.map_or(host_url, |arg| &arg.value)),
+        host_url => host_url,
         flannel => flannel(cluster),
         images => context! {
             kube_apiserver => &images.kube_apiserver,
@@ -227,6 +231,13 @@ fn values(cluster: &Cluster) -> Value {
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
         wildcard_url => if loopback.is_ipv6() { "[::]" } else { "0.0.0.0" },
     }
+}
+
+/// A host as the API server takes it, which may have a port already.
+fn with_port(host: &str) -> String {
+    let host = host.parse().map_or(host.to_owned(), url_host);
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host } else { format!("{host}:{API_PORT}") }
 }
 
 /// What flannel's manifests may name.

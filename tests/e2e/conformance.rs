@@ -35,13 +35,16 @@ fn conformance() {
     let mut suite = ginkgo(&node, &cluster, &asked, &report);
     let ended = if has_unrest {
         let suite = Beside::begin(move |_| run(&mut suite, LIMIT));
+        let mut rounds = 0;
         while !suite.is_finished() {
             node.spawn(cluster.command("unpivot", &[])).wait(START_LIMIT).expect(0);
             cluster.started(&node, &[]).expect(0);
             node.power_cut();
             node.boot();
+            rounds += 1;
             std::thread::sleep(Duration::from_secs(60));
         }
+        eprintln!("moved to static pods and back, and its power cut: {rounds} times");
         suite.end()
     } else {
         run(&mut suite, LIMIT)

@@ -112,7 +112,7 @@ const COMPONENTS: [(&str, &str); 3] =
 #[test]
 fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
     // What makes the one the bridge's and the other the self-hosted one.
-    const OWN: [&str; 8] = [
+    const OWN: [&str; 9] = [
         "--audit-log-path",
         "--bind-address",
         "--leader-elect-lease-duration",
@@ -120,6 +120,7 @@ fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
         "--master",
         "--permit-port-sharing",
         "--secure-port",
+        "--service-account-jwks-uri",
         "--shutdown-",
     ];
     let is_own =
@@ -133,6 +134,26 @@ fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
             assert_eq!(bridge, shared(format!("manifests/{component}/{kind}.yaml")));
             assert_eq!(bridge[0], component);
         }
+    }
+}
+
+/// Whoever checks a service account's token asks the API server where its keys are.
+#[test]
+fn the_bridge_names_the_port_that_clients_know() {
+    let minimal = std::fs::read_to_string(crate::support::golden().join("minimal.yaml")).unwrap();
+    let named =
+        |host| parse(&format!("{minimal}apiServer: {{extraArgs: [{{name: external-hostname, value: '{host}'}}]}}\n"));
+    for (cluster, expected) in [
+        (parse(&minimal), "$(HOST_IP):6443"),
+        (crate::support::ipv6(), "[$(HOST_IP)]:6443"),
+        (named("api.example.com"), "api.example.com:6443"),
+        (named("api.example.com:443"), "api.example.com:443"),
+        (named("2001:db8::1"), "[2001:db8::1]:6443"),
+        (named("[2001:db8::1]:443"), "[2001:db8::1]:443"),
+    ] {
+        let command = command(&render(&cluster), "bootstrap-manifests/bridge-kube-apiserver.yaml");
+        let expected = format!("--service-account-jwks-uri=https://{expected}/openid/v1/jwks");
+        assert!(command.contains(&expected), "{expected}: {command:?}");
     }
 }
 

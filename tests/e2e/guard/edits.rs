@@ -60,7 +60,15 @@ fn bad_edit(controller: &Controller, what: &str, edit: impl FnOnce()) {
     std::thread::sleep(A_WHILE);
     assert!(!controller.self_hosted_is_ready(), "{what}: it serves");
     assert!(controller.is_raised() && controller.is_served(), "{what}: {:?}", controller.manifests());
+    tokens_can_be_checked(controller);
     controller.undo();
+}
+
+/// Whoever checks a service account's token asks whichever API server there is where its keys are.
+fn tokens_can_be_checked(controller: &Controller) {
+    let said = controller.kubectl.run(&["get", "--raw", "/.well-known/openid-configuration"]).ok();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["jwks_uri"], format!("https://{}:6443/openid/v1/jwks", controller.node.address));
 }
 
 /// Another value of a flag in the API server's command.
