@@ -59,7 +59,10 @@ conformance_images() {
 	for image in Agnhost AgnhostPrev; do
 		put_suite_image "$image" '"Entrypoint":["/agnhost"],"Cmd":["pause"]' "$shell" "$tools"
 	done
-	put_suite_image GlibcDnsTesting '' "$shell" "$tools"
+	# One and the same by its names before 1.36 and since.
+	for image in JessieDnsutils GlibcDnsTesting; do
+		put_suite_image "$image" '' "$shell" "$tools"
+	done
 	root=$WORK/suite-sh
 	suite_sh "$root"
 	put_suite_image BusyBox '"Cmd":["sh"]' "$shell" "$tools" "$(put_layer "$layout" "$root")"

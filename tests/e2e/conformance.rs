@@ -83,9 +83,9 @@ fn ginkgo(node: &Node, cluster: &Cluster, asked: &str, report: &Path) -> Command
     if report.exists() {
         std::fs::remove_file(report).unwrap();
     }
-    // However this test ends, it ends, too, and the suite's processes with it.
+    // However this test ends, it ends, too, and the suite's processes with it: those of a namespace end with its first.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM"]).arg(bin.join("ginkgo"));
+    command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--kill-child"]).arg(bin.join("ginkgo"));
     command.current_dir(report.parent().unwrap());
     command.args([AT_ONCE, "--no-color", "--silence-skips", "--timeout=150m", "--keep-going"]);
     // Both must be found in a test's name.
