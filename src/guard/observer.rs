@@ -19,9 +19,9 @@ use crate::probe::Answer;
 use crate::processes::{self, Process};
 
 /// How long one question to an API server may take.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// What an API server answers that waits for an etcd which does not answer itself: that one does not hang.
-const WITHOUT_ETCD: &str = "/version";
+pub(super) const WITHOUT_ETCD: &str = "/version";
 /// For how long a silent process is watched at least: since the first question that it did not answer was given up.
 const WATCHED: Duration = SILENT_GRACE.saturating_sub(ASK_LIMIT);
 /// etcd is on this machine.

@@ -348,9 +348,9 @@ impl<'a> Guard<'a> {
         if self.copy_state != CopyState::Whole {
             self.teller.hurry(Instant::now());
         }
-        let (Some(copy), true) = (&self.copy, self.observer.api_answers) else { return };
+        let (Some(copy), Some(probe), true) = (&self.copy, &self.probe, self.observer.api_answers) else { return };
         let address = SocketAddr::new(self.at.node_ip.ip(), API_PORT);
-        match self.teller.tell(self.host, copy, address).await {
+        match self.teller.tell(self.host, copy, address, &**probe).await {
             Ok(None) => {}
             Ok(Some(heard)) => {
                 if let Some(is_controller) = heard.is_controller {

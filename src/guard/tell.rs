@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use kube::Client;
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::copy::Copy;
+use super::observer::{ASK_LIMIT, WITHOUT_ETCD};
 use crate::api::dns;
 use crate::api::guard as told;
 use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::outside::Ask;
 use crate::secrets;
 
 /// Between two heartbeats.
@@ -28,6 +30,8 @@ const AWAY: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(10);
 /// How much of that counting the nodes of a large cluster may.
 const SCALE_LIMIT: Duration = Duration::from_secs(5);
+/// When it takes longer than this, it is asked again and again whether anybody listens.
+const LISTENS: Duration = Duration::from_secs(1);
 /// Events that nobody could be told are forgotten, the oldest first.
 const PENDING: usize = 32;
 
@@ -98,11 +102,18 @@ impl Teller {
         self.pending.push_back(told::Told { at, reason, message, is_warning });
     }
 
-    /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers.
+    /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers; when it falls silent
+    /// meanwhile, that is soon noticed.
     ///
     /// # Errors
     /// Why that could not be: it is tried again.
-    pub async fn tell(&mut self, host: &Host, copy: &Copy, address: SocketAddr) -> Result<Option<Heard>> {
+    pub async fn tell(
+        &mut self,
+        host: &Host,
+        copy: &Copy,
+        address: SocketAddr,
+        probe: &dyn Ask,
+    ) -> Result<Option<Heard>> {
         self.heard(Instant::now());
         if self.pending.is_empty() && Instant::now() < self.due {
             return Ok(None);
@@ -112,8 +123,11 @@ impl Teller {
             let client = client(host, copy, address).await?;
             self.talk(host, &client, copy).await
         };
-        let heard = timeout(LIMIT, talk).await;
-        let heard = heard.unwrap_or_else(|_| Err(Error::failed("tell the API of this node", "no answer in time")));
+        let fail = |why: &str| Err(Error::failed("tell the API of this node", why));
+        let heard = tokio::select! {
+            heard = timeout(LIMIT, talk) => heard.unwrap_or_else(|_| fail("no answer in time")),
+            () = falls_silent(probe, address) => fail("it answers nobody any more"),
+        };
         if heard.is_err() {
             self.due = Instant::now() + AGAIN;
         }
@@ -154,6 +168,16 @@ impl Teller {
     }
 }
 
+/// Ends when nobody answers at `address`.
+async fn falls_silent(probe: &dyn Ask, address: SocketAddr) {
+    loop {
+        sleep(LISTENS).await;
+        if !probe.get(address, WITHOUT_ETCD, ASK_LIMIT).await.is_answered() {
+            return;
+        }
+    }
+}
+
 /// A client with guard's own certificate.
 ///
 /// # Errors
@@ -166,7 +190,13 @@ pub async fn client(host: &Host, copy: &Copy, address: SocketAddr) -> Result<Cli
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use futures::future::BoxFuture;
+
     use super::*;
+    use crate::probe::Answer;
 
     #[test]
     fn a_lease_is_as_old_as_its_last_change_that_was_seen() {
@@ -181,6 +211,29 @@ mod tests {
         assert_eq!(renewals.note(name, None, begun + MINUTE * 3), Duration::ZERO);
         assert_eq!(renewals.note(name, None, begun + MINUTE * 4), MINUTE);
         assert_eq!(renewals.note(other, None, begun + MINUTE * 4), Duration::ZERO);
+    }
+
+    /// Answers that often, and then never.
+    struct Answers(AtomicU32);
+
+    impl Ask for Answers {
+        fn get<'a>(&'a self, _: SocketAddr, _: &'a str, limit: Duration) -> BoxFuture<'a, Answer> {
+            let is_left = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+            Box::pin(async move {
+                if is_left {
+                    return Answer::Http { status: 200, body: String::new() };
+                }
+                sleep(limit).await;
+                Answer::TimedOut
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_listens_no_more_is_not_told_to_the_end() {
+        let begun = Instant::now();
+        falls_silent(&Answers(4.into()), SocketAddr::from(([127, 0, 0, 1], 1))).await;
+        assert_eq!(begun.elapsed(), LISTENS * 5 + ASK_LIMIT);
     }
 
     #[test]
