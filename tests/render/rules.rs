@@ -112,7 +112,7 @@ const COMPONENTS: [(&str, &str); 3] =
 #[test]
 fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
     // What makes the one the bridge's and the other the self-hosted one.
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 8] = [
         "--audit-log-path",
         "--bind-address",
         "--leader-elect-lease-duration",
@@ -120,7 +120,6 @@ fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
         "--master",
         "--permit-port-sharing",
         "--secure-port",
-        "--service-account-jwks-uri",
         "--shutdown-",
     ];
     let is_own =

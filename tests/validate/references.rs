@@ -53,10 +53,10 @@ fn of_the_control_plane() {
         },
         Row {
             path: API_SERVER,
-            from: "- name: HOST_IP",
-            to: "- name: NODE_IP",
-            at: "--advertise-address",
-            message: "--advertise-address: HOST_IP is no environment variable of the container",
+            from: "--shutdown-delay-duration=20s",
+            to: "--shutdown-delay-duration=$(LONG)",
+            at: "--shutdown-delay-duration",
+            message: "--shutdown-delay-duration: LONG is no environment variable of the container",
         },
         Row {
             path: API_SERVER,
