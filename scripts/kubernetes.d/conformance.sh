@@ -73,6 +73,15 @@ conformance_images() {
 	cp "$programs/sample-apiserver" "$root/"
 	put_suite_image APIServer '"Entrypoint":["/sample-apiserver"]' "$(put_layer "$layout" "$root")"
 
+	# They may ask for another etcd than kubeadm of their version does. Any can store what a test API server has.
+	image=$(sed -n 's|^\tconfigs\[Etcd\] *= Config{list\.GcEtcdRegistry, "etcd", "\(.*\)"}$|registry.k8s.io/etcd:\1|p' "$manifest")
+	if [[ $image != "$ETCD_IMAGE" ]]; then
+		root=$WORK/suite-etcd
+		base_files "$root"
+		cp "$FINAL/bin/etcd" "$root/usr/local/bin/etcd"
+		put_image "$layout" "$image" '"Cmd":["etcd"]' "$(put_layer "$layout" "$root")"
+	fi
+
 	# It says as whom it runs: its file has the bit that may be forbidden.
 	root=$WORK/suite-nnp
 	mkdir -p "$root/usr/local/bin"
