@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// An API server starts within it, however busy the machine is; how soon is the benchmark's to say.
 const START: Duration = Duration::from_secs(30);
 /// What lasts longer was no single request that was under way: nobody served.
-const GAP: Duration = Duration::from_secs(2);
+const GAP: Duration = Duration::from_secs(3);
 
 #[test]
 fn guard_crashes() {
