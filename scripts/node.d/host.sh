@@ -119,7 +119,9 @@ veth_of() {
 
 ensure_bridge() {
 	if [[ ! -e /sys/class/net/$BRIDGE ]]; then
-		ip link add "$BRIDGE" type bridge || die "this kernel makes no network bridge; the module is named bridge"
+		# With an address of its own: one that it has from its ports changes as nodes come and go, and all others lose what
+		# they send to this machine until they have asked again whose it is.
+		ip link add "$BRIDGE" address 02:68:6f:69:73:74 type bridge || die "this kernel makes no network bridge; the module is named bridge"
 	fi
 	ip address replace "$GATEWAY/24" dev "$BRIDGE" && ip link set "$BRIDGE" up
 }
