@@ -25,8 +25,9 @@ build_conformance() {
 
 # The reference by which the suite of this version asks for an image: a constant of test/utils/image/manifest.go.
 suite_image() {
-	local manifest=$1 image=$2 pattern='list\.PromoterE2eRegistry, "\(.*\)", "\(.*\)"'
-	sed -n "s|^\tconfigs\[$image\] = *Config{$pattern}\$|registry.k8s.io/e2e-test-images/\1:\2|p" "$manifest"
+	local manifest=$1 config="^\tconfigs\[$2\] *= Config{list" named='"\(.*\)", "\(.*\)"}$'
+	sed -n -e "s|$config\.PromoterE2eRegistry, $named|registry.k8s.io/e2e-test-images/\1:\2|p" \
+		-e "s|$config\.GcEtcdRegistry, $named|registry.k8s.io/\1:\2|p" "$manifest"
 }
 
 # One layout for all: they share their layers.
@@ -74,12 +75,11 @@ conformance_images() {
 	put_suite_image APIServer '"Entrypoint":["/sample-apiserver"]' "$(put_layer "$layout" "$root")"
 
 	# They may ask for another etcd than kubeadm of their version does. Any can store what a test API server has.
-	image=$(sed -n 's|^\tconfigs\[Etcd\] *= Config{list\.GcEtcdRegistry, "etcd", "\(.*\)"}$|registry.k8s.io/etcd:\1|p' "$manifest")
-	if [[ $image != "$ETCD_IMAGE" ]]; then
+	if [[ "$(suite_image "$manifest" Etcd)" != "$ETCD_IMAGE" ]]; then
 		root=$WORK/suite-etcd
 		base_files "$root"
 		cp "$FINAL/bin/etcd" "$root/usr/local/bin/etcd"
-		put_image "$layout" "$image" '"Cmd":["etcd"]' "$(put_layer "$layout" "$root")"
+		put_suite_image Etcd '"Cmd":["etcd"]' "$(put_layer "$layout" "$root")"
 	fi
 
 	# It says as whom it runs: its file has the bit that may be forbidden.
