@@ -9,7 +9,7 @@ KEPT_UNITS=(
 
 # Writes the whole disk of a node into a folder.
 make_disk() {
-	local name=$1 address=$2 version=$3 disk=$4 pod_network=$5 program
+	local name=$1 address=$2 version=$3 runtime=$4 disk=$5 pod_network=$6 program
 	mkdir -p "$disk"/{etc,usr/local/bin,usr/local/lib/kubernetes,opt,root,.work-etc,.work-usr,.work-opt} \
 		"$disk"/private/etc-{kubernetes,containerd,cni/net.d,systemd-system} \
 		"$disk"/etc/{kubernetes,containerd,cni,systemd/system} \
@@ -31,7 +31,11 @@ make_disk() {
 	done
 	rm "$disk/usr/local/bin/kubernetes"
 	write_units "$disk"
-	write_containerd "$disk" "$version"
+	if [[ $runtime == containerd2 ]]; then
+		write_containerd2 "$disk" "$version"
+	else
+		write_containerd "$disk" "$version"
+	fi
 	[[ -z $pod_network ]] || write_cni "$disk/private/etc-cni/net.d" "$address"
 	# Where the Kubernetes project's package kubernetes-cni has them.
 	mkdir -p "$disk/opt/cni/bin"
@@ -46,28 +50,6 @@ write_units() {
 		[[ " ${KEPT_UNITS[*]} " == *" $unit "* || $unit == *.target ]] || ln -sf /dev/null "$system/$unit"
 	done
 	mkdir -p "$system/multi-user.target.wants" "$usr/kubelet.service.d"
-
-	# Debian's unit, without what a container may not do: load modules, be spared by the OOM killer.
-	cat >"$system/containerd.service" <<-'END'
-		[Unit]
-		Description=containerd container runtime
-
-		[Service]
-		Type=notify
-		ExecStart=/usr/bin/containerd
-		Delegate=yes
-		KillMode=process
-		Restart=always
-		RestartSec=5
-		LimitNPROC=infinity
-		LimitCORE=infinity
-		LimitNOFILE=1048576
-		TasksMax=infinity
-
-		[Install]
-		WantedBy=multi-user.target
-	END
-	ln -s /etc/systemd/system/containerd.service "$system/multi-user.target.wants/containerd.service"
 
 	# As in the Kubernetes project's Debian package, with this kubelet's path; neither enabled nor started.
 	cat >"$usr/kubelet.service" <<-'END'
@@ -97,8 +79,55 @@ write_units() {
 	END
 }
 
+# A unit of containerd's, without what a container may not do: load modules, be spared by the OOM killer.
+write_containerd_unit() {
+	local system=$1/private/etc-systemd-system program=$2 limits=$3
+	cat >"$system/containerd.service" <<-END
+		[Unit]
+		Description=containerd container runtime
+
+		[Service]
+		Type=notify
+		ExecStart=$program
+		Delegate=yes
+		KillMode=process
+		Restart=always
+		RestartSec=5
+		LimitNPROC=infinity
+		LimitCORE=infinity
+		$limits
+		TasksMax=infinity
+
+		[Install]
+		WantedBy=multi-user.target
+	END
+	ln -s /etc/systemd/system/containerd.service "$system/multi-user.target.wants/containerd.service"
+}
+
+# What scripts/runtime builds, where upstream's archive has it, and before Debian's on every PATH.
+write_containerd2() {
+	local disk=$1 version=$2 PAUSE_IMAGE
+	# shellcheck source=/dev/null
+	source "$CACHE/kubernetes/v$version/versions"
+	cp --reflink=auto "$CACHE"/containerd2/bin/* "$disk/usr/local/bin/"
+	# As upstream's: the soft limit is systemd's own, 1024.
+	write_containerd_unit "$disk" /usr/local/bin/containerd '# No LimitNOFILE.'
+	# restrict_oom_score_adj: as below.
+	cat >"$disk/private/etc-containerd/config.toml" <<-END
+		version = 3
+
+		[plugins.'io.containerd.cri.v1.images'.pinned_images]
+		  sandbox = '$PAUSE_IMAGE'
+
+		[plugins.'io.containerd.cri.v1.runtime']
+		  restrict_oom_score_adj = true
+	END
+}
+
+# Debian's.
 write_containerd() {
 	local disk=$1 version=$2 PAUSE_IMAGE
+	write_containerd_unit "$disk" /usr/bin/containerd LimitNOFILE=1048576
 	# shellcheck source=/dev/null
 	source "$CACHE/kubernetes/v$version/versions"
 	# restrict_oom_score_adj: a container may not be spared more than its parent is, and here nothing may be.

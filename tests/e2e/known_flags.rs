@@ -6,11 +6,16 @@ use std::process::Command;
 
 use hoist::known_flags::{self, Program};
 
-use crate::support::repository;
+use crate::support::cache;
+
+/// The version of the nodes, as "1.36.3".
+fn version() -> String {
+    let default = || hoist::config::KUBERNETES_VERSION.trim_start_matches('v').to_owned();
+    std::env::var("HOIST_KUBERNETES").ok().filter(|version| !version.is_empty()).unwrap_or_else(default)
+}
 
 fn programs() -> PathBuf {
-    let cache = std::env::var_os("HOIST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from);
-    cache.join("kubernetes/v1.36.3/bin")
+    cache().join(format!("kubernetes/v{}/bin", version()))
 }
 
 fn says(dir: &Path, program: Program, args: &[&str]) -> String {
@@ -39,8 +44,9 @@ fn takes(dir: &Path, program: Program, flag: &str) -> bool {
 #[test]
 fn known_flags_are_the_programs_own() {
     let dir = programs();
+    let minor = version().split('.').nth(1).unwrap().parse().unwrap();
     for program in Program::ALL {
-        let known: BTreeSet<_> = known_flags::all(program, 36).map(|(name, _)| name.to_owned()).collect();
+        let known: BTreeSet<_> = known_flags::all(program, minor).map(|(name, _)| name.to_owned()).collect();
         let shown = shown(&says(&dir, program, &["--help"]));
         assert!(shown.len() > 50, "{program:?}: {shown:?}");
         let missing: Vec<_> = shown.difference(&known).collect();

@@ -31,6 +31,34 @@ fn pivot() {
     an_image_can_be_set(&node, &kubectl);
 }
 
+/// The other container runtime: one that tells the kubelet its cgroup driver, and whose pods may open few files.
+#[test]
+fn pivot_with_containerd2() {
+    let node = Node::plain_with_containerd2("pivot-2");
+    let cluster = Cluster::render(&node);
+    let kubectl = cluster.kubectl();
+    let versions = node.sh("containerd --version; runc --version | head -n 1");
+    eprintln!("{versions}");
+    assert!(versions.contains("containerd/v2 2.") && versions.contains("runc version 1.5"), "{versions}");
+    // No word of the driver is the user's: hoist's own default would be wrong here, and does not count.
+    let config = std::fs::read_to_string(cluster.assets.join("kubelet/config.yaml")).unwrap();
+    assert!(config.contains("cgroupDriver: systemd"), "{config}");
+    let preflight = node.exec(cluster.command("preflight", &["--output=json"])).expect(0);
+    let report: serde_json::Value = serde_json::from_str(&preflight.stdout).unwrap();
+    for name in ["CRI", "ContainerRuntimeVersion", "CgroupDriver"] {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+        assert_eq!(check["outcome"], "ok", "{check:#}");
+    }
+
+    start_loses_nothing(&node, &cluster, &kubectl);
+    status_after_start(&node, &cluster);
+    assert_serves_itself(&node, &cluster);
+    a_users_deployment_runs(&kubectl);
+    every_log_can_be_read(&node, &kubectl);
+    let limit = kubectl.run(&["exec", "-n", "default", "deployment/user", "--", "sh", "-c", "ulimit -Sn"]).ok();
+    assert_eq!(limit.trim(), "1024", "the files that a pod may open");
+}
+
 fn status_before_start(node: &Node, cluster: &Cluster) {
     let status = node.exec(cluster.command("status", &[])).expect(1);
     let address = node.address;

@@ -17,12 +17,11 @@ const TIMEOUT: &str = "--timeout=180s";
 const RENDER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a kubelet needs where cgroups are v1 and the disk is shared with all that runs on this machine: without the
-/// first it does not start, the second is what containerd does there, limits on the node as a whole cannot be set in a
-/// cgroup namespace, and a full disk or a busy machine of the developer's must not evict the control plane.
+/// first it does not start, limits on the node as a whole cannot be set in a cgroup namespace, and a full disk or a busy
+/// machine of the developer's must not evict the control plane.
 const KUBELET: &str = "kubelet:
   config:
     failCgroupV1: false
-    cgroupDriver: cgroupfs
     enforceNodeAllocatable: []
     localStorageCapacityIsolation: false
     evictionHard:
@@ -33,6 +32,10 @@ const KUBELET: &str = "kubelet:
       imagefs.inodesFree: 0%
     imageGCHighThresholdPercent: 100
 ";
+
+/// What Debian's containerd does there. containerd 2 says so itself, by RuntimeConfig, and hoist's default for a real host
+/// does not matter.
+const CGROUP_DRIVER: &str = "    cgroupDriver: cgroupfs\n";
 
 /// Where the nodes have a network of pods of their own.
 const NO_NETWORK: &str = "network: {plugin: none}
@@ -134,8 +137,9 @@ fn assets(node: &str) -> PathBuf {
 pub fn declaration(node: &Node, address: IpAddr) -> String {
     let (name, version) = (&node.name, &node.kubernetes);
     let network = if node.has_pod_network { NO_NETWORK } else { NETWORK };
+    let driver = if node.runtime == "containerd" { CGROUP_DRIVER } else { "" };
     format!(
-        "apiVersion: hoist/v1alpha1\nkind: Cluster\nkubernetesVersion: v{version}\ncontrollers:\n- name: {name}\n  address: {address}\n{network}{KUBELET}"
+        "apiVersion: hoist/v1alpha1\nkind: Cluster\nkubernetesVersion: v{version}\ncontrollers:\n- name: {name}\n  address: {address}\n{network}{KUBELET}{driver}"
     )
 }
 

@@ -26,6 +26,8 @@ pub struct Node {
     pub address: IpAddr,
     /// The version of its kubelet, without the v.
     pub kubernetes: String,
+    /// Its container runtime, as scripts/node names it.
+    pub runtime: String,
     /// It has a network of pods of its own, so that its cluster needs no network plugin.
     pub has_pod_network: bool,
     made: Instant,
@@ -53,6 +55,11 @@ impl Node {
         Self::make(name, &[])
     }
 
+    /// The same with containerd 2, whatever the others have.
+    pub fn plain_with_containerd2(name: &str) -> Self {
+        Self::make(name, &["--runtime", "containerd2"])
+    }
+
     fn make(name: &str, args: &[&str]) -> Self {
         let name = format!("{PREFIX}{name}");
         script(&["down", &name], EXEC_LIMIT).ok();
@@ -60,15 +67,21 @@ impl Node {
         // From here on the name is ours to take down.
         let (address, kubernetes) = (IpAddr::from([0, 0, 0, 0]), String::new());
         let has_pod_network = args.contains(&POD_NETWORK);
-        let mut node = Self { name, address, kubernetes, has_pod_network, made: Instant::now() };
-        let version = std::env::var("HOIST_KUBERNETES").unwrap_or_default();
-        let version: &[&str] = if version.is_empty() { &[] } else { &["--kubernetes", &version] };
-        script(&[&["up", &node.name], args, version].concat(), UP_LIMIT).ok();
+        let runtime = String::new();
+        let mut node = Self { name, address, kubernetes, runtime, has_pod_network, made: Instant::now() };
+        let chosen: Vec<_> = [("--kubernetes", "HOIST_KUBERNETES"), ("--runtime", "HOIST_RUNTIME")]
+            .into_iter()
+            .filter_map(|(option, variable)| Some((option, std::env::var(variable).ok().filter(|v| !v.is_empty())?)))
+            .collect();
+        let chosen: Vec<_> = chosen.iter().flat_map(|(option, value)| [*option, value]).collect();
+        // The last one counts: a test that names its own is not asked for another.
+        script(&[&["up", &node.name], &*chosen, args].concat(), UP_LIMIT).ok();
         let list = script(&["list"], EXEC_LIMIT).ok();
         let fields: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
         let fields = fields.iter().find(|fields| fields.first() == Some(&node.name.as_str())).unwrap();
         node.address = fields[1].parse().unwrap();
         node.kubernetes = fields[2].into();
+        node.runtime = fields[4].into();
         node
     }
 
