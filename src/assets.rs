@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::config::{self, Cluster};
+use crate::config::{self, Cluster, Rendered};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::secrets::Tls;
@@ -26,6 +26,9 @@ use read::Reader;
 pub use addons::addons;
 pub use plan::{Choices, Plan, Written};
 pub use write::check_target;
+
+/// The resolved configuration, below the asset directory.
+const CLUSTER: &str = "cluster.yaml";
 
 /// Everything in an asset directory, by path below it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -261,6 +264,23 @@ pub fn existing(dir: &Path, part: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut reader = Reader::new(&root);
     reader.folder(&root)?;
     Ok(reader.done()?.files.into_iter().map(|(path, file)| (path, file.content)).collect())
+}
+
+/// The version of Kubernetes that `dir` was rendered with, by its cluster.yaml. One that its user put there, and that
+/// names none, only matters where it `is_replaced`: a render refuses it otherwise.
+pub fn rendered_version(dir: &Path, is_replaced: bool) -> Rendered {
+    let read = input::read(&dir.join(CLUSTER), input::CONFIG_LIMIT);
+    // A render that was cut short has not got to it yet; one that awaits certificates makes none.
+    let has_made_it = || record::Record::read(&dir.join(record::RENDERED)).is_ok_and(|record| record.has(CLUSTER));
+    match read {
+        Err(_) if has_made_it() => Rendered::Unknown,
+        Err(_) => Rendered::Never,
+        Ok(_) if !write::was_rendered(dir) => Rendered::Never,
+        Ok(bytes) => match Rendered::of(&String::from_utf8_lossy(&bytes)) {
+            Rendered::Unknown if !is_replaced => Rendered::Never,
+            rendered => rendered,
+        },
+    }
 }
 
 /// Half of an asset directory is for its owner's eyes only.

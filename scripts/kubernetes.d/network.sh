@@ -2,9 +2,9 @@
 # The images of a cluster's network, built from source: flannel, its CNI plugin, CoreDNS. Sourced by scripts/kubernetes.
 
 NETWORK=$REPO/tests/network
-FLANNEL_VERSION=v0.28.4
+FLANNEL_VERSION=v0.28.10
 # What the published image has at this tag; here it is the plugin as it was among the reference plugins.
-FLANNEL_CNI_VERSION=v1.9.1-flannel1
+FLANNEL_CNI_VERSION=v1.9.1-flannel3
 
 # Compiles a package of one of the modules in tests/network into a file.
 build_network() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::config;
+use crate::config::{self, Rendered};
 use crate::error::Result;
 use crate::report::Output;
 
@@ -33,7 +33,7 @@ pub struct Args {
 pub(super) fn run(command: &Command, out: &mut dyn Write) -> Result<()> {
     let Command::List(args) = command;
     let cluster = match &args.config {
-        Some(path) => config::load(path)?,
+        Some(path) => config::load(path, Rendered::Never)?.cluster,
         None => config::parse("hoist config default", config::DEFAULT, Path::new("/"))?,
     };
     let images = cluster.images();

@@ -40,16 +40,18 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
-    let cluster = config::load(&args.config)?;
     let dir = assets::absolute(&args.asset_dir)?;
+    let is_replaced = args.replace.iter().any(|path| path.ends_with("cluster.yaml"));
+    let loaded = config::load(&args.config, assets::rendered_version(&dir, is_replaced))?;
+    let cluster = &loaded.cluster;
     assets::check_target(&dir, &args.config)?;
     let existing = assets::existing(&dir, "tls")?;
-    let user_files = pki::read_user_files(&cluster)?;
-    let issued = pki::issue(&cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
+    let user_files = pki::read_user_files(cluster)?;
+    let issued = pki::issue(cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
     let token = pki::bootstrap_token(kubelet::rendered_token(&dir)?.as_deref())?;
     let is_signed = issued.awaited.is_empty();
     let addons = assets::addons(&cluster.addons)?;
-    let mut set = if is_signed { render::render(&cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
+    let mut set = if is_signed { render::render(cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
     if is_signed {
         set.files.extend(addons);
     }
@@ -70,12 +72,16 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     }
     let Written { changed, merged, kept, left_out, removed, unused } = set.write(&dir, &choices)?;
 
-    for warning in pki::exposed_user_files(&cluster) {
+    for warning in pki::exposed_user_files(cluster) {
         // Nobody is left to tell if standard error is closed.
         let _ = writeln!(std::io::stderr(), "{warning}");
     }
     let mut said = String::new();
     let mut say = |line: String| said.push_str(&(line + "\n"));
+    if !loaded.names_version && cluster.kubernetes_version.to_string() != config::KUBERNETES_VERSION {
+        let (kept, own) = (cluster.kubernetes_version, config::KUBERNETES_VERSION);
+        say(format!("kept Kubernetes {kept}: for another one cluster.yaml names it (kubernetesVersion: {own})"));
+    }
     // The first time, everything is new.
     for file in issued.issued.iter().filter(|_| !existing.is_empty()) {
         say(format!("issued tls/{}: {}", file.path, file.reason));
@@ -93,7 +99,7 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
         say(format!("left {}/ as it was: --first-boot writes it anew", first_boot::FOLDER));
     }
     if is_signed {
-        for (path, size) in first_boot_files(args, &dir, &cluster)? {
+        for (path, size) in first_boot_files(args, &dir, cluster)? {
             say(format!("wrote {path}: {size} KiB, with keys in it"));
         }
     }

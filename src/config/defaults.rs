@@ -8,12 +8,12 @@ pub(super) const API_VERSION: &str = "hoist/v1alpha1";
 pub(super) const KIND: &str = "Cluster";
 pub(super) const CLUSTER_NAME: &str = "kubernetes";
 /// The version of Kubernetes where none is named.
-pub const KUBERNETES_VERSION: &str = "v1.36.3";
+pub const KUBERNETES_VERSION: &str = "v1.37.2";
 pub(super) const IMAGE_REPOSITORY: &str = "registry.k8s.io";
 /// Where flannel's images are, unless `imageRepository` has them all.
 const FLANNEL_REPOSITORY: &str = "ghcr.io/flannel-io";
 /// The release of flannel, and of the CNI plugin that its own manifest names.
-const FLANNEL: [&str; 2] = ["flannel:v0.28.4", "flannel-cni-plugin:v1.9.1-flannel1"];
+const FLANNEL: [&str; 2] = ["flannel:v0.28.10", "flannel-cni-plugin:v1.9.1-flannel3"];
 /// Where CNI plugins are in the Kubernetes project's packages, and where containerd looks by itself.
 pub(super) const CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub(super) const POD_SUBNET: &str = "10.244.0.0/16";
@@ -44,9 +44,10 @@ pub(super) const SUPPORTED: &[Supported] = &[
     Supported { minor: 34, etcd: "3.6.5-0", coredns: "v1.12.1", pause: "3.10.1" },
     Supported { minor: 35, etcd: "3.6.6-0", coredns: "v1.13.1", pause: "3.10.1" },
     Supported { minor: 36, etcd: "3.6.8-0", coredns: "v1.14.2", pause: "3.10.2" },
+    Supported { minor: 37, etcd: "3.7.0-0", coredns: "v1.14.6", pause: "3.10.2" },
 ];
 
-/// The supported minor versions of Kubernetes, written `1.36`, oldest first.
+/// The supported minor versions of Kubernetes, written `1.37`, oldest first.
 pub fn supported_versions() -> Vec<String> {
     SUPPORTED.iter().map(|supported| format!("1.{}", supported.minor)).collect()
 }

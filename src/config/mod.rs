@@ -10,6 +10,7 @@ mod pod_security;
 mod raw;
 mod syntax;
 mod validate;
+mod version;
 mod write;
 
 use std::collections::BTreeSet;
@@ -26,12 +27,26 @@ pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
 pub use pod_security::{Level, PodSecurity};
 pub use syntax::{duration, subdomain};
+pub use version::Rendered;
 
 /// The commented example: every field, with its default where it has one.
 pub const DEFAULT: &str = include_str!("../../assets/cluster.yaml");
 
+/// What a configuration file says.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Whether the file names a version of Kubernetes.
+    pub names_version: bool,
+}
+
 /// Reads the configuration file at `path`, or standard input if that is `-`. Relative paths in it begin at its folder.
-pub fn load(path: &Path) -> Result<Cluster> {
+/// Where it names no version of Kubernetes, it means that of what is `rendered` already, if there is such a thing.
+///
+/// # Errors
+/// A file that cannot be read; all that is wrong with it.
+pub fn load(path: &Path, rendered: Rendered) -> Result<Loaded> {
     let is_stream = path == Path::new("-") || is_handed_over(path);
     let place = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let read = match is_stream {
@@ -51,7 +66,7 @@ pub fn load(path: &Path) -> Result<Cluster> {
     let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
     let folder = if is_stream { Path::new("-") } else { path };
     let absolute = std::path::absolute(folder).map_err(|e| Error::io("find the folder of", path, e))?;
-    parse(&place, text, absolute.parent().unwrap_or(Path::new("/")))
+    parse_again(&place, text, absolute.parent().unwrap_or(Path::new("/")), rendered)
 }
 
 /// Whether the path is one that a shell makes of `<(command)`: a pipe that has its writer.
@@ -64,11 +79,18 @@ fn is_handed_over(path: &Path) -> bool {
 /// A file of the right shape has all its violations reported at once, and one of the wrong shape all its misfits:
 /// with fields missing or misunderstood, what the rest says cannot be judged.
 pub fn parse(place: &str, text: &str, base_dir: &Path) -> Result<Cluster> {
+    parse_again(place, text, base_dir, Rendered::Never).map(|loaded| loaded.cluster)
+}
+
+/// The same for what is rendered into a directory that may have been rendered before.
+fn parse_again(place: &str, text: &str, base_dir: &Path, rendered: Rendered) -> Result<Loaded> {
     let read = || {
         let (header, positions) = yaml::parse_one::<raw::Header>(place, text)?;
         check_header(place, &header, &positions)?;
         let (raw, positions) = yaml::parse_one::<raw::Cluster>(place, text)?;
-        validate::validate(&raw, validate::Check { place, positions: &positions, base_dir, findings: Vec::new() })
+        let check = validate::Check { place, positions: &positions, base_dir, findings: Vec::new() };
+        let cluster = validate::validate(&raw, rendered, check)?;
+        Ok(Loaded { cluster, names_version: raw.kubernetes_version.is_some() })
     };
     read().map_err(Error::Input)
 }
@@ -129,7 +151,7 @@ pub struct Cluster {
     pub pki: PkiConfig,
 }
 
-/// A version of Kubernetes, written `v1.36.3`.
+/// A version of Kubernetes, written `v1.37.2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// 1.

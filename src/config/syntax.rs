@@ -173,7 +173,7 @@ pub(super) fn unit_path(text: &str) -> Result<(), String> {
     }
 }
 
-/// `v1.36.3`, with or without the `v`.
+/// `v1.37.2`, with or without the `v`.
 pub(super) fn version(text: &str) -> Result<Version, String> {
     let number = |part: &str| match part.parse() {
         Ok(n) if part == format!("{n}") => Some(n),
@@ -182,7 +182,7 @@ pub(super) fn version(text: &str) -> Result<Version, String> {
     let parts: Vec<Option<u32>> = text.strip_prefix('v').unwrap_or(text).split('.').map(number).collect();
     match parts[..] {
         [Some(major), Some(minor), Some(patch)] => Ok(Version { major, minor, patch }),
-        _ => Err("is not a release of Kubernetes, such as v1.36.3".to_owned()),
+        _ => Err("is not a release of Kubernetes, such as v1.37.2".to_owned()),
     }
 }
 

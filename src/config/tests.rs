@@ -43,7 +43,7 @@ fn what_is_not_written_has_its_default() {
         cluster,
         Cluster {
             cluster_name: "kubernetes".into(),
-            kubernetes_version: Version { major: 1, minor: 36, patch: 3 },
+            kubernetes_version: Version { major: 1, minor: 37, patch: 2 },
             networking: Networking {
                 pod_subnets: vec!["10.244.0.0/16".parse().unwrap()],
                 service_subnets: vec!["10.96.0.0/12".parse().unwrap()],
@@ -59,15 +59,15 @@ fn what_is_not_written_has_its_default() {
             },
             control_plane_endpoint: None,
             images: Images {
-                kube_apiserver: "registry.k8s.io/kube-apiserver:v1.36.3".into(),
-                kube_controller_manager: "registry.k8s.io/kube-controller-manager:v1.36.3".into(),
-                kube_scheduler: "registry.k8s.io/kube-scheduler:v1.36.3".into(),
-                kube_proxy: "registry.k8s.io/kube-proxy:v1.36.3".into(),
-                etcd: "registry.k8s.io/etcd:3.6.8-0".into(),
-                coredns: "registry.k8s.io/coredns/coredns:v1.14.2".into(),
+                kube_apiserver: "registry.k8s.io/kube-apiserver:v1.37.2".into(),
+                kube_controller_manager: "registry.k8s.io/kube-controller-manager:v1.37.2".into(),
+                kube_scheduler: "registry.k8s.io/kube-scheduler:v1.37.2".into(),
+                kube_proxy: "registry.k8s.io/kube-proxy:v1.37.2".into(),
+                etcd: "registry.k8s.io/etcd:3.7.0-0".into(),
+                coredns: "registry.k8s.io/coredns/coredns:v1.14.6".into(),
                 pause: "registry.k8s.io/pause:3.10.2".into(),
-                flannel: "ghcr.io/flannel-io/flannel:v0.28.4".into(),
-                flannel_cni_plugin: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel1".into(),
+                flannel: "ghcr.io/flannel-io/flannel:v0.28.10".into(),
+                flannel_cni_plugin: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3".into(),
             },
             api_server: ApiServer::default(),
             controller_manager: Component::default(),
@@ -152,7 +152,7 @@ fn every_field_is_read() {
     // As kubeadm has it: only Kubernetes' own registry has a folder for it.
     assert_eq!(cluster.images.coredns, "localhost:5000/coredns:v1.12.1");
     assert_eq!(cluster.images.pause, "localhost:5000/pause:3.10.1");
-    assert_eq!(cluster.images.flannel, "localhost:5000/flannel:v0.28.4");
+    assert_eq!(cluster.images.flannel, "localhost:5000/flannel:v0.28.10");
     assert_eq!(cluster.network.plugin, Plugin::Flannel(FlannelBackend::HostGw));
     assert_eq!(cluster.network.cni_bin_dir, "/usr/lib/cni");
     assert_eq!(cluster.kube_proxy.mode, ProxyMode::Iptables);
@@ -273,7 +273,7 @@ fn violations_are_reported_together_in_the_order_of_the_file() {
         &[
             "f:6:34: pki.certificateValidityPeriod: `1y` is not a duration such as 8760h or 1h30m",
             "f:7:14: clusterName: `` is not made of letters, digits, `-`, `_`, `.` and `@`",
-            "f:8:20: kubernetesVersion: v1.30.1 is not supported | supported: 1.34, 1.35, 1.36",
+            "f:8:20: kubernetesVersion: v1.30.1 is not supported | supported: 1.34, 1.35, 1.36, 1.37",
         ],
     );
 }
@@ -281,7 +281,7 @@ fn violations_are_reported_together_in_the_order_of_the_file() {
 #[test]
 fn versions_and_images() {
     for text in ["v1.36", "latest", "v1.36.0-rc.1", "1.036.0", "1.36.+3"] {
-        let expected = format!("f:6:20: kubernetesVersion: `{text}` is not a release of Kubernetes, such as v1.36.3");
+        let expected = format!("f:6:20: kubernetesVersion: `{text}` is not a release of Kubernetes, such as v1.37.2");
         refused(&format!("kubernetesVersion: '{text}'\n"), &[&expected]);
     }
     for (text, why) in [

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::flags;
 use super::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Taint,
-    Version, defaults, dns, network, networking, pod_security, raw, syntax,
+    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Rendered,
+    Taint, Version, defaults, dns, network, networking, pod_security, raw, syntax,
 };
 use crate::error::Finding;
 use crate::known_flags::Program;
@@ -88,10 +88,10 @@ impl Check<'_> {
 }
 
 /// The cluster that `raw` describes, or everything that is wrong with it in the order of the file.
-pub(super) fn validate(raw: &raw::Cluster, mut check: Check<'_>) -> Result<Cluster, Vec<Finding>> {
+pub(super) fn validate(raw: &raw::Cluster, rendered: Rendered, mut check: Check<'_>) -> Result<Cluster, Vec<Finding>> {
     let c = &mut check;
     let cluster_name = cluster_name(c, raw);
-    let kubernetes_version = kubernetes_version(c, raw);
+    let kubernetes_version = kubernetes_version(c, raw, rendered);
     let images = images(c, raw, kubernetes_version);
     let control_plane_endpoint = control_plane_endpoint(c, raw);
     let api_server = api_server(c, kubernetes_version, raw.api_server.as_deref());
@@ -160,10 +160,16 @@ fn cluster_name(check: &mut Check<'_>, raw: &raw::Cluster) -> String {
     name.to_owned()
 }
 
-fn kubernetes_version(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Version> {
+fn kubernetes_version(check: &mut Check<'_>, raw: &raw::Cluster, rendered: Rendered) -> Option<Version> {
     const PATH: &str = "kubernetesVersion";
-    let text = raw.kubernetes_version.as_deref().unwrap_or(defaults::KUBERNETES_VERSION);
-    let version = check.value(PATH, text, syntax::version(text), defaults::KUBERNETES_VERSION)?;
+    let text = match raw.kubernetes_version.clone().map_or_else(|| rendered.unnamed(), Ok) {
+        Ok(text) => text,
+        Err((message, remedy)) => {
+            check.wrong(PATH, message, remedy);
+            return None;
+        }
+    };
+    let version = check.value(PATH, &text, syntax::version(&text), defaults::KUBERNETES_VERSION)?;
     if defaults::supported(version).is_none() {
         let all = defaults::supported_versions();
         check.wrong(PATH, format!("{version} is not supported"), format!("supported: {}", all.join(", ")));

@@ -149,7 +149,7 @@ fn patch_makes_of_it_what_render_makes() {
 #[test]
 fn a_conflict_is_shown_with_all_else_that_changes() {
     let folder = Folder::rendered(CLUSTER);
-    folder.edit(DAEMONSET, "kube-apiserver:v1.36.3", "kube-apiserver:mine");
+    folder.edit(DAEMONSET, "kube-apiserver:v1.37.2", "kube-apiserver:mine");
     folder.put("cluster.yaml", format!("{CLUSTER}kubernetesVersion: v1.35.4\n"));
     let ran = diff(&folder);
     assert!(ran.stdout.contains("+++ b/manifests/kube-scheduler/deployment.yaml\n"), "{}", ran.stdout);

@@ -9,8 +9,8 @@ fn images_are_listed_one_a_line_and_for_programs() {
     let folder = Folder::with(&format!("{CLUSTER}imageRepository: registry.example.com/k8s\n"));
     let text = folder.run(&["images", "list", "--config", "cluster.yaml"]).ok();
     let lines: Vec<_> = text.lines().collect();
-    assert!(lines.contains(&"registry.example.com/k8s/flannel:v0.28.4"), "{text}");
-    assert!(lines.contains(&"registry.example.com/k8s/kube-proxy:v1.36.3"), "{text}");
+    assert!(lines.contains(&"registry.example.com/k8s/flannel:v0.28.10"), "{text}");
+    assert!(lines.contains(&"registry.example.com/k8s/kube-proxy:v1.37.2"), "{text}");
 
     let json = folder.run(&["images", "list", "--config", "cluster.yaml", "--output", "json"]).ok();
     let object: Value = serde_json::from_str(&json).unwrap();
@@ -18,8 +18,8 @@ fn images_are_listed_one_a_line_and_for_programs() {
 
     // Without a cluster, those of the default one.
     let default = folder.run(&["images", "list"]).ok();
-    assert!(default.contains("ghcr.io/flannel-io/flannel:v0.28.4\n"), "{default}");
-    assert!(default.contains("registry.k8s.io/kube-apiserver:v1.36.3\n"), "{default}");
+    assert!(default.contains("ghcr.io/flannel-io/flannel:v0.28.10\n"), "{default}");
+    assert!(default.contains("registry.k8s.io/kube-apiserver:v1.37.2\n"), "{default}");
 }
 
 /// Everything that a rendered cluster runs is in the list, and nothing else.

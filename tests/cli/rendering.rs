@@ -53,6 +53,38 @@ fn the_default_configuration_is_rendered_as_it_is() {
     folder.unchanged(|| folder.ran(&mut command)).failed_saying(3, &["  standard input:1:7: kind: \"x\" is not known"]);
 }
 
+/// A newer hoist does not upgrade a cluster by itself: where cluster.yaml names no version, what was rendered stays.
+#[test]
+fn a_cluster_keeps_its_version_until_cluster_yaml_names_another() {
+    let folder = Folder::with(&format!("{CLUSTER}kubernetesVersion: v1.36.3\n"));
+    folder.render().ok();
+    folder.put("cluster.yaml", CLUSTER);
+    let own = hoist::config::KUBERNETES_VERSION;
+    let kept = format!("kept Kubernetes v1.36.3: for another one cluster.yaml names it (kubernetesVersion: {own})\n");
+    let again = folder.unchanged(|| folder.render()).ok();
+    assert_eq!(again, format!("{kept}assets: 82 files, 0 of them written\n"));
+    assert!(folder.read(DAEMONSET).contains("kube-apiserver:v1.36.3"));
+    let diff = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--diff"];
+    assert_eq!(folder.unchanged(|| folder.run(&diff)).ok(), "");
+
+    folder.put("cluster.yaml", format!("{CLUSTER}kubernetesVersion: {own}\n"));
+    let said = folder.render().ok();
+    assert!(!said.contains("kept Kubernetes"), "{said}");
+    assert!(folder.read(DAEMONSET).contains(&format!("kube-apiserver:{own}")));
+    assert!(folder.read("assets/bootstrap-manifests/etcd.yaml").contains("etcd:3.7.0-0"));
+
+    // What it was rendered with nobody can tell: it is asked for, and not guessed.
+    folder.put("cluster.yaml", CLUSTER);
+    fs::remove_file(folder.path("assets/cluster.yaml")).unwrap();
+    let none = "kubernetesVersion: none is named, and the cluster.yaml of the asset directory does not say which one";
+    folder.unchanged(|| folder.render()).failed_saying(3, &[none, "write the version that the cluster runs"]);
+    folder.put("assets/cluster.yaml", CLUSTER);
+    let replace = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace", "cluster.yaml"];
+    folder.unchanged(|| folder.run(&replace)).failed_saying(3, &[none]);
+    folder.put("cluster.yaml", format!("{CLUSTER}kubernetesVersion: {own}\n"));
+    assert_eq!(folder.run(&replace).ok(), "assets: 82 files, 1 of them written\n");
+}
+
 #[test]
 fn edits_are_kept_and_said() {
     let folder = Folder::rendered(CLUSTER);
@@ -82,7 +114,7 @@ fn an_edit_and_a_change_of_other_lines_are_merged() {
 #[test]
 fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
     let folder = Folder::rendered(CLUSTER);
-    folder.edit(DAEMONSET, "kube-apiserver:v1.36.3", "kube-apiserver:mine");
+    folder.edit(DAEMONSET, "kube-apiserver:v1.37.2", "kube-apiserver:mine");
     let line = 1 + folder.read(DAEMONSET).lines().position(|line| line.contains("kube-apiserver:mine")).unwrap();
     folder.put("cluster.yaml", format!("{CLUSTER}- name: c2\n  address: 198.51.100.11\nkubernetesVersion: v1.35.4\n"));
     let invalid = "hoist: the input is not valid; nothing was changed\n";

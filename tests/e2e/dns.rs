@@ -97,7 +97,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - name: world
-    image: registry.k8s.io/coredns/coredns:v1.14.2
+    image: registry.k8s.io/coredns/coredns:v1.14.6
     args: [-conf, /etc/coredns/Corefile]
     volumeMounts: [{{name: config, mountPath: /etc/coredns}}]
   volumes: [{{name: config, configMap: {{name: world}}}}]

@@ -339,10 +339,10 @@ fn the_bridge() {
         ),
         row(
             API_SERVER,
-            "kube-apiserver:v1.36.3",
-            "kube-apiserver:v1.36.2",
+            "kube-apiserver:v1.37.2",
+            "kube-apiserver:v1.37.1",
             "\"registry.k8s.io",
-            "warning: spec.template.spec.containers[0].image: is registry.k8s.io/kube-apiserver:v1.36.2, and the bridge's is registry.k8s.io/kube-apiserver:v1.36.3 (assets/bootstrap-manifests/bridge-kube-apiserver.yaml)",
+            "warning: spec.template.spec.containers[0].image: is registry.k8s.io/kube-apiserver:v1.37.1, and the bridge's is registry.k8s.io/kube-apiserver:v1.37.2 (assets/bootstrap-manifests/bridge-kube-apiserver.yaml)",
         ),
     ]);
 }

@@ -16,9 +16,9 @@ fn rendered_clusters() {
 
 #[test]
 fn every_version() {
-    for version in ["v1.34.4", "v1.35.4", "v1.36.3"] {
+    for version in ["v1.34.4", "v1.35.4", "v1.36.3", "v1.37.2"] {
         let mut cluster = rendered::cluster("minimal");
-        let text = cluster.to_yaml().replace("v1.36.3", version);
+        let text = cluster.to_yaml().replace(hoist::config::KUBERNETES_VERSION, version);
         cluster = rendered::parse(&text);
         assert_eq!(findings(&rendered::render(&cluster)), [""; 0], "{version}");
     }

@@ -13,7 +13,7 @@ fn unknown_and_deprecated_ones() {
             from: "- --allow-privileged=true",
             to: "- --allow-privileged=true\n        - --audit-log-maxag=3",
             at: "--audit-log-maxag",
-            message: "--audit-log-maxag: is no flag of kube-apiserver 1.36",
+            message: "--audit-log-maxag: is no flag of kube-apiserver 1.37",
         },
         Row {
             path: API_SERVER,
@@ -27,35 +27,35 @@ fn unknown_and_deprecated_ones() {
             from: "- --client-cert-auth=true",
             to: "- --client-cert-auth=true\n    - --walldir=/x",
             at: "--walldir",
-            message: "--walldir: is no flag of etcd for Kubernetes 1.36",
+            message: "--walldir: is no flag of etcd for Kubernetes 1.37",
         },
         Row {
             path: "bootstrap-manifests/etcd.yaml",
             from: "- --client-cert-auth=true",
             to: "- --client-cert-auth=true\n    - -max-snapshots=3",
             at: "-max-snapshots",
-            message: "warning: --max-snapshots: is deprecated in etcd for Kubernetes 1.36",
+            message: "warning: --max-snapshots: is deprecated in etcd for Kubernetes 1.37",
         },
         Row {
             path: "manifests/kube-scheduler/deployment.yaml",
             from: "- --leader-elect=true",
             to: "- --leader-elect=true\n        - --kube-api-qps=100",
             at: "--kube-api-qps",
-            message: "warning: --kube-api-qps: is deprecated in kube-scheduler 1.36",
+            message: "warning: --kube-api-qps: is deprecated in kube-scheduler 1.37",
         },
         Row {
             path: "kubelet/kubelet.service",
             from: "--node-ip=${NODE_IP}",
             to: "--node-ip=${NODE_IP} --container-runtime=remote",
             at: "--container-runtime",
-            message: "--container-runtime: is no flag of kubelet 1.36",
+            message: "--container-runtime: is no flag of kubelet 1.37",
         },
         Row {
             path: "kubelet/kubelet.service",
             from: "--node-ip=${NODE_IP}",
             to: "--node-ip=${NODE_IP} \\\n  --cluster-domain cluster.local",
             at: "--cluster-domain",
-            message: "warning: --cluster-domain: is deprecated in kubelet 1.36",
+            message: "warning: --cluster-domain: is deprecated in kubelet 1.37",
         },
     ]);
 }
@@ -63,7 +63,8 @@ fn unknown_and_deprecated_ones() {
 /// The finding names the version that a flag came with, and the one of the image that is given it.
 #[test]
 fn of_another_version() {
-    let cluster = rendered::parse(&rendered::cluster("minimal").to_yaml().replace("v1.36.3", "v1.35.4"));
+    let cluster =
+        rendered::parse(&rendered::cluster("minimal").to_yaml().replace(hoist::config::KUBERNETES_VERSION, "v1.35.4"));
     let mut directory = Directory { set: rendered::render(&cluster) };
     let add = |directory: &mut Directory, path: &str| {
         directory.edit(

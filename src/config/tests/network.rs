@@ -51,7 +51,7 @@ fn images_are_those_that_are_used() {
     let images = |more: &str| with(more).unwrap().images().into_iter().map(str::to_owned).collect::<Vec<_>>();
     let all = images("");
     assert_eq!(all.len(), 9, "{all:?}");
-    assert!(all.contains(&"ghcr.io/flannel-io/flannel:v0.28.4".to_owned()));
+    assert!(all.contains(&"ghcr.io/flannel-io/flannel:v0.28.10".to_owned()));
     let own = images("imageRepository: r.example.com/k8s\n");
     assert_eq!(own.len(), 9);
     assert!(own.iter().all(|image| image.starts_with("r.example.com/k8s/")), "{own:?}");

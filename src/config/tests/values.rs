@@ -69,20 +69,20 @@ fn a_file_is_read_with_paths_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cluster.yaml");
     std::fs::write(&path, format!("{MINIMAL}pki: {{serviceAccountKey: sa.key}}\n")).unwrap();
-    let key = load(&path).unwrap().pki.service_account_key.unwrap();
+    let key = load(&path, Rendered::Never).unwrap().cluster.pki.service_account_key.unwrap();
     assert_eq!(Path::new(&key), folder.path().join("sa.key"));
 
     let missing = folder.path().join("none.yaml");
     assert!(
-        load(&missing)
+        load(&missing, Rendered::Never)
             .unwrap_err()
             .to_string()
             .ends_with("there is no such file\n    `hoist config default > cluster.yaml` makes one to begin with")
     );
     std::fs::write(&path, b"kind: x\nname: \xff\n").unwrap();
-    assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:2:7: is not text in UTF-8"));
+    assert!(load(&path, Rendered::Never).unwrap_err().to_string().contains("cluster.yaml:2:7: is not text in UTF-8"));
     std::fs::write(&path, "kind: x\n").unwrap();
-    assert!(load(&path).unwrap_err().to_string().contains("cluster.yaml:1:7: kind: "));
+    assert!(load(&path, Rendered::Never).unwrap_err().to_string().contains("cluster.yaml:1:7: kind: "));
 }
 
 /// Cut off anywhere, or with any one character replaced, a text is read or refused.
