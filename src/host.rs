@@ -1,10 +1,14 @@
 //! A controller: where things are on it, every path below a root, so that a test needs none of the machine's own; and
 //! what of it is no file.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::outside::{Outside, System};
+
+/// How many links a path may lead through, as the kernel has it: more are a circle.
+const MOST_LINKS: usize = 40;
 
 /// One controller.
 #[derive(Debug, Clone)]
@@ -41,6 +45,35 @@ impl Host {
     /// Any absolute path of the host.
     pub fn path(&self, absolute: &str) -> PathBuf {
         below(&self.root, Path::new(absolute))
+    }
+
+    /// Any absolute path of the host with its symbolic links followed. What is not there has the name that it would have.
+    pub fn resolve(&self, absolute: &Path) -> PathBuf {
+        let reversed = |path: &Path| {
+            let parts = path.components().map(|part| part.as_os_str().to_owned());
+            parts.rev().collect::<Vec<OsString>>()
+        };
+        let (mut left, mut found, mut links) = (reversed(absolute), PathBuf::from("/"), 0);
+        while let Some(part) = left.pop() {
+            match Path::new(&part).components().next() {
+                Some(Component::ParentDir) => drop(found.pop()),
+                Some(Component::Normal(name)) => {
+                    let next = found.join(name);
+                    match std::fs::read_link(below(&self.root, &next)) {
+                        Ok(target) if links < MOST_LINKS => {
+                            links += 1;
+                            if target.is_absolute() {
+                                found = PathBuf::from("/");
+                            }
+                            left.extend(reversed(&target));
+                        }
+                        _ => found = next,
+                    }
+                }
+                _ => {}
+            }
+        }
+        below(&self.root, &found)
     }
 
     /// The kubelet's folder of static pods.
@@ -91,4 +124,28 @@ impl Host {
 
 fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_below_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        for folder in ["var/lib", "data/disk"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        symlink("/data/link", dir.path().join("var/lib/etcd")).unwrap();
+        symlink("../data/./disk/etcd", dir.path().join("data/link")).unwrap();
+        symlink("loop", dir.path().join("data/loop")).unwrap();
+        let resolved = |path: &str| host.inside(&host.resolve(Path::new(path))).display().to_string();
+        assert_eq!(resolved("/var/lib/etcd"), "/data/disk/etcd");
+        assert_eq!(resolved("/var/lib/etcd/member"), "/data/disk/etcd/member");
+        assert_eq!(resolved("/var/lib/../lib/none/such"), "/var/lib/none/such");
+        assert_eq!(resolved("/data/loop"), "/data/loop", "it leads nowhere");
+    }
 }

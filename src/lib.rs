@@ -32,6 +32,7 @@ pub mod kubeconfig;
 pub mod kubelet;
 pub mod lock;
 pub mod log;
+pub mod mounts;
 pub mod outside;
 pub mod packet_filter;
 pub mod permanent;

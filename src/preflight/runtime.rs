@@ -66,7 +66,7 @@ pub(super) async fn tells_its_driver(facts: &Facts) -> Vec<Finding> {
 fn judge_age(answer: &Answer) -> Option<Finding> {
     let Ok(Runtime { name, told_driver: None, .. }) = answer else { return None };
     let message = format!(
-        "{name} does not tell the kubelet its cgroup driver (RuntimeConfig), which kubelets from 1.37 on ask for"
+        "{name} does not tell the kubelet its cgroup driver (RuntimeConfig), which kubelets from 1.38 on ask for"
     );
     Some(Finding::new("", message).remedy("update it before you update the kubelet: containerd 2.0 and CRI-O 1.28 do"))
 }

@@ -9,7 +9,7 @@
 //!
 //! The mark, a file in the restored folder, says where one is after a power cut: restored but not in place, or in place
 //! with the old data still under the restored one's name. Where dataDir is a mount point, which cannot be renamed, all of
-//! this is done with the folder member in it.
+//! this is done with the folder member in it. Where it is a link, all of this is done where that leads: the link stays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 use crate::error::{Error, Result};
 use crate::files::{self, File};
 use crate::host::Host;
+use crate::mounts::Mounts;
 
 /// The mark: it holds the SHA-256 of the snapshot.
 const MARK: &str = ".hoist-restored";
@@ -52,9 +53,8 @@ pub struct Places {
 impl Places {
     /// The places around etcd's `data_dir`.
     pub fn of(host: &Host, data_dir: &str) -> Self {
-        let mounts = fs::read_to_string(host.path("/proc/self/mountinfo")).unwrap_or_default();
-        let data_dir = host.path(data_dir);
-        if is_mount_point(&mounts, &host.inside(&data_dir)) {
+        let data_dir = host.resolve(Path::new(data_dir));
+        if Mounts::of(host).is_point(&host.inside(&data_dir)) {
             let work = data_dir.join(".hoist-restore");
             return Self { new: work.join("data/member"), place: data_dir.join("member"), work, data_dir };
         }
@@ -174,12 +174,6 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
-}
-
-/// Whether something is mounted at `path`, as /proc/self/mountinfo tells.
-fn is_mount_point(mounts: &str, path: &Path) -> bool {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    points.map(|point| point.replace("\\040", " ").replace("\\134", "\\")).any(|point| Path::new(&point) == path)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::cri::sandboxes::{self, Pod};
 use crate::error::{Error, Result};
 use crate::files::{self, File};
 use crate::host::Host;
+use crate::mounts::Mounts;
 use crate::report::Reporter;
 use crate::static_pods::StaticPods;
 use crate::{kubelet, processes};
@@ -153,12 +154,9 @@ async fn end_pods(socket: &Path, listed: &[Pod], reporter: &Reporter) -> Vec<Err
 
 /// Removes a folder of hoist's, or of pods that are gone: but never what is still mounted in it, which may be a user's.
 async fn remove_folder(host: &Host, folder: &Path) -> Result<()> {
-    let inside = host.inside(folder);
-    let mounts = || {
-        let table = std::fs::read_to_string(host.path("/proc/self/mounts")).unwrap_or_default();
-        let places = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        places.filter(|place| place.starts_with(&inside)).collect::<Vec<_>>()
-    };
+    // A folder around it may be a link, and the kernel tells of places by their own names.
+    let own = host.inside(&host.resolve(&host.inside(folder)));
+    let mounts = || Mounts::of(host).within(&own);
     for place in mounts().into_iter().rev() {
         let place = place.display().to_string();
         host.outside().run("umount", &[&place], POD_LIMIT).await?;

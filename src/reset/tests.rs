@@ -126,21 +126,35 @@ async fn a_node_of_kubeadms_is_left_alone() {
     assert_eq!(node.files(), there);
 }
 
-#[tokio::test]
-async fn what_is_still_mounted_is_never_removed() {
-    let node = Node::new(&CONTROLLER);
-    // Only the root user may unmount, and nothing is mounted there: it stays in the table.
-    let mounts = node.root.path().join("proc/self/mounts");
+/// Only the root user may unmount, and nothing is mounted there: it stays in the table.
+async fn assert_what_is_mounted_stays(node: &Node, at: &str) {
+    let mounts = node.root.path().join("proc/self/mountinfo");
     std::fs::create_dir_all(mounts.parent().unwrap()).unwrap();
-    std::fs::write(mounts, "nfs:/data /var/lib/kubelet/pods/uid/volumes/hoist-test-nothing nfs4 rw 0 0\n").unwrap();
+    let at = format!("{at}/uid/volumes/hoist-test\\040nothing");
+    std::fs::write(mounts, format!("36 35 0:9 / {at} rw - nfs4 nfs:/data rw\n")).unwrap();
     let found = look(&node.host, false).await;
     let reporter = Reporter::plain(Box::new(std::io::sink()), Clock::system());
     let said = reset(&node.host, &found, &reporter).await.unwrap_err().to_string();
-    assert!(said.contains("something is still mounted at /var/lib/kubelet/pods/uid"), "{said}");
+    assert!(said.contains(&format!("something is still mounted at {}", at.replace("\\040", " "))), "{said}");
     let files = node.files();
-    assert!(files.contains(&"/var/lib/kubelet/pods/uid/volumes/x".to_owned()), "{files:?}");
+    assert!(files.iter().any(|file| file.ends_with("kubelet/pods/uid/volumes/x")), "{files:?}");
     assert!(
         files.contains(&"/etc/kubernetes/kubelet.env".to_owned()),
         "the next run knows whose all this is: {files:?}"
     );
+}
+
+#[tokio::test]
+async fn what_is_still_mounted_is_never_removed() {
+    assert_what_is_mounted_stays(&Node::new(&CONTROLLER), "/var/lib/kubelet/pods").await;
+}
+
+/// As on a machine whose kubelet has got a larger disk.
+#[tokio::test]
+async fn what_is_still_mounted_behind_a_link_is_never_removed() {
+    let node = Node::new(&CONTROLLER);
+    let path = |path: &str| node.root.path().join(path);
+    std::fs::rename(path("var/lib/kubelet"), path("data/kubelet")).unwrap();
+    std::os::unix::fs::symlink("../../data/kubelet", path("var/lib/kubelet")).unwrap();
+    assert_what_is_mounted_stays(&node, "/data/kubelet/pods").await;
 }

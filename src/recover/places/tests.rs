@@ -43,15 +43,30 @@ fn mount(host: &Host, path: &str) {
     fs::write(mountinfo, format!("36 35 98:0 / {path} rw,noatime - ext4 /dev/sdb rw\n")).unwrap();
 }
 
-fn cut_anywhere(is_mounted: bool) {
+/// Has a link to `to` lead from where the data is said to be.
+fn link(host: &Host, to: &str) {
+    let link = host.path("/var/lib/etcd");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    fs::create_dir_all(host.path("/data/disk/etcd")).unwrap();
+    std::os::unix::fs::symlink(to, link).unwrap();
+}
+
+/// What is there before: a link, if there is one, and where something is mounted.
+fn cut_anywhere(link_to: Option<&str>, mounted_at: Option<&str>) {
     let mut cuts = 0;
     loop {
         let (_dir, host) = host();
-        if is_mounted {
-            mount(&host, "/var/lib/etcd");
+        // A folder on a disk that is mounted above it is renamed as any other.
+        let is_mounted = mounted_at.is_some_and(|point| point.ends_with("/etcd"));
+        if let Some(to) = link_to {
+            link(&host, to);
+        }
+        if let Some(point) = mounted_at {
+            mount(&host, point);
         }
         let places = Places::of(&host, "/var/lib/etcd");
-        let data_dir = host.path("/var/lib/etcd");
+        // The kernel knows of no root below which an absolute link leads.
+        let data_dir = host.resolve(Path::new("/var/lib/etcd"));
         put(&data_dir, "old");
         put(&places.work.join("data"), "new");
         fs::write(places.snapshot(), "").unwrap();
@@ -78,6 +93,11 @@ fn cut_anywhere(is_mounted: bool) {
         assert_eq!(old.as_deref(), Some("old"), "cut {cuts}");
         assert_eq!(places.state(), State::None, "cut {cuts}");
         assert!(!places.work.exists());
+        assert_eq!(
+            fs::read_link(host.path("/var/lib/etcd")).ok().as_deref(),
+            link_to.map(Path::new),
+            "cut {cuts}: the link"
+        );
         if !was_cut {
             break;
         }
@@ -88,24 +108,40 @@ fn cut_anywhere(is_mounted: bool) {
 
 #[test]
 fn a_power_cut_at_any_moment_leaves_one_of_the_two_in_place() {
-    cut_anywhere(false);
+    cut_anywhere(None, None);
 }
 
 #[test]
 fn the_same_where_the_data_has_a_disk_of_its_own() {
-    cut_anywhere(true);
+    cut_anywhere(None, Some("/var/lib/etcd"));
+}
+
+#[test]
+fn the_same_where_a_link_leads_to_the_data() {
+    for to in ["/data/disk/etcd", "../../data/disk/etcd"] {
+        cut_anywhere(Some(to), None);
+    }
+    cut_anywhere(Some("/data/disk/etcd"), Some("/data/disk/etcd"));
+    cut_anywhere(Some("/data/disk/etcd"), Some("/data/disk"));
 }
 
 #[test]
 fn a_machine_without_data_gets_some() {
+    gets_some(&host().1);
     let (_dir, host) = host();
-    let places = Places::of(&host, "/var/lib/etcd");
+    link(&host, "/data/disk/etcd");
+    gets_some(&host);
+    assert!(host.path("/var/lib/etcd").is_symlink());
+}
+
+fn gets_some(host: &Host) {
+    let places = Places::of(host, "/var/lib/etcd");
     assert!(!places.has_data() && places.state() == State::None);
     put(&places.work.join("data"), "new");
     assert_eq!(places.state(), State::Unfinished);
     places.mark(SUM).unwrap();
     assert_eq!(places.state(), State::Restored(SUM.into()));
-    fs::create_dir(&places.place).unwrap();
+    fs::create_dir_all(&places.place).unwrap();
     places.exchange(now()).unwrap();
     assert_eq!(places.state(), State::Exchanged(SUM.into()));
     assert_eq!(places.settle(now()).unwrap(), None);
@@ -128,11 +164,4 @@ fn nothing_that_was_moved_aside_is_overwritten() {
     let aside = places.settle(now()).unwrap().unwrap();
     assert_eq!(db(&aside).as_deref(), Some("old"));
     assert!(aside.ends_with("etcd.before-20260701T120000Z-2"));
-}
-
-#[test]
-fn a_mount_point_is_known() {
-    let line = r"36 35 98:0 / /var/lib/my\040etcd rw,noatime - ext4 /dev/sdb rw";
-    assert!(is_mount_point(line, Path::new("/var/lib/my etcd")));
-    assert!(!is_mount_point(line, Path::new("/var/lib")));
 }
