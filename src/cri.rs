@@ -54,6 +54,8 @@ pub struct Runtime {
     pub own_driver: Option<CgroupDriver>,
     /// Where it looks for CNI plugins, as far as its configuration shows that: containerd's does.
     pub cni_bin_dirs: Vec<String>,
+    /// Where it looks for the configuration of CNI, as far as it shows that: containerd does.
+    pub cni_conf_dir: Option<String>,
 }
 
 /// Why there is no answer.
@@ -112,6 +114,7 @@ async fn talk(socket: &Path) -> Result<Runtime, Trouble> {
         told_driver: config.and_then(|config| config.linux).map(|linux| driver(linux.cgroup_driver == 0)),
         own_driver: status.info.get("config").and_then(|config| containerds_driver(config)),
         cni_bin_dirs: status.info.get("config").map(|config| containerds_cni(config)).unwrap_or_default(),
+        cni_conf_dir: status.info.get("config").and_then(|config| containerds_cni_configuration(config)),
     })
 }
 
@@ -128,6 +131,13 @@ fn containerds_driver(config: &str) -> Option<CgroupDriver> {
     // It is left out, or the options are null, where nobody has set it.
     let is_systemd = options.get("SystemdCgroup").and_then(Value::as_bool).unwrap_or(false);
     Some(driver(is_systemd))
+}
+
+/// The folder of CNI's configuration in the same.
+fn containerds_cni_configuration(config: &str) -> Option<String> {
+    let config: Value = serde_json::from_str(config).ok()?;
+    let folder = config.pointer("/cni/confDir")?.as_str()?;
+    (!folder.is_empty()).then(|| folder.to_owned())
 }
 
 /// The folders of CNI plugins in the same: one, or since 2.1 several.

@@ -12,6 +12,8 @@ use crate::render::{WORKER_CONFIG, WORKER_UNIT};
 
 /// The unit of the kubelet.
 const UNIT: &str = "kubelet.service";
+/// Where kubeadm's packages have a machine's own flags of the kubelet: on Debian and its like, and where packages are RPMs.
+const EXTRA_ARGS: [&str; 2] = ["/etc/default/kubelet", "/etc/sysconfig/kubelet"];
 /// What a folder with the files is called where no node is named.
 pub const ANY: &str = "worker";
 
@@ -55,7 +57,7 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
     let flags: Vec<_> = name.into_iter().chain(address).collect();
     if !flags.is_empty() {
         let text = format!("KUBELET_EXTRA_ARGS=\"{}\"\n", flags.join(" "));
-        files.push(("/etc/default/kubelet".to_owned(), File::public(text)));
+        files.extend(EXTRA_ARGS.map(|path| (path.to_owned(), File::public(text.as_str()))));
     }
     Ok(files)
 }
@@ -115,18 +117,25 @@ mod tests {
             ("/etc/kubernetes/bootstrap-kubelet.conf", true),
             ("/var/lib/kubelet/config.yaml", true),
             ("/etc/default/kubelet", false),
+            ("/etc/sysconfig/kubelet", false),
         ];
         assert_eq!(paths, expected);
         let text = |index: usize| String::from_utf8(files[index].1.content.clone()).unwrap();
         assert!(text(1).contains("https://api.example.com:6443") && text(1).contains(TOKEN));
         assert!(text(2).contains("serverTLSBootstrap: true\n") && text(2).contains("rotateCertificates: true\n"));
         assert!(!text(2).contains("staticPodPath"), "nothing on a worker runs pods but the API");
-        assert_eq!(text(3), "KUBELET_EXTRA_ARGS=\"--hostname-override=w1 --node-ip=10.0.0.7\"\n");
+        for (number, path) in [(3, EXTRA_ARGS[0]), (4, EXTRA_ARGS[1])] {
+            assert_eq!(text(number), "KUBELET_EXTRA_ARGS=\"--hostname-override=w1 --node-ip=10.0.0.7\"\n");
+            let unit = unit(&assets).unwrap().1;
+            let reads = format!("EnvironmentFile=-{path}\n");
+            assert!(String::from_utf8(unit.content).unwrap().contains(&reads), "{reads}");
+        }
         for format in [Format::CloudInit, Format::Ignition] {
             let made = first_boot(format, &worker, &assets, &cluster).unwrap();
             assert!(made.is_private());
             let text = String::from_utf8(made.content).unwrap();
-            assert!(text.contains("/var/lib/kubelet/config.yaml") && text.contains("kubelet.service"), "{text}");
+            let paths = ["/var/lib/kubelet/config.yaml", "kubelet.service", EXTRA_ARGS[0], EXTRA_ARGS[1]];
+            assert!(paths.iter().all(|path| text.contains(path)), "{text}");
         }
     }
 

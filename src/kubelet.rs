@@ -19,9 +19,12 @@ use crate::{input, pki, yaml};
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
 /// Where containerd listens.
 const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
-const UNIT: &str = "/etc/systemd/system/kubelet.service";
-/// Sorts after kubeadm's, which would win otherwise.
-const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
+/// hoist's own unit of the kubelet.
+pub(crate) const UNIT: &str = "/etc/systemd/system/kubelet.service";
+/// What is installed instead where there is another unit. It sorts after kubeadm's, which would win otherwise.
+pub(crate) const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-hoist.conf";
+/// How hoist's own unit begins.
+pub(crate) const UNIT_BEGINS: &str = "# How a kubelet must be run for hoist";
 
 /// The rendered one, which is the current one until the kubelet renews it.
 const RENDERED_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-hoist.pem";
@@ -279,8 +282,7 @@ pub async fn run_by_systemd(host: &Host, assets: &AssetSet, changed: bool) -> Re
     let rendered = assets.text("kubelet/kubelet.service")?.replace("/usr/bin/kubelet", &program.to_string_lossy());
     let folder = host.inside(host.manifests());
     let rendered = rendered.replace("/etc/kubernetes/manifests", &folder.to_string_lossy());
-    let ours = files::read_if_there(&host.path(UNIT))?
-        .is_some_and(|text| text.starts_with(b"# How a kubelet must be run for hoist"));
+    let ours = files::read_if_there(&host.path(UNIT))?.is_some_and(|text| text.starts_with(UNIT_BEGINS.as_bytes()));
     let has_unit = property(host, "LoadState").await? == "loaded";
     let (path, text) = if has_unit && !ours { (DROP_IN, drop_in(&rendered)) } else { (UNIT, rendered) };
     let path = host.path(path);

@@ -1,8 +1,11 @@
 //! What kube-proxy and flannel filter packets by: nftables where this kernel has it, iptables otherwise. The manifests
-//! say nftables; what a user has written instead is left alone.
+//! say nftables; what a user has written instead is left alone. And what else this kernel filters by nftables: its chains.
+
+mod chains;
 
 use std::borrow::Cow;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::socket::{
@@ -13,6 +16,8 @@ use serde_json::Value;
 
 use crate::assets::Manifest;
 use crate::config::{Cluster, ProxyMode};
+
+pub use chains::{BaseChain, Family, Hook, base_chains};
 
 /// The least kernel that kube-proxy uses nftables of (NFTablesKubeProxyKernelVersion in Kubernetes' pkg/util/kernel).
 const LEAST_KERNEL: (u32, u32) = (5, 13);
@@ -94,14 +99,20 @@ fn judge(release: &str, answer: io::Result<()>) -> Result<(), String> {
 
 /// Asks the kernel for the number of its set of rules; one that has nftables as a module loads it for that.
 fn ask() -> io::Result<()> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-    let limit = TimeVal::new(ANSWER_LIMIT.as_secs().try_into().unwrap_or(1), 0);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
+    let socket = open()?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
     send(fd, &question(), MsgFlags::empty())?;
     let mut answer = [0; 1024];
     let length = recv(fd, &mut answer, MsgFlags::empty())?;
     read(answer.get(..length).unwrap_or_default())
+}
+
+/// A way to the kernel's packet filter, on which an answer comes soon or not at all.
+fn open() -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+    let limit = TimeVal::new(ANSWER_LIMIT.as_secs().try_into().unwrap_or(1), 0);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
+    Ok(socket)
 }
 
 /// The subsystem of nftables among the messages of netfilter (linux/netfilter/nfnetlink.h), and two of its messages

@@ -105,6 +105,7 @@ async fn an_older_containerd_shows_its_configuration() {
         told_driver: None,
         own_driver: Some(CgroupDriver::Systemd),
         cni_bin_dirs: vec!["/opt/cni/bin".into()],
+        cni_conf_dir: Some("/etc/cni/net.d".into()),
     };
     assert_eq!(ask(&fake.socket, LIMIT).await, Ok(expected));
     assert_eq!(containerds_driver(&config.replace("true", "false")), Some(CgroupDriver::Cgroupfs));
@@ -113,6 +114,7 @@ async fn an_older_containerd_shows_its_configuration() {
     assert_eq!(containerds_driver("no JSON"), None);
     assert_eq!(containerds_cni(r#"{"cni":{"binDir":"","binDirs":["/a","/b"]}}"#), ["/a", "/b"]);
     assert_eq!(containerds_cni("no JSON"), [""; 0]);
+    assert_eq!(containerds_cni_configuration(r#"{"cni":{"confDir":""}}"#), None);
 }
 
 #[tokio::test]

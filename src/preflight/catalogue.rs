@@ -2,7 +2,7 @@
 
 use Severity::{Error, Warning};
 
-use super::{Check, clock, cni, disk, etcd, kubelet, leftovers, machine, network, runtime};
+use super::{Check, clock, cni, disk, drop_ins, etcd, firewall, kubelet, leftovers, machine, network, runtime};
 use crate::error::Severity;
 
 /// In the place of a name: every check.
@@ -18,11 +18,14 @@ pub const CHECKS: &[Check] = &[
     Check::reads("Clock", "the clock is within the validity of every certificate", Error, clock::clock),
     Check::reads("DiskSpace", "there is room for etcd, images, volumes and logs", Error, disk::space),
     Check::reads("DirWritable", "hoist can write where it has to", Error, disk::writable),
+    Check::reads("DirExecutable", "hoist's binary can be run where it is put", Warning, disk::executable),
     Check::reads("StaticBinary", "hoist's binary runs in an image without libraries", Error, machine::own_binary),
+    Check::reads("SELinux", "SELinux enforces nothing", Warning, machine::selinux),
     Check::asks("Hostname", "the Node's name is this machine's, and resolves", Warning, |facts| {
         Box::pin(network::hostname(facts))
     }),
     Check::asks("Service-Kubelet", "systemd can run a kubelet", Error, |facts| Box::pin(kubelet::service(facts))),
+    Check::reads("KubeletCommand", "systemd runs the kubelet as hoist says", Error, drop_ins::command),
     Check::asks("KubeletVersion", "the kubelet's version fits the API server's", Error, |facts| {
         Box::pin(kubelet::version(facts))
     }),
@@ -35,6 +38,9 @@ pub const CHECKS: &[Check] = &[
     }),
     Check::asks("CNIPlugins", "flannel finds the CNI plugins that it works with", Error, |facts| {
         Box::pin(cni::plugins(facts))
+    }),
+    Check::asks("CNIConfiguration", "the runtime takes flannel's configuration first", Warning, |facts| {
+        Box::pin(cni::configuration(facts))
     }),
     Check::reads("Port-2379", "etcd can listen for clients", Error, |facts| network::etcd_port(facts, 2379)),
     Check::reads("Port-2380", "etcd can listen for its peers", Error, |facts| network::etcd_port(facts, 2380)),
@@ -137,7 +143,13 @@ pub const CHECKS: &[Check] = &[
         network::ipv6_forward,
     ),
     Check::reads("HTTPProxy", "no proxy stands between this machine and its cluster", Warning, network::proxy),
-    Check::asks("Firewalld", "no firewall shuts out the cluster", Warning, |facts| Box::pin(network::firewalld(facts))),
+    Check::asks("Firewalld", "firewalld does not run", Warning, |facts| Box::pin(firewall::firewalld(facts))),
+    Check::asks("FirewallForward", "no firewall drops what pods send to each other", Warning, |facts| {
+        Box::pin(firewall::forward(facts))
+    }),
+    Check::asks("FirewallInput", "no firewall shuts out other machines", Warning, |facts| {
+        Box::pin(firewall::input(facts))
+    }),
 ];
 
 /// The check that a user means, whatever its case, as kubeadm takes it.

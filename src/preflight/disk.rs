@@ -1,4 +1,4 @@
-//! Room on the disks, and whether they can be written.
+//! Room on the disks, and whether they can be written and programs on them run.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use super::Facts;
 use crate::config::Etcd;
 use crate::error::Finding;
 use crate::files;
+use crate::mounts::Mounts;
 
 const MIB: u64 = 1 << 20;
 
@@ -67,8 +68,11 @@ pub(super) fn writable(facts: &Facts) -> Vec<Finding> {
     let folders = folders.into_iter().chain(data_dir(facts)).map(|path| facts.host.path(path));
     let mut findings = Vec::new();
     for folder in folders.chain([facts.host.manifests().to_owned()]) {
-        let nearest = existing(&folder);
-        let problem = if !nearest.is_dir() {
+        let dangling = folder.ancestors().find(|path| path.is_symlink() && !path.exists());
+        let nearest = dangling.map_or_else(|| existing(&folder), Path::to_owned);
+        let problem = if dangling.is_some() {
+            Some("is a link to what is not there".to_owned())
+        } else if !nearest.is_dir() {
             Some("is not a folder".to_owned())
         } else {
             access(&nearest, AccessFlags::W_OK).err().map(|error| format!("cannot be written: {}", error.desc()))
@@ -82,6 +86,31 @@ pub(super) fn writable(facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// hoist's own binary, where the kubelet's unit and the container runtime run it. runc clears the flag for what a pod mounts
+/// to read alone, as guard and the forwarder do; the unit meets it in any case.
+pub(super) fn executable(facts: &Facts) -> Vec<Finding> {
+    let folder = "/var/lib/hoist";
+    let Some(point) = noexec(facts, folder) else { return Vec::new() };
+    let message = format!(
+        "is on {point}, which is mounted noexec: the kubelet's unit cannot run hoist there, so that the API is away for longer after a boot, and some container runtimes cannot start guard and the forwarder"
+    );
+    vec![Finding::new(folder, message).remedy(exec(&point))]
+}
+
+/// Where the file system of a folder is mounted, if it is one whose programs cannot be run.
+pub(super) fn noexec(facts: &Facts, folder: &str) -> Option<String> {
+    let own = facts.host.inside(&facts.host.resolve(Path::new(folder)));
+    let mounts = Mounts::of(&facts.host);
+    mounts.around(&own).filter(|mount| mount.is_noexec()).map(|mount| mount.point.display().to_string())
+}
+
+/// What lets programs be run there.
+pub(super) fn exec(point: &str) -> String {
+    format!(
+        "`mount -o remount,exec {point}`, and take noexec out of its line in /etc/fstab; or mount another file system there"
+    )
 }
 
 /// etcd data without hoist's etcd: of an earlier cluster, whose objects would come back to life.
@@ -133,6 +162,35 @@ mod tests {
         machine.put("/etc/kubernetes", "");
         let path = machine.host().path("/etc/kubernetes");
         assert_eq!(said(&writable(&machine.facts(""))), [format!("{}: is not a folder", path.display())]);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere() {
+        let machine = Machine::new();
+        machine.put("/var/lib/x", "");
+        let link = machine.host().path("/var/lib/etcd");
+        std::os::unix::fs::symlink("../../data/etcd", &link).unwrap();
+        let found = said(&writable(&machine.facts("")));
+        assert_eq!(found, [format!("{}: is a link to what is not there", link.display())]);
+        std::fs::create_dir_all(machine.host().path("/data/etcd")).unwrap();
+        assert!(writable(&machine.facts("")).is_empty());
+    }
+
+    #[test]
+    fn programs_can_be_run_where_hoists_is() {
+        let machine = Machine::new();
+        assert!(executable(&machine.facts("")).is_empty(), "the kernel does not tell");
+        machine.mounts(&[("/", "rw,relatime"), ("/var", "rw,nosuid,nodev"), ("/tmp", "rw,noexec")]);
+        assert!(executable(&machine.facts("")).is_empty());
+        machine.mounts(&[("/", "rw,relatime"), ("/var", "rw,nosuid,nodev,noexec")]);
+        let found = executable(&machine.facts(""));
+        assert!(said(&found)[0].starts_with("/var/lib/hoist: is on /var, which is mounted noexec: "), "{found:?}");
+        assert!(found[0].remedy.as_ref().unwrap().starts_with("`mount -o remount,exec /var`"), "{found:?}");
+        // A folder of its own elsewhere.
+        machine.put("/data/hoist/bin/hoist", "");
+        machine.put("/var/lib/x", "");
+        std::os::unix::fs::symlink("/data/hoist", machine.host().path("/var/lib/hoist")).unwrap();
+        assert!(executable(&machine.facts("")).is_empty());
     }
 
     #[test]

@@ -111,6 +111,18 @@ fn lacking(needed: &[&str], there: &BTreeSet<String>) -> Option<Finding> {
     })
 }
 
+/// A kernel that enforces SELinux's policy. Whether that lets the control plane read what it mounts of the host depends on
+/// the policy and on the container runtime, so that it is no error.
+pub(super) fn selinux(facts: &Facts) -> Vec<Finding> {
+    let path = "/sys/fs/selinux/enforce";
+    if facts.read(path).trim() != "1" {
+        return Vec::new();
+    }
+    let message = "SELinux enforces its policy here, and hoist has not been run on such a machine: pods of the control plane may be kept from what they mount of the host";
+    let remedy = "`setenforce 0`, and SELINUX=permissive in /etc/selinux/config for the next boot, as kubeadm asks for; docs/security.md says what would have to be labelled instead";
+    vec![Finding::new(path, message).remedy(remedy)]
+}
+
 /// A program of the host's, and what becomes of a machine without it.
 pub(super) fn program(facts: &Facts, name: &str, user: &str) -> Vec<Finding> {
     let is_there = std::env::split_paths(&facts.path).any(|folder| {
@@ -231,6 +243,18 @@ mod tests {
         assert_eq!(said(&cgroups(&facts)), warned);
         machine.put("/proc/cgroups", lines.concat().replace("memory\t1\t42\t1", "memory\t1\t42\t0"));
         assert_eq!(said(&cgroups(&facts))[0], ": the kernel lacks the cgroup controllers memory");
+    }
+
+    #[test]
+    fn a_policy_that_is_enforced_is_said() {
+        let machine = Machine::new();
+        assert!(selinux(&machine.facts("")).is_empty(), "there is no SELinux");
+        machine.put("/sys/fs/selinux/enforce", "0");
+        assert!(selinux(&machine.facts("")).is_empty(), "it is permissive");
+        machine.put("/sys/fs/selinux/enforce", "1");
+        let found = selinux(&machine.facts(""));
+        assert!(said(&found)[0].starts_with("/sys/fs/selinux/enforce: SELinux enforces its policy"), "{found:?}");
+        assert!(found[0].remedy.as_ref().unwrap().starts_with("`setenforce 0`"), "{found:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::Facts;
 use crate::config::Etcd;
 use crate::error::Finding;
-use crate::{kubelet, processes};
+use crate::processes;
 
 /// How long a name may take to resolve; a name server that is away costs 5 s.
 const NAME_LIMIT: Duration = Duration::from_millis(600);
@@ -165,22 +165,6 @@ fn covers(exception: &str, address: IpAddr) -> bool {
     exception == "*"
         || exception.parse() == Ok(address)
         || exception.parse::<ipnet::IpNet>().is_ok_and(|subnet| subnet.contains(&address))
-}
-
-/// A firewall that lets nothing in unless it is told to.
-pub(super) async fn firewalld(facts: &Facts) -> Vec<Finding> {
-    if !kubelet::is_systemd(&facts.host) {
-        return Vec::new();
-    }
-    let run = Command::new("systemctl").args(["is-active", "--quiet", "firewalld"]).kill_on_drop(true).status();
-    if !run.await.is_ok_and(|status| status.success()) {
-        return Vec::new();
-    }
-    let remedy =
-        "`firewall-cmd --permanent --add-port=6443/tcp --add-port=10250/tcp`, and what your network plugin needs";
-    vec![
-        Finding::new("", "firewalld runs: it must let in 6443 for clients and 10250 for the API server").remedy(remedy),
-    ]
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ pub(super) async fn cni_bin_dirs(facts: &Facts) -> Vec<String> {
     answer(facts).await.as_ref().map(|runtime| runtime.cni_bin_dirs.clone()).unwrap_or_default()
 }
 
+/// Where it looks for the configuration of CNI, if it says so.
+pub(super) async fn cni_conf_dir(facts: &Facts) -> Option<String> {
+    answer(facts).await.as_ref().ok().and_then(|runtime| runtime.cni_conf_dir.clone())
+}
+
 pub(super) async fn answers(facts: &Facts) -> Vec<Finding> {
     judge_answer(answer(facts).await, endpoint(facts)).into_iter().collect()
 }
@@ -111,6 +116,7 @@ mod tests {
             told_driver,
             own_driver,
             cni_bin_dirs: Vec::new(),
+            cni_conf_dir: None,
         })
     }
 

@@ -37,6 +37,7 @@ fn a_worker_is_prepared_where_the_cluster_cannot_be_reached() {
         ("out/etc/kubernetes/bootstrap-kubelet.conf", 0o600),
         ("out/var/lib/kubelet/config.yaml", 0o600),
         ("out/etc/default/kubelet", 0o644),
+        ("out/etc/sysconfig/kubelet", 0o644),
         ("out/etc/systemd/system/kubelet.service", 0o644),
     ];
     for (path, wanted) in expected {

@@ -11,9 +11,13 @@ use crate::support::node::Node;
 
 #[test]
 fn bad_machine() {
-    let node = Node::up("bad");
+    let node = Node::plain("bad");
     let cluster = Cluster::render(&node);
     preflight_finds_nothing(&node, &cluster);
+    firewalls_drop_what_pods_send(&node, &cluster);
+    another_network_comes_first(&node, &cluster);
+    programs_cannot_be_run_where_hoists_is(&node, &cluster);
+    a_drop_in_has_the_last_word(&node, &cluster);
     a_port_is_held(&node, &cluster);
     the_runtime_is_away(&node, &cluster);
     the_cgroup_drivers_differ(&node, &Cluster::render(&node));
@@ -95,10 +99,92 @@ fn preflight_finds_nothing(node: &Node, cluster: &Cluster) {
     let report: serde_json::Value = serde_json::from_str(&preflight.stdout).unwrap();
     assert_eq!((&report["schema"], &report["ready"]), (&"hoist.preflight/v1".into(), &true.into()));
     // Those by which the others would be worth nothing.
-    for name in ["CRI", "CgroupDriver", "KubeletVersion", "Service-Kubelet", "Hostname", "Clock"] {
+    let looked_at = ["CRI", "CgroupDriver", "KubeletVersion", "Service-Kubelet", "KubeletCommand", "Hostname", "Clock"];
+    let of_networks = ["CNIConfiguration", "FirewallForward", "FirewallInput"];
+    for name in looked_at.into_iter().chain(of_networks) {
         let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
         assert_eq!(check["outcome"], "ok", "{check:#}");
     }
+}
+
+/// What a check that only warns says of a machine that is ready in spite of it.
+fn warned(node: &Node, cluster: &Cluster, name: &str) -> String {
+    let preflight = refused(node, preflight_of(cluster, &["--output=json"])).expect(0);
+    let report: serde_json::Value = serde_json::from_str(&preflight.stdout).unwrap();
+    let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
+    let of = |finding: &serde_json::Value| {
+        let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}: {}\n", text("place"), text("message"), text("remedy"))
+    };
+    check["findings"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// As docker leaves a machine, and as a user of nft may.
+fn firewalls_drop_what_pods_send(node: &Node, cluster: &Cluster) {
+    node.sh("iptables -P FORWARD DROP");
+    let said = warned(node, cluster, "FirewallForward");
+    assert!(said.contains("the chain FORWARD of iptables drops by its policy"), "{said}");
+    assert!(said.contains("`iptables -P FORWARD ACCEPT`"), "{said}");
+    // Its other remedy, as it stands there.
+    let rules: Vec<_> = said.split('`').filter(|text| text.starts_with("iptables -I FORWARD -")).collect();
+    assert_eq!(rules.len(), 2, "{said}");
+    node.sh(&rules.join("\n"));
+    assert_eq!(warned(node, cluster, "FirewallForward"), "");
+    node.sh("iptables -F FORWARD; iptables -A FORWARD -j REJECT; iptables -P FORWARD ACCEPT");
+    let said = warned(node, cluster, "FirewallForward");
+    assert!(said.contains("drops by `-A FORWARD -j REJECT"), "{said}");
+    node.sh("iptables -F FORWARD");
+    assert_eq!(warned(node, cluster, "FirewallForward"), "");
+
+    node.sh("nft add table inet mine
+        nft add chain inet mine fwd '{ type filter hook forward priority 0; policy drop; }'
+        nft add chain inet mine in '{ type filter hook input priority 0; policy drop; }'
+        nft add rule inet mine in iif lo accept
+        nft add rule inet mine in ct state established,related accept
+        nft add rule inet mine in tcp dport '{ 22, 6443 }' accept");
+    let said = warned(node, cluster, "FirewallForward");
+    assert!(said.contains("the chain fwd of the table inet mine drops by its policy"), "{said}");
+    let said = warned(node, cluster, "FirewallInput");
+    assert!(said.contains("the chain in of the table inet mine drops by its policy"), "{said}");
+    assert!(said.contains("names 10250/tcp"), "{said}");
+    node.sh("nft delete table inet mine");
+    assert_eq!(warned(node, cluster, "FirewallInput"), "");
+}
+
+fn another_network_comes_first(node: &Node, cluster: &Cluster) {
+    let path = "/etc/cni/net.d/05-old.conflist";
+    node.sh(&format!(
+        "mkdir -p /etc/cni/net.d; echo '{{\"name\": \"old\", \"plugins\": [{{\"type\": \"bridge\"}}]}}' >{path}"
+    ));
+    let said = warned(node, cluster, "CNIConfiguration");
+    assert!(said.starts_with(&format!("{path}: is the configuration of the network old, and comes before")), "{said}");
+    let remedy = said.split('`').nth(1).unwrap();
+    node.sh(remedy);
+    assert_eq!(warned(node, cluster, "CNIConfiguration"), "");
+    node.sh(&format!("rm {path}.off"));
+}
+
+fn programs_cannot_be_run_where_hoists_is(node: &Node, cluster: &Cluster) {
+    node.sh("mount --bind /var/lib/hoist /var/lib/hoist; mount -o remount,bind,noexec /var/lib/hoist");
+    let said = warned(node, cluster, "DirExecutable");
+    assert!(said.starts_with("/var/lib/hoist: is on /var/lib/hoist, which is mounted noexec"), "{said}");
+    node.sh("umount /var/lib/hoist");
+}
+
+fn a_drop_in_has_the_last_word(node: &Node, cluster: &Cluster) {
+    let path = "/etc/systemd/system/kubelet.service.d/90-local.conf";
+    let put = |line: &str| {
+        node.sh(&format!(
+            "mkdir -p $(dirname {path}); printf '[Service]\nExecStart=\n{line}\n' >{path}; systemctl daemon-reload"
+        ));
+    };
+    put("ExecStart=/usr/local/bin/kubelet --v=1");
+    let start = refused(node, cluster.start_command(&[])).expect(4);
+    start.says(&[path, "the last word on how the kubelet is run", "systemctl cat kubelet", "nothing was changed"]);
+    put("ExecStart=/usr/local/bin/kubelet --config=/var/lib/kubelet/config.yaml");
+    let said = warned(node, cluster, "KubeletCommand");
+    assert!(said.starts_with(&format!("{path}: has the last word")), "{said}");
+    node.sh(&format!("rm {path}; rmdir $(dirname {path}) || true; systemctl daemon-reload"));
 }
 
 fn the_runtime_is_away(node: &Node, cluster: &Cluster) {

@@ -271,6 +271,8 @@ fn recover_backup() {
 
     let node = Node::up_at(name, address);
     equip(&node);
+    // Its disk is elsewhere, as on many a machine.
+    node.sh("mkdir -p /var/disk/etcd; rm -rf /var/lib/etcd; ln -s /var/disk/etcd /var/lib/etcd");
     std::fs::copy(&kept, disk(&node).join("root/backup.tar")).unwrap();
     let secret = age::secrecy::ExposeSecret::expose_secret(&key.to_string()).to_owned();
     std::fs::write(disk(&node).join("root/key.txt"), secret).unwrap();
@@ -278,7 +280,15 @@ fn recover_backup() {
     assert_serves_itself(&node, &cluster);
     assert_kept(&record, &cluster.kubectl());
     assert!(tree(&disk(&node).join("etc/hoist/assets")) == assets, "the asset directory is another one");
-    assert_eq!(node.sh("ls -d /var/lib/etcd*"), "/var/lib/etcd\n");
+    assert_eq!(node.sh("ls -d /var/lib/etcd* /var/disk/*"), "/var/disk/etcd\n/var/lib/etcd\n");
+    assert_eq!(node.sh("readlink /var/lib/etcd; ls /var/disk/etcd"), "/var/disk/etcd\nmember\n");
+    // And once more, over the data that is there.
+    typed(&node, page::RESTORE_BACKUP).expect(0);
+    assert_serves_itself(&node, &cluster);
+    assert_kept(&record, &cluster.kubectl());
+    let there = node.sh("readlink /var/lib/etcd; ls -d /var/lib/etcd* /var/disk/*");
+    assert!(there.starts_with("/var/disk/etcd\n/var/disk/etcd\n/var/disk/etcd.before-"), "{there}");
+    assert!(there.ends_with("\n/var/lib/etcd\n") && there.lines().count() == 4, "{there}");
 }
 
 /// All files below a folder, with their content.

@@ -231,7 +231,7 @@ fn joins_by_kubeadm(cluster: &Cluster, node: &Node, token: &str) {
     let printed = hoist_says(cluster, &["token", "create", "--print-join"]).ok();
     let line = printed.lines().find(|line| line.starts_with("kubeadm join ")).unwrap().to_owned();
     // As the package has it.
-    node.sh("rm -rf /etc/systemd/system/kubelet.service /etc/systemd/system/kubelet.service.d /etc/default/kubelet; systemctl daemon-reload");
+    node.sh("rm -rf /etc/systemd/system/kubelet.service /etc/systemd/system/kubelet.service.d /etc/default/kubelet /etc/sysconfig/kubelet; systemctl daemon-reload");
     let join = |line: &str| {
         let name = &node.name;
         let command = format!("timeout 25 {line} --node-name {name} --ignore-preflight-errors=all");
