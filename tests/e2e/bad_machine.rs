@@ -133,19 +133,22 @@ fn firewalls_drop_what_pods_send(node: &Node, cluster: &Cluster) {
     node.sh("iptables -F FORWARD; iptables -A FORWARD -j REJECT; iptables -P FORWARD ACCEPT");
     let said = warned(node, cluster, "FirewallForward");
     assert!(said.contains("drops by `-A FORWARD -j REJECT"), "{said}");
-    node.sh("iptables -F FORWARD");
+    node.sh("iptables -F FORWARD; iptables-legacy -P FORWARD DROP");
+    let said = warned(node, cluster, "FirewallForward");
+    assert!(said.contains("the chain FORWARD of iptables-legacy drops by its policy"), "{said}");
+    node.sh("iptables-legacy -P FORWARD ACCEPT");
     assert_eq!(warned(node, cluster, "FirewallForward"), "");
 
     node.sh("nft add table inet mine
-        nft add chain inet mine fwd '{ type filter hook forward priority 0; policy drop; }'
-        nft add chain inet mine in '{ type filter hook input priority 0; policy drop; }'
-        nft add rule inet mine in iif lo accept
-        nft add rule inet mine in ct state established,related accept
-        nft add rule inet mine in tcp dport '{ 22, 6443 }' accept");
+        nft add chain inet mine through '{ type filter hook forward priority 0; policy drop; }'
+        nft add chain inet mine arriving '{ type filter hook input priority 0; policy drop; }'
+        nft add rule inet mine arriving iif lo accept
+        nft add rule inet mine arriving ct state established,related accept
+        nft add rule inet mine arriving tcp dport '{ 22, 6443 }' accept");
     let said = warned(node, cluster, "FirewallForward");
-    assert!(said.contains("the chain fwd of the table inet mine drops by its policy"), "{said}");
+    assert!(said.contains("the chain through of the table inet mine drops by its policy"), "{said}");
     let said = warned(node, cluster, "FirewallInput");
-    assert!(said.contains("the chain in of the table inet mine drops by its policy"), "{said}");
+    assert!(said.contains("the chain arriving of the table inet mine drops by its policy"), "{said}");
     assert!(said.contains("names 10250/tcp"), "{said}");
     node.sh("nft delete table inet mine");
     assert_eq!(warned(node, cluster, "FirewallInput"), "");
