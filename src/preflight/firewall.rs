@@ -173,10 +173,10 @@ fn of_iptables(program: &str, kind: &str, chain: &str, rules: String) -> Option<
 impl Closed {
     fn message(&self, lost: &str) -> String {
         let how = match &self.by {
-            Some(rule) => format!(" by `{rule}`"),
-            None => " by its policy".to_owned(),
+            Some(rule) => format!("by `{rule}` what no other rule accepts"),
+            None => "by its policy what no rule accepts".to_owned(),
         };
-        format!("{} drops{how} what no other rule accepts: {lost}", self.what)
+        format!("{} drops {how}: {lost}", self.what)
     }
 
     /// Whether a rule that accepts has one of these pairs of words in it.
@@ -268,7 +268,7 @@ mod tests {
     fn what_docker_leaves_drops_what_pods_send() {
         let found = forward_of(DOCKERS, false).unwrap();
         assert!(
-            found.message.starts_with("the chain FORWARD of iptables drops by its policy what no other rule accepts"),
+            found.message.starts_with("the chain FORWARD of iptables drops by its policy what no rule accepts"),
             "{found}"
         );
         let remedy = found.remedy.as_ref().unwrap();
