@@ -28,6 +28,9 @@ pub(super) fn client(config: Config) -> Result<Client> {
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
+    // A connection that is kept for the next request waits to be read from all the while: without this, that counts
+    // towards the time which the next answer may take.
+    connector.set_reset_reader_on_write(true);
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
     let namespace = config.default_namespace.clone();
     Ok(ClientBuilder::new(http, namespace).with_layer(&config.base_uri_layer()).with_layer(&headers).build())
@@ -37,7 +40,11 @@ pub(super) fn client(config: Config) -> Result<Client> {
 mod tests {
     use std::fs;
     use std::net::SocketAddr;
+    use std::time::Duration;
 
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+
+    use super::*;
     use crate::api::connect;
     use crate::kubeconfig::{Credentials, KubeConfig};
     use crate::probe::testing::{Authority, Server};
@@ -114,5 +121,31 @@ mod tests {
         let of_the_machine = config.replace("certificate-authority-data:", "disable-compression: false #");
         let error = ask(&of_the_machine, nowhere).await.unwrap_err();
         assert!(error.contains("no CA"), "{error}");
+    }
+
+    /// The connection is kept and idle for a part of the limit, and the next answer takes a part of it: neither is more
+    /// than the limit, both together are.
+    #[tokio::test]
+    async fn what_a_connection_was_idle_for_is_no_part_of_the_next_answer() {
+        const LIMIT: Duration = Duration::from_millis(1500);
+        const PART: Duration = Duration::from_millis(1000);
+        let ca = Authority::new();
+        let server = Server::start("api", &ca).await;
+        server.keep_alive();
+        let config = kubeconfig(&ca, Credentials::Token("a"));
+        let config = config.replace("https://192.0.2.1:6443", &format!("https://{}", server.addr));
+        let (config, options) = (Kubeconfig::from_yaml(&config).unwrap(), KubeConfigOptions::default());
+        let mut config = Config::from_custom_kubeconfig(config, &options).await.unwrap();
+        config.read_timeout = Some(LIMIT);
+        let client = super::client(config).unwrap();
+        let ask = async || client.request_text(hyper::Request::get("/version").body(Vec::new()).unwrap()).await;
+        ask().await.unwrap();
+        tokio::time::sleep(PART).await;
+        server.answer_after(PART);
+        ask().await.unwrap();
+        assert_eq!((server.requests().len(), server.connections()), (2, 1), "it was the same connection");
+        // It is a limit all the same.
+        server.answer_after(LIMIT * 2);
+        ask().await.unwrap_err();
     }
 }

@@ -1,7 +1,9 @@
 //! A TLS server to probe, and to forward to, in tests.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -39,6 +41,9 @@ struct State {
     name: &'static str,
     answer: Mutex<(u16, String)>,
     requests: Mutex<Vec<String>>,
+    after: Mutex<Duration>,
+    keeps: AtomicBool,
+    connections: AtomicUsize,
 }
 
 /// Over TLS, answers every GET as it was told to. Over bare TCP, returns each chunk with its name before it
@@ -71,7 +76,14 @@ impl Server {
         let listener = socket.listen(1024).unwrap();
         let addr = SocketAddr::new(addr.ip(), listener.local_addr().unwrap().port());
         let tls = acceptor(ca, client_auth);
-        let state = Arc::new(State { name, answer: Mutex::new((200, "ok".into())), requests: Mutex::default() });
+        let state = Arc::new(State {
+            name,
+            answer: Mutex::new((200, "ok".into())),
+            requests: Mutex::default(),
+            after: Mutex::default(),
+            keeps: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        });
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
             // Held here, so that they die with the server.
@@ -90,6 +102,21 @@ impl Server {
     /// What to answer from now on.
     pub(crate) fn answer(&self, status: u16, body: &str) {
         *self.state.answer.lock().unwrap() = (status, body.to_owned());
+    }
+
+    /// How long it takes for an answer from now on.
+    pub(crate) fn answer_after(&self, after: Duration) {
+        *self.state.after.lock().unwrap() = after;
+    }
+
+    /// From now on a connection serves one request after another.
+    pub(crate) fn keep_alive(&self) {
+        self.state.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// How many TLS connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     /// The request lines seen.
@@ -136,16 +163,25 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::i
         return chat(&mut stream, state.name).await;
     }
     let mut stream = tls.accept(stream).await?;
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        request.push(stream.read_u8().await?);
+    state.connections.fetch_add(1, Ordering::Relaxed);
+    loop {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await?);
+        }
+        let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+        state.requests.lock().unwrap().push(line);
+        let after = *state.after.lock().unwrap();
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        let (status, body) = state.answer.lock().unwrap().clone();
+        let response = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(response.as_bytes()).await?;
+        if !state.keeps.load(Ordering::Relaxed) {
+            return stream.shutdown().await;
+        }
     }
-    let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
-    state.requests.lock().unwrap().push(line);
-    let (status, body) = state.answer.lock().unwrap().clone();
-    let response = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(response.as_bytes()).await?;
-    stream.shutdown().await
 }
 
 /// The bare TCP half of [`Server`].
