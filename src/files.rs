@@ -1,21 +1,27 @@
 //! Files on the disk: written beside, fsynced, renamed in; a private one has its mode from the moment it exists.
+//!
+//! What is brought to the disk is what was written and nothing else, each file and folder on its own file system: a flush
+//! of a whole file system waits for whatever else anybody has written there. `sync.rs` does it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result};
 use crate::input::{self, ASSET_LIMIT};
 
 mod large;
+mod sync;
 
-pub use large::{Beside, exchange, rename, sync_all};
+pub use large::{Beside, exchange, rename};
+use sync::{sync_dir, sync_files};
+pub use sync::{sync_folders, sync_tree};
 
 /// How the names begin of files that are not whole yet. A name with a dot in front is one that the kubelet does not read.
 pub const BESIDE: &str = ".hoist-";
@@ -112,18 +118,33 @@ pub fn is_exposed(path: &Path) -> bool {
 /// # Errors
 /// The system's refusal.
 pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    if path.is_dir() {
+    let new: Vec<_> = path.ancestors().take_while(|dir| !folder(Some(dir)).is_dir()).collect();
+    if new.is_empty() {
         return Ok(());
     }
     before(Operation::MakeDir, path)
         .and_then(|()| fs::DirBuilder::new().recursive(true).mode(mode).create(path))
-        .map_err(|error| Error::io("make", path, error))
+        .map_err(|error| Error::io("make", path, error))?;
+    // Each is an entry of the one above.
+    new.iter().rev().try_for_each(|dir| sync_dir(folder(dir.parent())))
+}
+
+/// A folder by its path, which is empty for the one that the process is in.
+fn folder(path: Option<&Path>) -> &Path {
+    path.filter(|path| *path != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// Whether `path` holds `file` already, mode included.
 pub fn stands(path: &Path, file: &File) -> bool {
+    stands_as(path, file, None)
+}
+
+fn stands_as(path: &Path, file: &File, owner: Option<u32>) -> bool {
     let is_like = |meta: fs::Metadata| {
-        meta.is_file() && meta.permissions().mode() & 0o777 == file.mode && meta.len() == file.content.len() as u64
+        meta.is_file()
+            && meta.permissions().mode() & 0o777 == file.mode
+            && meta.len() == file.content.len() as u64
+            && owner.is_none_or(|owner| owner == meta.uid())
     };
     fs::symlink_metadata(path).is_ok_and(is_like) && fs::read(path).is_ok_and(|content| content == file.content)
 }
@@ -144,43 +165,66 @@ pub fn write_all<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Re
     stage(files)?.commit()
 }
 
+/// The same, and they belong to the user `owner`, from before they are in their places.
+///
+/// # Errors
+/// The same.
+pub fn write_all_of<'a>(owner: u32, files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Result<Vec<PathBuf>> {
+    stage_as(Some(owner), files)?.commit()
+}
+
 /// Files that are on the disk beside their places. Dropped, they are gone.
-pub struct Staged(Vec<(PathBuf, NamedTempFile)>);
+pub struct Staged {
+    files: Vec<(PathBuf, TempPath)>,
+    /// The folders of all of them, those included that stood already: whoever renamed them in may have been killed before
+    /// that was on the disk.
+    dirs: BTreeSet<PathBuf>,
+}
 
 /// Writes several files beside their places, but for those that stand there already. Folders must be there.
 ///
 /// # Errors
 /// The system's refusal; nothing is left beside then.
 pub fn stage<'a>(files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Result<Staged> {
-    let mut written = Vec::new();
+    stage_as(None, files)
+}
+
+fn stage_as<'a>(owner: Option<u32>, files: impl IntoIterator<Item = (PathBuf, &'a File)>) -> Result<Staged> {
+    /// How many are open at once.
+    const OPEN: usize = 64;
+    let mut staged = Staged { files: Vec::new(), dirs: BTreeSet::new() };
+    let mut open = Vec::new();
     for (path, file) in files {
-        if stands(&path, file) {
-            continue;
+        staged.dirs.insert(folder(path.parent()).to_owned());
+        if !stands_as(&path, file, owner) {
+            let beside = write_beside(&path, file, owner)?;
+            open.push((path, beside));
         }
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut options = tempfile::Builder::new();
-        options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode));
-        let beside = before(Operation::Create, dir).and_then(|()| options.tempfile_in(dir));
-        let mut beside = beside.map_err(|error| Error::io("write in", dir, bare(&error)))?;
-        let wrote =
-            before(Operation::Write, beside.path()).and_then(|()| beside.as_file_mut().write_all(&file.content));
-        wrote.map_err(|error| Error::io("write", &path, error))?;
-        // tempfile honours the umask; the mode is part of what is promised.
-        let mode = fs::Permissions::from_mode(file.mode);
-        beside.as_file().set_permissions(mode).map_err(|error| Error::io("write", &path, error))?;
-        written.push((path, beside));
+        if open.len() == OPEN {
+            staged.close(&mut open)?;
+        }
     }
-    match written.len() {
-        0 => {}
-        1 => before(Operation::Sync, &written[0].0)
-            .and_then(|()| written[0].1.as_file().sync_all())
-            .map_err(|error| Error::io("fsync", &written[0].0, error))?,
-        // One flush of the file system is quicker than one for each of many files.
-        _ => before(Operation::Sync, &written[0].0)
-            .and_then(|()| Ok(nix::unistd::syncfs(written[0].1.as_file())?))
-            .map_err(|error| Error::io("flush", &written[0].0, error))?,
+    staged.close(&mut open)?;
+    Ok(staged)
+}
+
+fn write_beside(path: &Path, file: &File, owner: Option<u32>) -> Result<NamedTempFile> {
+    let failed = |error| Error::io("write", path, error);
+    let dir = folder(path.parent());
+    let mut options = tempfile::Builder::new();
+    options.prefix(BESIDE).permissions(fs::Permissions::from_mode(file.mode));
+    let beside = before(Operation::Create, dir).and_then(|()| options.tempfile_in(dir));
+    let mut beside = beside.map_err(|error| Error::io("write in", dir, bare(&error)))?;
+    before(Operation::Write, beside.path())
+        .and_then(|()| beside.as_file_mut().write_all(&file.content))
+        .map_err(failed)?;
+    // tempfile honours the umask; the mode is part of what is promised.
+    beside.as_file().set_permissions(fs::Permissions::from_mode(file.mode)).map_err(failed)?;
+    if let Some(owner) = owner {
+        std::os::unix::fs::fchown(beside.as_file(), Some(owner), None)
+            .map_err(|error| Error::io("change the owner of", path, error))?;
     }
-    Ok(Staged(written))
+    Ok(beside)
 }
 
 /// An error of tempfile's without the name of a file that is gone.
@@ -189,22 +233,26 @@ fn bare(error: &io::Error) -> io::Error {
 }
 
 impl Staged {
+    /// Brings to the disk what was written, and closes it.
+    fn close(&mut self, open: &mut Vec<(PathBuf, NamedTempFile)>) -> Result<()> {
+        sync_files(open)?;
+        self.files.extend(open.drain(..).map(|(path, beside)| (path, beside.into_temp_path())));
+        Ok(())
+    }
+
     /// Renames the files in, and returns their paths.
     ///
     /// # Errors
     /// The system's refusal; those before it are in their places.
     pub fn commit(self) -> Result<Vec<PathBuf>> {
         let mut changed = Vec::new();
-        for (path, beside) in self.0 {
+        for (path, beside) in self.files {
             before(Operation::Rename, &path)
                 .and_then(|()| beside.persist(&path).map_err(|error| error.error))
                 .map_err(|error| Error::io("write", &path, error))?;
             changed.push(path);
         }
-        let dirs: BTreeSet<_> = changed.iter().filter_map(|path| path.parent()).collect();
-        for dir in dirs {
-            sync_dir(dir)?;
-        }
+        self.dirs.iter().try_for_each(|dir| sync_dir(dir))?;
         Ok(changed)
     }
 }
@@ -257,7 +305,7 @@ pub fn copy_program(from: &Path, to: &Path) -> Result<bool> {
         .and_then(|()| io::copy(&mut source, beside.as_file_mut()))
         .and_then(|_| beside.as_file().set_permissions(fs::Permissions::from_mode(MODE)))
         .map_err(failed)?;
-    before(Operation::Sync, to)
+    before(Operation::Sync, beside.path())
         .and_then(|()| beside.as_file().sync_all())
         .map_err(|error| Error::io("fsync", to, error))?;
     before(Operation::Rename, to).and_then(|()| beside.persist(to).map_err(|error| error.error)).map_err(failed)?;
@@ -285,7 +333,7 @@ fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
 /// The system's refusal.
 pub fn remove(path: &Path) -> Result<bool> {
     match before(Operation::Remove, path).and_then(|()| fs::remove_file(path)) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir).map(|()| true),
+        Ok(()) => sync_dir(folder(path.parent())).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("remove", path, error)),
     }
@@ -297,7 +345,7 @@ pub fn remove(path: &Path) -> Result<bool> {
 /// The system's refusal.
 pub fn remove_dir(path: &Path) -> Result<bool> {
     match before(Operation::RemoveDir, path).and_then(|()| fs::remove_dir_all(path)) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir).map(|()| true),
+        Ok(()) => sync_dir(folder(path.parent())).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("remove", path, error)),
     }
@@ -312,7 +360,8 @@ pub fn remove_empty_dir(path: &Path) -> Result<()> {
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
             Err(Error::io("remove", path, error))
         }
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        Ok(()) => sync_dir(folder(path.parent())),
     }
 }
 
@@ -333,14 +382,6 @@ pub fn sweep(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    let open = || fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_DIRECTORY).open(dir);
-    before(Operation::Sync, dir)
-        .and_then(|()| open())
-        .and_then(|handle| handle.sync_all())
-        .map_err(|error| Error::io("fsync", dir, error))
 }
 
 #[cfg(test)]
@@ -390,7 +431,7 @@ mod tests {
             remove_dir(path.parent().unwrap())
         };
         use Operation::*;
-        let all = [MakeDir, Create, Write, Sync, Rename, Sync, Remove, Sync, RemoveDir, Sync];
+        let all = [MakeDir, Sync, Create, Write, Sync, Rename, Sync, Remove, Sync, RemoveDir, Sync];
         for refused in 0..=all.len() {
             let mut number = 0;
             watch(Some(Box::new(move |operation, _| {

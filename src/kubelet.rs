@@ -345,6 +345,10 @@ fn drop_in(unit: &str) -> String {
 pub async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
     let ran = host.outside().run("systemctl", args, SYSTEMCTL_LIMIT).await?;
     if ran.success {
+        // It leaves the links that it makes and removes to the next flush: a power cut would undo it.
+        if matches!(args, ["enable" | "disable", ..]) {
+            files::sync_folders(&host.path("/etc/systemd/system"))?;
+        }
         return Ok(ran.stdout);
     }
     Err(Error::Failed {

@@ -134,10 +134,7 @@ impl<'a> Permanent<'a> {
                     files::give(&path.join(inner), folder.owner)?;
                 }
             }
-            files::write_all(folder.files.iter().map(|(name, file)| (path.join(name), file)))?;
-            for (name, _) in &folder.files {
-                files::give(&path.join(name), folder.owner)?;
-            }
+            files::write_all_of(folder.owner, folder.files.iter().map(|(name, file)| (path.join(name), file)))?;
         }
         files::write(&self.prepared(&pod.component), &File::private(pod.manifest.as_str())).map(drop)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{BESIDE, Operation, bare, before, sync_dir};
+use super::{BESIDE, Operation, bare, before, folder, sync_dir};
 use crate::error::{Error, Result};
 
 /// A private file that is written piece by piece, beside its place: for one that is too large for the memory. Dropped, it
@@ -23,7 +23,7 @@ impl Beside {
     /// # Errors
     /// The system's refusal.
     pub fn create(path: &Path) -> Result<Self> {
-        let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+        let dir = folder(path.parent());
         let mut options = tempfile::Builder::new();
         options.prefix(BESIDE).permissions(fs::Permissions::from_mode(0o600));
         let file = before(Operation::Create, dir).and_then(|()| options.tempfile_in(dir));
@@ -37,7 +37,7 @@ impl Beside {
     /// The system's refusal; what was there still is.
     pub fn commit(self, replace: bool) -> Result<()> {
         let Self { path, file } = self;
-        before(Operation::Sync, &path)
+        before(Operation::Sync, file.path())
             .and_then(|()| file.as_file().sync_all())
             .map_err(|error| Error::io("fsync", &path, error))?;
         let rename = |file: NamedTempFile| match replace {
@@ -47,7 +47,7 @@ impl Beside {
         before(Operation::Rename, &path)
             .and_then(|()| rename(file).map_err(|error| error.error))
             .map_err(|error| Error::io("write", &path, error))?;
-        sync_dir(path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new(".")))
+        sync_dir(folder(path.parent()))
     }
 }
 
@@ -72,7 +72,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
     before(Operation::Rename, to).and_then(|()| fs::rename(from, to)).map_err(failed)?;
-    [from, to].into_iter().filter_map(Path::parent).try_for_each(sync_dir)
+    [from, to].into_iter().try_for_each(|path| sync_dir(folder(path.parent())))
 }
 
 /// Gives two folders each other's names, at once: at no moment is either of the names nobody's. Says whether it has: not
@@ -89,17 +89,6 @@ pub fn exchange(one: &Path, other: &Path) -> Result<bool> {
             done => Ok(done.map(|()| true)?),
         })
         .map_err(|error| Error::io(format!("exchange {} for", one.display()), other, error))?;
-    [one, other].into_iter().filter_map(Path::parent).try_for_each(sync_dir)?;
+    [one, other].into_iter().try_for_each(|path| sync_dir(folder(path.parent())))?;
     Ok(done)
-}
-
-/// Brings all to the disk that was written below a folder.
-///
-/// # Errors
-/// The system's refusal.
-pub fn sync_all(dir: &Path) -> Result<()> {
-    before(Operation::Sync, dir)
-        .and_then(|()| fs::File::open(dir))
-        .and_then(|handle| Ok(nix::unistd::syncfs(handle)?))
-        .map_err(|error| Error::io("flush", dir, error))
 }

@@ -112,7 +112,7 @@ impl Places {
     /// # Errors
     /// The system's refusal.
     pub fn mark(&self, sum: &str) -> Result<()> {
-        files::sync_all(&self.new)?;
+        files::sync_tree(&self.new)?;
         files::write(&self.new.join(MARK), &File::private(format!("{sum}\n"))).map(drop)
     }
 

@@ -77,17 +77,23 @@ fn moments(machine: Machine) -> u64 {
 }
 
 /// Before and after every change to the API, every command, before every operation on the disk and in the middle of
-/// some: whatever a run that is killed leaves, the next one goes on from there.
-fn killed_at_every_moment(machine: Machine) {
+/// some: whatever a run that is killed leaves, the next one goes on from there. Where the power is cut at that moment,
+/// what was not brought to the disk is lost.
+fn killed_at_every_moment(machine: Machine, without_power: bool) {
     let count = moments(machine);
     assert!(count > 150, "{count} moments");
     let reference = reference(machine);
     each(1..=count, |moment| {
-        let what = format!("{machine:?}, killed at moment {moment} of {count}");
+        let what = format!("killed at moment {moment} of {count} on {machine:?}, without power: {without_power}");
         tell(&what, machine, Random::new(1), async |history| {
             history.world().lock().unwrap().faults.kill = Some(moment);
             let ended = history.run(Stop::Never, LONG, STUCK).await;
             assert!(matches!(ended, Ended::Killed), "{ended:?}");
+            if without_power {
+                let mut world = history.world().lock().unwrap();
+                world.cut_power();
+                world.boot();
+            }
             history.pass(Duration::from_millis(moment * 7 % 3000)).await;
             assert_same(&history.conclude().await, reference);
         });
@@ -96,17 +102,22 @@ fn killed_at_every_moment(machine: Machine) {
 
 #[test]
 fn killed_at_every_moment_on_a_bare_machine() {
-    killed_at_every_moment(Machine::Bare);
+    killed_at_every_moment(Machine::Bare, false);
 }
 
 #[test]
 fn killed_at_every_moment_on_a_machine_with_a_packaged_kubelet() {
-    killed_at_every_moment(Machine::Packaged);
+    killed_at_every_moment(Machine::Packaged, false);
 }
 
 #[test]
 fn killed_at_every_moment_on_a_machine_without_systemd() {
-    killed_at_every_moment(Machine::ByHand);
+    killed_at_every_moment(Machine::ByHand, false);
+}
+
+#[test]
+fn without_power_at_every_moment() {
+    killed_at_every_moment(Machine::Packaged, true);
 }
 
 #[test]

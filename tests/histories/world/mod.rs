@@ -3,6 +3,7 @@
 
 mod api;
 mod controllers;
+mod disk;
 mod faults;
 mod process;
 mod runtime;
@@ -25,6 +26,7 @@ use store::Store;
 pub use systemd::{MACHINES, Machine};
 
 use crate::random::Random;
+use disk::Disk;
 use process::Process;
 use runtime::{Kubelet, Pod, Runtime};
 use systemd::Unit;
@@ -92,6 +94,8 @@ pub struct World {
     pub writes: u64,
     /// What must be in the folders that static pods mount.
     pub secrets: Arc<BTreeMap<PathBuf, Vec<u8>>>,
+    /// What a power cut would leave.
+    pub disk: Disk,
     /// What hoist or this world has done wrong.
     pub wrong: Vec<String>,
     pub tale: Vec<String>,
@@ -122,10 +126,12 @@ impl World {
             has_served: false,
             writes: 0,
             secrets,
+            disk: Disk::default(),
             wrong: Vec::new(),
             tale: Vec::new(),
         };
         world.make_machine();
+        world.disk = Disk::of(root);
         world
     }
 
@@ -202,6 +208,9 @@ impl World {
 
     /// Before hoist changes something on the disk.
     pub fn judge_operation(&mut self, operation: Operation, path: &Path) {
+        if operation == Operation::Sync {
+            self.disk.sync(path);
+        }
         self.writes += u64::from(operation != Operation::Sync && (operation != Operation::Remove || path.exists()));
         let manifest = |id: &str| self.root.join(MANIFESTS).join(id.split(' ').next().unwrap_or_default());
         let living = |(id, pod): &(&String, &Pod)| pod.is_static && (self.lives(id) || manifest(id).exists());

@@ -413,9 +413,13 @@ impl World {
         }
     }
 
-    /// Ends everything, as a power cut does: what is on the disk stays.
+    /// Ends everything, as a power cut does: what was brought to the disk stays.
     pub fn cut_power(&mut self) {
         self.say("the power is cut".into());
+        let root = self.root.display().to_string();
+        for lost in self.disk.lose() {
+            self.say(format!("lost: {}", lost.replace(&root, "")));
+        }
         let pids: Vec<_> = self.processes.keys().copied().collect();
         for pid in pids {
             self.bury(pid, End::Taken);
