@@ -33,7 +33,7 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Error, Result};
-use crate::{config, log, processes};
+use crate::{config, limits, log, processes};
 
 /// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
 #[derive(Debug, Parser)]
@@ -128,6 +128,8 @@ pub enum ConfigCommand {
 /// Whatever the command ends with.
 pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
     let color = cli.color();
+    // To one that is out of files it looks as if nobody listened and nothing ran.
+    limits::raise_open_files();
     match cli.command {
         Command::Render(args) => return render::run(&args, color, out),
         Command::Start(args) => start::run(args, color).await?,

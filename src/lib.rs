@@ -30,6 +30,7 @@ pub mod join;
 pub mod known_flags;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod limits;
 pub mod lock;
 pub mod log;
 pub mod mounts;

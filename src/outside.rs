@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use tokio::process::Command;
 
 use crate::error::{Error, Result};
-use crate::probe::{Answer, Probe};
-use crate::{api, packet_filter, processes};
+use crate::probe::{Answer, LACK_PAUSE, Probe};
+use crate::{api, packet_filter, probe, processes};
 
 /// What a program came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,8 @@ pub trait Outside: fmt::Debug + Send + Sync {
     /// Whether nobody listens at `address`, so that a server could.
     fn is_free(&self, address: SocketAddr) -> bool;
 
-    /// Whether somebody accepts a connection at `address` within `limit`.
+    /// Whether somebody accepts a connection at `address` within `limit`. What this machine lacks for it at first it may
+    /// have a moment later.
     fn accepts(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'_, bool>;
 
     /// Runs a program to its end, which must come within `limit`.
@@ -112,8 +113,15 @@ impl Outside for System {
     }
 
     fn accepts(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'_, bool> {
-        let ask = tokio::net::TcpStream::connect(address);
-        Box::pin(async move { matches!(tokio::time::timeout(limit, ask).await, Ok(Ok(_))) })
+        let ask = async move {
+            loop {
+                match tokio::net::TcpStream::connect(address).await {
+                    Err(error) if probe::lacks(&error) => tokio::time::sleep(LACK_PAUSE).await,
+                    answer => return answer.is_ok(),
+                }
+            }
+        };
+        Box::pin(async move { tokio::time::timeout(limit, ask).await.unwrap_or(false) })
     }
 
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], limit: Duration) -> BoxFuture<'a, Result<Ran>> {

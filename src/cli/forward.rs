@@ -7,13 +7,17 @@ use std::time::Duration;
 use crate::config::duration;
 use crate::error::Result;
 use crate::forward;
+use crate::limits;
 
 /// `hoist forward`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where clients connect
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
+    /// Where clients connect: the controller's own address first, and then others that it may have, now or later
+    #[arg(long, value_name = "ADDRESS:PORT", required = true)]
+    listen: Vec<SocketAddr>,
+    /// Listen at every address that this machine has, now or later, but loopback's
+    #[arg(long)]
+    listen_everywhere: bool,
     /// The API server to pass them to
     #[arg(long, value_name = "ADDRESS:PORT")]
     target: SocketAddr,
@@ -26,8 +30,13 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
+    let mut addresses = args.listen.into_iter();
+    // Without any, clap has refused it.
+    let Some(listen) = addresses.next() else { return Ok(()) };
     let options = forward::Options {
-        listen: args.listen,
+        listen,
+        also: forward::Also { addresses: addresses.collect(), every: args.listen_everywhere },
+        connections: forward::room(limits::open_files()),
         target: args.target,
         ca_file: args.ca_file,
         drain_timeout: args.drain_timeout,

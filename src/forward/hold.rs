@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::sockets::Listeners;
 use super::{READY_INTERVAL, READY_LIMIT, accept};
 use crate::probe::Probe;
 
@@ -34,11 +35,13 @@ pub(super) fn beside(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(loopback, listen.port())
 }
 
-/// Keeps connections until one of `servers` is ready or the time is up: who that is, and what was kept for it.
+/// Keeps connections until one of `servers` is ready or the time is up: who that is, and what was kept for it. Where
+/// there is no room for more, they wait in the kernel's queue.
 pub(super) async fn hold(
-    listener: &TcpListener,
+    listeners: &mut Listeners,
     probe: &Probe,
     servers: [SocketAddr; 2],
+    room: usize,
 ) -> (Option<SocketAddr>, Vec<TcpStream>) {
     let mut kept: VecDeque<(Instant, TcpStream)> = VecDeque::new();
     let first = async {
@@ -53,10 +56,7 @@ pub(super) async fn hold(
         tokio::select! {
             biased;
             server = &mut first => break server.ok(),
-            client = accept(listener) => {
-                if kept.len() == KEPT {
-                    kept.pop_front();
-                }
+            client = accept(listeners), if kept.len() < KEPT.min(room) => {
                 kept.push_back((Instant::now() + KEPT_LIMIT, client));
             }
             () = expire(kept.front().map(|(end, _)| *end)) => drop(kept.pop_front()),

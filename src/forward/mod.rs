@@ -11,25 +11,30 @@
 //! The kernel gives a new connection to the listener with the more specific address, so binding and closing are all
 //! it takes to raise and to lower. TLS is not touched. Where nobody else listens, it binds before the target is ready
 //! and keeps the connections until it is: see `hold.rs`.
+//!
+//! Each connection takes two files. It takes no more connections than there are files for, and leaves some for its own
+//! questions: the others wait in the kernel's queue.
 
 mod hold;
+mod sockets;
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+pub use sockets::Also;
+use sockets::Listeners;
+
 use crate::error::{Error, Finding, Result};
-use crate::probe::{Answer, Probe};
+use crate::probe::{Answer, Probe, lacks};
 
 /// How long open connections may go on after the stop, unless told otherwise.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,30 +53,43 @@ const HEALTH_MISSES: u32 = 3;
 
 /// Between two tries to bind.
 const BIND_INTERVAL: Duration = Duration::from_millis(200);
-/// As long as the kernel allows (net.core.somaxconn cuts it).
-const BACKLOG: u32 = 65535;
+/// How often it is said that there is no room for more connections.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks for further addresses to listen at.
+const EXTEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Files that are left for all but connections: listeners, questions to the target, the runtime.
+const RESERVED: u64 = 128;
+/// Each connection to the target takes a port of loopback, of which there are 28,000 by default.
+const MOST: u64 = 20_000;
 
 /// How long handshakes that began before the listener stepped aside may take: more than any client's round trip.
 const SETTLE: Duration = Duration::from_millis(300);
 /// The target is on this machine: if it has not accepted by then, it never will.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
-/// The pause after accept() failed, which it does when the process is out of file descriptors.
+/// The pause after accept() failed, which it does when this machine is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// An interface that is none: indexes are given out from 1.
-const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
 
 /// What to forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Where clients connect: `NODE_IP:6443`. Never the wildcard, which belongs to the self-hosted API server.
     pub listen: SocketAddr,
+    /// Where else they may.
+    pub also: Also,
     /// The API server to pass them to.
     pub target: SocketAddr,
     /// The CA that vouches for the target when it is asked whether it is ready.
     pub ca_file: PathBuf,
     /// How long open connections may go on after the stop.
     pub drain_timeout: Duration,
+    /// How many connections there may be at once: [`room`].
+    pub connections: usize,
+}
+
+/// How many connections a process has room for that may have so many files open.
+pub fn room(open_files: u64) -> usize {
+    usize::try_from((open_files.saturating_sub(RESERVED) / 2).clamp(1, MOST)).unwrap_or(1)
 }
 
 /// Forwards until `stop` completes and the open connections have ended or been cut.
@@ -88,21 +106,21 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
     let mut forwarder = Forwarder { options, probe: Probe::new(&ca)?, connections: JoinSet::new() };
     let mut stop = pin!(stop);
     loop {
-        let listener = tokio::select! {
+        let mut listeners = tokio::select! {
             biased;
             () = &mut stop => break,
-            listener = forwarder.take() => listener,
+            listeners = forwarder.take() => listeners,
         };
         info!("{} now leads to {}", options.listen, options.target);
         let stopped = tokio::select! {
             biased;
             () = &mut stop => true,
-            last = forwarder.serve(&listener) => {
+            last = forwarder.serve(&mut listeners) => {
                 warn!("{} is gone ({last}): giving {} back", options.target, options.listen);
                 false
             }
         };
-        forwarder.release(listener, options.target).await;
+        forwarder.release(listeners, options.target).await;
         if stopped {
             break;
         }
@@ -119,13 +137,14 @@ struct Forwarder<'a> {
 
 impl Forwarder<'_> {
     /// Takes the address: at once where nobody has it, and otherwise from the moment the target is ready.
-    async fn take(&mut self) -> TcpListener {
-        let Options { listen, target, .. } = *self.options;
+    async fn take(&mut self) -> Listeners {
+        let Options { listen, target, ref also, .. } = *self.options;
         if hold::is_deserted(listen).await
-            && let Ok(listener) = bind(listen)
+            && let Ok(mut listeners) = Listeners::bind(listen, also)
         {
             info!("nobody serves {listen}: keeping connections until {target} is ready");
-            let (server, kept) = hold::hold(&listener, &self.probe, [target, hold::beside(listen)]).await;
+            let room = self.options.connections.saturating_sub(self.connections.len());
+            let (server, kept) = hold::hold(&mut listeners, &self.probe, [target, hold::beside(listen)], room).await;
             for client in kept {
                 // Whoever came for nothing hears so: the connection is closed.
                 if let Some(server) = server {
@@ -133,22 +152,22 @@ impl Forwarder<'_> {
                 }
             }
             if server == Some(target) {
-                return listener;
+                return listeners;
             }
-            self.release(listener, server.unwrap_or(target)).await;
+            self.release(listeners, server.unwrap_or(target)).await;
         }
         self.bind_when_ready().await
     }
 
     /// Binds as soon as the target is ready and the address can be had; each try follows an answer that said "ready".
-    async fn bind_when_ready(&self) -> TcpListener {
-        let Options { listen, target, .. } = self.options;
+    async fn bind_when_ready(&self) -> Listeners {
+        let Options { listen, target, also, .. } = self.options;
         let mut obstacle = String::new();
         loop {
             let answer = self.ask(READY_LIMIT).await;
             let (now, pause) = if answer.is_ready() {
-                match bind(*listen) {
-                    Ok(listener) => return listener,
+                match Listeners::bind(*listen, also) {
+                    Ok(listeners) => return listeners,
                     Err(error) => (format!("cannot bind {listen}, trying on: {error}"), BIND_INTERVAL),
                 }
             } else {
@@ -163,34 +182,52 @@ impl Forwarder<'_> {
     }
 
     /// Accepts connections until the target is gone; returns its last answer.
-    async fn serve(&mut self, listener: &TcpListener) -> Answer {
+    async fn serve(&mut self, listeners: &mut Listeners) -> Answer {
         let (probe, target) = (self.probe.clone(), self.options.target);
         let mut gone = pin!(target_gone(probe, target));
+        let mut extend = tokio::time::interval(EXTEND_INTERVAL);
+        let mut said: Option<Instant> = None;
         loop {
+            let is_full = self.is_full();
+            // As one ends another begins: that is no news.
+            if is_full && said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
+                warn!("{} connections are all there is room for: further ones wait", self.connections.len());
+                said = Some(Instant::now());
+            }
             tokio::select! {
                 last = &mut gone => return last,
-                client = accept(listener) => self.pass(client, target),
+                client = accept(listeners), if !is_full => self.pass(client, target),
                 Some(_) = self.connections.join_next() => {}
+                _ = extend.tick() => listeners.extend(&self.options.also),
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() >= self.options.connections
     }
 
     fn pass(&mut self, client: TcpStream, server: SocketAddr) {
         self.connections.spawn(pass(client, server));
     }
 
-    /// Gives the address back to the wildcard listener without losing a connection.
+    /// Gives the addresses back to the wildcard listener without losing a connection.
     ///
     /// Closing a listener resets what it has not handed out: the connections in its queue, and those whose handshake is
     /// under way, which no accept() can reach. So it first steps aside: from that instant the kernel gives new
     /// connections to the wildcard, while every handshake that has begun here still ends here.
-    /// What it still accepts goes to `server`.
-    async fn release(&mut self, listener: TcpListener, server: SocketAddr) {
+    /// What it still accepts goes to `server`. What there is no room for is reset, and finds the wildcard when it asks again.
+    async fn release(&mut self, mut listeners: Listeners, server: SocketAddr) {
         let listen = self.options.listen;
-        match step_aside(&listener) {
+        match listeners.step_aside() {
             Ok(()) => {
                 let settled = Instant::now() + SETTLE;
-                while let Ok(client) = timeout_at(settled, accept(&listener)).await {
+                loop {
+                    let next = async {
+                        while self.is_full() && self.connections.join_next().await.is_some() {}
+                        accept(&mut listeners).await
+                    };
+                    let Ok(client) = timeout_at(settled, next).await else { break };
                     self.pass(client, server);
                 }
             }
@@ -198,16 +235,18 @@ impl Forwarder<'_> {
             Err(error) => warn!("cannot step aside before closing {listen}: {error}"),
         }
         // Asked of the kernel itself: tokio may not have heard yet of what is queued.
-        match listener.into_std() {
-            Ok(listener) => self.empty(&listener, server),
-            Err(error) => warn!("cannot empty the queue of {listen}: {error}"),
+        for listener in listeners.into_all() {
+            match listener.into_std() {
+                Ok(listener) => self.empty(&listener, server),
+                Err(error) => warn!("cannot empty the queue of {listen}: {error}"),
+            }
         }
         info!("{listen} is closed");
     }
 
     /// Accepts what is queued, and nothing that is not.
     fn empty(&mut self, listener: &StdListener, server: SocketAddr) {
-        loop {
+        while !self.is_full() {
             let client = listener.accept().and_then(|(client, _)| {
                 client.set_nonblocking(true)?;
                 TcpStream::from_std(client)
@@ -240,11 +279,11 @@ impl Forwarder<'_> {
 }
 
 /// The next connection, however long it takes.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listeners: &mut Listeners) -> TcpStream {
     let mut failed = false;
     loop {
-        match listener.accept().await {
-            Ok((client, _)) => return client,
+        match listeners.accept().await {
+            Ok(client) => return client,
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
                     warn!("cannot accept, trying on: {error}");
@@ -257,48 +296,45 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 /// Completes when nothing has answered at `target` for several times in a row, with the last answer.
 ///
-/// Any answer will do: an API server that is shutting down says 500 and serves on.
+/// Any answer will do: an API server that is shutting down says 500 and serves on. That this machine could not ask says
+/// nothing.
 async fn target_gone(probe: Probe, target: SocketAddr) -> Answer {
     let mut misses = 0;
     loop {
         sleep(HEALTH_INTERVAL).await;
         let answer = probe.get(target, "/readyz", HEALTH_LIMIT).await;
-        misses = if answer.is_answered() { 0 } else { misses + 1 };
+        match &answer {
+            answer if answer.is_answered() => misses = 0,
+            answer if answer.is_missed() => misses += 1,
+            answer => warn!("{target}: {answer}"),
+        }
         if misses == HEALTH_MISSES {
             return answer;
         }
     }
 }
 
-fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // What lets it stand beside the wildcard listener; both must be of one uid.
-    socket.set_reuseport(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
-}
-
-/// Makes the kernel pass this listener over for new connections, while it still completes and hands out those it has.
-///
-/// A listener that is bound to an interface is only looked at for packets that come in there, and nothing comes in at
-/// an interface that does not exist. Handshakes under way are found by their own addresses and are not affected.
-fn step_aside(listener: &TcpListener) -> io::Result<()> {
-    // On Linux one option serves both families, in spite of the name.
-    SockRef::from(listener).bind_device_by_index_v4(NO_INTERFACE)
-}
-
 /// One connection, to its end. Half-closing passes through; if the target cannot be reached, the client is closed.
 async fn pass(mut client: TcpStream, target: SocketAddr) {
     let passed = async {
-        let mut server = timeout(DIAL_LIMIT, TcpStream::connect(target)).await??;
-        client.set_nodelay(true)?;
-        server.set_nodelay(true)?;
+        let mut server = timeout(DIAL_LIMIT, dial(target)).await??;
+        sockets::keep(&client)?;
+        sockets::keep(&server)?;
         tokio::io::copy_bidirectional(&mut client, &mut server).await
     };
     match passed.await {
         Ok((sent, received)) => debug!("a connection ended: {sent} bytes sent, {received} received"),
         Err(error) => debug!("a connection broke: {error}"),
+    }
+}
+
+/// A connection to the target. What this machine lacks for it at first it may have a moment later: the client waits.
+async fn dial(target: SocketAddr) -> io::Result<TcpStream> {
+    loop {
+        match TcpStream::connect(target).await {
+            Err(error) if lacks(&error) => sleep(ACCEPT_PAUSE).await,
+            done => return done,
+        }
     }
 }
 

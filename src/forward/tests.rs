@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use tokio::net::TcpListener;
+
+use super::sockets::bind;
 use super::*;
 use crate::probe::testing::{Authority, Server, chat};
 use crate::random::Random;
@@ -21,9 +24,14 @@ struct Running {
 
 impl Running {
     fn start(listen: SocketAddr, target: SocketAddr, ca: &Authority, drain_timeout: Duration) -> Self {
+        Self::with(ca, |ca_file| options(listen, target, ca_file, drain_timeout))
+    }
+
+    fn with(ca: &Authority, options: impl FnOnce(PathBuf) -> Options) -> Self {
         let ca_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(ca_file.path(), ca.pem()).unwrap();
-        let options = Options { listen, target, ca_file: ca_file.path().to_owned(), drain_timeout };
+        let options = options(ca_file.path().to_owned());
+        let listen = options.listen;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move { run(&options, async { drop(stopped.await) }).await });
         Self { listen, stop, task, _ca_file: ca_file }
@@ -34,6 +42,10 @@ impl Running {
         self.stop.send(()).unwrap();
         self.task
     }
+}
+
+fn options(listen: SocketAddr, target: SocketAddr, ca_file: PathBuf, drain_timeout: Duration) -> Options {
+    Options { listen, also: Also::default(), target, ca_file, drain_timeout, connections: 1000 }
 }
 
 /// A stand-in for the self-hosted API server: on the wildcard, with SO_REUSEPORT. Returns the address at which a
@@ -296,13 +308,117 @@ async fn a_stop_while_waiting_ends_it_at_once() {
 
 #[tokio::test]
 async fn the_wildcard_is_not_its_to_take() {
-    let options = Options {
-        listen: SocketAddr::from(([0, 0, 0, 0], 6443)),
-        target: SocketAddr::from(([127, 0, 0, 1], 6444)),
-        ca_file: PathBuf::new(),
-        drain_timeout: DRAIN_TIMEOUT,
-    };
+    let (listen, target) = (SocketAddr::from(([0, 0, 0, 0], 6443)), SocketAddr::from(([127, 0, 0, 1], 6444)));
+    let options = options(listen, target, PathBuf::new(), DRAIN_TIMEOUT);
     assert!(matches!(run(&options, std::future::pending()).await, Err(Error::Input(_))));
+}
+
+/// Who answers on a new connection within a moment.
+async fn who_soon(addr: SocketAddr) -> Option<String> {
+    timeout(Duration::from_millis(500), who(addr)).await.ok().map(std::result::Result::unwrap)
+}
+
+#[tokio::test]
+async fn at_its_limit_further_clients_wait_and_the_address_stays() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let (listen, _wildcard) = wildcard(12);
+    let running = Running::with(&ca, |ca_file| Options {
+        connections: 3,
+        ..options(listen, target.addr, ca_file, Duration::from_millis(100))
+    });
+    until(listen, "bridge").await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(listen).await.unwrap();
+        assert_eq!(ask(&mut client).await.unwrap(), "bridge:ping");
+        open.push(client);
+    }
+    // Neither refused nor the wildcard's.
+    let mut waiting = TcpStream::connect(listen).await.unwrap();
+    assert!(timeout(HEALTH_INTERVAL * (HEALTH_MISSES + 1), ask(&mut waiting)).await.is_err());
+    assert_eq!(ask(&mut open[0]).await.unwrap(), "bridge:ping");
+    open.pop();
+    let mut answer = [0; 64];
+    let count = timeout(Duration::from_secs(2), waiting.read(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer[..count], b"bridge:ping");
+    running.stop().await.unwrap().unwrap();
+    assert_eq!(who_soon(listen).await.unwrap(), "wildcard:ping");
+}
+
+/// The first is where nobody serves, so that connections are kept: no more of them than there is room for.
+#[tokio::test]
+async fn what_is_kept_has_its_limit_too() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    target.answer(500, "[-]etcd failed");
+    let running = Running::with(&ca, |ca_file| Options {
+        connections: 2,
+        ..options(deserted(13), target.addr, ca_file, Duration::from_millis(100))
+    });
+    let listen = running.listen;
+    while TcpStream::connect(listen).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let early: Vec<_> = (0..4).map(|_| tokio::spawn(who(listen))).collect();
+    sleep(Duration::from_millis(300)).await;
+    target.answer(200, "ok");
+    for early in early {
+        assert_eq!(early.await.unwrap().unwrap(), "bridge:ping");
+    }
+    running.stop().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn it_listens_at_further_addresses_from_when_to_when_it_has_the_first() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    target.answer(500, "[-]etcd failed");
+    let (listen, _wildcard) = wildcard(14);
+    let second = SocketAddr::from(([127, 0, 1, 15], listen.port()));
+    let running = Running::with(&ca, |ca_file| Options {
+        also: Also { addresses: vec![second, SocketAddr::from(([192, 0, 2, 7], listen.port()))], every: false },
+        ..options(listen, target.addr, ca_file, DRAIN_TIMEOUT)
+    });
+    sleep(READY_INTERVAL * 5).await;
+    assert_eq!(who(second).await.unwrap(), "wildcard:ping");
+    target.answer(200, "ok");
+    until(listen, "bridge").await;
+    assert_eq!(who(second).await.unwrap(), "bridge:ping");
+    running.stop().await.unwrap().unwrap();
+    assert_eq!(who(second).await.unwrap(), "wildcard:ping");
+}
+
+/// The kernel shows which connections it asks for a sign of life: those with a timer of the second kind.
+#[tokio::test]
+async fn both_halves_of_a_connection_are_asked_for_a_sign_of_life() {
+    let ca = Authority::new();
+    let target = Server::start("bridge", &ca).await;
+    let (listen, _wildcard) = wildcard(17);
+    let running = Running::start(listen, target.addr, &ca, DRAIN_TIMEOUT);
+    until(listen, "bridge").await;
+    let mut client = TcpStream::connect(listen).await.unwrap();
+    assert_eq!(ask(&mut client).await.unwrap(), "bridge:ping");
+    sleep(Duration::from_millis(200)).await;
+    let hex = |addr: SocketAddr| match addr.ip() {
+        std::net::IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), addr.port()),
+        std::net::IpAddr::V6(_) => unreachable!(),
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let established: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let timer = |local: Option<String>, remote: Option<String>| {
+        let is = |wanted: &Option<String>, there: &str| wanted.as_ref().is_none_or(|wanted| wanted == there);
+        let found = established.iter().find(|line| line[3] == "01" && is(&local, line[1]) && is(&remote, line[2]));
+        found.map(|line| line[5].split(':').next().unwrap().to_owned())
+    };
+    assert_eq!(timer(Some(hex(listen)), Some(hex(client.local_addr().unwrap()))).as_deref(), Some("02"));
+    assert_eq!(timer(None, Some(hex(target.addr))).as_deref(), Some("02"));
+    running.stop().await.unwrap().unwrap();
+}
+
+#[test]
+fn there_is_room_for_as_many_connections_as_there_are_files_for() {
+    assert_eq!([room(0), room(128), room(1024), room(524_288)], [1, 1, 448, 20_000]);
 }
 
 /// One request on a new connection, by blocking calls: what a client outside of this runtime sees.

@@ -51,6 +51,8 @@ pub enum Server {
     Silent,
     /// Nobody listens.
     Gone,
+    /// It could not be asked: this machine is out of files, memory or ports.
+    Unknown,
 }
 
 /// What guard knows of its copy of the bridge.
@@ -241,7 +243,7 @@ fn is_gone(o: &Observed) -> Option<Cause> {
         return Some(Cause::Boot);
     }
     let (cause, grace) = match o.server {
-        Server::Ready => return None,
+        Server::Ready | Server::Unknown => return None,
         Server::Ending => (Cause::Ending, Duration::ZERO),
         Server::Gone => (Cause::Gone, REFUSED_GRACE),
         Server::Silent => (Cause::Silent, SILENT_GRACE),

@@ -125,7 +125,7 @@ impl Observer {
         let was_silent = matches!(self.server, Some((Server::Silent, _)));
         let asked = Instant::now();
         let (answer, is_there) = tokio::join!(probe.get(at.loopback, "/readyz", ASK_LIMIT), async {
-            was_silent && probe.get(at.loopback, WITHOUT_ETCD, ASK_LIMIT).await.is_answered()
+            was_silent && !probe.get(at.loopback, WITHOUT_ETCD, ASK_LIMIT).await.is_missed()
         });
         let now = Instant::now();
         // A machine that stood still meanwhile was not asked for longer.
@@ -149,7 +149,12 @@ impl Observer {
         } else {
             let answer = probe.get(at.node_ip, "/readyz", ASK_LIMIT).await;
             self.api_answers = answer.is_ready();
-            self.silent_since = if answer.is_answered() { None } else { self.silent_since.or(Some(Instant::now())) };
+            self.silent_since = match answer {
+                // Neither an answer nor a miss.
+                Answer::NotAsked(_) => self.silent_since,
+                answer if answer.is_answered() => None,
+                _ => self.silent_since.or(Some(Instant::now())),
+            };
         }
         let etcd = match at.etcd {
             Some(address) if !is_well => host.outside().accepts(address, ETCD_LIMIT).await,
@@ -200,6 +205,7 @@ fn server(answer: &Answer) -> Server {
         Answer::Http { .. } | Answer::Tls(_) => Server::Unready,
         Answer::Refused => Server::Gone,
         Answer::TimedOut | Answer::Broken(_) => Server::Silent,
+        Answer::NotAsked(_) => Server::Unknown,
     }
 }
 
@@ -240,5 +246,6 @@ mod tests {
         assert_eq!(server(&Answer::Refused), Server::Gone);
         assert_eq!(server(&Answer::TimedOut), Server::Silent);
         assert_eq!(server(&Answer::Broken("reset".into())), Server::Silent);
+        assert_eq!(server(&Answer::NotAsked("Too many open files".into())), Server::Unknown);
     }
 }

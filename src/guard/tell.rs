@@ -172,7 +172,7 @@ impl Teller {
 async fn falls_silent(probe: &dyn Ask, address: SocketAddr) {
     loop {
         sleep(LISTENS).await;
-        if !probe.get(address, WITHOUT_ETCD, ASK_LIMIT).await.is_answered() {
+        if probe.get(address, WITHOUT_ETCD, ASK_LIMIT).await.is_missed() {
             return;
         }
     }

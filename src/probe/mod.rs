@@ -36,6 +36,9 @@ const BODY_HEAD: usize = 4096;
 /// How much of a body [`Answer`]'s Display shows.
 const SUMMARY: usize = 200;
 
+/// Between two tries to ask on a machine that lacks something for it.
+pub const LACK_PAUSE: Duration = Duration::from_millis(50);
+
 /// What came of one request on one new connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -45,6 +48,8 @@ pub enum Answer {
     TimedOut,
     /// The connection could not be made, or broke: no route, reset, closed too early.
     Broken(String),
+    /// This machine could not ask: it was out of files, memory or ports. That says nothing of who was to be asked.
+    NotAsked(String),
     /// Something listens, but the two sides do not agree on TLS: a foreign CA, another address, an expired certificate.
     Tls(String),
     /// An HTTP response.
@@ -66,6 +71,11 @@ impl Answer {
     pub fn is_answered(&self) -> bool {
         matches!(self, Self::Http { .. } | Self::Tls(_))
     }
+
+    /// Whether it was asked, and nobody answered.
+    pub fn is_missed(&self) -> bool {
+        !self.is_answered() && !matches!(self, Self::NotAsked(_))
+    }
 }
 
 impl fmt::Display for Answer {
@@ -74,6 +84,7 @@ impl fmt::Display for Answer {
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Broken(reason) => f.write_str(reason),
+            Self::NotAsked(reason) => write!(f, "this machine could not ask: {reason}"),
             Self::Tls(reason) => write!(f, "TLS: {reason}"),
             Self::Http { status, body } => match summary(body) {
                 text if text.is_empty() => write!(f, "{status}"),
@@ -123,13 +134,25 @@ impl Probe {
         Ok(Self { tls: connector(ca_pem, Some((certificate_pem, key_pem)), b"http/1.1")? })
     }
 
-    /// One GET on a connection of its own, answered or given up within `limit`.
+    /// One GET on a connection of its own, answered or given up within `limit`. What this machine lacks for it at first it
+    /// may have a moment later.
     pub async fn get(&self, addr: SocketAddr, path: &str, limit: Duration) -> Answer {
-        match tokio::time::timeout(limit, self.exchange(addr, path)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => classify(&*error),
-            Err(_) => Answer::TimedOut,
-        }
+        let mut lacked = None;
+        let ask = async {
+            loop {
+                match self.exchange(addr, path).await {
+                    Ok(answer) => return answer,
+                    Err(error) => match classify(&*error) {
+                        lack @ Answer::NotAsked(_) => lacked = Some(lack),
+                        answer => return answer,
+                    },
+                }
+                tokio::time::sleep(LACK_PAUSE).await;
+                lacked = None;
+            }
+        };
+        let answer = tokio::time::timeout(limit, ask).await;
+        answer.unwrap_or_else(|_| lacked.unwrap_or(Answer::TimedOut))
     }
 
     async fn exchange(&self, addr: SocketAddr, path: &str) -> Result<Answer, Box<dyn StdError + Send + Sync>> {
@@ -201,12 +224,20 @@ fn classify(error: &(dyn StdError + 'static)) -> Answer {
         }
         next = match error.downcast_ref::<io::Error>() {
             Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => return Answer::Refused,
+            Some(io) if lacks(io) => return Answer::NotAsked(io.to_string()),
             // An io::Error hides what it wraps from source(), and shows its source's source.
             Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
             None => error.source(),
         };
     }
     Answer::Broken(reason)
+}
+
+/// Whether an error is this machine's own: it is out of files, memory or ports. It says nothing of the other side.
+pub fn lacks(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let own = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| own.contains(&Errno::from_raw(code)))
 }
 
 /// What makes TLS connections that speak `protocol` to servers for which one of the CAs in `ca_pem` vouches; `identity`
@@ -311,6 +342,21 @@ mod tests {
         let (certificate, key) = ca.issue("client");
         let probe = Probe::with_identity(ca.pem().as_bytes(), certificate.as_bytes(), key.as_bytes()).unwrap();
         assert!(probe.get(server.addr, "/readyz", LIMIT).await.is_ready());
+    }
+
+    #[test]
+    fn what_this_machine_lacks_says_nothing_of_the_other() {
+        use nix::errno::Errno;
+        for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL] {
+            let answer = classify(&io::Error::from(code));
+            assert!(matches!(answer, Answer::NotAsked(_)), "{answer:?}");
+            assert!(!answer.is_answered() && !answer.is_missed() && !answer.is_ready());
+        }
+        for code in [Errno::ECONNRESET, Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
+            let answer = classify(&io::Error::from(code));
+            assert!(matches!(answer, Answer::Broken(_)) && answer.is_missed(), "{answer:?}");
+        }
+        assert!(Answer::Refused.is_missed() && Answer::TimedOut.is_missed());
     }
 
     #[test]

@@ -88,6 +88,10 @@ impl Observer {
         let bridge = Bridge::new(run.fixed.host).state();
         let (api, self_hosted) =
             tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
+        // Nothing can be decided by that: neither that the API is there nor that it is gone.
+        if let Some(lack @ Answer::NotAsked(_)) = [&api, &self_hosted].into_iter().find(|answer| not_asked(answer)) {
+            return Err(lacking(lack));
+        }
         self.seen_api |= api.is_answered();
         let read = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
         let (view, missing) = read.unzip();
@@ -230,6 +234,21 @@ impl Observer {
                 self.dead_leases.push((name.into(), lease.resource_version.clone()));
             }
         }
+    }
+}
+
+fn not_asked(answer: &Answer) -> bool {
+    matches!(answer, Answer::NotAsked(_))
+}
+
+/// The error of a run whose machine is out of what it takes to ask.
+fn lacking(answer: &Answer) -> Error {
+    Error::Failed {
+        action: "ask the API server whether it is ready".into(),
+        cause: answer.to_string(),
+        next: Some(
+            "give this machine what it lacks (`ulimit -n`, `free`, `ss -s`), and run the same command again".into(),
+        ),
     }
 }
 

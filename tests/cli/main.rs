@@ -16,6 +16,7 @@ mod diff;
 mod exit_codes;
 mod external_ca;
 mod first_boot;
+mod forwarding;
 mod going_back;
 mod images;
 mod joining;

@@ -70,7 +70,11 @@ impl Scripted {
             }
             if world.probe_fault() {
                 let body = "[-]etcd failed: reason withheld\nreadyz check failed\n".to_owned();
-                return if world.random.permille(300) { Answer::TimedOut } else { Answer::Http { status: 500, body } };
+                return match world.random.below(10) {
+                    0..3 => Answer::TimedOut,
+                    3 => Answer::NotAsked("Too many open files (os error 24)".into()),
+                    _ => Answer::Http { status: 500, body },
+                };
             }
             let server =
                 if address.ip() == loopback { world.one(Program::ApiServer, false) } else { world.behind_node_ip() };

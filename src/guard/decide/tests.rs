@@ -41,6 +41,13 @@ fn a_server_that_serves_is_left_alone() {
 }
 
 #[test]
+fn one_that_could_not_be_asked_is_neither_gone_nor_back() {
+    let unknown = server(Server::Unknown, UNREADY_GRACE * 100);
+    assert!(rests(&unknown) && rests(&raised(unknown.clone())));
+    assert!(rests(&Observed { hangs: Some(7), ..raised(unknown) }));
+}
+
+#[test]
 fn each_way_of_being_gone_has_its_grace() {
     for (what, grace, cause) in [
         (Server::Ending, Duration::ZERO, Cause::Ending),
