@@ -196,6 +196,8 @@ fn values(cluster: &Cluster) -> Value {
         external_address => with_port(external.map_or(host_url, |arg| &arg.value)),
         host_url => host_url,
         flannel => flannel(cluster),
+        further_address => further_address(cluster),
+        listens_everywhere => leads_by_name(cluster),
         images => context! {
             kube_apiserver => &images.kube_apiserver,
             kube_controller_manager => &images.kube_controller_manager,
@@ -231,6 +233,21 @@ fn values(cluster: &Cluster) -> Value {
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
         wildcard_url => if loopback.is_ipv6() { "[::]" } else { "0.0.0.0" },
     }
+}
+
+/// The address of `controlPlaneEndpoint` that is no controller's own: a controller may have it besides, for good or for a
+/// while. At another port somebody else must listen, who passes on to this one.
+fn further_address(cluster: &Cluster) -> Option<String> {
+    let endpoint = cluster.control_plane_endpoint.as_ref().filter(|endpoint| endpoint.port == API_PORT)?;
+    let address: IpAddr = endpoint.host.parse().ok()?;
+    let is_own = cluster.controllers.iter().any(|controller| controller.address == address);
+    (!is_own).then(|| endpoint.to_string())
+}
+
+/// Whether `controlPlaneEndpoint` is a name: it may lead to any address of a controller.
+fn leads_by_name(cluster: &Cluster) -> bool {
+    let endpoint = cluster.control_plane_endpoint.as_ref().filter(|endpoint| endpoint.port == API_PORT);
+    endpoint.is_some_and(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
 }
 
 /// A host as the API server takes it, which may have a port already.

@@ -285,3 +285,31 @@ fn the_network_is_the_one_that_is_declared() {
         }
     }
 }
+
+/// While only the bridge serves, `controlPlaneEndpoint` leads to it where it is an address of the controller's.
+#[test]
+fn the_forwarder_listens_where_the_endpoint_may_lead() {
+    let own = ["--listen=$(HOST_IP):6443"];
+    let extra = |arg: &'static str| vec![own[0], arg];
+    for (endpoint, expected) in [
+        ("", own.to_vec()),
+        ("10.0.0.1", own.to_vec()),
+        ("192.0.2.9", extra("--listen=192.0.2.9:6443")),
+        ("192.0.2.9:6443", extra("--listen=192.0.2.9:6443")),
+        ("'[fd00::9]'", extra("--listen=[fd00::9]:6443")),
+        ("api.example.com", extra("--listen-everywhere")),
+        // Whatever listens there passes on to 6443.
+        ("192.0.2.9:443", own.to_vec()),
+        ("api.example.com:443", own.to_vec()),
+    ] {
+        let line = if endpoint.is_empty() { String::new() } else { format!("controlPlaneEndpoint: {endpoint}\n") };
+        let head = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+        let set = render(&parse(&format!("{head}{line}")));
+        let path = "bootstrap-manifests/bridge-kube-apiserver.yaml";
+        let pod = documents(path, &text(&set, path)).remove(0).value;
+        let command = pod.pointer("/spec/containers/1/command").unwrap().as_array().unwrap();
+        let listens: Vec<_> =
+            command.iter().filter_map(Value::as_str).filter(|arg| arg.starts_with("--listen")).collect();
+        assert_eq!(listens, expected, "{endpoint}");
+    }
+}

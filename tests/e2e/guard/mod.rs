@@ -9,6 +9,7 @@ mod crashes;
 mod deletions;
 mod disk;
 mod edits;
+mod endpoint;
 mod kubelet;
 mod page;
 mod power_cuts;
