@@ -35,6 +35,7 @@ pub mod lock;
 pub mod log;
 pub mod mounts;
 pub mod outside;
+pub mod own_unit;
 pub mod packet_filter;
 pub mod permanent;
 pub mod pki;

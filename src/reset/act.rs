@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::look::Found;
+use crate::bridge::GUARD;
 use crate::cri::sandboxes::{self, Pod};
 use crate::error::{Error, Result};
 use crate::files::{self, File};
@@ -13,7 +14,7 @@ use crate::host::Host;
 use crate::mounts::Mounts;
 use crate::report::Reporter;
 use crate::static_pods::StaticPods;
-use crate::{kubelet, processes};
+use crate::{kubelet, own_unit, processes};
 
 /// How long the kubelet may take to end static pods; an API server serves on for 10 s.
 const STATIC_LIMIT: Duration = Duration::from_secs(60);
@@ -30,7 +31,7 @@ pub async fn reset(host: &Host, found: &Found, reporter: &Reporter) -> Result<()
     let mut left: Vec<String> = Vec::new();
     let mut keep = |result: Result<()>| left.extend(result.err().map(|error| error.to_string()));
     if kubelet::is_systemd(host) && found.units.iter().any(|unit| unit.ends_with("hoist.service")) {
-        keep(kubelet::systemctl(host, &["disable", "hoist.service"]).await.map(drop));
+        keep(own_unit::disable(host).await.map(drop));
     }
     if !found.manifests.is_empty() {
         reporter.start("static-pods", "the static pods end");
@@ -89,11 +90,13 @@ fn emptied(host: &Host, found: &Found) -> Vec<PathBuf> {
     if found.has_kubelet { folders.map(|folder| host.path(folder)).into() } else { Vec::new() }
 }
 
-/// Takes the static pods' manifests out, etcd's last, and waits for their processes to end.
+/// Takes the static pods' manifests out and waits for their processes to end: guard's first, which would put the others
+/// back if this were cut short, etcd's last.
 async fn end_static_pods(host: &Host, found: &Found, reporter: &Reporter) -> Result<()> {
     let pods = StaticPods::new(host.manifests());
     let (etcd, others): (Vec<_>, Vec<_>) = found.manifests.iter().partition(|name| *name == ETCD);
-    for name in others {
+    let (guard, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|name| *name == GUARD);
+    for name in guard.into_iter().chain(others) {
         pods.remove(name)?;
     }
     let is_own = |running: &processes::Running| !running.bridge.is_empty() || !running.permanent.is_empty();

@@ -1,8 +1,11 @@
 //! Below a root of the test's own, without systemd, a kubelet or a runtime.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::*;
+use crate::files::{self, Operation};
 use crate::host::Host;
 use crate::report::{Clock, Reporter};
 
@@ -94,6 +97,23 @@ async fn all_of_hoists_goes_and_nothing_else() {
     // Where etcd's data was is known as long as its manifest is; a second run knows the usual place.
     let again = node.reset(true).await;
     assert!(again.is_empty() && again.to_string().contains("nothing of hoist's is on this node"), "{again}");
+}
+
+/// As long as guard is there, a reset that is cut short would find what it took away there again.
+#[tokio::test]
+async fn guard_goes_first_and_etcd_last() {
+    let node = Node::new(&CONTROLLER);
+    let removed: Rc<RefCell<Vec<String>>> = Rc::default();
+    let (into, folder) = (removed.clone(), node.host.manifests().to_owned());
+    files::watch(Some(Box::new(move |operation, path| {
+        if operation == Operation::Remove && path.parent() == Some(&folder) {
+            into.borrow_mut().push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+        Ok(())
+    })));
+    node.reset(false).await;
+    files::watch(None);
+    assert_eq!(removed.take(), ["hoist-guard.yaml", "bridge-kube-scheduler.yaml", "kube-scheduler.yaml", "etcd.yaml"]);
 }
 
 #[tokio::test]

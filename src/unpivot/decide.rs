@@ -1,5 +1,11 @@
 //! What `unpivot` does next until the self-hosted control plane is gone and the static one is put in: a pure function of
 //! what was observed. What follows is a hand-over from the bridge, and `start`'s.
+//!
+//! ```text
+//! prepare ─► disable hoist.service ─► raise ─► the bridge serves ─► take guard away ─► delete the self-hosted ─► put the static in
+//! ```
+//! What would undo the work goes before the work is begun, and nothing goes before the bridge serves in its place: so the
+//! next boot brings something up that serves, whenever the power is cut, and nothing that pivots again.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,7 +31,9 @@ pub enum Step {
 pub enum Act {
     /// Write what the workloads become, and what they mount, where the kubelet does not look.
     Prepare,
-    /// Take guard away: it would raise a bridge of its own.
+    /// Keep hoist's own unit from running `start`: at the next boot, or again after one that has failed.
+    DisableUnit,
+    /// Take guard away: it would lower the bridge once this run has ended, or raise one of its own.
     TakeGuardAway,
     /// Raise the bridge.
     Raise,
@@ -52,6 +60,8 @@ pub struct Seen {
     pub statics: permanent::State,
     /// What is prepared is what the workloads are now.
     pub is_prepared: bool,
+    /// This run has seen to it that hoist's own unit runs nothing.
+    pub unit_is_off: bool,
     /// This run has taken guard away.
     pub guard_is_away: bool,
     /// All of the bridge's manifests stand.
@@ -62,6 +72,14 @@ pub struct Seen {
     pub processes: BTreeSet<&'static str>,
     /// Leases whose holders are dead are there.
     pub has_dead_leases: bool,
+}
+
+impl Seen {
+    /// Nothing shows that an earlier run has taken something away.
+    pub fn is_untouched(&self) -> bool {
+        let is_whole = |objects: &Objects| objects.workloads.len() == COMPONENTS.len();
+        self.statics.standing.is_empty() && self.objects.as_ref().is_none_or(is_whole)
+    }
 }
 
 /// The self-hosted control plane, as the API shows it.
@@ -93,7 +111,7 @@ pub fn decide(seen: &Seen) -> Decision {
     let Some(objects) = &seen.objects else {
         // A static control plane that does not serve yet needs the bridge, which the hand-over raises.
         if stands && seen.processes.is_empty() {
-            return HandOver;
+            return if seen.unit_is_off { HandOver } else { Do(Step::Prepare, Act::DisableUnit) };
         }
         return Wait(Step::Prepare, format!("{} to answer: {}", seen.node_ip, seen.api_said));
     };
@@ -109,18 +127,23 @@ pub fn decide(seen: &Seen) -> Decision {
     if !objects.workloads.is_empty() && !seen.is_prepared {
         return Do(Step::Prepare, Act::Prepare);
     }
-    if !seen.guard_is_away {
-        return Do(Step::Prepare, Act::TakeGuardAway);
+    if !seen.unit_is_off {
+        return Do(Step::Prepare, Act::DisableUnit);
     }
     let is_gone = objects.workloads.is_empty() && objects.pods.is_empty() && seen.processes.is_empty();
     if stands && is_gone {
-        return HandOver;
+        return if seen.guard_is_away { HandOver } else { Do(Step::Install, Act::TakeGuardAway) };
     }
     if !seen.bridge_stands {
         return Do(Step::Bridge, Act::Raise);
     }
     if !seen.bridge_serves {
         return Wait(Step::Bridge, format!("the bridge to take over {}: {}", seen.node_ip, seen.api_said));
+    }
+    // Until here guard has rested, as this run holds the lock. Were it killed by now, guard would lower the bridge again,
+    // and all would be as before.
+    if !seen.guard_is_away {
+        return Do(Step::Bridge, Act::TakeGuardAway);
     }
     if !objects.workloads.is_empty() {
         return Do(Step::Delete, Act::DeleteWorkloads);
@@ -142,109 +165,4 @@ pub fn decide(seen: &Seen) -> Decision {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all() -> BTreeSet<String> {
-        COMPONENTS.map(str::to_owned).into()
-    }
-
-    /// A healthy self-hosted cluster.
-    fn self_hosted() -> Seen {
-        Seen {
-            node_ip: [10, 0, 0, 1].into(),
-            api_said: "ok".into(),
-            objects: Some(Objects {
-                workloads: COMPONENTS.into(),
-                pods: vec![("kube-apiserver-x".into(), false), ("kube-scheduler-x".into(), true)],
-            }),
-            statics: permanent::State::default(),
-            is_prepared: false,
-            guard_is_away: false,
-            bridge_stands: false,
-            bridge_serves: false,
-            processes: COMPONENTS.into(),
-            has_dead_leases: false,
-        }
-    }
-
-    fn act(seen: &Seen) -> Option<Act> {
-        match decide(seen) {
-            Decision::Do(_, act) => Some(act),
-            _ => None,
-        }
-    }
-
-    fn objects(seen: &mut Seen) -> &mut Objects {
-        seen.objects.as_mut().unwrap()
-    }
-
-    #[test]
-    fn from_self_hosted_to_static_nothing_goes_before_its_time() {
-        let mut seen = self_hosted();
-        assert_eq!(act(&seen), Some(Act::Prepare));
-        (seen.is_prepared, seen.statics.prepared) = (true, all());
-        assert_eq!(act(&seen), Some(Act::TakeGuardAway));
-        seen.guard_is_away = true;
-        assert_eq!(act(&seen), Some(Act::Raise));
-        seen.bridge_stands = true;
-        assert!(matches!(decide(&seen), Decision::Wait(Step::Bridge, _)), "it does not serve yet");
-        seen.bridge_serves = true;
-        assert_eq!(act(&seen), Some(Act::DeleteWorkloads));
-        objects(&mut seen).workloads.clear();
-        assert_eq!(act(&seen), Some(Act::DeletePods(vec!["kube-apiserver-x".into()])));
-        objects(&mut seen).pods[0].1 = true;
-        assert!(matches!(decide(&seen), Decision::Wait(Step::Delete, what) if what.contains("kube-apiserver-x")));
-        objects(&mut seen).pods.clear();
-        seen.processes = ["kube-apiserver"].into();
-        assert!(
-            matches!(decide(&seen), Decision::Wait(Step::Delete, what) if what == "the process kube-apiserver to end")
-        );
-        seen.has_dead_leases = true;
-        assert_eq!(act(&seen), Some(Act::DeleteDeadLeases));
-        (seen.has_dead_leases, seen.processes) = (false, BTreeSet::new());
-        assert_eq!(act(&seen), Some(Act::Install(all().into_iter().collect())));
-        (seen.statics.standing, seen.statics.prepared) = (all(), BTreeSet::new());
-        assert_eq!(decide(&seen), Decision::HandOver);
-        (seen.bridge_stands, seen.bridge_serves) = (false, false);
-        assert_eq!(decide(&seen), Decision::HandOver, "a later run finds it so");
-    }
-
-    #[test]
-    fn a_run_that_was_killed_is_taken_up_where_it_was() {
-        // The workloads are deleted, nothing is put in; the bridge's manifests are what comes back after a power cut.
-        let mut seen = self_hosted();
-        (seen.objects, seen.guard_is_away) = (Some(Objects::default()), true);
-        (seen.statics.prepared, seen.processes) = (all(), BTreeSet::new());
-        assert_eq!(act(&seen), Some(Act::Raise));
-        (seen.bridge_stands, seen.bridge_serves) = (true, true);
-        assert_eq!(act(&seen), Some(Act::Install(all().into_iter().collect())));
-        // Some are.
-        seen.statics.standing = ["kube-apiserver".to_owned()].into();
-        seen.statics.prepared.remove("kube-apiserver");
-        let rest = vec!["kube-controller-manager".to_owned(), "kube-scheduler".to_owned()];
-        assert_eq!(act(&seen), Some(Act::Install(rest)));
-        // All are, and the bridge is gone, or its API server alone is left: that is the hand-over's.
-        (seen.statics.standing, seen.statics.prepared) = (all(), BTreeSet::new());
-        (seen.bridge_stands, seen.objects) = (false, None);
-        assert_eq!(decide(&seen), Decision::HandOver);
-    }
-
-    #[test]
-    fn nothing_is_done_by_what_is_not_known() {
-        let mut seen = self_hosted();
-        seen.objects = None;
-        assert!(matches!(decide(&seen), Decision::Wait(Step::Prepare, _)));
-        let mut seen = self_hosted();
-        objects(&mut seen).workloads.remove("kube-scheduler");
-        assert_eq!(decide(&seen), Decision::Missing(vec!["kube-scheduler"]));
-    }
-
-    #[test]
-    fn workloads_that_came_back_beside_static_pods_go_again() {
-        let mut seen = self_hosted();
-        (seen.statics.standing, seen.statics.processes) = (all(), all());
-        (seen.is_prepared, seen.guard_is_away) = (true, true);
-        assert_eq!(act(&seen), Some(Act::Raise));
-    }
-}
+mod tests;

@@ -13,15 +13,14 @@ use crate::assets;
 use crate::bridge::Bridge;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
+use crate::own_unit::{self, UNIT};
 use crate::permanent::{Permanent, StaticPod};
 use crate::report::Reporter;
 use crate::secrets::COMPONENTS;
 use crate::start::decide::{Observed, dead_leases};
 use crate::start::{Ending, Input, Options, Session, Target};
-use crate::{guard, kubelet, lock, processes};
+use crate::{guard, lock, processes};
 
-/// hoist's own unit, which would pivot again at the next boot.
-const UNIT: &str = "hoist.service";
 const TIDY: &str = "tidy";
 
 impl Step {
@@ -55,7 +54,11 @@ struct Unpivot<'a> {
     host: &'a Host,
     session: Session<'a>,
     node: &'a str,
+    /// What hoist's own unit was, once this run has seen to it.
+    unit: Option<own_unit::Was>,
     guard_is_away: bool,
+    /// Something was taken away, or may have been.
+    has_taken: bool,
     /// The pods that were told to end.
     told: BTreeSet<String>,
     /// The workloads as they were last seen, and what they become.
@@ -91,11 +94,16 @@ pub async fn unpivot(
         host,
         session: Session::new(host, &input, controller, options, ending)?,
         node: &controller.name,
+        unit: None,
         guard_is_away: false,
+        has_taken: false,
         told: BTreeSet::new(),
         converted: None,
     };
-    run.replace(reporter, stop.as_mut()).await?;
+    if let Err(error) = run.replace(reporter, stop.as_mut()).await {
+        run.give_up(reporter).await;
+        return Err(error);
+    }
     run.session.see_through(reporter, stop.as_mut()).await?;
     run.tidy(reporter, stop).await
 }
@@ -116,6 +124,7 @@ impl Unpivot<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            self.has_taken |= !seen.is_untouched();
             let (step, what) = match decide(&seen) {
                 Decision::HandOver => {
                     [Step::Prepare, Step::Bridge, Step::Delete, Step::Install]
@@ -182,6 +191,7 @@ impl Unpivot<'_> {
             objects,
             statics: observed.statics.clone(),
             is_prepared: self.converted.as_ref().is_some_and(prepared),
+            unit_is_off: self.unit.is_some(),
             guard_is_away: self.guard_is_away,
             bridge_stands: Bridge::new(self.host).state().is_raised(),
             bridge_serves: observed.bridge_serves,
@@ -199,7 +209,20 @@ impl Unpivot<'_> {
                 let pods = self.converted.iter().flat_map(|(_, pods)| pods);
                 pods.into_iter().try_for_each(|pod| Permanent::new(self.host).prepare(pod))
             }
+            Act::DisableUnit => {
+                let was = own_unit::disable(self.host).await?;
+                if was.enabled {
+                    let undo = format!("`systemctl enable {UNIT}` undoes it");
+                    reporter.note(&format!("{UNIT} is disabled: it would pivot again at the next boot ({undo})"));
+                }
+                if was.started {
+                    reporter.note(&format!("{UNIT} is stopped: it would pivot again once this has ended"));
+                }
+                self.unit = Some(was);
+                Ok(())
+            }
             Act::TakeGuardAway => {
+                self.has_taken = true;
                 // First what would bring it back.
                 self_hosted::delete_guard(client()?, self.node).await?;
                 guard::withdraw(self.host)?;
@@ -226,7 +249,18 @@ impl Unpivot<'_> {
         }
     }
 
-    /// What nothing needs any more goes, and so does what would pivot again by itself.
+    /// It ends before its time. As long as nothing was taken away, boots are to go as before.
+    async fn give_up(&self, reporter: &Reporter) {
+        if self.has_taken || !self.unit.is_some_and(|was| was.enabled) {
+            return;
+        }
+        match own_unit::enable(self.host).await {
+            Ok(()) => reporter.note(&format!("{UNIT} is enabled again: nothing was taken away")),
+            Err(error) => reporter.note(&error.to_string()),
+        }
+    }
+
+    /// What nothing needs any more goes.
     async fn tidy(&mut self, reporter: &Reporter, mut stop: Pin<&mut impl Future<Output = u8>>) -> Result<()> {
         reporter.start(TIDY, "delete what only the self-hosted control plane needed");
         loop {
@@ -243,11 +277,6 @@ impl Unpivot<'_> {
                     self.session.pause(&observed, &error.to_string()).await?;
                 }
             }
-        }
-        if stay_static_at_boot(self.host).await? {
-            reporter.note(&format!(
-                "{UNIT} is disabled: it would pivot again at the next boot (`systemctl enable {UNIT}` undoes it)"
-            ));
         }
         reporter.done(TIDY);
         Ok(())
@@ -290,17 +319,4 @@ fn missing(components: &[&str]) -> Error {
         Finding::new(*component, message).remedy("`hoist start` makes what is missing; then run `hoist unpivot` again")
     };
     Error::Preflight(components.iter().map(finding).collect())
-}
-
-/// Disables hoist's own unit, which would pivot again at the next boot. Says whether it was enabled.
-async fn stay_static_at_boot(host: &Host) -> Result<bool> {
-    if !kubelet::is_systemd(host) {
-        return Ok(false);
-    }
-    let state = kubelet::systemctl(host, &["show", UNIT, "--value", "--property", "UnitFileState"]).await?;
-    if state.trim() != "enabled" {
-        return Ok(false);
-    }
-    kubelet::systemctl(host, &["disable", UNIT]).await?;
-    Ok(true)
 }

@@ -13,6 +13,8 @@ use crate::support::traffic::Traffic;
 
 /// How long the clients go on after the command has said that all is well.
 const AFTERWARDS: Duration = Duration::from_secs(5);
+/// How long the API may be away after a boot.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// A flag that somebody has given the scheduler.
 const FLAG: &str = "--kube-api-qps=61";
 
@@ -34,7 +36,7 @@ fn unpivot() {
 
     node.power_cut();
     node.boot();
-    eventually("the kubelet alone brings the API back", Duration::from_secs(60), || {
+    eventually("the kubelet alone brings the API back", BOOT_LIMIT, || {
         (kubectl.run(&["get", "--raw", "/readyz"]).code == Some(0)).then_some(())
     });
     let again = node.exec(cluster.command("unpivot", &[])).expect(0);
@@ -46,6 +48,30 @@ fn unpivot() {
     assert_serves_itself(&node, &cluster);
     assert_eq!(node.exec(["test", "-e", "/etc/kubernetes/static-pods"]).code, Some(1));
     node.sh("systemctl enable hoist");
+    without_power_in_between(&node, &cluster, &kubectl);
+}
+
+/// The power is cut while it deletes, and again while it puts the static pods in: each time something serves after the boot,
+/// nothing pivots again, and the next run goes on.
+fn without_power_in_between(node: &Node, cluster: &Cluster, kubectl: &Kubectl) {
+    for step in ["delete", "install"] {
+        let run = node.spawn(cluster.command("unpivot", &[]));
+        eventually("unpivot comes to the step", START_LIMIT, || {
+            run.said().contains(&format!("] {step}: ")).then_some(())
+        });
+        node.power_cut();
+        let said = run.kill().stdout;
+        eprintln!("{said}");
+        assert!(step != "delete" || said.contains("hoist.service is disabled"), "{said}");
+        node.boot();
+        eventually("something serves after the boot", BOOT_LIMIT, || {
+            (kubectl.run(&["get", "--raw", "/readyz"]).code == Some(0)).then_some(())
+        });
+        assert_eq!(node.sh("systemctl is-enabled hoist || true").trim(), "disabled");
+        assert_eq!(node.sh("systemctl is-active hoist || true").trim(), "inactive");
+    }
+    node.exec(cluster.command("unpivot", &[])).expect(0);
+    assert_is_static(node, cluster);
 }
 
 /// Gives the scheduler another image and a flag, and returns the image.
