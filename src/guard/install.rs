@@ -60,6 +60,10 @@ pub fn remove(host: &Host) -> Result<()> {
     }
     bridge.clean_up()?;
     files::remove_dir(host.binary().parent().unwrap_or(Path::new("/")))?;
+    // Whoever holds it goes on holding what is there.
+    if let Ok(lock) = lock::try_take(host) {
+        lock.remove()?;
+    }
     StaticPods::new(host.manifests()).remove(GUARD).map(drop)
 }
 
