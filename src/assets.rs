@@ -50,7 +50,16 @@ pub struct Manifest {
     pub object: Value,
 }
 
+/// Fields of metadata that bind a manifest to one object of one cluster, or to one state of it: `kubectl get -o yaml`
+/// writes them. Elsewhere the API server refuses the manifest for them.
+pub const EXPORTED: [&str; 3] = ["uid", "resourceVersion", "managedFields"];
+
 impl Manifest {
+    /// Those of [`EXPORTED`] that it has.
+    pub fn exported(&self) -> Vec<&'static str> {
+        exported(&self.object)
+    }
+
     /// The text at a JSON pointer; empty where there is none.
     pub fn text(&self, pointer: &str) -> &str {
         self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -65,6 +74,12 @@ pub struct Parsed {
     pub place: String,
     /// What it says and where.
     pub document: yaml::Document,
+}
+
+/// Those of [`EXPORTED`] that an object has.
+pub fn exported(object: &Value) -> Vec<&'static str> {
+    let has = |field: &&str| object["metadata"].get(field).is_some_and(|value| !value.is_null() && value != "");
+    EXPORTED.into_iter().filter(has).collect()
 }
 
 impl AssetSet {

@@ -27,8 +27,8 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
         "this machine is not ready (`hoist preflight` looks, too): not root, a port is held, a foreign static pod or etcd data, no kubelet …; nothing was changed",
     ),
     ("5", "another hoist is at work on this node"),
-    ("6", "timed out; the API is served"),
-    ("7", "timed out; the API is not served"),
+    ("6", "timed out; the API is served at that moment"),
+    ("7", "timed out; the API is not served at that moment"),
     ("8", "the API server refused objects, which it names; what does not depend on them was applied"),
     ("9", "`render`: certificates are wanted from a CA whose key is elsewhere; the requests are written"),
     (
@@ -184,6 +184,15 @@ pub enum Error {
         /// What to do next, if that is known.
         next: Option<String>,
     },
+    /// A server that says when it may be asked again; otherwise as [`Error::Failed`].
+    Later {
+        /// What hoist was doing.
+        action: String,
+        /// Why it failed.
+        cause: String,
+        /// How long it wants to be left alone.
+        after: std::time::Duration,
+    },
 }
 
 impl Error {
@@ -197,10 +206,23 @@ impl Error {
         Self::Failed { action: action.into(), cause: cause.to_string(), next: None }
     }
 
+    /// Whether the same may go well a moment later: something outside did not do what it was asked.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Later { .. })
+    }
+
+    /// How long a server wants to be left alone, where it has said so.
+    pub fn after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Later { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+
     /// The exit code of the process, stable across versions.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::Failed { .. } => 1,
+            Self::Io { .. } | Self::Failed { .. } | Self::Later { .. } => 1,
             // 2 is clap's, for usage.
             Self::Input(_) => 3,
             Self::Preflight(_) => 4,
@@ -287,6 +309,7 @@ impl fmt::Display for Error {
                 }
             }
             Self::Interrupted { state, .. } => write!(f, "interrupted\n  {state}"),
+            Self::Later { action, cause, .. } => write!(f, "cannot {action}: {cause}"),
             Self::Failed { action, cause, next } => {
                 write!(f, "cannot {action}: {cause}")?;
                 match next {

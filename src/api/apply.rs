@@ -15,7 +15,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::ApiResource;
 use serde_json::{Map, Value};
 
-use super::{FIELD_MANAGER, explain, is_conflict, is_not_found, is_refusal};
+use super::{FIELD_MANAGER, Verdict, explain, failed, verdict};
 use crate::assets::Manifest;
 use crate::error::{Error, Finding, Result};
 use crate::files;
@@ -234,7 +234,7 @@ impl<'a> Applier<'a> {
         let name = manifest.text("/metadata/name");
         let Some(api) = self.known.api(self.client, manifest) else { return Ok(None) };
         let object = api.get_opt(name).await;
-        let object = object.map_err(|error| Error::failed(format!("read {}", Name::of(manifest)), explain(&error)))?;
+        let object = object.map_err(|error| failed(format!("read {}", Name::of(manifest)), &error))?;
         Ok(object.and_then(|object| serde_json::to_value(object).ok()))
     }
 
@@ -275,29 +275,40 @@ impl<'a> Applier<'a> {
     }
 
     fn judge(&self, manifest: &Manifest, error: &kube::Error) -> Answer {
-        let failed = || Answer::Failed(Error::failed(format!("apply {}", manifest.path), explain(error)));
+        let again = || Answer::Failed(failed(format!("apply {}", manifest.path), error));
         // The API server makes these namespaces itself, moments after its start; any other that is missing stays so.
         let is_made = OWN_NAMESPACES.contains(&manifest.text("/metadata/namespace"));
-        if is_conflict(error) {
-            let remedy = "leave those fields out of the file, or take them over: `hoist apply --force-conflicts`";
-            return refuse(manifest, explain(error), Some(remedy));
-        }
-        // A namespace has its account `default` moments after it is made; pods are refused until then.
-        let is_late = explain(error).contains("error looking up service account");
-        match is_not_found(error) {
-            _ if is_late => failed(),
-            true if is_made || self.known.is_custom(manifest) => failed(),
-            true => refuse(manifest, explain(error), None),
-            false if is_refusal(error) => refuse(manifest, explain(error), None),
-            false => failed(),
+        let bound = binding(manifest, error);
+        match verdict(error) {
+            Verdict::Conflict => {
+                let remedy = "leave those fields out of the file, or take them over: `hoist apply --force-conflicts`";
+                refuse(manifest, explain(error), Some(remedy.to_owned()))
+            }
+            Verdict::Missing if is_made || self.known.is_custom(manifest) => again(),
+            Verdict::Missing => refuse(manifest, explain(error), None),
+            Verdict::Refused => refuse(manifest, explain(error), bound),
+            // It will never again be as the file has it.
+            Verdict::Stale if bound.is_some() => refuse(manifest, explain(error), bound),
+            Verdict::Stale | Verdict::Again(_) => again(),
         }
     }
 }
 
-fn refuse(manifest: &Manifest, reason: String, remedy: Option<&str>) -> Answer {
+/// What to do about a manifest that is of one object of one cluster, as `kubectl get -o yaml` writes it, where it is
+/// refused for that.
+fn binding(manifest: &Manifest, error: &kube::Error) -> Option<String> {
+    let text = explain(error);
+    let is_for_that = verdict(error) == Verdict::Stale
+        || ["uid mismatch", "UID in precondition", "managedFields must be nil"].iter().any(|said| text.contains(said));
+    let fields: Vec<_> = manifest.exported().into_iter().map(|field| format!("metadata.{field}")).collect();
+    (is_for_that && !fields.is_empty())
+        .then(|| format!("leave {} out of the file: no other object has that", fields.join(" and ")))
+}
+
+fn refuse(manifest: &Manifest, reason: String, remedy: Option<String>) -> Answer {
     let Name { kind, namespace, name } = Name::of(manifest);
     let finding = Finding::new(&manifest.path, reason).at(Some((manifest.line, 1)));
-    let finding = Finding { remedy: remedy.map(str::to_owned), ..finding };
+    let finding = Finding { remedy, ..finding };
     Answer::Refused(Refusal { kind, namespace, name, finding })
 }
 
@@ -332,7 +343,7 @@ async fn establish(client: &Client, name: &str) -> Result<bool> {
             }
             // Refused a moment ago, and reported as such.
             Ok(None) => return Ok(false),
-            Err(error) => return Err(Error::failed(format!("read the CRD {name}"), explain(&error))),
+            Err(error) => return Err(failed(format!("read the CRD {name}"), &error)),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
 use super::observe::CONTROL_PLANE_LABEL;
-use super::{FIELD_MANAGER, explain};
+use super::{FIELD_MANAGER, Verdict, explain, verdict};
 use crate::error::{Error, Result};
 use crate::start::rfc3339;
 
@@ -118,7 +118,7 @@ pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
     match made {
         Ok(_) => Ok(()),
         // An earlier try came through, and its answer did not.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) if verdict(&error) == Verdict::Stale => Ok(()),
         Err(error) => Err(Error::failed("tell the node's events", explain(&error))),
     }
 }

@@ -8,7 +8,7 @@ use kube::{Client, ResourceExt, discovery};
 use serde_json::json;
 
 use super::apply::Resources;
-use super::{ADDONS_MANAGER, FIELD_MANAGER, explain, is_not_found};
+use super::{ADDONS_MANAGER, FIELD_MANAGER, Verdict, failed, is_not_found, verdict};
 use crate::error::{Error, Result};
 
 pub use entries::{Entry, Inventory};
@@ -32,8 +32,7 @@ pub struct Kept {
 /// The API server's word; an inventory that somebody has edited.
 pub async fn read(client: &Client) -> Result<Kept> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    let there =
-        api.get_opt(NAME).await.map_err(|error| Error::failed("read the inventory of add-ons", explain(&error)))?;
+    let there = api.get_opt(NAME).await.map_err(|error| failed("read the inventory of add-ons", &error))?;
     let Some(there) = there else { return Ok(Kept::default()) };
     let version = there.resource_version();
     let text = there.data.unwrap_or_default().remove(KEY).unwrap_or_default();
@@ -62,8 +61,8 @@ pub async fn write(client: &Client, kept: &Kept, inventory: &Inventory) -> Resul
     });
     match api.patch_metadata(NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(Error::failed("write the inventory of add-ons", explain(&error))),
+        Err(error) if matches!(verdict(&error), Verdict::Stale | Verdict::Conflict) => Ok(false),
+        Err(error) => Err(failed("write the inventory of add-ons", &error)),
     }
 }
 
@@ -96,7 +95,7 @@ impl<'a> Finder<'a> {
     pub async fn find(&mut self, entry: &Entry) -> Result<Option<Found>> {
         let Some(api) = self.api(entry).await? else { return Ok(None) };
         let found = api.get_metadata_opt(&entry.name).await;
-        let found = found.map_err(|error| Error::failed(format!("read {entry}"), explain(&error)))?;
+        let found = found.map_err(|error| failed(format!("read {entry}"), &error))?;
         Ok(found.map(|found| Found {
             uid: found.uid(),
             is_ours: found.metadata.managed_fields.iter().flatten().any(|fields| {
@@ -116,7 +115,7 @@ impl<'a> Finder<'a> {
         match api.delete(&entry.name, &DeleteParams::background().preconditions(preconditions)).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
-            Err(error) => Err(Error::failed(format!("delete {entry}"), explain(&error))),
+            Err(error) => Err(failed(format!("delete {entry}"), &error)),
         }
     }
 
@@ -126,12 +125,12 @@ impl<'a> Finder<'a> {
         if let Some(api) = self.known.api_of(self.client, &entry.version, &entry.kind, &entry.namespace) {
             return Ok(Some(api));
         }
-        let failed = |error: kube::Error| Error::failed(format!("learn about {}", entry.group()), explain(&error));
+        let unknown = |error: kube::Error| failed(format!("learn about {}", entry.group()), &error);
         let group = match discovery::group(self.client, entry.group()).await {
             Ok(group) => group,
             Err(kube::Error::Discovery(_)) => return Ok(None),
             Err(error) if is_not_found(&error) => return Ok(None),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(unknown(error)),
         };
         let versions: Vec<_> = group
             .versions()

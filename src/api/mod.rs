@@ -12,6 +12,7 @@ pub mod requests;
 pub mod self_hosted;
 pub mod tokens;
 mod transport;
+mod verdict;
 pub mod write;
 
 use std::net::SocketAddr;
@@ -23,6 +24,10 @@ use kube::{Client, Config};
 use crate::error::{Error, Result};
 use crate::kubeconfig;
 
+pub use verdict::{Verdict, failed, refused_or_failed, verdict};
+
+/// How long the answer may take that tells whether the API is served.
+const SERVED_LIMIT: Duration = Duration::from_secs(5);
 /// The field manager of everything hoist applies.
 pub const FIELD_MANAGER: &str = "hoist";
 /// The field manager of add-ons: what bears it may be pruned, what bears only the other never is.
@@ -80,25 +85,15 @@ fn unusable(error: &dyn std::fmt::Display) -> Error {
     Error::failed("use the kubeconfig", error)
 }
 
-/// Whether an error is the API server's own word on the object (as opposed to a lost connection or an overload),
-/// so that asking again cannot help.
-pub fn is_refusal(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => {
-            (400..500).contains(&status.code) && !matches!(status.code, 401 | 404 | 408 | 409 | 429)
-        }
-        _ => false,
-    }
-}
-
-/// Whether somebody else owns fields that were to be applied.
-pub fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409 && status.message.starts_with("Apply failed with"))
-}
-
 /// Whether the object asked for does not exist.
 pub fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
+    verdict(error) == Verdict::Missing
+}
+
+/// Whether the API server says that it is ready, now.
+pub async fn is_served(client: &Client) -> bool {
+    let Ok(request) = hyper::Request::get("/readyz").body(Vec::new()) else { return false };
+    matches!(tokio::time::timeout(SERVED_LIMIT, client.request_text(request)).await, Ok(Ok(_)))
 }
 
 /// An error as one short sentence.

@@ -10,10 +10,10 @@ use kube::core::Resource;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use super::explain;
+use super::failed;
 use super::observe::ClusterView;
 use crate::assets::Manifest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The kinds whose pods may be required.
 const KINDS: [&str; 3] = ["DaemonSet", "Deployment", "StatefulSet"];
@@ -110,7 +110,7 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let list = api.list_metadata(&ListParams::default()).await;
     let action = || format!("list the {} of {namespace}", K::plural(&()));
-    Ok(list.map_err(|error| Error::failed(action(), explain(&error)))?.items)
+    Ok(list.map_err(|error| failed(action(), &error))?.items)
 }
 
 #[cfg(test)]

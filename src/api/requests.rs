@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::{FIELD_MANAGER, explain, pages};
+use super::{FIELD_MANAGER, Verdict, explain, pages, verdict};
 use crate::approve::{Addresses, Asked, SIGNER};
 use crate::error::{Error, Result};
 
@@ -103,7 +103,7 @@ pub async fn approve(client: &Client, pending: &Pending) -> Result<()> {
     match api.patch_approval(&pending.name, &params, &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
         // Another controller's guard was faster.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) if matches!(verdict(&error), Verdict::Missing | Verdict::Stale) => Ok(()),
         Err(error) => Err(Error::failed(format!("approve the request {}", pending.name), explain(&error))),
     }
 }

@@ -13,8 +13,8 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::Value;
 
 use super::apply::MANIFEST_SUM;
-use super::{explain, guard, is_not_found};
-use crate::error::{Error, Result};
+use super::{failed, guard, is_not_found};
+use crate::error::Result;
 use crate::server_config;
 
 const NAMESPACE: &str = "kube-system";
@@ -47,7 +47,7 @@ pub async fn workloads(client: &Client) -> Result<Vec<Workload>> {
         };
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource);
         let object = api.get_opt(component).await;
-        let object = object.map_err(|error| Error::failed(format!("read the {kind} {component}"), explain(&error)))?;
+        let object = object.map_err(|error| failed(format!("read the {kind} {component}"), &error))?;
         found.extend(object.map(|object| (component, kind, object.data["spec"]["template"].clone())));
     }
     Ok(found)
@@ -91,7 +91,7 @@ where
         + serde::de::DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
-    api.get_opt(name).await.map_err(|error| Error::failed(format!("read the {kind} {name}"), explain(&error)))
+    api.get_opt(name).await.map_err(|error| failed(format!("read the {kind} {name}"), &error))
 }
 
 /// Deletes the workloads, and what would make their pods anew. The pods are another matter.
@@ -101,7 +101,7 @@ where
 pub async fn delete_workloads(client: &Client) -> Result<()> {
     let replica_sets: Api<ReplicaSet> = Api::namespaced(client.clone(), NAMESPACE);
     let listed = replica_sets.list(&ListParams::default()).await;
-    let listed = listed.map_err(|error| Error::failed("list the ReplicaSets of kube-system", explain(&error)))?;
+    let listed = listed.map_err(|error| failed("list the ReplicaSets of kube-system", &error))?;
     for (component, kind) in WORKLOADS {
         match kind {
             "DaemonSet" => delete::<DaemonSet>(client, kind, component).await?,
@@ -183,6 +183,6 @@ where
     match api.delete(name, &DeleteParams::background()).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => Ok(()),
-        Err(error) => Err(Error::failed(format!("delete the {kind} {name}"), explain(&error))),
+        Err(error) => Err(failed(format!("delete the {kind} {name}"), &error)),
     }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 
-use super::{explain, is_not_found};
+use super::{Verdict, explain, is_not_found, verdict};
 use crate::error::{Error, Result};
 use crate::tokens::{SECRET_TYPE, Token, secret_name};
 
@@ -31,7 +31,7 @@ fn failed(action: impl Into<String>, error: &kube::Error) -> Error {
 pub async fn create(client: &Client, token: &Token) -> Result<()> {
     match secrets(client).create(&PostParams::default(), &token.to_secret()).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::Failed {
+        Err(error) if verdict(&error) == Verdict::Stale => Err(Error::Failed {
             action: "make the bootstrap token".into(),
             cause: format!("a token with the id {} is there already", token.id),
             next: Some(format!("`hoist token list` shows it, `hoist token delete {}` takes it away", token.id)),

@@ -2,13 +2,18 @@
 //! programs that make credentials, read by JSONPath and regular expressions, and whatever CAs the machine trusts. All of
 //! that would be in the binary.
 
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HttpClient, Error as HttpError};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::error::Result;
 use crate::kubeconfig::Access;
@@ -32,8 +37,34 @@ pub(super) fn client(config: Config) -> Result<Client> {
     // towards the time which the next answer may take.
     connector.set_reset_reader_on_write(true);
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
+    let http =
+        ServiceExt::<Request<Body>>::and_then(http, async |answer| Ok::<_, HttpError>(with_retry_after(answer).await));
     let namespace = config.default_namespace.clone();
     Ok(ClientBuilder::new(http, namespace).with_layer(&config.base_uri_layer()).with_layer(&headers).build())
+}
+
+/// Puts what the header Retry-After of an answer says into its Status, where kube's client reads it: one from the flow
+/// control of an API server, or from a load balancer, has no Status of its own.
+async fn with_retry_after(answer: Response<Incoming>) -> Response<Either<Incoming, Full<Bytes>>> {
+    let is_failure = answer.status().is_client_error() || answer.status().is_server_error();
+    let header = answer.headers().get(header::RETRY_AFTER).filter(|_| is_failure);
+    let seconds = header.and_then(|value| value.to_str().ok());
+    let Some(seconds) = seconds.and_then(|text| text.trim().parse::<u32>().ok()).filter(|seconds| *seconds > 0) else {
+        return answer.map(Either::Left);
+    };
+    let (mut parts, body) = answer.into_parts();
+    let content = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let status = serde_json::from_slice::<Value>(&content).ok().filter(|status| status["kind"] == "Status");
+    let mut status = status.unwrap_or_else(|| {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": parts.status.as_u16(),
+            "message": String::from_utf8_lossy(&content).trim(),
+            "reason": parts.status.canonical_reason().unwrap_or_default().replace(' ', "")})
+    });
+    if status["details"]["retryAfterSeconds"].is_null() {
+        status["details"]["retryAfterSeconds"] = seconds.into();
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Either::Right(Full::from(status.to_string())))
 }
 
 #[cfg(test)]
@@ -92,6 +123,27 @@ mod tests {
         fs::remove_file(&file).unwrap();
         let error = ask(&named, server.addr).await.unwrap_err();
         assert!(error.contains("client.pem"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_busy_server_says_in_a_header_is_heard() {
+        let ca = Authority::new();
+        let server = Server::start("api", &ca).await;
+        let client = connect(&kubeconfig(&ca, Credentials::Token("a")), server.addr).await.unwrap();
+        let status = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "busy", "reason": "TooManyRequests", "code": 429}"#;
+        for (body, said) in [
+            ("Too many requests, please try again later.\n", "Too many requests, please try again later."),
+            (status, "busy"),
+        ] {
+            server.answer(429, body);
+            let request = hyper::Request::get("/version").body(Vec::new()).unwrap();
+            let error = client.request_text(request).await.unwrap_err();
+            let error = crate::api::failed("ask", &error);
+            assert_eq!(
+                (error.after(), error.to_string()),
+                (Some(Duration::from_secs(7)), format!("cannot ask: {said}"))
+            );
+        }
     }
 
     #[tokio::test]

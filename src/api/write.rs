@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::guard::{FILE as GUARD_FILE, NAME as GUARD, SUM as GUARD_SUM};
 use super::observe::CONTROL_PLANE_LABEL;
-use super::{FIELD_MANAGER, explain, is_not_found};
+use super::{FIELD_MANAGER, Verdict, is_not_found, refused_or_failed, verdict};
 use crate::config::{API_PORT, Taint};
 use crate::error::{Error, Result};
 
@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 /// # Errors
 /// The API server's word; calling again goes on.
 pub async fn adopt_node(client: &Client, name: &str, taints: &[Taint]) -> Result<()> {
-    let failed = |error: kube::Error| Error::failed(format!("label the node {name}"), explain(&error));
+    let failed =
+        |error: kube::Error| refused_or_failed(&format!("Node {name}"), format!("label the node {name}"), &error);
     let api: Api<Node> = Api::all(client.clone());
     let node = api.get(name).await.map_err(failed)?;
     let mut all = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
@@ -51,7 +52,7 @@ pub async fn adopt_node(client: &Client, name: &str, taints: &[Taint]) -> Result
 /// # Errors
 /// The API server's word; calling again goes on.
 pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
-    let failed = |error: kube::Error| Error::failed("publish the address of the kubernetes Service", explain(&error));
+    let failed = |error: kube::Error| super::failed("publish the address of the kubernetes Service", &error);
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let there = slices.get_opt("kubernetes").await.map_err(failed)?;
     let mut addresses: Vec<String> =
@@ -156,7 +157,7 @@ pub async fn bootstrap_token(client: &Client, token: &str, expiration: &str) -> 
     let params = PatchParams::apply(FIELD_MANAGER).force();
     api.patch(&name, &params, &Patch::Apply(&object))
         .await
-        .map_err(|error| Error::failed(action, explain(&error)))
+        .map_err(|error| refused_or_failed(&format!("Secret kube-system/{name}"), action, &error))
         .map(drop)
 }
 
@@ -170,7 +171,7 @@ pub async fn delete_mirror_pods(client: &Client, names: &[String]) -> Result<()>
         match api.delete(name, &DeleteParams::default().grace_period(0)).await {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(Error::failed(format!("take away the mirror pod {name}"), explain(&error))),
+            Err(error) => return Err(super::failed(format!("take away the mirror pod {name}"), &error)),
         }
     }
     Ok(())
@@ -186,7 +187,7 @@ pub async fn delete_pods(client: &Client, pods: &[(String, String)]) -> Result<(
         match api.delete(name, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(Error::failed(format!("replace the pod {namespace}/{name}"), explain(&error))),
+            Err(error) => return Err(super::failed(format!("replace the pod {namespace}/{name}"), &error)),
         }
     }
     Ok(())
@@ -202,8 +203,8 @@ pub async fn delete_lease(client: &Client, name: &str, resource_version: &str) -
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match api.delete(name, &params).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(Error::failed(format!("delete the Lease {name} of a dead holder"), explain(&error))),
+        Err(error) if matches!(verdict(&error), Verdict::Missing | Verdict::Stale) => Ok(()),
+        Err(error) => Err(super::failed(format!("delete the Lease {name} of a dead holder"), &error)),
     }
 }
 
@@ -228,6 +229,12 @@ pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
     let params = PatchParams::apply(FIELD_MANAGER).force();
     api.patch_metadata(GUARD, &params, &Patch::Apply(&object))
         .await
-        .map_err(|error| Error::failed("keep guard's copy of the bridge in the cluster", explain(&error)))
+        .map_err(|error| {
+            refused_or_failed(
+                &format!("Secret kube-system/{GUARD}"),
+                "keep guard's copy of the bridge in the cluster",
+                &error,
+            )
+        })
         .map(drop)
 }

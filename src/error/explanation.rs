@@ -61,7 +61,7 @@ impl Error {
 
     fn class(&self) -> &'static str {
         match self {
-            Self::Io { .. } | Self::Failed { .. } => "failed",
+            Self::Io { .. } | Self::Failed { .. } | Self::Later { .. } => "failed",
             Self::Input(_) => "invalid-input",
             Self::Preflight(_) => "not-ready",
             Self::Locked { .. } => "locked",
@@ -86,7 +86,7 @@ impl Error {
             Self::TimedOut { details, .. } => details.iter().map(String::as_str).collect(),
             Self::Interrupted { state, .. } => state.lines().map(str::trim).collect(),
             // The first line is in the message.
-            Self::Failed { cause, .. } => cause.lines().skip(1).collect(),
+            Self::Failed { cause, .. } | Self::Later { cause, .. } => cause.lines().skip(1).collect(),
             _ => Vec::new(),
         }
     }
@@ -102,7 +102,7 @@ impl Error {
             Self::Locked { .. } => "wait until it has ended, then run the same command again".into(),
             Self::Refused(_) => APPLY_CORRECTED.into(),
             Self::Interrupted { .. } => "run the same command again to go on".into(),
-            Self::Io { .. } | Self::Failed { next: None, .. } => {
+            Self::Io { .. } | Self::Failed { next: None, .. } | Self::Later { .. } => {
                 "remove the cause and run the same command again; `--log-level debug` says more".into()
             }
         }

@@ -176,7 +176,8 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::i
             tokio::time::sleep(after).await;
         }
         let (status, body) = state.answer.lock().unwrap().clone();
-        let response = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let busy = if status == 429 { "Retry-After: 7\r\n" } else { "" };
+        let response = format!("HTTP/1.1 {status} X\r\n{busy}Content-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(response.as_bytes()).await?;
         if !state.keeps.load(Ordering::Relaxed) {
             return stream.shutdown().await;

@@ -7,6 +7,7 @@
 //!                                   agreement    ports, subnets, names across the components
 //!                                   bridge       the bridge against the self-hosted control plane
 //!                                   flags        known to the version they are given to
+//!                                   exported     of no other cluster's object
 //!                                   encryption   each API server reads what the other wrote
 //! ```
 //! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
@@ -15,6 +16,7 @@ mod agreement;
 mod bridge;
 mod certificates;
 mod encryption;
+mod exported;
 mod files;
 mod flags;
 mod inventory;
@@ -69,7 +71,9 @@ pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, d
 }
 
 fn read<'a>(assets: &'a AssetSet, cluster: &'a Cluster, dir: &'a Path) -> (Inventory<'a>, Vec<Finding>) {
-    let (parsed, findings) = assets.parsed(dir);
+    let (parsed, mut findings) = assets.parsed(dir);
+    let applied = parsed.iter().filter(|parsed| !parsed.path.starts_with("bootstrap-manifests/"));
+    findings.extend(applied.flat_map(exported::check));
     // Add-ons meet a cluster that serves: what they refer to may come from anywhere.
     let objects = parsed.into_iter().filter(|parsed| !parsed.path.starts_with("addons/")).map(Object::new).collect();
     (Inventory { dir, assets, cluster, objects, contents: Contents::new(assets, cluster) }, findings)

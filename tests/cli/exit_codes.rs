@@ -13,6 +13,7 @@ fn table() -> Vec<(Error, u8)> {
     let all = vec![
         (Error::io("read", "/x".as_ref(), std::io::ErrorKind::NotFound.into()), 1),
         (Error::failed("think", "no idea"), 1),
+        (Error::Later { action: String::new(), cause: String::new(), after: std::time::Duration::ZERO }, 1),
         (Error::Input(Vec::new()), 3),
         (Error::Preflight(Vec::new()), 4),
         (Error::Locked { holder: String::new() }, 5),
@@ -28,7 +29,11 @@ fn table() -> Vec<(Error, u8)> {
         // A new kind of failure belongs into the table above, and into the README's.
         match error {
             Error::Io { .. } | Error::Failed { .. } | Error::Input(_) | Error::Preflight(_) | Error::Locked { .. } => {}
-            Error::TimedOut { .. } | Error::Refused(_) | Error::Unsigned(_) | Error::Interrupted { .. } => {}
+            Error::Later { .. }
+            | Error::TimedOut { .. }
+            | Error::Refused(_)
+            | Error::Unsigned(_)
+            | Error::Interrupted { .. } => {}
         }
     }
     all

@@ -13,6 +13,7 @@ mod agreement;
 mod certificates;
 mod clean;
 mod encryption;
+mod exported;
 mod flags;
 mod references;
 mod support;

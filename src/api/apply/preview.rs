@@ -5,7 +5,7 @@ use kube::api::Patch;
 use serde_json::Value;
 
 use super::{Answer, Applier, CONCURRENT, Name, Refusal, marked};
-use crate::api::{explain, is_not_found};
+use crate::api::is_not_found;
 use crate::assets::Manifest;
 use crate::error::{Error, Result};
 
@@ -55,7 +55,7 @@ impl Applier<'_> {
             Err(error) if is_not_found(&error) && makes(namespace) => Ok(Preview::Unasked),
             Err(error) => match self.judge(manifest, &error) {
                 Answer::Refused(refusal) => Ok(Preview::Refused(refusal)),
-                _ => Err(Error::failed(format!("try {}", manifest.path), explain(&error))),
+                _ => Err(crate::api::failed(format!("try {}", manifest.path), &error)),
             },
         }
     }

@@ -9,7 +9,7 @@ use kube::core::{ApiResource, GroupVersion};
 use kube::discovery::{self, Scope};
 use serde_json::Value;
 
-use crate::api::{explain, is_not_found};
+use crate::api::is_not_found;
 use crate::assets::Manifest;
 use crate::error::{Error, Result};
 
@@ -49,7 +49,7 @@ impl Resources {
         let resources = match discovery::pinned_group(client, &group).await {
             Ok(found) => found.versioned_resources(&group.version),
             Err(error) if is_not_found(&error) => Vec::new(),
-            Err(error) => return Err(Error::failed(format!("learn about {version}"), explain(&error))),
+            Err(error) => return Err(crate::api::failed(format!("learn about {version}"), &error)),
         };
         for (resource, capabilities) in resources {
             self.found.insert((version.to_owned(), resource.kind.clone()), (resource, capabilities.scope));

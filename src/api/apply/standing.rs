@@ -9,7 +9,7 @@ use kube::{Client, ResourceExt};
 
 use super::resources::Resources;
 use super::{CONCURRENT, MANIFEST_SUM};
-use crate::api::{explain, is_not_found, is_refusal, pages};
+use crate::api::{Verdict, pages, verdict};
 use crate::assets::Manifest;
 use crate::error::{Error, Result};
 
@@ -72,7 +72,7 @@ pub(super) async fn standing(
         }
         let Some(api) = known.api(client, manifest) else { return Ok(None) };
         let there = api.get_metadata_opt(name).await;
-        let there = there.map_err(|error| Error::failed(format!("apply {}", manifest.path), explain(&error)))?;
+        let there = there.map_err(|error| crate::api::failed(format!("apply {}", manifest.path), &error))?;
         Ok(there.as_ref().map(There::of))
     });
     let answers: Vec<Result<_>> = futures::stream::iter(questions).buffered(CONCURRENT).collect().await;
@@ -96,8 +96,8 @@ async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Optio
     );
     match listed.await {
         Ok(()) => Ok(Some(found)),
-        Err(error) if is_refusal(&error) || is_not_found(&error) => Ok(None),
-        Err(error) => Err(Error::failed("read what stands already", explain(&error))),
+        Err(error) if matches!(verdict(&error), Verdict::Refused | Verdict::Missing) => Ok(None),
+        Err(error) => Err(crate::api::failed("read what stands already", &error)),
     }
 }
 

@@ -189,3 +189,30 @@ async fn a_refusal_stops_nobody_and_an_overload_is_tried_again() {
     let error = apply(&client, &manifests, false).await.unwrap_err();
     assert!(matches!(error, Error::Failed { .. }), "it is for the loop to try again: {error}");
 }
+
+#[tokio::test]
+async fn what_is_bound_to_one_object_is_refused_with_what_to_leave_out() {
+    let client = Server::new(true).client();
+    let applier = Applier::new(&client, How { manager: FIELD_MANAGER, force_conflicts: true });
+    let judge = |field: Option<&str>, code: u16, message: &str| {
+        let mut manifest = manifest("m", "value");
+        if let Some(field) = field {
+            manifest.object["metadata"][field] = "4711".into();
+        }
+        let status =
+            json!({"kind": "Status", "status": "Failure", "message": message, "reason": "Conflict", "code": code});
+        match applier.judge(&manifest, &kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))) {
+            Answer::Refused(refusal) => Some(refusal.finding.remedy.unwrap_or_default()),
+            Answer::Failed(_) => None,
+            Answer::Applied(applied) => panic!("{applied:?}"),
+        }
+    };
+    let modified = "Operation cannot be fulfilled on configmaps \"m\": the object has been modified; please apply your changes to the latest version and try again";
+    assert_eq!(judge(None, 409, modified), None, "somebody was faster: it is tried again");
+    let remedy = judge(Some("resourceVersion"), 409, modified).unwrap();
+    assert!(remedy.starts_with("leave metadata.resourceVersion out of the file"), "{remedy}");
+    let remedy = judge(Some("managedFields"), 400, "metadata.managedFields must be nil").unwrap();
+    assert!(remedy.starts_with("leave metadata.managedFields out of the file"), "{remedy}");
+    // What is refused for something else says nothing of them.
+    assert_eq!(judge(Some("uid"), 422, "ConfigMap \"m\" is invalid").as_deref(), Some(""));
+}
