@@ -11,6 +11,7 @@ pub mod addons;
 pub mod api;
 pub mod approve;
 pub mod assets;
+pub mod backoff;
 pub mod backup;
 pub mod bridge;
 pub mod cli;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
+use crate::api;
 use crate::api::inventory::{Entry, Finder, Inventory};
 use crate::error::{Error, Result};
 use crate::progress::{Limits, Sights};
@@ -59,13 +60,14 @@ pub(super) async fn prune(
                 }
             }
         }
-        gone(&mut finder, going, limits, reporter, step).await?;
+        gone(client, &mut finder, going, limits, reporter, step).await?;
     }
     Ok(pruned)
 }
 
 /// Waits until all of `going` are gone.
 async fn gone(
+    client: &Client,
     finder: &mut Finder<'_>,
     mut going: Vec<&Entry>,
     limits: Limits,
@@ -90,7 +92,7 @@ async fn gone(
         if limits.are_over(stuck_for) {
             return Err(Error::TimedOut {
                 waiting_for: first,
-                api_served: true,
+                api_served: api::is_served(client).await,
                 details: still.iter().map(say).collect(),
                 next: "see why whoever set the finalizers does not take them off; then run `hoist apply --prune` again"
                     .into(),

@@ -11,16 +11,19 @@ use super::order::{Order, addon};
 use super::prune;
 use super::ready::Readiness;
 use super::wait;
-use crate::api::ADDONS_MANAGER;
 use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stands};
 use crate::api::inventory::{self, Entry, Inventory};
+use crate::api::{self, ADDONS_MANAGER};
 use crate::assets::Manifest;
+use crate::backoff::Backoff;
 use crate::error::{Error, Finding, Result};
 use crate::progress::{Limits, Sights};
 use crate::report::Reporter;
 
-/// Between two tries, and between two looks.
+/// Between two looks, and before the first of several tries.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The longest pause, but for chance, between two tries.
+const LONG_INTERVAL: Duration = Duration::from_secs(4);
 /// How often the inventory is read again, where somebody else writes it at the same time.
 const INVENTORY_TRIES: usize = 5;
 /// The id of the step, as events name it.
@@ -96,8 +99,6 @@ pub async fn apply(
     }
     reporter.start(STEP, "apply the add-ons");
     let limits = Limits { begun: Instant::now(), total: options.timeout, progress: options.progress_timeout };
-    // Before anything is applied: what is in the cluster by hoist is known, whatever becomes of this run.
-    update_inventory(client, |kept| kept.and(wanted.clone())).await?;
     let mut run = Run {
         applier: Applier::new(client, How { manager: ADDONS_MANAGER, force_conflicts: options.force_conflicts }),
         client,
@@ -105,14 +106,22 @@ pub async fn apply(
         options,
         reporter,
         limits,
+        backoff: Backoff::new(INTERVAL, LONG_INTERVAL, u64::from(std::process::id())),
         failed: BTreeSet::new(),
         refused: Vec::new(),
         late: Vec::new(),
         summary: Summary::default(),
     };
-    run.ranks().await?;
+    // Before anything is applied: what is in the cluster by hoist is known, whatever becomes of this run.
+    let applied = match run.enter(&wanted).await {
+        Ok(()) => run.ranks().await,
+        failed => failed,
+    };
+    if let Err(error) = applied {
+        return Err(run.ended_by(error));
+    }
     let Run { refused, late, mut summary, .. } = run;
-    let result = verdict(refused, late);
+    let result = verdict(client, refused, late).await;
     if options.prune {
         match &result {
             Ok(()) => summary.pruned = take_away(client, &wanted, others, limits, reporter).await?,
@@ -157,8 +166,21 @@ async fn update_inventory(client: &Client, change: impl Fn(Inventory) -> Invento
     Err(Error::failed("write the inventory of add-ons", "somebody else goes on writing it"))
 }
 
+/// The error of a run whose time is up while the API server did not do what it was asked: with whether it is served now.
+pub(super) async fn unanswered(client: &Client, error: Error) -> Error {
+    if !error.is_passing() {
+        return error;
+    }
+    Error::TimedOut {
+        waiting_for: format!("the API server to do what it was asked: {error}"),
+        api_served: api::is_served(client).await,
+        details: Vec::new(),
+        next: "`hoist status` on a controller says what is wrong; then run the same command again to go on".into(),
+    }
+}
+
 /// The error of what went wrong, if anything did.
-fn verdict(mut refused: Vec<Finding>, late: Vec<Late>) -> Result<()> {
+async fn verdict(client: &Client, mut refused: Vec<Finding>, late: Vec<Late>) -> Result<()> {
     if refused.is_empty() && late.is_empty() {
         return Ok(());
     }
@@ -170,13 +192,17 @@ fn verdict(mut refused: Vec<Finding>, late: Vec<Late>) -> Result<()> {
         return Err(Error::Refused(refused));
     }
     let first = &late[0];
+    let api_served = api::is_served(client).await;
     Err(Error::TimedOut {
         waiting_for: format!("{} of {}: {}", first.name, first.path, first.why),
-        api_served: true,
-        next: format!(
-            "`kubectl describe {}` says more; once it gets ready, or is corrected, run the same command again to go on",
-            first.name.kubectl()
-        ),
+        api_served,
+        next: match api_served {
+            true => format!(
+                "`kubectl describe {}` says more; once it gets ready, or is corrected, run the same command again to go on",
+                first.name.kubectl()
+            ),
+            false => "`hoist status` on a controller says why; then run the same command again to go on".to_owned(),
+        },
         details: late.iter().flat_map(|late| late.details.iter().cloned()).collect(),
     })
 }
@@ -196,6 +222,7 @@ struct Run<'a> {
     options: &'a Options,
     reporter: &'a Reporter,
     limits: Limits,
+    backoff: Backoff,
     /// The add-ons whose later ranks are held back.
     failed: BTreeSet<String>,
     refused: Vec<Finding>,
@@ -204,10 +231,41 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Enters what is wanted into the inventory, however long the API takes to do it.
+    async fn enter(&mut self, wanted: &Inventory) -> Result<()> {
+        loop {
+            match update_inventory(self.client, |kept| kept.and(wanted.clone())).await {
+                // Where something is to be done about it, time alone does not help.
+                Err(error @ (Error::Failed { next: None, .. } | Error::Later { .. })) => self.again(error).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// The error that ends the run, with what had gone wrong before.
+    fn ended_by(self, mut error: Error) -> Error {
+        if let Error::TimedOut { details, .. } = &mut error {
+            details.extend(self.refused.iter().map(|finding| format!("refused: {finding}")));
+            details.extend(self.late.iter().map(|late| format!("{} did not get ready: {}", late.name, late.why)));
+        }
+        self.reporter.fail(STEP, error.to_string().lines().next().unwrap_or_default());
+        error
+    }
+
+    /// Pauses before what has failed is tried again, unless time is up.
+    async fn again(&mut self, error: Error) -> Result<()> {
+        if self.limits.are_over(self.limits.begun.elapsed()) {
+            return Err(unanswered(self.client, error).await);
+        }
+        self.pause(&error.to_string(), error.after()).await;
+        Ok(())
+    }
+
     async fn ranks(&mut self) -> Result<()> {
         self.order.crds().for_each(|crd| self.applier.expect(crd));
         let all: Vec<_> = self.order.all().collect();
         let there = self.look(&all).await?;
+        let looked = Instant::now();
         let to_do: Vec<_> = all
             .into_iter()
             .zip(there)
@@ -227,6 +285,10 @@ impl Run<'_> {
                 .map(|(manifest, there, _)| (*manifest, there.clone()))
                 .partition(|(manifest, _)| self.failed.contains(addon(manifest)));
             self.hold_back(*rank, held.into_iter().map(|(manifest, _)| manifest));
+            let wanted = match looked.elapsed() > LONG_INTERVAL {
+                true => self.look_again(wanted).await?,
+                false => wanted,
+            };
             self.apply(*rank, wanted).await?;
             // What nothing is to come after need not be ready.
             let is_to_come =
@@ -238,13 +300,28 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What of `wanted` is still to be applied: another run of hoist may have done it while this one waited.
+    async fn look_again<'m>(
+        &mut self,
+        wanted: Vec<(&'m Manifest, Option<There>)>,
+    ) -> Result<Vec<(&'m Manifest, Option<There>)>> {
+        let manifests: Vec<_> = wanted.into_iter().map(|(manifest, _)| manifest).collect();
+        let there = self.look(&manifests).await?;
+        let stands = |(manifest, there): &(&Manifest, _)| !self.options.force_conflicts && stands(manifest, there);
+        let (done, wanted): (Vec<_>, Vec<_>) = manifests.into_iter().zip(there).partition(stands);
+        self.summary.unchanged += done.len();
+        Ok(wanted)
+    }
+
     /// What is there, however long the API takes to say it.
     async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<There>>> {
         loop {
             match self.applier.look(manifests).await {
-                Err(error) if self.limits.are_over(self.limits.begun.elapsed()) => return Err(error),
-                Err(error) => self.pause(&error.to_string()).await,
-                there => return there,
+                Err(error) => self.again(error).await?,
+                there => {
+                    self.backoff.succeeded();
+                    return there;
+                }
             }
         }
     }
@@ -267,13 +344,14 @@ impl Run<'_> {
                 // Nothing was applied: the API server does not even say what it serves.
                 Err(error) => {
                     if self.limits.are_over(sights.note([], Instant::now())) {
-                        return Err(error);
+                        return Err(unanswered(self.client, error).await);
                     }
-                    self.pause(&error.to_string()).await;
+                    self.pause(&error.to_string(), error.after()).await;
                     continue;
                 }
             };
             let mut again = Vec::new();
+            let before = wanted.len();
             for ((manifest, there), answer) in wanted.into_iter().zip(answers) {
                 match answer {
                     Answer::Applied(applied) => self.note(&applied),
@@ -284,9 +362,18 @@ impl Run<'_> {
             let said: Vec<_> = again.iter().map(|(manifest, _, _)| Name::of(manifest).to_string()).collect();
             // Fewer that fail are progress; another reason for failing is none.
             let is_over = self.limits.are_over(sights.note([said.join(" ")], Instant::now()));
+            if again.len() < before {
+                self.backoff.succeeded();
+            }
+            // It has refused nothing if it does not answer.
+            if is_over && !again.is_empty() && !api::is_served(self.client).await {
+                let (_, _, error) = again.swap_remove(0);
+                return Err(unanswered(self.client, error).await);
+            }
             if let Some((manifest, _, error)) = again.first().filter(|_| !is_over) {
                 let what = format!("the API server to take {} (rank {rank}): {error}", Name::of(manifest));
-                self.pause(&what).await;
+                let after = again.iter().filter_map(|(_, _, error)| error.after()).max();
+                self.pause(&what, after).await;
             }
             wanted = Vec::new();
             for (manifest, there, error) in again {
@@ -354,8 +441,11 @@ impl Run<'_> {
         self.refused.push(finding);
     }
 
-    async fn pause(&self, what: &str) {
+    async fn pause(&mut self, what: &str, after: Option<Duration>) {
         self.reporter.waiting(STEP, what);
-        tokio::time::sleep(INTERVAL).await;
+        let pause = self.backoff.failed(after);
+        // To the limit, and no longer.
+        let left = self.limits.total.saturating_sub(self.limits.begun.elapsed()).saturating_add(INTERVAL);
+        tokio::time::sleep(pause.min(left)).await;
     }
 }

@@ -145,6 +145,70 @@ async fn a_webhook_that_does_not_answer_yet_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_for_a_while_is_waited_for() {
+    let server = Server::default();
+    let all = [namespace(), crd(), map("a", "settings", "1"), deployment("a", "operator"), widget("a", "first")];
+    // As while guard raises the bridge: from the first request on, and then in the middle.
+    server.state(|state| state.away = vec![(5, None), (3, Some(503))]);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(run(&server, &all, &options()).await.unwrap().created, 5);
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_the_api_is_served_is_what_is_seen_at_the_end() {
+    let all = [namespace(), crd(), deployment("a", "stuck"), widget("a", "held")];
+    let ended = |away: Option<(u64, Option<u16>)>| {
+        let all = &all;
+        async move {
+            let (server, chosen) = (Server::default(), options());
+            let later = async {
+                if let Some((seconds, what)) = away {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    server.state(|state| state.away = vec![(usize::MAX, what)]);
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = run(&server, all, &chosen) => ended.unwrap_err(),
+                () = later => unreachable!(),
+            }
+        }
+    };
+    assert_eq!(ended(None).await.exit_code(), 6);
+    for away in [(20, None), (20, Some(500))] {
+        let error = ended(Some(away)).await;
+        assert_eq!(error.exit_code(), 7, "{error}");
+        assert!(error.to_string().contains("the API is NOT served"), "{error}");
+    }
+    // Before anything was applied, too; and it has refused nothing.
+    let error = ended(Some((0, None))).await;
+    assert_eq!(error.exit_code(), 7, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_of_another_clusters_object_is_refused_at_once() {
+    let server = Server::default();
+    let mut exported = map("a", "exported", "1");
+    exported.object["metadata"]["uid"] = "0e5c1d36-0000-4000-8000-000000000000".into();
+    let begun = tokio::time::Instant::now();
+    let Err(Error::Refused(findings)) = run(&server, &[namespace(), exported.clone()], &options()).await else {
+        panic!()
+    };
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let text = findings[0].to_string();
+    assert!(text.contains("uid mismatch") && text.contains("leave metadata.uid out of the file"), "{text}");
+    // In manifests/ it stops nothing else.
+    let manifests = [Manifest { path: "manifests/exported.yaml".into(), ..exported }];
+    let whole = Whole { manifests: &manifests, addons: &[map("a", "good", "1")], addons_only: false };
+    let Err(Error::Refused(findings)) = apply_whole(&server.client(), &whole, &options(), &reporter()).await else {
+        panic!()
+    };
+    assert_eq!(findings.len(), 1);
+    assert!(server.has("configmaps", "demo", "good"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_webhook_is_ready_when_its_service_has_an_endpoint() {
     let server = Server::default();
     let clients = json!({"service": {"namespace": "demo", "name": "hook"}});

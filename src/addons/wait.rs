@@ -78,7 +78,7 @@ pub(super) async fn look(
     let makes_pods = matches!(manifest.text("/kind"), "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "Pod");
     let pods = match readiness {
         Readiness::Ready => Vec::new(),
-        _ if makes_pods => pods_in(client, namespace_of(manifest)).await?,
+        _ if makes_pods => pods_in(client, namespace_of(manifest), labels(live.as_ref()).as_deref()).await?,
         _ => Vec::new(),
     };
     let name = manifest.text("/metadata/name");
@@ -89,6 +89,14 @@ pub(super) async fn look(
     let mut sights: Vec<_> = not.iter().map(|pod| format!("{of} {}", kind(&pod.reason))).collect();
     sights.push(format!("{of}: {} ready, {}", ready.len(), generation(live.as_ref())));
     Ok(Seen { readiness, pods: not, sights })
+}
+
+/// What selects a workload's pods, where that is labels alone.
+fn labels(live: Option<&Value>) -> Option<String> {
+    let selector = live?.pointer("/spec/selector").filter(|selector| selector.get("matchExpressions").is_none())?;
+    let labels = selector.get("matchLabels")?.as_object()?.iter();
+    let labels: Option<Vec<_>> = labels.map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+    labels.map(|labels| labels.join(",")).filter(|labels| !labels.is_empty())
 }
 
 fn generation(live: Option<&Value>) -> String {

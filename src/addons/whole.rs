@@ -6,14 +6,17 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::order::Order;
-use super::run::{Options, Summary, apply};
+use super::run::{Options, Summary, apply, unanswered};
 use crate::api;
 use crate::assets::Manifest;
+use crate::backoff::Backoff;
 use crate::error::{Error, Finding, Result};
 use crate::progress::Limits;
 use crate::report::Reporter;
 
+/// Before the first of several tries, and the longest pause, but for chance, before a later one.
 const INTERVAL: Duration = Duration::from_secs(1);
+const LONG_INTERVAL: Duration = Duration::from_secs(4);
 const STEP: &str = "apply";
 
 /// What there is to apply.
@@ -104,16 +107,19 @@ async fn control_plane(
 ) -> Result<Vec<Finding>> {
     reporter.start(STEP, "apply manifests/");
     let limits = Limits { begun: Instant::now(), total: options.timeout, progress: options.progress_timeout };
+    let mut backoff = Backoff::new(INTERVAL, LONG_INTERVAL, u64::from(std::process::id()));
     let outcome = loop {
         match api::apply::apply(client, manifests, options.force_conflicts).await {
             Ok(outcome) => break outcome,
             Err(error) if limits.are_over(limits.begun.elapsed()) => {
                 reporter.fail(STEP, &error.to_string());
-                return Err(error);
+                return Err(unanswered(client, error).await);
             }
-            Err(error) => reporter.waiting(STEP, &error.to_string()),
+            Err(error) => {
+                reporter.waiting(STEP, &error.to_string());
+                tokio::time::sleep(backoff.failed(error.after())).await;
+            }
         }
-        tokio::time::sleep(INTERVAL).await;
     };
     for applied in &outcome.changes {
         summary.count(applied.change);

@@ -9,11 +9,15 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
-use super::explain;
-use crate::error::{Error, Finding, Result};
+use super::{failed, pages};
+use crate::bridge;
+use crate::error::{Finding, Result};
+use crate::secrets::COMPONENTS;
 
 /// Marks a Node as a controller; the kubelet may not set it itself.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+/// How many pods a list may have at once: a large cluster has one of each DaemonSet on each node.
+const PAGE: u32 = 250;
 /// The two Leases whose holders lead.
 pub const LEASES: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
@@ -129,16 +133,26 @@ impl ClusterView {
     }
 }
 
+/// Which pods are read of kube-system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pods {
+    /// Those with the control plane's label. Where these are not of all required workloads, all of them.
+    ControlPlane,
+    /// All of them.
+    All,
+}
+
 /// Reads all that `start` decides by.
 ///
 /// # Errors
 /// The first request that failed: what is not known is never taken for absent.
-pub async fn observe(client: &Client, node: &str, required: &[Required]) -> Result<ClusterView> {
+pub async fn observe(client: &Client, node: &str, required: &[Required], which: Pods) -> Result<ClusterView> {
     let mut namespaces: Vec<_> = required.iter().map(|required| required.namespace.as_str()).collect();
     namespaces.push("kube-system");
     namespaces.sort_unstable();
     namespaces.dedup();
-    let pods = futures::future::try_join_all(namespaces.iter().map(|namespace| pods_in(client, namespace)));
+    let pods = namespaces.iter().map(|namespace| required_pods(client, namespace, required, which));
+    let pods = futures::future::try_join_all(pods);
     let leases = futures::future::try_join_all(LEASES.iter().map(|name| lease(client, name)));
     let (node, pods, leases, endpoints) = futures::try_join!(node_view(client, node), pods, leases, endpoints(client))?;
     Ok(ClusterView {
@@ -151,7 +165,7 @@ pub async fn observe(client: &Client, node: &str, required: &[Required]) -> Resu
 
 async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
     let api: Api<Node> = Api::all(client.clone());
-    let node = api.get_opt(name).await.map_err(|error| Error::failed("read the node", explain(&error)))?;
+    let node = api.get_opt(name).await.map_err(|error| failed("read the node", &error))?;
     Ok(match node {
         None => NodeView::Absent,
         Some(node) if node.labels().contains_key(CONTROL_PLANE_LABEL) => NodeView::Adopted,
@@ -159,11 +173,31 @@ async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
     })
 }
 
-pub(crate) async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodView>> {
+/// The pods of a namespace, as far as they matter to the required workloads in it.
+async fn required_pods(client: &Client, namespace: &str, required: &[Required], which: Pods) -> Result<Vec<PodView>> {
+    if namespace == "kube-system" && which == Pods::ControlPlane {
+        let components = COMPONENTS.into_iter().chain(bridge::PODS).collect::<Vec<_>>().join(",");
+        let pods = pods_in(client, namespace, Some(&format!("component in ({components})"))).await?;
+        let mut wanted = required.iter().filter(|workload| workload.namespace == namespace);
+        if wanted.all(|workload| pods.iter().any(|pod| pod.workload == workload.name)) {
+            return Ok(pods);
+        }
+    }
+    pods_in(client, namespace, None).await
+}
+
+/// The pods of a namespace, page by page; only those with these labels, if any are given.
+///
+/// # Errors
+/// The API server's word.
+pub(crate) async fn pods_in(client: &Client, namespace: &str, labels: Option<&str>) -> Result<Vec<PodView>> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pods = api.list(&ListParams::default()).await;
-    let pods = pods.map_err(|error| Error::failed(format!("list the pods of {namespace}"), explain(&error)))?;
-    Ok(pods.items.iter().map(pod_view).collect())
+    let mut params = ListParams::default().limit(PAGE);
+    params.label_selector = labels.map(str::to_owned);
+    let mut pods = Vec::new();
+    let listed = pages::each(params, async |params| api.list(params).await, |pod| pods.push(pod_view(&pod)));
+    listed.await.map_err(|error| failed(format!("list the pods of {namespace}"), &error))?;
+    Ok(pods)
 }
 
 /// A Lease of kube-system; `None` where there is none.
@@ -172,8 +206,7 @@ pub(crate) async fn pods_in(client: &Client, namespace: &str) -> Result<Vec<PodV
 /// The API server's word.
 pub async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    let lease =
-        api.get_opt(name).await.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
+    let lease = api.get_opt(name).await.map_err(|error| failed(format!("read the Lease {name}"), &error))?;
     Ok(lease.map(|lease| {
         let resource_version = lease.resource_version().unwrap_or_default();
         let spec = lease.spec.unwrap_or_default();
@@ -189,8 +222,7 @@ pub async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
 async fn endpoints(client: &Client) -> Result<Vec<String>> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let slice = api.get_opt("kubernetes").await;
-    let slice =
-        slice.map_err(|error| Error::failed("read the addresses of the kubernetes Service", explain(&error)))?;
+    let slice = slice.map_err(|error| failed("read the addresses of the kubernetes Service", &error))?;
     Ok(slice.into_iter().flat_map(|slice| slice.endpoints).flat_map(|endpoint| endpoint.addresses).collect())
 }
 
@@ -270,4 +302,68 @@ pub fn hopeless(refused: &[super::apply::Refusal], required: &[Required]) -> Vec
             && required.iter().any(|wanted| wanted.name == refusal.name && wanted.namespace == refusal.namespace)
     };
     refused.iter().filter(|refusal| is_required(refusal)).map(|refusal| refusal.finding.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use hyper::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, component: Option<&str>) -> Value {
+        let labels = component.map(|component| json!({"component": component}));
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-system", "labels": labels}})
+    }
+
+    /// An API server of these pods: it gives two at once, and writes down what it was asked.
+    fn client(pods: Vec<Value>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let answer = move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().replace('+', "%20");
+            log.lock().unwrap().push(query.clone());
+            let by_label = query.contains("labelSelector=");
+            let of: Vec<_> = pods.iter().filter(|pod| !by_label || pod["metadata"]["labels"].is_object()).collect();
+            let from: usize =
+                query.split("continue=").nth(1).map_or(0, |rest| rest.split('&').next().unwrap().parse().unwrap());
+            let next = if from + 2 < of.len() { (from + 2).to_string() } else { String::new() };
+            let items: Vec<_> = of.into_iter().skip(from).take(2).cloned().collect();
+            let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": next}, "items": items});
+            async move { Ok::<_, std::convert::Infallible>(Response::new(Body::from(list.to_string().into_bytes()))) }
+        };
+        (Client::new(tower::service_fn(answer), "default"), asked)
+    }
+
+    fn required(name: &str) -> Required {
+        Required { namespace: "kube-system".into(), name: name.into() }
+    }
+
+    async fn names(client: &Client, wanted: &[Required], which: Pods) -> Vec<String> {
+        let pods = required_pods(client, "kube-system", wanted, which).await.unwrap();
+        pods.into_iter().map(|pod| pod.name).collect()
+    }
+
+    #[tokio::test]
+    async fn only_the_control_planes_pods_are_read_where_they_are_enough() {
+        let others = (0..5).map(|number| pod(&format!("proxy-{number}"), None));
+        let own = ["kube-apiserver", "kube-scheduler"].map(|name| pod(name, Some(name)));
+        let (client, asked) = client(own.into_iter().chain(others).collect());
+        let wanted = [required("kube-apiserver"), required("kube-scheduler")];
+        assert_eq!(names(&client, &wanted, Pods::ControlPlane).await, ["kube-apiserver", "kube-scheduler"]);
+        let asked_for = std::mem::take(&mut *asked.lock().unwrap());
+        assert_eq!(asked_for.len(), 1, "{asked_for:?}");
+        assert!(
+            asked_for[0].to_lowercase().contains("limit=250") && asked_for[0].contains("labelSelector="),
+            "{asked_for:?}"
+        );
+        // One whose pods have no such label is looked for among all, page by page.
+        let wanted = [required("kube-apiserver"), required("proxy-4")];
+        assert_eq!(names(&client, &wanted, Pods::ControlPlane).await.len(), 7);
+        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()).len(), 1 + 4);
+        assert_eq!(names(&client, &[], Pods::All).await.len(), 7);
+    }
 }

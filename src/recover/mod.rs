@@ -107,7 +107,7 @@ pub async fn recover(
     if options.dry_run {
         return Ok(Outcome::Planned);
     }
-    let _lock = lock::take(host)?;
+    let lock = lock::take(host)?;
     let mut stop = pin!(stop);
     origin.unpack(place)?;
     // Cut off before etcd has run on it, a restore need not be done twice.
@@ -145,7 +145,7 @@ pub async fn recover(
             place.display()
         ));
     }
-    match checked.run(reporter, stop).await {
+    match checked.run(lock, reporter, stop).await {
         Ok(()) => Ok(Outcome::Recovered),
         Err(error) if source.sum().is_some() => Err(after_restore(error, place)),
         Err(error) => Err(error),

@@ -20,10 +20,11 @@ use crate::error::{Error, Result};
 use crate::explain::{self, Explanation, Kept, Seen};
 use crate::host::Host;
 use crate::kubelet::UnitState;
+use crate::lock::Lock;
 use crate::permanent::Permanent;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, guard, kubelet, packet_filter, server_config};
+use crate::{files, guard, kubelet, lock, packet_filter, server_config};
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
@@ -43,6 +44,8 @@ pub(super) struct Run<'a> {
     pub(super) has_replaced: bool,
     pub(super) has_lowered: bool,
     pub(super) refused: Vec<Refusal>,
+    /// Keeps others from this node, while this run changes it; see [`Run::may_act`].
+    pub(super) lock: Option<Lock>,
     /// How the disk and the kubelet's unit stood before this run's first raise.
     pub(super) before: Option<(Before, Option<UnitState>)>,
 }
@@ -85,6 +88,7 @@ impl<'a> Run<'a> {
             has_replaced: false,
             has_lowered: false,
             refused: Vec::new(),
+            lock: None,
             before: None,
         }
     }
@@ -97,6 +101,25 @@ impl Run<'_> {
             Target::Static => self.fixed.target.command(),
             Target::SelfHosted => self.fixed.mode.command(),
         }
+    }
+
+    /// Chance for this run, which others on other machines do not share.
+    pub(super) fn seed(&self) -> u64 {
+        let now = self.fixed.host.outside().now();
+        now.unix_timestamp().unsigned_abs().rotate_left(32) ^ u64::from(now.nanosecond())
+    }
+
+    /// Whether this run may change the node by what it has seen. If not, it has taken the lock just now, and must look
+    /// again first: somebody else may have had it.
+    ///
+    /// # Errors
+    /// Who has the lock; the system's refusal.
+    pub(super) fn may_act(&mut self) -> Result<bool> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        self.lock = Some(lock::try_take(self.fixed.host)?);
+        Ok(false)
     }
 
     /// Does one thing. `client` is there once the API has answered.
@@ -232,10 +255,10 @@ impl Run<'_> {
     pub(super) async fn restore(&self) -> Result<()> {
         let Some((files, unit)) = &self.before else { return Ok(()) };
         files.restore()?;
-        match unit {
-            Some(unit) => kubelet::restore_unit(self.fixed.host, *unit).await,
-            None => Ok(()),
+        if let Some(unit) = unit {
+            kubelet::restore_unit(self.fixed.host, *unit).await?;
         }
+        self.lock.as_ref().map_or(Ok(()), Lock::undo)
     }
 
     /// The error of a run that a signal has ended: what stands, how to go on, how to undo.

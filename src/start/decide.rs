@@ -188,6 +188,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The self-hosted control plane serves, and nothing of the bridge stands: what this run still waits for is no reason to
+    /// keep others from mending what comes to harm.
+    pub fn serves_itself(&self) -> bool {
+        self.bridge.is_lowered() && self.api_ready && self.self_hosted_ready >= PROOFS
+    }
+
     /// The proof has taken longer than it may. What only the kubelet has to tidy up is no reason to raise the bridge.
     fn is_late(&self) -> bool {
         let leads = self.view.as_ref().is_some_and(|view| all_lead(&self.leases_when_gone, view));

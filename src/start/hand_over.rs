@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Target, decide};
 use super::observer::Observer;
-use super::run::Mode;
+use super::run::{INTERVAL, LONG_INTERVAL, Mode};
 use crate::api::observe::{NodeView, Required};
 use crate::assets::AssetSet;
+use crate::backoff::{Backoff, Retries};
 use crate::config::{Cluster, Controller};
 use crate::error::Result;
 use crate::host::Host;
@@ -35,6 +36,7 @@ pub enum Stepped {
 pub struct HandOver<'a> {
     run: Run<'a>,
     observer: Observer,
+    retries: Retries<Vec<Act>>,
 }
 
 impl<'a> HandOver<'a> {
@@ -66,7 +68,8 @@ impl<'a> HandOver<'a> {
         });
         // What a start does before is done, and the kubelet is systemd's.
         (run.applied, run.made_token, run.raised) = (true, true, Some(false));
-        Ok(Self { run, observer: Observer::new(host, ca)? })
+        let retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
+        Ok(Self { run, observer: Observer::new(host, ca)?, retries })
     }
 
     /// Tells it who of the bridge holds a Lease, by the Lease's name: seen while nobody else could.
@@ -79,24 +82,45 @@ impl<'a> HandOver<'a> {
     /// # Errors
     /// What could not be done, which the next step tries again.
     pub async fn step(&mut self, reporter: &Reporter) -> Result<Stepped> {
-        let mut observed = self.observer.observe(&self.run, Instant::now()).await?;
-        // Whether this node is a controller is others' to say: guard never makes it one.
-        if let Some(view) = &mut observed.view {
-            view.node = NodeView::Adopted;
-        }
-        let acts = match decide(&observed) {
-            Decision::Done => return Ok(Stepped::Done),
+        let (step, acts) = match self.decide().await? {
             Decision::Wait(_, what) => return Ok(Stepped::Waits(what)),
-            Decision::Do(_, acts) => acts,
+            // What was read a moment ago is enough to wait by, and for nothing else.
+            _ if self.observer.is_stale() => {
+                self.observer.forget();
+                return Ok(Stepped::Acted);
+            }
+            Decision::Done => return Ok(Stepped::Done),
+            Decision::Do(step, acts) => (step, acts),
         };
         // Raising is guard's own.
         if acts.iter().any(|act| matches!(act, Act::Raise | Act::RaiseAndFail)) {
             return Ok(Stepped::Failed);
         }
-        let _lock = lock::try_take(self.run.fixed.host)?;
-        for act in &acts {
-            self.run.act(act, self.observer.client(), reporter).await?;
+        if let Some(why) = self.retries.waits(&acts, Instant::now()) {
+            return Ok(Stepped::Waits(why.to_owned()));
         }
+        let _lock = lock::try_take(self.run.fixed.host)?;
+        // A start may have had the lock, and changed what was seen.
+        self.observer.forget();
+        if self.decide().await? != Decision::Do(step, acts.clone()) {
+            return Ok(Stepped::Acted);
+        }
+        for act in &acts {
+            if let Err(error) = self.run.act(act, self.observer.client(), reporter).await {
+                self.retries.failed(acts, &error, Instant::now());
+                return Err(error);
+            }
+        }
+        self.retries.succeeded();
         Ok(Stepped::Acted)
+    }
+
+    async fn decide(&mut self) -> Result<Decision> {
+        let mut observed = self.observer.observe(&self.run, Instant::now()).await?;
+        // Whether this node is a controller is others' to say: guard never makes it one.
+        if let Some(view) = &mut observed.view {
+            view.node = NodeView::Adopted;
+        }
+        Ok(decide(&observed))
     }
 }

@@ -8,11 +8,11 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::acts::Run;
-use super::decide::{Observed, all_lead, all_ready};
+use super::decide::{Observed, Target, all_lead, all_ready};
 use super::run::Mode;
-use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Required, observe};
+use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Pods, Required, observe};
 use crate::api::owners;
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, State};
 use crate::config::API_PORT;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -26,6 +26,23 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// For so long a kubelet that has just been started asks for the API at intervals that are short, or end at the
 /// forwarder, which lets it wait. Its reflectors go up to 30 s, its registration to 7 s.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(8);
+
+/// While nothing has changed for so long (the first), the API is read no more often than this (the second).
+const PACES: [(Duration, Duration); 3] = [
+    (Duration::from_secs(60), Duration::from_secs(1)),
+    (Duration::from_secs(10), Duration::from_millis(500)),
+    (Duration::ZERO, Duration::ZERO),
+];
+
+/// What was read of the API last, with what the machine and the API servers were like then.
+struct Read {
+    view: ClusterView,
+    missing: Vec<String>,
+    beside: (State, bool, bool),
+    at: Instant,
+    /// Since when it has been the same, but for renewals of Leases.
+    since: Instant,
+}
 
 /// What only time can tell. All of it can be lost: a new run begins without.
 pub(super) struct Observer {
@@ -48,6 +65,8 @@ pub(super) struct Observer {
     api_since: Option<Instant>,
     /// The required pods that were not ready when this run first saw them, by namespace and name.
     inherited: Option<BTreeSet<(String, String)>>,
+    last: Option<Read>,
+    is_stale: bool,
     /// Something has answered at NODE_IP in the course of this run.
     pub(super) seen_api: bool,
     /// Why the API could not be read, the last time it could not.
@@ -72,6 +91,8 @@ impl Observer {
             lowered_since: None,
             api_since: None,
             inherited: None,
+            last: None,
+            is_stale: false,
             seen_api: false,
             trouble: None,
         })
@@ -82,10 +103,36 @@ impl Observer {
         self.client.as_ref()
     }
 
+    /// Whether the API was read earlier than in the last round: then nothing may be done by what it showed.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// Reads the API in the next round, whatever has been the same for how long.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+    }
+
+    /// What NODE_IP answers, now.
+    pub(super) async fn asks(&self, run: &Run<'_>) -> Answer {
+        let node_ip = SocketAddr::new(run.fixed.controller.address, API_PORT);
+        self.probe.get(node_ip, "/readyz", ASK_LIMIT).await
+    }
+
+    /// Who serves, now, in words.
+    pub(super) async fn served(&self, run: &Run<'_>) -> String {
+        match (self.asks(run).await, Bridge::new(run.fixed.host).state().is_lowered()) {
+            (answer, true) if answer.is_ready() => "the cluster serves itself".to_owned(),
+            (answer, false) if answer.is_ready() => "the bridge serves the API".to_owned(),
+            (answer, _) => format!("the API is NOT served: {} answers {answer}", run.fixed.controller.address),
+        }
+    }
+
     pub(super) async fn observe(&mut self, run: &Run<'_>, now: Instant) -> Result<Observed> {
         let node_ip = SocketAddr::new(run.fixed.controller.address, API_PORT);
         let loopback = SocketAddr::new(run.fixed.cluster.loopback(), API_PORT);
         let bridge = Bridge::new(run.fixed.host).state();
+        self.is_stale = false;
         let (api, self_hosted) =
             tokio::join!(self.probe.get(node_ip, "/readyz", ASK_LIMIT), self.probe.get(loopback, "/readyz", ASK_LIMIT));
         // Nothing can be decided by that: neither that the API is there nor that it is gone.
@@ -93,7 +140,14 @@ impl Observer {
             return Err(lacking(lack));
         }
         self.seen_api |= api.is_answered();
-        let read = if matches!(api, Answer::Http { .. }) { self.read(run, node_ip).await? } else { None };
+        let beside = (bridge.clone(), api.is_ready(), self_hosted.is_ready());
+        let read = match &api {
+            Answer::Http { .. } => self.read_at_pace(run, node_ip, beside, now).await?,
+            _ => {
+                self.last = None;
+                None
+            }
+        };
         let (view, missing) = read.unzip();
         let missing = missing.unwrap_or_default();
 
@@ -171,14 +225,39 @@ impl Observer {
         may_restart && !self.api_since.is_none_or(is_new)
     }
 
+    /// What the API shows: read now, but where nothing has changed for so long that once in a while is enough.
+    async fn read_at_pace(
+        &mut self,
+        run: &Run<'_>,
+        address: SocketAddr,
+        beside: (State, bool, bool),
+        now: Instant,
+    ) -> Result<Option<(ClusterView, Vec<String>)>> {
+        if let Some(last) =
+            self.last.as_ref().filter(|last| last.beside == beside && now - last.at < pace(now - last.since))
+        {
+            self.is_stale = true;
+            return Ok(Some((last.view.clone(), last.missing.clone())));
+        }
+        let before = self.last.take();
+        let Some((view, missing)) = self.read(run, address).await? else { return Ok(None) };
+        let is_same =
+            |last: &Read| last.beside == beside && last.missing == missing && still(&last.view) == still(&view);
+        let since = before.filter(is_same).map_or(now, |last| last.since);
+        self.last = Some(Read { view: view.clone(), missing: missing.clone(), beside, at: now, since });
+        Ok(Some((view, missing)))
+    }
+
     /// Reads the API; a failure is kept for whoever explains, and the connection made anew.
     async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<(ClusterView, Vec<String>)>> {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => self.client.insert(run.fixed.host.outside().connect(run.fixed.kubeconfig, address).await?).clone(),
         };
+        // Those that go are told by more than their labels.
+        let which = if run.fixed.target == Target::Static { Pods::All } else { Pods::ControlPlane };
         let look = async {
-            let mut view = observe(&client, &run.fixed.controller.name, run.fixed.required).await?;
+            let mut view = observe(&client, &run.fixed.controller.name, run.fixed.required, which).await?;
             // A pod outlives for a while what it belongs to, and then it proves nothing.
             let missing = match run.fixed.mode {
                 Mode::Recover { .. } => owners::check(&client, run.fixed.manifests, &mut view).await?,
@@ -252,6 +331,20 @@ fn lacking(answer: &Answer) -> Error {
     }
 }
 
+/// How often the API is read that has shown the same for so long.
+fn pace(unchanged_for: Duration) -> Duration {
+    PACES.into_iter().find(|(from, _)| unchanged_for >= *from).map_or(Duration::ZERO, |(_, pace)| pace)
+}
+
+/// What was read, without what changes while nothing happens.
+fn still(view: &ClusterView) -> ClusterView {
+    let mut still = view.clone();
+    for lease in still.leases.values_mut() {
+        (lease.renewed, lease.resource_version) = (String::new(), String::new());
+    }
+    still
+}
+
 /// Since when all of some workloads have been ready, with the same count of restarts.
 #[derive(Default)]
 struct Steady(Option<(Instant, i32)>);
@@ -265,5 +358,31 @@ impl Steady {
             _ => Some((now, restarts)),
         };
         self.0.map(|(since, _)| now - since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_changed_for_long_is_read_less_often() {
+        let at = |seconds| pace(Duration::from_secs(seconds)).as_millis();
+        assert_eq!([0, 9, 10, 59, 60, 3600].map(at), [0, 0, 500, 500, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_is_no_change_and_one_that_moves_is() {
+        let view = |holder: &str, renewed: &str| {
+            let lease = LeaseView {
+                holder: holder.into(),
+                renewed: renewed.into(),
+                resource_version: renewed.into(),
+                ..LeaseView::default()
+            };
+            ClusterView { leases: BTreeMap::from([("kube-scheduler".into(), lease)]), ..ClusterView::default() }
+        };
+        assert!(still(&view("a", "1")) == still(&view("a", "2")));
+        assert!(still(&view("a", "1")) != still(&view("b", "1")));
     }
 }

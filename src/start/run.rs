@@ -13,23 +13,24 @@ use super::observer::Observer;
 use super::progress::Progress;
 use crate::api::observe::Required;
 use crate::assets::{self, AssetSet, Manifest};
+use crate::backoff::{Backoff, Retries};
 use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
 use crate::explain::Explanation;
 use crate::host::Host;
+use crate::lock::Lock;
 use crate::progress::{Limits, pulled};
 use crate::report::Reporter;
 use crate::{addons, kubelet, lock, preflight, validate};
 
 /// Between two rounds of the loop.
 pub(super) const INTERVAL: Duration = Duration::from_millis(150);
+/// The longest pause, but for chance, before what has failed is tried again.
+pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5);
 /// Without any progress for so long, whoever waits is told the likely cause, if it is recognised.
 const HINT_AFTER: Duration = Duration::from_secs(10);
 /// How many of the last words of a kubelet that does not answer are shown.
 const KUBELET_LINES: usize = 5;
-/// What stands where a signal comes while add-ons are applied.
-const ADDONS_LEFT: &str =
-    "the cluster serves itself; run the same command again, or `hoist apply`, to go on with its add-ons";
 /// How long a bridge that is raised again may take to serve.
 const RAISE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -196,8 +197,8 @@ pub async fn start_with(
     stop: impl Future<Output = u8>,
 ) -> Result<()> {
     let checked = check(host, input, options, reporter).await?;
-    let _lock = lock::take(host)?;
-    checked.run(reporter, stop).await
+    let lock = lock::take(host)?;
+    checked.run(lock, reporter, stop).await
 }
 
 /// A run whose input and machine are as they should be.
@@ -233,16 +234,16 @@ pub(crate) async fn check<'a>(
 }
 
 impl Checked<'_> {
-    /// Runs; the lock must be held.
+    /// Runs, and gives the lock back once the cluster serves itself.
     ///
     /// # Errors
     /// See [`start`].
-    pub(crate) async fn run(&self, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
-        drive(self, reporter, stop).await
+    pub(crate) async fn run(&self, lock: Lock, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+        drive(self, lock, reporter, stop).await
     }
 }
 
-async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     let Checked { host, input, options, controller, asset_dir } = checked;
     let Input { assets, cluster, manifests, addons } = input;
     let mut stop = pin!(stop);
@@ -262,6 +263,7 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
         mode: options.mode,
         target: Target::SelfHosted,
     });
+    run.lock = Some(lock);
     run.sweep()?;
     let mut observer = Observer::new(host, &ca)?;
     reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
@@ -275,13 +277,25 @@ async fn drive(checked: &Checked<'_>, reporter: &Reporter, stop: impl Future<Out
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
     see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;
-    let control_plane = run.outcome();
-    let addons = tokio::select! {
+    // Whatever comes to harm from now on is guard's to mend, however long users' objects take.
+    run.lock = None;
+    if addons.is_empty() {
+        return run.outcome();
+    }
+    let applied = tokio::select! {
         biased;
-        signal = &mut stop => Err(Error::Interrupted { signal, state: ADDONS_LEFT.into() }),
+        signal = &mut stop => {
+            let state = format!("{}; run the same command again, or `hoist apply`, to go on with its add-ons", observer.served(&run).await);
+            Err(Error::Interrupted { signal, state })
+        }
         applied = apply_addons(addons, manifests, &observer, options, limits, reporter) => applied,
     };
-    both(control_plane, addons)
+    // What held when they began need not hold now.
+    let applied = match applied {
+        Ok(()) => see_through(&mut run, &mut observer, limits, reporter, stop).await,
+        failed => failed,
+    };
+    both(run.outcome(), applied)
 }
 
 /// Applies the add-ons to a cluster that serves itself.
@@ -325,6 +339,7 @@ pub(super) async fn see_through(
     let mut progress = Progress::new(Instant::now());
     let mut hints = BTreeSet::new();
     let mut hint_at = HINT_AFTER;
+    let mut retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
     loop {
         let observed = tokio::select! {
             biased;
@@ -353,6 +368,8 @@ pub(super) async fn see_through(
             }
         }
         match decision {
+            // What was read a moment ago is enough to wait by, and for nothing else.
+            Decision::Done | Decision::Do(..) if observer.is_stale() => observer.forget(),
             Decision::Done => {
                 for step in Step::ALL {
                     reporter.done_if_started(step.id(target));
@@ -366,29 +383,59 @@ pub(super) async fn see_through(
                 };
                 report(reporter, step, target);
                 reporter.waiting(step.id(target), &what);
+                if target == Target::SelfHosted && observed.serves_itself() {
+                    run.lock = None;
+                }
                 tokio::time::sleep(INTERVAL).await;
             }
             Decision::Do(step, acts) => {
                 report(reporter, step, target);
+                let later = match (retries.waits(&acts, Instant::now()), run.may_act()) {
+                    (Some(why), _) => Some(why.to_owned()),
+                    (None, Ok(true)) => None,
+                    (None, Ok(false)) => continue,
+                    (None, Err(error @ Error::Locked { .. })) => Some(error.to_string()),
+                    (None, Err(error)) => return Err(error),
+                };
+                if let Some(why) = later {
+                    reporter.waiting(step.id(target), &why);
+                    tokio::time::sleep(INTERVAL).await;
+                    continue;
+                }
                 if acts.contains(&Act::RaiseAndFail) {
                     return Err(give_up(run, observer, reporter).await?);
                 }
+                let mut outcome = Ok(());
                 for act in &acts {
-                    if let Err(error) = run.act(act, observer.client(), reporter).await {
-                        // What the API could not do now it may do the next time round; all else is final.
-                        if !matches!(error, Error::Failed { .. }) || observer.client().is_none() {
-                            reporter.fail(step.id(target), &error.to_string());
-                            return Err(error);
-                        }
-                        reporter.waiting(step.id(target), &error.to_string());
-                        tokio::time::sleep(INTERVAL).await;
-                        // What follows may build on it.
+                    outcome = run.act(act, observer.client(), reporter).await.map_err(|error| (act, error));
+                    // What follows may build on it.
+                    if outcome.is_err() {
                         break;
+                    }
+                }
+                match outcome {
+                    Ok(()) => retries.succeeded(),
+                    Err((act, error)) if observer.client().is_none() || is_final(act, &error) => {
+                        reporter.fail(step.id(target), &error.to_string());
+                        return Err(error);
+                    }
+                    // What the API could not do now it may do the next time round.
+                    Err((_, error)) => {
+                        reporter.waiting(step.id(target), &error.to_string());
+                        retries.failed(acts, &error, Instant::now());
+                        tokio::time::sleep(INTERVAL).await;
                     }
                 }
             }
         }
     }
+}
+
+/// Whether a run ends by `error`, with which `act` has failed. What the API server refuses for good before the hand-over
+/// stays refused; later the bridge is being lowered, and to go on is better than to stop half way.
+fn is_final(act: &Act, error: &Error) -> bool {
+    let is_early = matches!(act, Act::Apply | Act::BootstrapToken | Act::AdoptNode);
+    !error.is_passing() && (is_early || !matches!(error, Error::Refused(_)))
 }
 
 /// Whether `manifest` is the workload that must be ready.
@@ -431,7 +478,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
             "the {} control plane to prove itself in time, with a part of the bridge lowered",
             run.fixed.target
         ),
-        api_served: observed.api_ready,
+        api_served: observer.asks(run).await.is_ready(),
         details,
         next,
     })
@@ -475,5 +522,7 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
         }
         format!("make the kubelet run (`journalctl -u kubelet -n 50` says more), {again}")
     };
-    Error::TimedOut { waiting_for, api_served: observed.api_ready, details, next }
+    // To explain has taken a while.
+    let api_served = observer.asks(run).await.is_ready();
+    Error::TimedOut { waiting_for, api_served, details, next }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::pin::Pin;
+use std::time::Duration;
 
 use kube::Client;
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::bridge::Bridge;
 use crate::config::Controller;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::lock::Lock;
 use crate::progress::{Limits, pulled};
 use crate::report::Reporter;
 
@@ -97,11 +99,32 @@ impl<'a> Session<'a> {
         Ok(Self { run, observer: Observer::new(host, &ca)?, progress: Progress::new(now), limits })
     }
 
+    /// The same with the lock, which it keeps until [`Session::release`].
+    #[must_use]
+    pub fn holding(mut self, lock: Lock) -> Self {
+        self.run.lock = Some(lock);
+        self
+    }
+
+    /// Gives the lock back: what is waited for now keeps nobody else from this node.
+    pub fn release(&mut self) {
+        self.run.lock = None;
+    }
+
+    /// Takes the lock again, if it was given back.
+    ///
+    /// # Errors
+    /// Who has it; the system's refusal.
+    pub fn hold(&mut self) -> Result<()> {
+        self.run.may_act().map(drop)
+    }
+
     /// Looks, unless `stop` completes first.
     ///
     /// # Errors
     /// [`Error::Interrupted`]; a kubeconfig that cannot be used.
     pub async fn observe(&mut self, mut stop: Pin<&mut impl Future<Output = u8>>) -> Result<Observed> {
+        self.observer.forget();
         let observed = tokio::select! {
             biased;
             signal = &mut stop => return Err(self.run.interrupted(signal)),
@@ -126,12 +149,20 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::TimedOut`], with all that explains it.
     pub async fn pause(&mut self, observed: &Observed, what: &str) -> Result<()> {
+        self.pause_for(INTERVAL, observed, what).await
+    }
+
+    /// The same for so long.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn pause_for(&mut self, pause: Duration, observed: &Observed, what: &str) -> Result<()> {
         let waits = Decision::Wait(Step::Api, what.to_owned());
         let stuck_for = self.progress.note(observed, &waits, pulled(self.run.fixed.host), Instant::now());
         if self.limits.are_over(stuck_for) {
             return Err(timed_out(&self.run, &self.observer, observed, &waits).await);
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 

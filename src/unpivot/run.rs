@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use kube::Client;
 
@@ -10,6 +11,7 @@ use super::decide::{Act, Decision, Objects, Seen, Step, decide};
 use crate::api::self_hosted;
 use crate::api::write;
 use crate::assets;
+use crate::backoff::Backoff;
 use crate::bridge::Bridge;
 use crate::error::{Error, Finding, Result};
 use crate::host::Host;
@@ -86,13 +88,13 @@ pub async fn unpivot(
         let remedy = "unpivot would take the API away from the others: it knows clusters of one controller only";
         return Err(Error::Input(vec![finding.remedy(remedy)]));
     }
-    let _lock = lock::take(host)?;
+    let lock = lock::take(host)?;
     let kubeconfig = input.text("auth/kubeconfig")?;
     let required = Target::Static.workloads(COMPONENTS, &controller.name);
     let ending = Ending { required: &required, kubeconfig: &kubeconfig, asset_dir: &asset_dir, target: Target::Static };
     let mut run = Unpivot {
         host,
-        session: Session::new(host, &input, controller, options, ending)?,
+        session: Session::new(host, &input, controller, options, ending)?.holding(lock),
         node: &controller.name,
         unit: None,
         guard_is_away: false,
@@ -111,14 +113,17 @@ pub async fn unpivot(
 impl Unpivot<'_> {
     /// Until the static control plane is put in.
     async fn replace(&mut self, reporter: &Reporter, mut stop: Pin<&mut impl Future<Output = u8>>) -> Result<()> {
+        let mut backoff = backoff(self.host);
         loop {
+            let mut pause = None;
             // Before the Leases are read: whose process was gone then does not renew them.
             let running = processes::running(&self.host.path("/proc")).others;
             let observed = self.session.observe(stop.as_mut()).await?;
             let mut trouble = None;
             let seen = match self.see(&observed, &running).await {
                 Ok(seen) => seen,
-                Err(error @ Error::Failed { .. }) => {
+                Err(error) if error.is_passing() => {
+                    pause = Some(backoff.failed(error.after()));
                     trouble = Some(error.to_string());
                     self.seen(&observed, &running, None)
                 }
@@ -137,9 +142,15 @@ impl Unpivot<'_> {
                 Decision::Do(step, act) => {
                     step.report(reporter);
                     match self.act(&act, &observed, reporter).await {
-                        Ok(()) => continue,
+                        Ok(()) => {
+                            backoff.succeeded();
+                            continue;
+                        }
                         // What the API could not do now it may do the next time round; all else is final.
-                        Err(error @ Error::Failed { .. }) => (step, error.to_string()),
+                        Err(error) if error.is_passing() => {
+                            pause = Some(backoff.failed(error.after()));
+                            (step, error.to_string())
+                        }
                         Err(error) => {
                             reporter.fail(step.id(), &error.to_string());
                             return Err(error);
@@ -151,7 +162,10 @@ impl Unpivot<'_> {
             let what = trouble.map_or(what.clone(), |trouble| format!("{what} ({trouble})"));
             step.report(reporter);
             reporter.waiting(step.id(), &what);
-            self.session.pause(&observed, &what).await?;
+            match pause {
+                Some(pause) => self.session.pause_for(pause, &observed, &what).await?,
+                None => self.session.pause(&observed, &what).await?,
+            }
         }
     }
 
@@ -263,24 +277,39 @@ impl Unpivot<'_> {
     /// What nothing needs any more goes.
     async fn tidy(&mut self, reporter: &Reporter, mut stop: Pin<&mut impl Future<Output = u8>>) -> Result<()> {
         reporter.start(TIDY, "delete what only the self-hosted control plane needed");
+        let mut backoff = backoff(self.host);
         loop {
+            let held = self.session.hold();
             let observed = self.session.observe(stop.as_mut()).await?;
+            if held.is_ok() && !observed.statics.stands() {
+                let cause = "another hoist has taken the static control plane out meanwhile";
+                return Err(Error::failed("finish", cause));
+            }
             let client = self.session.client();
-            let deleted = match client {
-                Some(client) => self_hosted::delete_leftovers(client).await,
-                None => Err(Error::failed("reach the API", &observed.api_said)),
+            let deleted = match (held, client) {
+                (Err(error), _) => Err(error),
+                (Ok(()), Some(client)) => self_hosted::delete_leftovers(client).await,
+                (Ok(()), None) => Err(Error::failed("reach the API", &observed.api_said)),
             };
             match deleted {
                 Ok(()) => break,
                 Err(error) => {
+                    // Nobody waits for that but this run.
+                    self.session.release();
                     reporter.waiting(TIDY, &error.to_string());
-                    self.session.pause(&observed, &error.to_string()).await?;
+                    let pause = backoff.failed(error.after());
+                    self.session.pause_for(pause, &observed, &error.to_string()).await?;
                 }
             }
         }
         reporter.done(TIDY);
         Ok(())
     }
+}
+
+/// The pauses before what the API could not do is tried again.
+fn backoff(host: &Host) -> Backoff {
+    Backoff::new(Duration::from_millis(150), Duration::from_secs(5), u64::from(host.outside().now().nanosecond()))
 }
 
 /// What the workloads become.

@@ -169,7 +169,7 @@ impl History {
         self.beside(tokio::time::sleep(time)).await;
     }
 
-    fn host(&self) -> Host {
+    pub fn host(&self) -> Host {
         Host::with(self.root.path(), &Path::new("/").join(MANIFESTS), Arc::new(self.scripted.clone()))
     }
 
@@ -183,6 +183,18 @@ impl History {
     pub async fn run_beside(&self) -> Result<(), Error> {
         let (host, options, reporter) = (self.host(), options(Duration::MAX, Duration::MAX), self.reporter());
         start_with(&host, &assets().input, &options, &reporter, std::future::pending()).await
+    }
+
+    /// One run of `start` with these add-ons, which a test lets the world go on beside.
+    pub async fn start_with_addons(&self, addons: &str, progress_timeout: Duration) -> Result<(), Error> {
+        self.say("start, with add-ons".into());
+        let Assets { dir, set, .. } = assets();
+        let mut set = set.clone();
+        set.files.insert("addons/user.yaml".into(), files::File::public(addons));
+        let input = Input::of(set, &dir.path().join("assets")).unwrap();
+        let (host, options, reporter) =
+            (self.host(), options(progress_timeout * 100, progress_timeout), self.reporter());
+        start_with(&host, &input, &options, &reporter, std::future::pending()).await
     }
 
     /// One run of `start`.

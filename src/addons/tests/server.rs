@@ -32,6 +32,8 @@ pub struct State {
     pub writes: Vec<String>,
     /// Names that are refused.
     pub refused: BTreeSet<String>,
+    /// What each request meets before anything else, as often as it says: a status code; none for no answer at all.
+    pub away: Vec<(usize, Option<u16>)>,
     /// Names whose webhook does not answer so many times.
     pub unanswered: BTreeMap<String, usize>,
     version: u64,
@@ -46,9 +48,13 @@ impl Server {
                 let (parts, body) = request.into_parts();
                 let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
                 let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
-                let (status, object) = server.state(|state| state.answer(parts.method.as_str(), &path, &query, &body));
+                let (status, object) = match server.state(State::meets) {
+                    Some(None) => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)),
+                    Some(Some(status)) => failure(status, "ServiceUnavailable", "not now"),
+                    None => server.state(|state| state.answer(parts.method.as_str(), &path, &query, &body)),
+                };
                 let response = Response::builder().status(status);
-                Ok::<_, std::convert::Infallible>(response.body(Body::from(object.to_string().into_bytes())).unwrap())
+                Ok(response.body(Body::from(object.to_string().into_bytes())).unwrap())
             }
         };
         Client::new(tower::service_fn(answer), "default")
@@ -77,6 +83,17 @@ fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {
 }
 
 impl State {
+    /// What the next request meets in place of an answer.
+    fn meets(&mut self) -> Option<Option<u16>> {
+        let (times, what) = self.away.first_mut().filter(|(times, _)| *times > 0)?;
+        *times -= 1;
+        let what = *what;
+        if self.away[0].0 == 0 {
+            self.away.remove(0);
+        }
+        Some(what)
+    }
+
     fn served(&self) -> Vec<(String, String, String, bool)> {
         let own = RESOURCES.iter().map(|(version, plural, kind, namespaced)| {
             ((*version).to_owned(), (*plural).to_owned(), (*kind).to_owned(), *namespaced)
@@ -101,6 +118,7 @@ impl State {
                 "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
                 );
             }
+            "readyz" => return (200, Value::Null),
             "api" => (parts[1].to_owned(), &parts[2..]),
             _ => (parts[1..].iter().take(2).copied().collect::<Vec<_>>().join("/"), parts.get(3..).unwrap_or_default()),
         };
@@ -176,6 +194,13 @@ impl State {
                 "InternalError",
                 "failed calling webhook \"w\": no endpoints available for service \"w\"",
             );
+        }
+        if let (Some(uid), None) = (body["metadata"]["uid"].as_str(), self.objects.get(&key)) {
+            let said = "uid mismatch: the provided object specified uid";
+            let message = format!(
+                "Operation cannot be fulfilled on configmaps \"{name}\": {said} {uid}, and no existing object was found"
+            );
+            return failure(409, "Conflict", &message);
         }
         let manager = query.split("fieldManager=").nth(1).unwrap().split('&').next().unwrap().to_owned();
         let there = self.objects.get(&key).cloned();

@@ -4,6 +4,7 @@
 //! All is looked at from outside of hoist: the API as clients see it, the kubelet's folder, processes, guard's metrics.
 //! `HOIST_FULL=1` lets what is waited for take the whole time that it is about: minutes instead of moments.
 
+mod addons;
 mod at_rest;
 mod crashes;
 mod deletions;

@@ -86,6 +86,9 @@ impl World {
     /// What a ready API server does with a request.
     pub fn serve(&mut self, request: &Request) -> Response {
         let path = request.path.trim_start_matches('/');
+        if path == "readyz" {
+            return Response { code: 200, body: "ok".into() };
+        }
         let group_version = path.strip_prefix("apis/").or_else(|| path.strip_prefix("api/")).unwrap_or_default();
         let is_discovery = group_version.split('/').count() == if path.starts_with("apis/") { 2 } else { 1 }
             && !group_version.is_empty();
@@ -239,7 +242,8 @@ impl World {
     }
 
     fn apply(&mut self, target: &Target, request: &Request) -> Response {
-        if !request.query.contains("fieldManager=hoist") || !request.query.contains("force=true") {
+        let is_addon = request.query.contains("fieldManager=hoist-addons");
+        if !request.query.contains("fieldManager=hoist") || request.query.contains("force=true") == is_addon {
             self.wrong(format!("applied with {}", request.query));
         }
         let object = match self.admit(target, request) {

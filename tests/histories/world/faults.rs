@@ -6,7 +6,7 @@ use std::time::Duration;
 use hoist::files::{self, Operation};
 
 use super::World;
-use super::process::End;
+use super::process::{End, Program};
 use crate::random::Random;
 
 /// What becomes of a request.
@@ -109,6 +109,12 @@ impl World {
 
     pub fn command_fault(&mut self) -> bool {
         self.random.permille(self.faults.commands)
+    }
+
+    /// The self-hosted API server is gone, without a word.
+    pub fn take_api_server(&mut self) {
+        let pid = self.one(Program::ApiServer, false).map(|process| process.pid);
+        pid.into_iter().for_each(|pid| self.bury(pid, End::Taken));
     }
 
     /// What happens without hoist.

@@ -23,6 +23,7 @@ pub use faults::{Fault, Faults, place};
 pub use process::Program;
 pub use runtime::MANIFESTS;
 use store::Store;
+pub use store::key;
 pub use systemd::{MACHINES, Machine};
 
 use crate::random::Random;

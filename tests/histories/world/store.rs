@@ -69,6 +69,13 @@ impl Store {
         self.objects.remove(key)
     }
 
+    /// Lays `over` onto an object that is there.
+    pub fn change(&mut self, key: Key, over: &Value) {
+        let mut object = self.objects[&key].clone();
+        merge(&mut object, over);
+        self.put(key, object);
+    }
+
     pub fn version(&self) -> u64 {
         self.version
     }
