@@ -82,12 +82,17 @@ impl Reserved {
     }
 }
 
+/// The Node whose kubelet asks, by its name.
+pub fn node_of(asked: &Asked) -> Option<&str> {
+    asked.username.strip_prefix("system:node:").filter(|name| !name.is_empty())
+}
+
 /// Says whether `asked` shall have its certificate. `nodes` are all Nodes with their addresses.
 pub fn judge(asked: &Asked, nodes: &BTreeMap<String, Addresses>, reserved: &Reserved) -> Verdict {
     use Verdict::{Approve, Refuse, Wait};
     const USAGES: [&[&str]; 2] =
         [&["digital signature", "server auth"], &["digital signature", "key encipherment", "server auth"]];
-    let Some(name) = asked.username.strip_prefix("system:node:").filter(|name| !name.is_empty()) else {
+    let Some(name) = node_of(asked) else {
         return Refuse(format!("{} is no kubelet", asked.username));
     };
     if !asked.groups.iter().any(|group| group == "system:nodes") {

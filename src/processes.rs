@@ -1,16 +1,24 @@
 //! What runs on this host, by /proc: whether the bridge's processes are really gone, and who holds a port.
 
+mod held;
+
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+pub use held::{Held, Signal, hold};
+
 /// The variable that every container of the bridge has in its environment; its value is the component.
 const MARK: &str = "HOIST_BRIDGE";
 /// The same of the containers of the permanent static control plane.
 pub const PERMANENT: &str = "HOIST_STATIC";
+
+/// The ports of the bridge's components, by their flags: they tell a process of it whose environment cannot be read.
+const BRIDGE_PORTS: [(&str, &str); 3] =
+    [("kube-apiserver", "6444"), ("kube-controller-manager", "10267"), ("kube-scheduler", "10269")];
 
 /// In a second, on every architecture of Linux that has Kubernetes (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -33,18 +41,65 @@ pub struct Running {
 pub fn running(proc: &Path) -> Running {
     let mut running = Running::default();
     for pid in pids(proc) {
-        // A zombie has neither: it serves nobody.
-        let read = |file| std::fs::read(proc.join(&pid).join(file)).unwrap_or_default();
-        let environment = read("environ");
-        if let Some(component) = marked(&environment, MARK) {
-            running.bridge.insert(component);
-        } else if let Some(component) = marked(&environment, PERMANENT) {
-            running.permanent.insert(component);
-        } else {
-            running.others.insert(program(&read("cmdline")));
-        }
+        match owner(proc, &pid) {
+            Owner::Bridge(component) => running.bridge.insert(component),
+            Owner::Permanent(component) => running.permanent.insert(component),
+            Owner::Another(program) => running.others.insert(program),
+        };
     }
     running
+}
+
+/// Whose a process is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    /// This component of the bridge.
+    Bridge(String),
+    /// This component of the permanent static control plane.
+    Permanent(String),
+    /// None of hoist's: the program.
+    Another(String),
+}
+
+fn owner(proc: &Path, pid: &str) -> Owner {
+    let read = |file| std::fs::read(proc.join(pid).join(file));
+    whose(read("environ"), &read("cmdline").unwrap_or_default())
+}
+
+/// Whose a process is, by its environment and its command. Guard has no capabilities: the environment of a process of
+/// another user, or with capabilities of its own, is not for it to read (ptrace(2)), while every command is.
+fn whose(environment: io::Result<Vec<u8>>, command: &[u8]) -> Owner {
+    // A zombie has neither: it serves nobody.
+    match environment {
+        Ok(environment) => {
+            if let Some(component) = marked(&environment, MARK) {
+                return Owner::Bridge(component);
+            }
+            if let Some(component) = marked(&environment, PERMANENT) {
+                return Owner::Permanent(component);
+            }
+        }
+        Err(_) => {
+            if let Some(component) = bridge_command(command) {
+                return Owner::Bridge(component);
+            }
+        }
+    }
+    Owner::Another(program(command))
+}
+
+/// The bridge's component whose command this is.
+fn bridge_command(command: &[u8]) -> Option<String> {
+    let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let (program, flags) = (program(command), words.get(1..)?);
+    // The forwarder is hoist's own program.
+    if program == "hoist" && flags.first().is_some_and(|word| word == "forward") {
+        return Some("forwarder".into());
+    }
+    let (component, port) = BRIDGE_PORTS.into_iter().find(|(component, _)| *component == program)?;
+    // Of a flag that is there twice, the last one counts.
+    let given = flags.iter().rev().find_map(|flag| flag.strip_prefix("--secure-port="));
+    (given == Some(port)).then(|| component.to_owned())
 }
 
 /// A process, by the kernel's own clocks.
@@ -52,19 +107,24 @@ pub fn running(proc: &Path) -> Running {
 pub struct Process {
     /// Its number.
     pub pid: i32,
+    /// When it began, in ticks since the machine did: with the number, this is one process and no other.
+    pub began: u64,
     /// How long ago it began.
     pub age: Duration,
     /// How much of a processor it has used, all of its threads together.
     pub used: Duration,
 }
 
+impl Process {
+    /// Whether it is the same process, however much time has passed for it.
+    pub fn is(&self, other: &Self) -> bool {
+        (self.pid, self.began) == (other.pid, other.began)
+    }
+}
+
 /// The oldest process whose program is `name` and that is none of hoist's.
 pub fn oldest(proc: &Path, name: &str) -> Option<Process> {
-    let named = pids(proc).filter(|pid| {
-        let read = |file| std::fs::read(proc.join(pid).join(file)).unwrap_or_default();
-        let is_hoists = |environment: &[u8]| [MARK, PERMANENT].iter().any(|mark| marked(environment, mark).is_some());
-        program(&read("cmdline")) == name && !is_hoists(&read("environ"))
-    });
+    let named = pids(proc).filter(|pid| owner(proc, pid) == Owner::Another(name.to_owned()));
     named.filter_map(|pid| process(proc, &pid)).max_by_key(|process| process.age)
 }
 
@@ -77,6 +137,7 @@ fn process(proc: &Path, pid: &str) -> Option<Process> {
     let seconds = |field: usize| Some(fields.get(field)?.parse::<f64>().ok()? / TICKS);
     Some(Process {
         pid: pid.parse().ok()?,
+        began: fields.get(19)?.parse().ok()?,
         age: Duration::from_secs_f64((uptime - seconds(19)?).max(0.0)),
         used: Duration::from_secs_f64(seconds(11)? + seconds(12)?),
     })
@@ -214,7 +275,7 @@ mod tests {
             child.wait().unwrap();
         }
         // Its clock ticks a hundred times a second.
-        let Process { pid, age, used } = found.unwrap();
+        let Process { pid, age, used, .. } = found.unwrap();
         assert_eq!((u32::try_from(pid).unwrap(), used), (named.id(), Duration::ZERO));
         assert!(age >= Duration::from_millis(100) && age <= begun.elapsed() + Duration::from_millis(50), "{age:?}");
         assert_eq!((bridge, none), (None, None));
@@ -228,7 +289,7 @@ mod tests {
         std::fs::write(proc.path().join("7/cmdline"), "/usr/bin/kube-apiserver\0--x\0").unwrap();
         let stat = "7 (kube) api) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 9 9 20 0 14 0 4000 1 1";
         std::fs::write(proc.path().join("7/stat"), stat).unwrap();
-        let expected = Process { pid: 7, age: Duration::from_secs(60), used: Duration::from_secs(3) };
+        let expected = Process { pid: 7, began: 4000, age: Duration::from_secs(60), used: Duration::from_secs(3) };
         assert_eq!(oldest(proc.path(), "kube-apiserver"), Some(expected));
     }
 
@@ -303,5 +364,48 @@ mod tests {
         let set = |name: &str| BTreeSet::from([name.to_owned()]);
         let expected = Running { bridge: set("x"), permanent: set("kube-scheduler"), others: set("p1") };
         assert_eq!(running(proc.path()), expected);
+    }
+
+    #[test]
+    fn one_whose_environment_is_not_for_us_to_read_is_known_by_its_command() {
+        let denied = || Err(ErrorKind::PermissionDenied.into());
+        let command =
+            |words: &[&str]| words.iter().flat_map(|word| [word.as_bytes(), b"\0"]).flatten().copied().collect();
+        let whose = |words: &[&str]| -> Owner {
+            let command: Vec<u8> = command(words);
+            super::whose(denied(), &command)
+        };
+        let bridge = |name: &str| Owner::Bridge(name.into());
+        let another = |name: &str| Owner::Another(name.into());
+        assert_eq!(
+            whose(&["kube-apiserver", "--bind-address=127.0.0.1", "--secure-port=6444"]),
+            bridge("kube-apiserver")
+        );
+        assert_eq!(whose(&["/usr/bin/kube-apiserver", "--secure-port=6443"]), another("kube-apiserver"));
+        assert_eq!(whose(&["kube-scheduler", "--secure-port=10269"]), bridge("kube-scheduler"));
+        assert_eq!(whose(&["kube-scheduler", "--secure-port=10269", "--secure-port=10259"]), another("kube-scheduler"));
+        assert_eq!(whose(&["kube-scheduler", "--secure-port=6444"]), another("kube-scheduler"), "another's port");
+        assert_eq!(whose(&["/hoist", "forward", "--listen=10.0.0.1:6443"]), bridge("forwarder"));
+        assert_eq!(whose(&["/hoist", "guard"]), another("hoist"));
+        // What can be read decides.
+        let own = super::whose(Ok(b"A=b\0".to_vec()), b"kube-apiserver\0--secure-port=6444\0");
+        assert_eq!(own, another("kube-apiserver"));
+        // The same by /proc: what cannot be read is no file here, for root can read all.
+        let proc = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(proc.path().join("4/environ")).unwrap();
+        std::fs::write(proc.path().join("4/cmdline"), "kube-controller-manager\0--secure-port=10267\0").unwrap();
+        let expected = Running { bridge: BTreeSet::from(["kube-controller-manager".to_owned()]), ..Running::default() };
+        assert_eq!(running(proc.path()), expected);
+        assert_eq!(oldest(proc.path(), "kube-controller-manager"), None);
+    }
+
+    /// The ports by which the bridge is known are those of its manifests.
+    #[test]
+    fn the_bridges_ports_are_those_of_its_manifests() {
+        for (component, port) in BRIDGE_PORTS {
+            let path = format!("{}/bootstrap-manifests/bridge-{component}.yaml", env!("CARGO_MANIFEST_DIR"));
+            let manifest = std::fs::read_to_string(path).unwrap();
+            assert!(manifest.contains(&format!("--secure-port={port}\n")), "{component}");
+        }
     }
 }

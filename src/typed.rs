@@ -1,5 +1,6 @@
 //! A manifest held against its Kubernetes type, so that a mistyped field fails where it is written and not on a node.
 
+use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -30,6 +31,10 @@ pub fn check(document: &Value) -> Vec<(String, String)> {
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => of::<rbac::ClusterRoleBinding>,
         ("rbac.authorization.k8s.io/v1", "Role") => of::<rbac::Role>,
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => of::<rbac::RoleBinding>,
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => of::<admission::ValidatingAdmissionPolicy>,
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            of::<admission::ValidatingAdmissionPolicyBinding>
+        }
         ("scheduling.k8s.io/v1", "PriorityClass") => of::<scheduling::PriorityClass>,
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => of::<apiextensions::CustomResourceDefinition>,
         _ => return Vec::new(),

@@ -138,6 +138,7 @@ fn stage(kind: &str) -> usize {
         "Namespace" => 0,
         "CustomResourceDefinition" => 1,
         "ServiceAccount" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" | "PriorityClass" => 2,
+        "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => 2,
         "Secret" | "ConfigMap" => 3,
         _ => 4,
     }

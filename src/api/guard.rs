@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::observe::CONTROL_PLANE_LABEL;
 use super::{FIELD_MANAGER, Verdict, explain, verdict};
 use crate::error::{Error, Result};
+use crate::guard::decide::NodeSeen;
 use crate::start::rfc3339;
 
 /// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
@@ -20,6 +21,8 @@ pub const NAME: &str = "hoist-guard";
 pub const FILE: &str = "bridge.json";
 /// The annotation with the copy's checksum.
 pub const SUM: &str = "hoist/bridge-sha256";
+/// The annotation of guard's Lease with the uid of the Node that last had the control plane's label.
+const LABELLED: &str = "hoist/labelled-node-uid";
 /// What events of guard's say they come from.
 const COMPONENT: &str = "hoist-guard";
 /// In seconds: three heartbeats.
@@ -38,15 +41,31 @@ pub struct Told {
     pub is_warning: bool,
 }
 
-/// Whether the Node `name` is a controller by its label; `None` where there is no such Node.
+/// The Node `name`; `None` where there is no such Node.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn is_controller(client: &Client, name: &str) -> Result<Option<bool>> {
+pub async fn node(client: &Client, name: &str) -> Result<Option<NodeSeen>> {
     let api: Api<Node> = Api::all(client.clone());
     let node = api.get_metadata_opt(name).await;
     let node = node.map_err(|error| Error::failed("read the node", explain(&error)))?;
-    Ok(node.map(|node| node.labels().contains_key(CONTROL_PLANE_LABEL)))
+    Ok(node.map(|node| NodeSeen {
+        has_label: node.labels().contains_key(CONTROL_PLANE_LABEL),
+        uid: node.uid().unwrap_or_default(),
+    }))
+}
+
+/// The uid of the Node `name` as it was when it last had the control plane's label, by guard's Lease; `None` where that
+/// does not say.
+///
+/// # Errors
+/// The API server's word.
+pub async fn labelled(client: &Client, name: &str) -> Result<Option<String>> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let name = lease(name);
+    let lease = api.get_metadata_opt(&name).await;
+    let lease = lease.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
+    Ok(lease.and_then(|lease| lease.annotations().get(LABELLED).cloned()))
 }
 
 /// The name of the Lease by which guard of the node `name` says that it lives.
@@ -54,17 +73,18 @@ pub fn lease(name: &str) -> String {
     format!("{NAME}-{name}")
 }
 
-/// Says that guard of the node `name` lives.
+/// Says that guard of the node `name` lives, and which Node last had the control plane's label, by its uid.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime) -> Result<()> {
+pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime, labelled: Option<&str>) -> Result<()> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let name = lease(name);
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some("kube-system".into()),
+            annotations: labelled.map(|uid| BTreeMap::from([(LABELLED.to_owned(), uid.to_owned())])),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {

@@ -2,9 +2,11 @@
 
 pub mod apply;
 pub mod dns;
+pub mod endpoints;
 pub mod guard;
 pub mod health;
 pub mod inventory;
+pub mod missing;
 pub mod observe;
 pub mod owners;
 mod pages;

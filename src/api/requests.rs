@@ -63,6 +63,28 @@ fn is_pending(csr: &CertificateSigningRequest) -> bool {
     csr.spec.signer_name == SIGNER && !is_answered && status.is_none_or(|status| status.certificate.is_none())
 }
 
+/// What one Node says of its addresses; `None` where there is no such Node.
+///
+/// # Errors
+/// The API server's word.
+pub async fn node_addresses(client: &Client, name: &str) -> Result<Option<Addresses>> {
+    // The name is as whoever asks has it, and becomes part of a path.
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    if !name.bytes().all(is_name) || name.starts_with('.') {
+        return Ok(None);
+    }
+    let api: Api<Node> = Api::all(client.clone());
+    let node = api.get_opt(name).await;
+    let node = node.map_err(|error| Error::failed(format!("read the node {name}"), explain(&error)))?;
+    Ok(node.map(|node| of(node).1))
+}
+
+fn of(node: Node) -> (String, Addresses) {
+    let name = node.name_any();
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    (name, addresses.into_iter().map(|address| (address.type_, address.address)).collect())
+}
+
 /// What every Node says of its addresses.
 ///
 /// # Errors
@@ -71,15 +93,7 @@ pub async fn addresses(client: &Client) -> Result<BTreeMap<String, Addresses>> {
     let api: Api<Node> = Api::all(client.clone());
     let mut found = BTreeMap::new();
     let params = ListParams::default().limit(PAGE);
-    let listed = pages::each(
-        params,
-        async |params| api.list(params).await,
-        |node: Node| {
-            let name = node.name_any();
-            let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
-            found.insert(name, addresses.into_iter().map(|address| (address.type_, address.address)).collect());
-        },
-    );
+    let listed = pages::each(params, async |params| api.list(params).await, |node: Node| found.extend([of(node)]));
     listed.await.map_err(|error| Error::failed("list the nodes", explain(&error)))?;
     Ok(found)
 }

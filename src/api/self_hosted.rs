@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
@@ -149,7 +150,12 @@ pub async fn delete_guard(client: &Client, node: &str) -> Result<()> {
         delete_by(&roles, "Role", GUARD_ROLE).await?;
     }
     delete_by(&Api::<ClusterRoleBinding>::all(client.clone()), "ClusterRoleBinding", GUARD_ROLE).await?;
-    delete_by(&Api::<ClusterRole>::all(client.clone()), "ClusterRole", GUARD_ROLE).await
+    delete_by(&Api::<ClusterRole>::all(client.clone()), "ClusterRole", GUARD_ROLE).await?;
+    // Last: it limits those rights.
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    delete_by(&bindings, "ValidatingAdmissionPolicyBinding", guard::NAME).await?;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    delete_by(&policies, "ValidatingAdmissionPolicy", guard::NAME).await
 }
 
 /// Deletes an object that hoist has applied; another of that name stays.

@@ -1,20 +1,18 @@
 //! The single writes of `start`: each is idempotent, and none overwrites what it did not read.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Pod, Secret};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use super::guard::{FILE as GUARD_FILE, NAME as GUARD, SUM as GUARD_SUM};
 use super::observe::CONTROL_PLANE_LABEL;
 use super::{FIELD_MANAGER, Verdict, is_not_found, refused_or_failed, verdict};
-use crate::config::{API_PORT, Taint};
+use crate::config::Taint;
 use crate::error::{Error, Result};
 
 /// Labels a Node as control plane and gives it its taints; other labels and taints stay.
@@ -44,86 +42,6 @@ pub async fn adopt_node(client: &Client, name: &str, taints: &[Taint]) -> Result
     });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
     api.patch(name, &params, &Patch::Merge(&patch)).await.map_err(failed).map(drop)
-}
-
-/// Puts `address` among the addresses of the `kubernetes` Service, which no API server keeps (they run with the
-/// endpoint reconciler `none`), and leaves the others there.
-///
-/// # Errors
-/// The API server's word; calling again goes on.
-pub async fn publish_endpoint(client: &Client, address: IpAddr) -> Result<()> {
-    let failed = |error: kube::Error| super::failed("publish the address of the kubernetes Service", &error);
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    let there = slices.get_opt("kubernetes").await.map_err(failed)?;
-    let mut addresses: Vec<String> =
-        there.iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| endpoint.addresses.clone()).collect();
-    addresses.push(address.to_string());
-    addresses.sort();
-    addresses.dedup();
-    let ready = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
-    let labels = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
-    let named = |name: &str, labels, version| ObjectMeta {
-        name: Some(name.into()),
-        namespace: Some("default".into()),
-        labels,
-        resource_version: version,
-        ..ObjectMeta::default()
-    };
-    let slice = EndpointSlice {
-        metadata: named(
-            "kubernetes",
-            labels("kubernetes.io/service-name", "kubernetes"),
-            there.as_ref().and_then(ResourceExt::resource_version),
-        ),
-        address_type: if address.is_ipv6() { "IPv6" } else { "IPv4" }.into(),
-        endpoints: addresses
-            .iter()
-            .map(|address| Endpoint {
-                addresses: vec![address.clone()],
-                conditions: Some(ready.clone()),
-                ..Endpoint::default()
-            })
-            .collect(),
-        ports: Some(vec![SlicePort {
-            name: Some("https".into()),
-            port: Some(API_PORT.into()),
-            protocol: Some("TCP".into()),
-            app_protocol: None,
-        }]),
-    };
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "default");
-    let known = endpoints.get_opt("kubernetes").await.map_err(failed)?;
-    let object = Endpoints {
-        // Without the label a controller would mirror it into a second slice.
-        metadata: named(
-            "kubernetes",
-            labels("endpointslice.kubernetes.io/skip-mirror", "true"),
-            known.as_ref().and_then(ResourceExt::resource_version),
-        ),
-        subsets: Some(vec![EndpointSubset {
-            addresses: Some(
-                addresses.iter().map(|ip| EndpointAddress { ip: ip.clone(), ..EndpointAddress::default() }).collect(),
-            ),
-            ports: Some(vec![EndpointPort {
-                name: Some("https".into()),
-                port: API_PORT.into(),
-                protocol: Some("TCP".into()),
-                app_protocol: None,
-            }]),
-            not_ready_addresses: None,
-        }]),
-    };
-    match known {
-        Some(_) => endpoints.replace("kubernetes", &params, &object).await.map_err(failed)?,
-        None => endpoints.create(&params, &object).await.map_err(failed)?,
-    };
-    // Last, for by the slice is told whether all of this is done.
-    match there {
-        Some(_) => slices.replace("kubernetes", &params, &slice).await.map_err(failed)?,
-        None => slices.create(&params, &slice).await.map_err(failed)?,
-    };
-    Ok(())
 }
 
 /// Makes the Secret by which the API server knows the bootstrap token `token` (`id.secret`), until it expires.

@@ -78,6 +78,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             Ok(())
         }
         Some(What::Remove) => {
+            guard::may_remove(&host).await?;
             guard::remove(&host)?;
             reporter.note("guard, and the bridge that it kept, are gone from this node");
             Ok(())

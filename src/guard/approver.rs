@@ -1,140 +1,171 @@
-//! Approves what kubelets serve with: beside guard's loop, which must not wait for it. `crate::approve` says to what.
+//! Approves what kubelets serve with. `crate::approve` says to what.
 //!
-//! It asks every few seconds. To watch would be one connection more that is held through every hand-over, and a kubelet
-//! waits for this in no hurry: only `kubectl logs` and its like need what it serves.
+//! A kubelet waits for this in no hurry: only `kubectl logs` and its like need what it serves. What was not approved is
+//! judged again in ever longer intervals: a Node may say later what it does not say yet, and another may be gone.
 
-use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
-use super::copy::Copy;
 use super::metrics::Metrics;
-use crate::api::requests;
-use crate::approve::{Reserved, Verdict, judge};
-use crate::config::API_PORT;
-use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::api::requests::{self, Pending};
+use crate::approve::{Reserved, Verdict, judge, node_of};
+use crate::error::Result;
 use crate::report::Reporter;
-use crate::secrets;
 
-/// Between two turns.
-const PERIOD: Duration = Duration::from_secs(5);
-/// The same at first: guard comes with a new controller, whose kubelet asks, too.
-const AT_FIRST: Duration = Duration::from_secs(1);
-const FIRST: Duration = Duration::from_secs(60);
-/// How long a turn may take.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long it takes until a request that was not approved is judged again, at first.
+const AGAIN: Duration = Duration::from_secs(1);
+/// And at last, where it waits for its Node.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+/// And at last, where it was refused.
+const REFUSE_LIMIT: Duration = Duration::from_secs(600);
 
-/// How to ask, and what no kubelet may have: what the copy of the bridge says.
-pub struct Way {
-    kubeconfig: String,
-    address: SocketAddr,
-    reserved: Reserved,
-}
-
-impl Way {
-    /// That of `copy`; `None` where nobody in the cluster signs.
-    ///
-    /// # Errors
-    /// A copy that cannot be used.
-    pub fn of(copy: &Copy) -> Result<Option<Self>> {
-        let (cluster, controller) = copy.cluster()?;
-        if cluster.has_external_ca() {
-            return Ok(None);
-        }
-        let tls = copy.assets.tls();
-        Ok(Some(Self {
-            kubeconfig: secrets::of_guard(&cluster, &tls)?,
-            address: SocketAddr::new(controller.address, API_PORT),
-            reserved: Reserved::of(&cluster, tls.get("apiserver.crt").map(Vec::as_slice).unwrap_or_default()),
-        }))
-    }
-}
-
-/// The way, as guard's loop knows it now.
-#[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Option<Arc<Way>>>>);
-
-impl Shared {
-    /// From now on it is this.
-    pub fn set(&self, way: Option<Way>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = way.map(Arc::new);
-    }
-
-    fn get(&self) -> Option<Arc<Way>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Approves for ever. What fails is tried again, and said once.
-pub async fn run(host: &Host, way: &Shared, reporter: &Reporter, metrics: &Metrics) -> Infallible {
-    let mut approver = Approver { reporter, metrics, client: None, said: BTreeSet::new(), failed: String::new() };
-    let begun = Instant::now();
-    loop {
-        sleep(if begun.elapsed() < FIRST { AT_FIRST } else { PERIOD }).await;
-        let Some(way) = way.get() else { continue };
-        let turned = timeout(LIMIT, approver.turn(host, &way)).await;
-        match turned.unwrap_or_else(|_| Err(Error::failed("approve serving certificates", "no answer in time"))) {
-            Ok(()) => approver.failed.clear(),
-            Err(error) => approver.fail(&error),
-        }
-    }
-}
-
-struct Approver<'a> {
+/// Approves, turn by turn.
+pub struct Approver<'a> {
     reporter: &'a Reporter,
     metrics: &'a Metrics,
-    /// Kept from turn to turn, with its way: a handshake costs more than the question.
-    client: Option<(Arc<Way>, Client)>,
-    /// What was said of requests that still wait.
-    said: BTreeSet<String>,
-    failed: String,
+    judged: Judged,
 }
 
-impl Approver<'_> {
-    async fn turn(&mut self, host: &Host, way: &Arc<Way>) -> Result<()> {
-        let client = match &self.client {
-            Some((of, client)) if Arc::ptr_eq(of, way) => client.clone(),
-            _ => host.outside().connect(&way.kubeconfig, way.address).await?,
-        };
-        self.client = Some((way.clone(), client.clone()));
-        let pending = requests::pending(&client).await?;
-        let mut said = BTreeSet::new();
-        if !pending.is_empty() {
-            let nodes = requests::addresses(&client).await?;
-            for one in &pending {
-                let why = match judge(&one.asked, &nodes, &way.reserved) {
-                    Verdict::Approve => {
-                        requests::approve(&client, one).await?;
-                        self.metrics.set(|counts| counts.approved += 1);
-                        format!("the serving certificate of {} is approved ({})", one.asked.username, one.name)
-                    }
-                    Verdict::Wait(why) => format!("the request {} waits: {why}", one.name),
-                    Verdict::Refuse(why) => format!("the request {} is not approved: {why}", one.name),
-                };
-                if !self.said.contains(&why) {
-                    self.reporter.note(&why);
+impl<'a> Approver<'a> {
+    /// One that has judged nothing yet.
+    pub fn new(reporter: &'a Reporter, metrics: &'a Metrics) -> Self {
+        Self { reporter, metrics, judged: Judged::default() }
+    }
+
+    /// Judges what is due of the requests that wait.
+    ///
+    /// # Errors
+    /// The API server's word.
+    pub async fn turn(&mut self, client: &Client, reserved: &Reserved) -> Result<()> {
+        let pending = requests::pending(client).await?;
+        self.judged.retain(&pending);
+        let mut nodes = None;
+        for one in pending.iter().filter(|one| self.judged.is_due(one, Instant::now())).collect::<Vec<_>>() {
+            let verdict = self.judge(client, one, reserved, &mut nodes).await?;
+            let why = match &verdict {
+                Verdict::Approve => {
+                    requests::approve(client, one).await?;
+                    self.metrics.set(|counts| counts.approved += 1);
+                    format!("the serving certificate of {} is approved ({})", one.asked.username, one.name)
                 }
-                said.insert(why);
+                Verdict::Wait(why) => format!("the request {} waits: {why}", one.name),
+                Verdict::Refuse(why) => format!("the request {} is not approved: {why}", one.name),
+            };
+            if self.judged.note(one, &verdict, Instant::now()) {
+                self.reporter.note(&why);
             }
         }
-        self.said = said;
         Ok(())
     }
 
-    /// An API server that is away is guard's loop to tell of: here only its own word counts.
-    fn fail(&mut self, error: &Error) {
-        self.client = None;
-        let text = error.to_string();
-        if self.failed != text && text.contains("forbidden") {
-            self.metrics.set(|counts| counts.errors += 1);
-            self.reporter.note(&text);
+    /// By its own Node, which is one object, and only if that has nothing against it by all others.
+    async fn judge(
+        &self,
+        client: &Client,
+        one: &Pending,
+        reserved: &Reserved,
+        nodes: &mut Option<BTreeMap<String, crate::approve::Addresses>>,
+    ) -> Result<Verdict> {
+        let mut own = BTreeMap::new();
+        if let Some(name) = node_of(&one.asked)
+            && let Some(addresses) = requests::node_addresses(client, name).await?
+        {
+            own.insert(name.to_owned(), addresses);
         }
-        self.failed = text;
+        match judge(&one.asked, &own, reserved) {
+            Verdict::Approve => {}
+            verdict => return Ok(verdict),
+        }
+        let all = match nodes {
+            Some(all) => all,
+            None => nodes.insert(requests::addresses(client).await?),
+        };
+        Ok(judge(&one.asked, all, reserved))
+    }
+}
+
+/// The requests that were judged and still wait, by name.
+#[derive(Default)]
+struct Judged(BTreeMap<String, Known>);
+
+struct Known {
+    version: String,
+    verdict: Verdict,
+    due: Instant,
+    pause: Duration,
+}
+
+impl Judged {
+    /// Forgets those that wait no more.
+    fn retain(&mut self, pending: &[Pending]) {
+        self.0
+            .retain(|name, known| pending.iter().any(|one| one.name == *name && one.resource_version == known.version));
+    }
+
+    fn is_due(&self, one: &Pending, now: Instant) -> bool {
+        self.0.get(&one.name).is_none_or(|known| known.due <= now)
+    }
+
+    /// Notes what was said; tells whether that is news.
+    fn note(&mut self, one: &Pending, verdict: &Verdict, now: Instant) -> bool {
+        let limit = if matches!(verdict, Verdict::Refuse(_)) { REFUSE_LIMIT } else { WAIT_LIMIT };
+        let before = self.0.get(&one.name);
+        let pause = before.map_or(AGAIN, |known| (known.pause * 2).min(limit));
+        let is_news = before.is_none_or(|known| known.verdict != *verdict);
+        let known = Known { version: one.resource_version.clone(), verdict: verdict.clone(), due: now + pause, pause };
+        self.0.insert(one.name.clone(), known);
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(name: &str, version: &str) -> Pending {
+        Pending { name: name.into(), resource_version: version.into(), asked: Default::default() }
+    }
+
+    /// When a request that gets this verdict each time is judged, in seconds, within an hour.
+    fn times(verdict: &Verdict) -> Vec<u64> {
+        let (begun, one) = (Instant::now(), pending("a", "1"));
+        let mut judged = Judged::default();
+        let mut times = Vec::new();
+        for second in 0..3600 {
+            let now = begun + Duration::from_secs(second);
+            if judged.is_due(&one, now) {
+                assert_eq!(judged.note(&one, verdict, now), times.is_empty(), "said once");
+                times.push(second);
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn what_is_refused_is_judged_again_in_ever_longer_intervals() {
+        let refused = times(&Verdict::Refuse("no".into()));
+        assert_eq!(refused[..7], [0, 1, 3, 7, 15, 31, 63]);
+        assert!(refused.len() < 18, "{refused:?}");
+        let waits = times(&Verdict::Wait("not yet".into()));
+        assert!(waits[1..].windows(2).all(|pair| pair[1] - pair[0] <= 60), "{waits:?}");
+        assert!(waits.len() < 70, "{waits:?}");
+    }
+
+    #[test]
+    fn one_that_has_changed_or_gone_is_judged_anew() {
+        let now = Instant::now();
+        let mut judged = Judged::default();
+        let no = Verdict::Refuse("no".into());
+        judged.note(&pending("a", "1"), &no, now);
+        judged.note(&pending("b", "1"), &no, now);
+        assert!(!judged.is_due(&pending("a", "1"), now));
+        judged.retain(&[pending("a", "2")]);
+        assert!(judged.is_due(&pending("a", "2"), now) && judged.is_due(&pending("b", "1"), now));
+        // Another reason is news.
+        assert!(judged.note(&pending("a", "2"), &no, now));
+        assert!(judged.note(&pending("a", "2"), &Verdict::Refuse("another".into()), now));
     }
 }

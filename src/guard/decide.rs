@@ -13,6 +13,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::processes::Process;
+
 /// How long an API server that has just been started may refuse connections: a look or two, so that one that is
 /// replaced within milliseconds is not taken for a crash.
 pub const REFUSED_GRACE: Duration = Duration::from_millis(500);
@@ -29,7 +31,7 @@ pub const HOLD_LIMIT: Duration = Duration::from_secs(600);
 /// How long nobody may have renewed the Lease of the controller manager or of the scheduler: it lasts 15 s, and one that
 /// is rolled out takes it a few seconds later.
 pub const LEADERLESS: Duration = Duration::from_secs(30);
-/// How long the API must have said that this node is no controller before guard leaves it.
+/// How long the API must have said that this node is no controller before guard may leave it.
 pub const LEAVE_AFTER: Duration = Duration::from_secs(60);
 /// How long a raised bridge may not serve before what stands of it is put right.
 pub const REPAIR_AFTER: Duration = Duration::from_secs(30);
@@ -53,6 +55,40 @@ pub enum Server {
     Gone,
     /// It could not be asked: this machine is out of files, memory or ports.
     Unknown,
+}
+
+/// What this controller's Node says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It has the control plane's label.
+    Controller,
+    /// It is another Node than the one that had the label last, and has none: it was deleted, and its kubelet, which may not
+    /// give itself that label, has registered it again.
+    MadeAnew,
+    /// Somebody has taken the label off.
+    TakenOff,
+    /// There is no such Node.
+    Absent,
+}
+
+/// A Node, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its uid: another one is another Node, whatever its name.
+    pub uid: String,
+    /// It has the control plane's label.
+    pub has_label: bool,
+}
+
+/// What a Node says, given the uid of the one that was last seen with the label: guard's Lease has it. Where that is not
+/// known, the label is for an admin to put back.
+pub fn role(node: Option<&NodeSeen>, labelled: Option<&str>) -> Role {
+    match node {
+        None => Role::Absent,
+        Some(node) if node.has_label => Role::Controller,
+        Some(node) if labelled.is_some_and(|uid| uid != node.uid) => Role::MadeAnew,
+        Some(_) => Role::TakenOff,
+    }
 }
 
 /// What guard knows of its copy of the bridge.
@@ -89,7 +125,7 @@ pub struct Observed {
     /// A process of it is there.
     pub has_process: bool,
     /// The process of one that is silent, whatever it is asked, and has done nothing since ([`HANGS_BELOW`]).
-    pub hangs: Option<i32>,
+    pub hangs: Option<Process>,
     /// What of the bridge stands.
     pub stands: Stands,
     /// Since when NODE_IP has not answered, with the bridge raised.
@@ -104,8 +140,12 @@ pub struct Observed {
     pub copy: CopyState,
     /// For how long a Lease of the control plane had not been renewed when it was last looked at.
     pub leaderless_for: Duration,
-    /// Since when the API has said that this node is no controller, as long as it says anything.
+    /// The Node was made anew, and lacks the label.
+    pub is_made_anew: bool,
+    /// Since when the API has said that the label was taken off this Node, as long as it says anything.
     pub not_controller_for: Option<Duration>,
+    /// Whether another controller's address is published and answers, just now; `None` where that was not asked.
+    pub another_serves: Option<bool>,
     /// Who else is at work on this node: a `start`, by its own words.
     pub busy: Option<String>,
 }
@@ -138,10 +178,12 @@ pub enum Decision {
     Raise(Cause),
     /// End the process of the self-hosted API server, which hangs: while it keeps its port and its connections, their other
     /// ends wait for it, and the kubelet starts no pod.
-    End(i32),
+    End(Process),
     /// Hand over to the self-hosted control plane, step by step, as `start` does.
     Lower,
-    /// Take guard and what it has here away: this node is no controller any more.
+    /// Give the Node the control plane's label and taints again.
+    Adopt,
+    /// Take guard and what it has here away: this node is no controller any more, and another one serves.
     Leave,
 }
 
@@ -183,13 +225,30 @@ pub fn hold(raises: u32) -> Duration {
     HOLD_LIMIT.min(HOLD * 2u32.saturating_pow(raises.saturating_sub(1).min(16)))
 }
 
+/// Whether guard would leave this node, and stays because no other controller is known to serve.
+pub fn stays(o: &Observed) -> bool {
+    is_no_controller(o) && o.another_serves == Some(false)
+}
+
+fn is_no_controller(o: &Observed) -> bool {
+    o.not_controller_for.is_some_and(|so_long| so_long >= LEAVE_AFTER)
+}
+
 /// Decides.
 pub fn decide(o: &Observed) -> Decision {
-    use Decision::{End, Leave, Lower, Raise, Rest};
     if let Some(who) = &o.busy {
-        return Rest(format!("another hoist is at work on this node ({who})"));
+        return Decision::Rest(format!("another hoist is at work on this node ({who})"));
     }
-    if o.not_controller_for.is_some_and(|so_long| so_long >= LEAVE_AFTER) {
+    match of_the_bridge(o) {
+        // What keeps the API served comes first.
+        Decision::Rest(_) if o.is_made_anew => Decision::Adopt,
+        decision => decision,
+    }
+}
+
+fn of_the_bridge(o: &Observed) -> Decision {
+    use Decision::{End, Leave, Lower, Raise, Rest};
+    if is_no_controller(o) && o.another_serves == Some(true) {
         return Leave;
     }
     let ready_for = if o.server == Server::Ready { o.server_for } else { Duration::ZERO };

@@ -5,14 +5,18 @@
 //! observer ────┴─► decide (pure) ─► raise (install) │ hand over (start) │ rest
 //!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
 //! ```
-//! `decide.rs` says when, `run.rs` is the loop, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
-//! `approver.rs` runs beside it: kubelets' serving certificates.
+//! `decide.rs` says when, `run.rs` is the loop, `acts.rs` what it does, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
+//! `leave.rs` is what comes before it goes. `keeper.rs` runs beside the loop: this controller's address, and by
+//! `approver.rs` kubelets' serving certificates.
 
+mod acts;
 mod approver;
 mod copy;
 pub mod decide;
 mod install;
+mod keeper;
 mod leases;
+mod leave;
 mod metrics;
 mod observer;
 mod run;
@@ -20,4 +24,5 @@ mod tell;
 
 pub use copy::Copy;
 pub use install::{boot, footprint, install, install_from, is_there, is_wanted, raise, remove, stands, withdraw};
+pub use leave::may_remove;
 pub use run::{Options, run};

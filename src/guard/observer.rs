@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::copy::Copy;
-use super::decide::{CopyState, HANGS_BELOW, Observed, SILENT_GRACE, Server, Stands};
+use super::decide::{CopyState, HANGS_BELOW, Observed, Role, SILENT_GRACE, Server, Stands};
 use crate::bridge::Bridge;
 use crate::config::{API_PORT, Etcd};
 use crate::error::Result;
@@ -72,6 +72,7 @@ pub struct Observer {
     silent: Option<(Process, Instant)>,
     silent_since: Option<Instant>,
     raises: VecDeque<Instant>,
+    is_made_anew: bool,
     not_controller_since: Option<Instant>,
     leaderless_for: Duration,
     /// The last words of the self-hosted API server, and of NODE_IP, for people.
@@ -89,6 +90,7 @@ impl Observer {
             silent: None,
             silent_since: None,
             raises: VecDeque::new(),
+            is_made_anew: false,
             not_controller_since: None,
             leaderless_for: Duration::ZERO,
             said: String::new(),
@@ -108,9 +110,16 @@ impl Observer {
         self.leaderless_for = leaderless_for;
     }
 
-    /// The API said whether this node is a controller.
-    pub fn role(&mut self, is_controller: bool, now: Instant) {
-        self.not_controller_since = if is_controller { None } else { self.not_controller_since.or(Some(now)) };
+    /// The API said what this controller's Node says of it.
+    pub fn role(&mut self, role: Role, now: Instant) {
+        self.is_made_anew = role == Role::MadeAnew;
+        let since = self.not_controller_since;
+        self.not_controller_since = if role == Role::TakenOff { since.or(Some(now)) } else { None };
+    }
+
+    /// The Node was given its label again, or that was tried: the API says what came of it.
+    pub fn adopted(&mut self) {
+        self.is_made_anew = false;
     }
 
     /// Looks. `now` is asked again after each wait.
@@ -176,17 +185,19 @@ impl Observer {
             raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),
             copy,
             leaderless_for: self.leaderless_for,
+            is_made_anew: self.is_made_anew,
             not_controller_for: self.not_controller_since.map(|since| now - since),
+            another_serves: None,
             busy: lock::holder(host),
         }
     }
 
     /// The process of a silent API server, if it has done nothing since it was first seen silent.
-    fn hangs(&mut self, silent: Option<Process>, now: Instant) -> Option<i32> {
+    fn hangs(&mut self, silent: Option<Process>, now: Instant) -> Option<Process> {
         match (silent, self.silent) {
-            (Some(is), Some((was, since))) if is.pid == was.pid => {
+            (Some(is), Some((was, since))) if is.is(&was) => {
                 let (used, watched) = (is.used.saturating_sub(was.used), now - since);
-                (watched >= WATCHED && used <= watched.mul_f64(HANGS_BELOW)).then_some(is.pid)
+                (watched >= WATCHED && used <= watched.mul_f64(HANGS_BELOW)).then_some(is)
             }
             _ => {
                 self.silent = silent.map(|process| (process, now));
@@ -217,10 +228,13 @@ mod tests {
     fn one_that_is_silent_and_works_does_not_hang() {
         let begun = Instant::now();
         let mut observer = Observer::new(begun);
-        let mut at = |seconds, used: Option<u64>| {
-            let process = |used| Process { pid: 7, age: Duration::from_secs(60), used: Duration::from_millis(used) };
-            observer.hangs(used.map(process), begun + Duration::from_secs(seconds))
+        let mut of = |began, seconds, used: Option<u64>| {
+            let age = Duration::from_secs(60);
+            let process = |used| Process { pid: 7, began, age, used: Duration::from_millis(used) };
+            let hangs = observer.hangs(used.map(process), begun + Duration::from_secs(seconds));
+            hangs.map(|process| process.pid)
         };
+        let mut at = |seconds, used| of(100, seconds, used);
         assert_eq!(at(0, None), None);
         assert_eq!(at(2, Some(1000)), None, "seen for the first time");
         assert_eq!(at(6, Some(1030)), Some(7), "0.03 s of 4");
@@ -230,6 +244,7 @@ mod tests {
         assert_eq!(at(8, Some(1050)), None);
         assert_eq!(at(11, Some(1050)), None, "not watched for long enough");
         assert_eq!(at(12, Some(1050)), Some(7));
+        assert_eq!(of(101, 12, Some(1050)), None, "another process, of the same number");
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! The loop of guard: observe, decide, act, tell; and again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kube::Client;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::copy::{self, Copy};
-use super::decide::{Cause, CopyState, Decision, Observed, Server, Stands, decide, hold};
+use super::decide::{Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, stays};
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
-use super::{approver, install, tell};
-use crate::api::observe::Required;
+use super::{keeper, leave, tell};
+use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::{Error, Result};
@@ -23,23 +23,22 @@ use crate::host::Host;
 use crate::lock;
 use crate::outside::Ask;
 use crate::report::Reporter;
-use crate::secrets::{self, COMPONENTS};
-use crate::start::{HandOver, Stepped};
 
 /// Between two looks while the self-hosted API server serves.
 const AT_REST: Duration = Duration::from_secs(1);
 /// Between two looks otherwise: how late a raise may be.
 const ALERT: Duration = Duration::from_millis(250);
-/// Between two steps of a hand-over, and when it has been waiting for long.
-const STEP: Duration = Duration::from_millis(150);
-const LONG_STEP: Duration = Duration::from_secs(3);
-const LONG: Duration = Duration::from_secs(30);
-/// After so long a hand-over is begun anew, with all that was observed in it forgotten.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(900);
-/// What an API server that hangs has to say what it was doing.
-const TO_QUIT: Duration = Duration::from_millis(500);
 /// For how long after a raise Leases of dead holders are looked for: their own time is over then.
 const LEASES_FOR: Duration = Duration::from_secs(30);
+/// A hand-over that could not be begun is not tried again for so long.
+const LOWER_AGAIN: Duration = Duration::from_secs(5);
+/// How long the API must have refused guard what is its right before an event says so: while its caches are cold, an API
+/// server refuses everybody.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Events are kept for an hour: what is still so is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(3500);
+/// What gives guard its rights again.
+pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory puts them back, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
 /// A bridge that stands when guard begins and is no older was raised before the kubelet started.
 const FRESH: Duration = Duration::from_secs(120);
 
@@ -55,16 +54,16 @@ pub struct Options {
 /// Guards until this node is no controller any more.
 ///
 /// # Errors
-/// A CA that cannot be used. Whatever else goes wrong is said, and tried again.
+/// A CA that cannot be used when it begins. Whatever else goes wrong is said, and tried again.
 pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
     let metrics = Metrics::default();
     let served = metrics.clone().serve(options.metrics);
-    let way = approver::Shared::default();
+    let way = keeper::Shared::default();
     let counts = metrics.clone();
     let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
     let guarded = guard.forever();
-    let approved = approver::run(host, &way, reporter, &counts);
-    tokio::pin!(served, guarded, approved);
+    let kept = keeper::run(host, &way, reporter, &counts);
+    tokio::pin!(served, guarded, kept);
     let mut is_served = true;
     loop {
         tokio::select! {
@@ -73,7 +72,7 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
                 reporter.note(&format!("no metrics are served at {}: {error}", options.metrics));
             }
             ended = &mut guarded => return ended,
-            never = &mut approved => match never {},
+            never = &mut kept => match never {},
         }
     }
 }
@@ -81,28 +80,39 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
 /// What of the copy's file tells that it is another.
 type Mark = Option<(SystemTime, u64)>;
 
-struct Guard<'a> {
-    host: &'a Host,
-    reporter: &'a Reporter,
-    metrics: Metrics,
-    observer: Observer,
-    teller: tell::Teller,
-    copy: Option<Copy>,
+pub(super) struct Guard<'a> {
+    pub(super) host: &'a Host,
+    pub(super) node: String,
+    pub(super) reporter: &'a Reporter,
+    pub(super) metrics: Metrics,
+    pub(super) observer: Observer,
+    pub(super) teller: tell::Teller,
+    pub(super) copy: Option<Copy>,
     copy_state: CopyState,
     mark: Option<Mark>,
-    at: Addresses,
-    probe: Option<Box<dyn Ask>>,
-    way: approver::Shared,
+    pub(super) at: Addresses,
+    probe: Option<Arc<dyn Ask>>,
+    /// The probe is to be made anew: the copy, and with it the CA, is another.
+    is_probe_old: bool,
+    pub(super) way: keeper::Shared,
+    /// When other controllers may be asked again.
+    pub(super) ask_others_at: Instant,
+    lower_at: Instant,
+    /// What the API has refused guard that is its right, and since when it refuses.
+    refused: Option<(Instant, String)>,
+    /// When an event was last told that is told as long as it is so, by its reason.
+    told: BTreeMap<&'static str, Instant>,
     /// Since the last raise: what was seen of Leases, and with which client.
-    leases: Option<(Leases, Client)>,
+    pub(super) leases: Option<(Leases, Client)>,
     said: String,
 }
 
 impl<'a> Guard<'a> {
-    fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics, way: approver::Shared) -> Self {
+    fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics, way: keeper::Shared) -> Self {
         let now = Instant::now();
         Self {
             host,
+            node: options.node_name.clone(),
             reporter,
             metrics,
             observer: Observer::new(now),
@@ -112,7 +122,12 @@ impl<'a> Guard<'a> {
             mark: None,
             at: Addresses::unknown(),
             probe: None,
+            is_probe_old: true,
             way,
+            ask_others_at: now,
+            lower_at: now,
+            refused: None,
+            told: BTreeMap::new(),
             leases: None,
             said: String::new(),
         }
@@ -120,11 +135,23 @@ impl<'a> Guard<'a> {
 
     async fn forever(&mut self) -> Result<()> {
         self.read_copy();
+        // Without any CA there is nothing to go on with; the kubelet starts guard again.
+        self.probe()?;
         self.notice_a_boot();
         loop {
-            let observed = self.look().await?;
+            let observed = match self.look().await {
+                Ok(observed) => observed,
+                Err(error) => {
+                    self.fail(&error);
+                    sleep(AT_REST).await;
+                    continue;
+                }
+            };
             let pause =
                 if observed.server == Server::Ready && observed.stands == Stands::Nothing { AT_REST } else { ALERT };
+            if stays(&observed) {
+                self.tell_that_it_stays();
+            }
             match decide(&observed) {
                 Decision::Rest(why) => self.say(why),
                 Decision::Raise(cause) => {
@@ -136,27 +163,38 @@ impl<'a> Guard<'a> {
                     }
                 }
                 Decision::End(process) => self.end(process).await,
-                Decision::Lower => self.lower().await?,
-                Decision::Leave => {
-                    self.reporter.note("this node is no controller any more: guard and its bridge are taken away");
-                    return install::remove(self.host);
+                Decision::Lower if Instant::now() < self.lower_at => {}
+                Decision::Lower => {
+                    if let Err(error) = self.lower().await {
+                        self.lower_at = Instant::now() + LOWER_AGAIN;
+                        self.fail(&error);
+                    }
                 }
+                Decision::Adopt => self.adopt().await,
+                Decision::Leave => match self.leave().await {
+                    Ok(()) => return Ok(()),
+                    // It stays, and keeps what it kept.
+                    Err(error) => {
+                        self.fail(&error);
+                        self.mark = None;
+                        self.read_copy();
+                    }
+                },
             }
             self.free_leases(&observed).await;
-            self.talk().await;
+            self.talk(&observed).await;
             sleep(pause).await;
         }
     }
 
     /// Looks, with a copy that is read anew if it has changed.
-    async fn look(&mut self) -> Result<Observed> {
+    pub(super) async fn look(&mut self) -> Result<Observed> {
         self.read_copy();
-        let probe = match self.probe.take() {
-            Some(probe) => probe,
-            None => self.host.outside().probe(&self.ca()?)?,
-        };
-        let observed = self.observer.observe(self.host, &*probe, &self.at, self.copy_state).await;
-        self.probe = Some(probe);
+        let probe = self.probe()?;
+        let mut observed = self.observer.observe(self.host, &*probe, &self.at, self.copy_state).await;
+        if observed.not_controller_for.is_some_and(|so_long| so_long >= LEAVE_AFTER) {
+            observed.another_serves = self.another_serves(&*probe).await;
+        }
         self.metrics.set(|counts| {
             counts.raised = observed.stands != Stands::Nothing;
             counts.ready = observed.server == Server::Ready;
@@ -164,6 +202,57 @@ impl<'a> Guard<'a> {
             counts.hold = hold(observed.raises);
         });
         Ok(observed)
+    }
+
+    /// What asks API servers, by the CA of now; where that cannot be used, by the one before.
+    fn probe(&mut self) -> Result<Arc<dyn Ask>> {
+        if let (Some(probe), false) = (&self.probe, self.is_probe_old) {
+            return Ok(probe.clone());
+        }
+        self.is_probe_old = false;
+        let made = self.ca().and_then(|ca| self.host.outside().probe(&ca));
+        match (made, self.probe.clone()) {
+            (Ok(made), _) => Ok(self.probe.insert(made.into()).clone()),
+            (Err(error), Some(before)) => {
+                self.fail(&error);
+                Ok(before)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Whether another controller serves, asked now and then.
+    async fn another_serves(&mut self, probe: &dyn Ask) -> Option<bool> {
+        let (Some(copy), true) = (&self.copy, Instant::now() >= self.ask_others_at) else { return None };
+        self.ask_others_at = Instant::now() + leave::ASK_AGAIN;
+        let own = self.at.node_ip;
+        let asked = async { leave::another_serves(&tell::client(self.host, copy, own).await?, probe, own.ip()).await };
+        match asked.await {
+            Ok(serves) => Some(serves),
+            Err(error) => {
+                self.fail(&error);
+                None
+            }
+        }
+    }
+
+    /// Says why guard does not leave a node whose label was taken off.
+    fn tell_that_it_stays(&mut self) {
+        let text = format!(
+            "this Node has no label {CONTROL_PLANE_LABEL}, and no other controller is published and answers: guard stays, and keeps the API served. To have this controller again: `kubectl label node {} {CONTROL_PLANE_LABEL}=`",
+            self.node
+        );
+        self.tell_as_long_as_it_is_so("GuardStays", text);
+    }
+
+    /// Says what an event tells about once an hour.
+    fn tell_as_long_as_it_is_so(&mut self, reason: &'static str, text: String) {
+        let now = Instant::now();
+        if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
+            self.told.insert(reason, now);
+            self.reporter.note(&text);
+            self.teller.event(self.host.outside().now(), reason, text, true);
+        }
     }
 
     /// The CA that vouches for the API servers: the copy's, or the one that the kubelet believes.
@@ -191,12 +280,12 @@ impl<'a> Guard<'a> {
         });
         match read {
             Ok(Some((copy, addresses))) => {
-                match approver::Way::of(&copy) {
-                    Ok(way) => self.way.set(way),
+                match keeper::Way::of(&copy) {
+                    Ok(way) => self.way.set(Some(way)),
                     Err(error) => self.fail(&error),
                 }
                 (self.copy_state, self.at, self.copy) = (CopyState::Whole, addresses, Some(copy));
-                self.probe = None;
+                self.is_probe_old = true;
             }
             Ok(None) => self.copy_state = CopyState::Missing,
             // What was whole before still tells where the API is, and lets the cluster's copy be asked for.
@@ -214,105 +303,6 @@ impl<'a> Guard<'a> {
         if bridge.standing().is_all() && is_fresh && lock::holder(self.host).is_none() {
             self.has_raised(Cause::Boot);
         }
-    }
-
-    /// Says whether it could.
-    fn raise(&mut self, cause: Cause) -> bool {
-        let done = lock::try_take(self.host).and_then(|_lock| {
-            let copy = Copy::load(self.host)?;
-            let copy = copy.ok_or_else(|| Error::failed("raise the bridge", "its copy is gone"))?;
-            install::raise(self.host, &copy)
-        });
-        match done {
-            Ok(_) => self.has_raised(cause),
-            Err(error) => {
-                self.fail(&error);
-                return false;
-            }
-        }
-        true
-    }
-
-    fn has_raised(&mut self, cause: Cause) {
-        let now = self.host.outside().now();
-        self.observer.raised(Instant::now());
-        self.leases = None;
-        self.metrics.set(|counts| {
-            counts.last_raise = now.unix_timestamp();
-            let of = Cause::ALL.iter().position(|one| *one == cause);
-            of.and_then(|of| counts.raises.get_mut(of)).into_iter().for_each(|count| *count += 1);
-        });
-        let said = &self.observer.said;
-        let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        let text = format!("the bridge is raised: {cause}{said}");
-        self.say(text.clone());
-        self.teller.event(now, "BridgeRaised", text, true);
-    }
-
-    /// Ends an API server that hangs. The kubelet starts another.
-    async fn end(&mut self, process: i32) {
-        let process = Pid::from_raw(process);
-        // Go's programs say what each of their threads was doing when they are told to quit.
-        let told = kill(process, Signal::SIGQUIT);
-        sleep(TO_QUIT).await;
-        // One that could not do so much as that is there still, and no other has its number so soon.
-        let _gone_by_itself = kill(process, Signal::SIGKILL);
-        if let Err(error) = told {
-            return self.fail(&Error::failed("end the API server that hangs", error));
-        }
-        let text = format!("the self-hosted API server (pid {process}) hung, with its port open, and was ended");
-        self.say(text.clone());
-        self.teller.event(self.host.outside().now(), "HungServerEnded", text, true);
-    }
-
-    /// Hands over to the self-hosted control plane, as long as it serves.
-    async fn lower(&mut self) -> Result<()> {
-        let Some(copy) = self.copy.clone() else { return Ok(()) };
-        let (cluster, controller) = copy.cluster()?;
-        let tls = copy.assets.tls();
-        let kubeconfig = secrets::of_guard(&cluster, &tls)?;
-        let required = COMPONENTS.map(|name| Required { namespace: "kube-system".into(), name: name.into() });
-        let nothing = Default::default();
-        let ca = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
-        let host = self.host;
-        let mut hand_over = HandOver::new(host, (&cluster, &controller), &kubeconfig, &required, &nothing, ca)?;
-        if let Some((leases, _)) = &self.leases {
-            hand_over.knows(leases.of_bridge());
-        }
-        let begun = Instant::now();
-        while begun.elapsed() < HAND_OVER_LIMIT {
-            let observed = self.look().await?;
-            match decide(&observed) {
-                Decision::Lower => {}
-                // Lowered, and not proved yet.
-                Decision::Rest(_) if observed.server == Server::Ready && observed.busy.is_none() => {}
-                Decision::Raise(cause) => {
-                    self.raise(cause);
-                    return Ok(());
-                }
-                Decision::Rest(_) | Decision::End(_) | Decision::Leave => return Ok(()),
-            }
-            match hand_over.step(self.reporter).await {
-                Ok(Stepped::Done) => {
-                    let text = "the bridge is lowered: the self-hosted control plane serves".to_owned();
-                    self.say(text.clone());
-                    self.metrics.set(|counts| counts.lowers += 1);
-                    self.teller.event(self.host.outside().now(), "BridgeLowered", text, false);
-                    self.leases = None;
-                    return Ok(());
-                }
-                Ok(Stepped::Acted) => {}
-                Ok(Stepped::Waits(what)) => self.say(format!("lowering the bridge: waiting for {what}")),
-                Ok(Stepped::Failed) => {
-                    self.raise(Cause::Unready);
-                    return Ok(());
-                }
-                Err(error) => self.fail(&error),
-            }
-            self.talk().await;
-            sleep(if begun.elapsed() < LONG { STEP } else { LONG_STEP }).await;
-        }
-        Ok(())
     }
 
     /// After a raise, as soon as the API answers: takes away the Leases of those who died with the API server.
@@ -344,18 +334,16 @@ impl<'a> Guard<'a> {
     }
 
     /// Tells and hears what is due, while the API answers.
-    async fn talk(&mut self) {
+    pub(super) async fn talk(&mut self, observed: &Observed) {
         if self.copy_state != CopyState::Whole {
             self.teller.hurry(Instant::now());
         }
         let (Some(copy), Some(probe), true) = (&self.copy, &self.probe, self.observer.api_answers) else { return };
         let address = SocketAddr::new(self.at.node_ip.ip(), API_PORT);
-        match self.teller.tell(self.host, copy, address, &**probe).await {
+        let may_put_back = self.copy_state == CopyState::Whole && observed.busy.is_none();
+        match self.teller.tell(self.host, copy, address, &**probe, may_put_back).await {
             Ok(None) => {}
             Ok(Some(heard)) => {
-                if let Some(is_controller) = heard.is_controller {
-                    self.observer.role(is_controller, Instant::now());
-                }
                 if let Some(leaderless_for) = heard.leaderless_for {
                     self.observer.leaderless(leaderless_for);
                 }
@@ -366,21 +354,57 @@ impl<'a> Guard<'a> {
                         Err(error) => self.fail(&error),
                     }
                 }
-                if let Some(news) = heard.news {
-                    self.say(news);
+                heard.news.into_iter().for_each(|news| self.say(news));
+                match heard.role {
+                    Some(role) => self.hear(role),
+                    None => heard.trouble.iter().for_each(|error| self.fail(error)),
                 }
             }
             Err(error) => self.fail(&error),
         }
     }
 
-    fn fail(&mut self, error: &Error) {
+    /// Hears what the Node says of this controller: guard's rights are there then.
+    fn hear(&mut self, role: Role) {
+        self.refused = None;
+        self.told.remove("RightsMissing");
+        self.observer.role(role, Instant::now());
+        if role != Role::Absent {
+            self.told.remove("NodeMissing");
+        }
+        match role {
+            Role::Controller => drop(self.told.remove("GuardStays")),
+            Role::Absent => {
+                let text = format!(
+                    "there is no Node {}: its kubelet registers it when it starts (`systemctl restart kubelet`)",
+                    self.node
+                );
+                self.tell_as_long_as_it_is_so("NodeMissing", text);
+            }
+            Role::MadeAnew | Role::TakenOff => {}
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
         self.metrics.set(|counts| counts.errors += 1);
-        self.say(error.to_string());
+        let text = error.to_string();
+        if !text.contains(" is forbidden: User \"hoist:guard\"") {
+            return self.say(text);
+        }
+        let now = Instant::now();
+        let (since, before) = self.refused.take().map_or((now, None), |(since, before)| (since, Some(before)));
+        // It is refused again and again.
+        if before.as_ref() != Some(&text) {
+            self.say(format!("{text}\n  next: {RIGHTS}"));
+        }
+        if now - since >= REFUSED_FOR {
+            self.tell_as_long_as_it_is_so("RightsMissing", format!("{text}; {RIGHTS}"));
+        }
+        self.refused = Some((since, text));
     }
 
     /// Says what was not said last.
-    fn say(&mut self, text: String) {
+    pub(super) fn say(&mut self, text: String) {
         // Seconds that run are no news.
         let is_news = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
         if is_news(&self.said) != is_news(&text) {

@@ -1,6 +1,6 @@
 //! What guard tells the cluster and hears from it, while the API answers: events about its Node when something has
 //! happened, and once a minute a heartbeat, with which it learns whether this node is a controller, whether somebody
-//! leads, and whether the cluster's copy of the bridge is another than its own.
+//! leads, and whether the cluster's copy of the bridge is another than its own, or gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,10 +11,11 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::copy::Copy;
+use super::decide::{Role, role};
 use super::observer::{ASK_LIMIT, WITHOUT_ETCD};
-use crate::api::dns;
 use crate::api::guard as told;
 use crate::api::observe::{LEASES, LeaseView, lease};
+use crate::api::{dns, write};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::outside::Ask;
@@ -38,14 +39,16 @@ const PENDING: usize = 32;
 /// What was heard.
 #[derive(Default)]
 pub struct Heard {
-    /// This node is a controller; `None` where that was not asked, or there is no such Node.
-    pub is_controller: Option<bool>,
+    /// What this controller's Node says of it; `None` where that could not be read.
+    pub role: Option<Role>,
+    /// Why it could not.
+    pub trouble: Option<Error>,
     /// For how long a Lease of the control plane has not been renewed; `None` where that was not asked.
     pub leaderless_for: Option<Duration>,
     /// The cluster's copy of the bridge, if it is another than the one here.
     pub copy: Option<Copy>,
-    /// What there is to say of CoreDNS's replicas.
-    pub news: Option<String>,
+    /// What there is to say: of CoreDNS's replicas, of a Secret that was gone.
+    pub news: Vec<String>,
 }
 
 /// What there is to tell.
@@ -53,6 +56,8 @@ pub struct Teller {
     node: String,
     pending: VecDeque<told::Told>,
     due: Instant,
+    /// When to look at the Node, where that is sooner.
+    look: Instant,
     /// When the API was last known to answer.
     heard_at: Instant,
     renewals: Renewals,
@@ -78,7 +83,14 @@ impl Renewals {
 impl Teller {
     /// Nothing yet but a first heartbeat.
     pub fn new(node: &str, now: Instant) -> Self {
-        Self { node: node.to_owned(), pending: VecDeque::new(), due: now, heard_at: now, renewals: Renewals::default() }
+        Self {
+            node: node.to_owned(),
+            pending: VecDeque::new(),
+            due: now,
+            look: now,
+            heard_at: now,
+            renewals: Renewals::default(),
+        }
     }
 
     /// Asks before its time: what is here is not as it should be.
@@ -103,7 +115,8 @@ impl Teller {
     }
 
     /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers; when it falls silent
-    /// meanwhile, that is soon noticed.
+    /// meanwhile, that is soon noticed. A Secret that is gone is put back from `copy` if guard `may_put_back` any: it is
+    /// whole, and nobody else is at work here who may have taken it away.
     ///
     /// # Errors
     /// Why that could not be: it is tried again.
@@ -113,15 +126,16 @@ impl Teller {
         copy: &Copy,
         address: SocketAddr,
         probe: &dyn Ask,
+        may_put_back: bool,
     ) -> Result<Option<Heard>> {
         self.heard(Instant::now());
-        if self.pending.is_empty() && Instant::now() < self.due {
+        if self.pending.is_empty() && Instant::now() < self.due.min(self.look) {
             return Ok(None);
         }
         // Another client each time: one at rest would keep its connections, and its memory.
         let talk = async {
             let client = client(host, copy, address).await?;
-            self.talk(host, &client, copy).await
+            self.talk(host, &client, copy, may_put_back).await
         };
         let fail = |why: &str| Err(Error::failed("tell the API of this node", why));
         let heard = tokio::select! {
@@ -129,42 +143,74 @@ impl Teller {
             () = falls_silent(probe, address) => fail("it answers nobody any more"),
         };
         if heard.is_err() {
-            self.due = Instant::now() + AGAIN;
+            (self.due, self.look) = (Instant::now() + AGAIN, Instant::now() + AGAIN);
         }
         heard.map(Some)
     }
 
-    async fn talk(&mut self, host: &Host, client: &Client, copy: &Copy) -> Result<Heard> {
+    async fn talk(&mut self, host: &Host, client: &Client, copy: &Copy, may_put_back: bool) -> Result<Heard> {
         while let Some(event) = self.pending.front() {
             told::tell(client, &self.node, event).await?;
             self.pending.pop_front();
         }
         let mut heard = Heard::default();
+        // What else there is to hear is heard where the Node cannot be read, too.
+        let labelled = match self.role(client).await {
+            Ok((role, labelled)) => {
+                heard.role = Some(role);
+                labelled
+            }
+            Err(error) => {
+                heard.trouble = Some(error);
+                told::labelled(client, &self.node).await?
+            }
+        };
+        let is_well = heard.role == Some(Role::Controller);
+        self.look = Instant::now() + if is_well { MINUTE } else { AGAIN };
         if Instant::now() < self.due {
             return Ok(heard);
         }
-        told::heartbeat(client, &self.node, host.outside().now()).await?;
-        heard.is_controller = told::is_controller(client, &self.node).await?;
+        told::heartbeat(client, &self.node, host.outside().now(), labelled.as_deref()).await?;
         let mut unchanged_for = Duration::ZERO;
         for name in LEASES {
             let seen = lease(client, name).await?;
             unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
         }
         heard.leaderless_for = Some(unchanged_for);
-        if told::copy_sum(client).await?.is_some_and(|sum| sum != copy.shared().sum())
-            && let Some(text) = told::copy(client).await?
-        {
-            let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
-            heard.copy = Some(shared.completed(copy));
+        match told::copy_sum(client).await? {
+            Some(sum) if sum != copy.shared().sum() => {
+                if let Some(text) = told::copy(client).await? {
+                    let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+                    heard.copy = Some(shared.completed(copy));
+                }
+            }
+            None if may_put_back => {
+                let shared = copy.shared();
+                write::guard_copy(client, &shared.to_json(), &shared.sum()).await?;
+                heard
+                    .news
+                    .push("the Secret kube-system/hoist-guard was gone: it is put back from the copy here".into());
+            }
+            _ => {}
         }
         // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
         let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
-        heard.news = match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
+        heard.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
             Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
             Err(error) => Some(error.to_string()),
-        };
+        });
         self.due = Instant::now() + MINUTE;
         Ok(heard)
+    }
+
+    /// What the Node says of it, and the uid of the Node that last had the label.
+    async fn role(&self, client: &Client) -> Result<(Role, Option<String>)> {
+        let node = told::node(client, &self.node).await?;
+        let labelled = match &node {
+            Some(node) if node.has_label => Some(node.uid.clone()),
+            _ => told::labelled(client, &self.node).await?,
+        };
+        Ok((role(node.as_ref(), labelled.as_deref()), labelled))
     }
 }
 

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::decide::{Act, Observed, Target};
 use super::observer::Observer;
 use super::run::Mode;
-use crate::api::apply::{Refusal, apply};
+use crate::api::apply::{Change, Refusal, apply};
 use crate::api::observe::{ClusterView, Required, hopeless};
-use crate::api::write;
+use crate::api::{endpoints, write};
 use crate::assets::{AssetSet, Manifest};
 use crate::bridge::{self, Bridge};
 use crate::config::{API_PORT, Cluster, Controller};
@@ -170,6 +170,12 @@ impl Run<'_> {
                 if !hopeless.is_empty() {
                     return Err(Error::Refused(hopeless));
                 }
+                // In a cluster that is up they were deleted, or their manifests are new.
+                if self.raised.is_none() {
+                    for made in outcome.changes.iter().filter(|made| made.change == Change::Created) {
+                        reporter.note(&format!("{} was not there, and is made", made.name));
+                    }
+                }
                 reporter.note(&format!("{} objects applied", outcome.applied));
                 self.refused = outcome.refused;
                 if let Some((copy, _)) = &self.guard {
@@ -182,7 +188,9 @@ impl Run<'_> {
                 self.kubelet_knows = true;
                 kubelet::restart(self.fixed.host).await?;
             }
-            Act::PublishEndpoint => write::publish_endpoint(client()?, self.fixed.controller.address).await?,
+            Act::PublishEndpoint => {
+                endpoints::publish(client()?, self.fixed.controller.address).await?;
+            }
             Act::AdoptNode => {
                 write::adopt_node(client()?, &self.fixed.controller.name, &self.fixed.controller.taints).await?
             }

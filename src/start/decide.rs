@@ -143,7 +143,7 @@ pub struct Observed {
     pub has_raised: bool,
     /// Whatever serves, it must be raised first: something may be missing that shows in no answer.
     pub raises_first: bool,
-    /// Manifests' workloads that are gone from the cluster.
+    /// What is gone from the cluster of what manifests make.
     pub missing: Vec<String>,
     /// This run has made the bootstrap token's Secret.
     pub made_token: bool,
@@ -374,6 +374,13 @@ fn finish(o: &Observed) -> Decision {
         // In a cluster that was brought up without it, its rights and its Secret come first.
         let apply = (!o.applied).then_some(Act::Apply);
         return Do(Step::Prove, apply.into_iter().chain([Act::InstallGuard]).collect());
+    }
+    if !o.missing.is_empty() && !o.applied {
+        return Do(Step::Prove, vec![Act::Apply]);
+    }
+    // Without its label no self-hosted API server comes to it, and the one that is there goes.
+    if o.target == Target::SelfHosted && view.node == NodeView::Registered {
+        return Do(Step::Prove, vec![Act::AdoptNode]);
     }
     if o.required_ready_for.is_none_or(|so_long| so_long < STABLE) {
         return Wait(Step::Prove, pods_said(o, view));

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::acts::Run;
 use super::decide::{Observed, Target, all_lead, all_ready};
 use super::run::Mode;
+use crate::api::missing::missing;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Pods, Required, observe};
 use crate::api::owners;
 use crate::bridge::{Bridge, State};
@@ -69,6 +70,8 @@ pub(super) struct Observer {
     is_stale: bool,
     /// Something has answered at NODE_IP in the course of this run.
     pub(super) seen_api: bool,
+    /// What is gone of the manifests' objects of a cluster that is up: looked at once.
+    missing: Option<Vec<String>>,
     /// Why the API could not be read, the last time it could not.
     pub(super) trouble: Option<String>,
 }
@@ -94,6 +97,7 @@ impl Observer {
             last: None,
             is_stale: false,
             seen_api: false,
+            missing: None,
             trouble: None,
         })
     }
@@ -240,7 +244,7 @@ impl Observer {
             return Ok(Some((last.view.clone(), last.missing.clone())));
         }
         let before = self.last.take();
-        let Some((view, missing)) = self.read(run, address).await? else { return Ok(None) };
+        let Some((view, missing)) = self.read(run, address, beside.0.is_lowered()).await? else { return Ok(None) };
         let is_same =
             |last: &Read| last.beside == beside && last.missing == missing && still(&last.view) == still(&view);
         let since = before.filter(is_same).map_or(now, |last| last.since);
@@ -249,7 +253,12 @@ impl Observer {
     }
 
     /// Reads the API; a failure is kept for whoever explains, and the connection made anew.
-    async fn read(&mut self, run: &Run<'_>, address: SocketAddr) -> Result<Option<(ClusterView, Vec<String>)>> {
+    async fn read(
+        &mut self,
+        run: &Run<'_>,
+        address: SocketAddr,
+        is_lowered: bool,
+    ) -> Result<Option<(ClusterView, Vec<String>)>> {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => self.client.insert(run.fixed.host.outside().connect(run.fixed.kubeconfig, address).await?).clone(),
@@ -261,12 +270,23 @@ impl Observer {
             // A pod outlives for a while what it belongs to, and then it proves nothing.
             let missing = match run.fixed.mode {
                 Mode::Recover { .. } => owners::check(&client, run.fixed.manifests, &mut view).await?,
-                Mode::Start => Vec::new(),
+                // What this run applies is there. What an earlier one has applied may be gone.
+                Mode::Start if run.applied || !is_lowered => Vec::new(),
+                Mode::Start => match &self.missing {
+                    Some(missing) => missing.clone(),
+                    None => {
+                        let gone = missing(&client, run.fixed.manifests, run.guard.is_some()).await?;
+                        gone.iter().map(ToString::to_string).collect()
+                    }
+                },
             };
             Ok::<_, Error>((view, missing))
         };
         match look.await {
             Ok(read) => {
+                if is_lowered && !run.applied {
+                    self.missing = Some(read.1.clone());
+                }
                 self.trouble = None;
                 Ok(Some(read))
             }

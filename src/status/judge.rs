@@ -1,7 +1,7 @@
 //! What is wrong with what was seen: pure.
 
 use super::{Server, Status};
-use crate::api::observe::LEASES;
+use crate::api::observe::{CONTROL_PLANE_LABEL, LEASES};
 use crate::probe::Answer;
 use crate::secrets::COMPONENTS;
 use crate::start::Target;
@@ -40,6 +40,7 @@ pub(super) fn problems(status: &Status, target: Target, has_etcd: bool) -> Vec<S
         problems.extend(of_leaders(status));
         problems.extend(of_node(status));
     }
+    problems.extend(status.missing.iter().map(|name| format!("{name} is gone: `hoist start` puts it back")));
     let expired = status.certificates.iter().filter(|certificate| certificate.expired);
     problems.extend(expired.map(|one| format!("the certificate {} has expired at {}", one.place, one.not_after)));
     if let Some(next) = status.next.as_ref().filter(|next| next.step.is_some()) {
@@ -117,7 +118,16 @@ fn of_node(status: &Status) -> Vec<String> {
     match conditions.iter().find(|condition| condition.kind == "Ready") {
         Some(ready) if ready.status == "True" => {}
         Some(ready) => problems.push(format!("the node is not ready: {}: {}", ready.reason, ready.message)),
-        None => problems.push(format!("the cluster has no Node {} whose kubelet reports", status.node.name)),
+        None => problems.push(format!(
+            "the cluster has no Node {} whose kubelet reports: a kubelet registers its Node when it starts (`systemctl restart kubelet`)",
+            status.node.name
+        )),
+    }
+    if status.node.lacks_label {
+        problems.push(format!(
+            "the node has no label {CONTROL_PLANE_LABEL}: no self-hosted API server runs on it, and guard stays until another controller serves; `kubectl label node {} {CONTROL_PLANE_LABEL}=` makes it a controller again",
+            status.node.name
+        ));
     }
     let pressed = conditions.iter().filter(|one| PRESSURE.contains(&one.kind.as_str()) && one.status == "True");
     problems.extend(pressed.map(|one| format!("the node has {}: {}", one.kind, one.message)));
@@ -166,6 +176,7 @@ pub(super) mod tests {
                 name: "c1".into(),
                 address: "10.0.0.1".into(),
                 conditions: vec![condition("DiskPressure", "False"), condition("Ready", "True")],
+                lacks_label: false,
             },
             api: Api {
                 served_by: Server::SelfHosted,
@@ -183,6 +194,7 @@ pub(super) mod tests {
                 pod("kube-scheduler-x-y", "kube-scheduler", false),
             ],
             leaders: LEASES.map(leader).into(),
+            missing: Vec::new(),
             certificates: vec![Certificate {
                 place: "as served by 10.0.0.1:6443".into(),
                 subject: "CN=kube-apiserver".into(),
@@ -198,7 +210,7 @@ pub(super) mod tests {
     fn each_thing_that_is_wrong_is_said() {
         assert_eq!(problems(&well(), Target::SelfHosted, true), [""; 0]);
         type Change = fn(&mut Status);
-        let table: [(Change, &str); 17] = [
+        let table: [(Change, &str); 19] = [
             (|s| s.api.served_by = Server::Bridge, "10.0.0.1:6443 is served by the bridge"),
             (|s| s.api.served_by = Server::Nobody, "nobody serves 10.0.0.1:6443"),
             (|s| s.api.served_by = Server::Other, "10.0.0.1:6443 is served by neither"),
@@ -221,6 +233,14 @@ pub(super) mod tests {
             (|s| s.node.conditions[1].status = "False".into(), "the node is not ready: KubeletReady: kubelet says so"),
             (|s| s.node.conditions[0].status = "True".into(), "the node has DiskPressure"),
             (|s| s.node.conditions.clear(), "the cluster has no Node c1"),
+            (
+                |s| s.node.lacks_label = true,
+                "the node has no label node-role.kubernetes.io/control-plane: no self-hosted",
+            ),
+            (
+                |s| s.missing = vec!["ClusterRoleBinding hoist:guard".into()],
+                "ClusterRoleBinding hoist:guard is gone: `hoist start` puts it back",
+            ),
             (|s| s.certificates[0].expired = true, "the certificate as served by 10.0.0.1:6443 has expired at 2027-07"),
         ];
         for (change, expected) in table {

@@ -9,18 +9,20 @@ mod judge;
 mod text;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::api::health::{Condition, Leader};
-use crate::api::observe::ClusterView;
+use crate::api::observe::{ClusterView, NodeView};
 use crate::api::{self, health};
 use crate::assets::AssetSet;
 use crate::bridge::{self, Bridge};
 use crate::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::error::Result;
+use crate::guard;
 use crate::host::Host;
 use crate::permanent::Permanent;
 use crate::probe::Answer;
@@ -72,6 +74,8 @@ pub struct Status {
     pub pods: Vec<Pod>,
     /// Who leads; nobody is known to while the API is away.
     pub leaders: Vec<Leader>,
+    /// What is gone of what the asset directory's manifests make, or those that guard keeps; kind, namespace, name.
+    pub missing: Vec<String>,
     /// How long certificates are good for.
     pub certificates: Vec<Certificate>,
     /// What `start` would do next, where its credentials are known.
@@ -80,6 +84,7 @@ pub struct Status {
 
 /// This machine's Node.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -87,6 +92,8 @@ pub struct Node {
     pub address: String,
     /// Its conditions, as its kubelet has said last.
     pub conditions: Vec<Condition>,
+    /// Its Node lacks the control plane's label, by which the self-hosted API server comes to it.
+    pub lacks_label: bool,
 }
 
 /// Who serves the API.
@@ -211,11 +218,17 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         healthy: false,
         problems: Vec::new(),
         control_plane: target.name(),
-        node: Node { name: controller.name.clone(), address: controller.address.to_string(), conditions: Vec::new() },
+        node: Node {
+            name: controller.name.clone(),
+            address: controller.address.to_string(),
+            conditions: Vec::new(),
+            lacks_label: false,
+        },
         api: Api { served_by, endpoints: [node, own, of_bridge].map(endpoint).into() },
         bridge: bridge_status(&state),
         pods: Vec::new(),
         leaders: Vec::new(),
+        missing: Vec::new(),
         certificates,
         next: None,
     };
@@ -256,9 +269,26 @@ async fn ask_the_api(
             (Ok(conditions), Ok(leaders)) => (status.node.conditions, status.leaders) = (conditions, leaders),
             (Err(error), _) | (_, Err(error)) => trouble = Some(error.to_string()),
         }
+        // A control plane of static pods needs neither.
+        if target == Target::SelfHosted {
+            status.node.lacks_label = view.node == NodeView::Registered;
+            match missing(subject, &client).await {
+                Ok(missing) => status.missing = missing,
+                Err(error) => trouble = Some(error.to_string()),
+            }
+        }
     }
     status.next = Some(Next { step: next.step, what: next.what });
     Ok(trouble)
+}
+
+/// What is gone of what manifests make: those of the asset directory, or else those that guard keeps.
+async fn missing(subject: &Subject<'_>, client: &kube::Client) -> Result<Vec<String>> {
+    let kept = if subject.assets.is_none() { guard::Copy::load(subject.host).ok().flatten() } else { None };
+    let Some(assets) = subject.assets.or(kept.as_ref().map(|copy| &copy.assets)) else { return Ok(Vec::new()) };
+    let (manifests, _) = assets.manifests(Path::new(""))?;
+    let gone = api::missing::missing(client, &manifests, guard::is_wanted(assets)).await?;
+    Ok(gone.iter().map(ToString::to_string).collect())
 }
 
 /// The control plane's pods of this node.

@@ -156,6 +156,29 @@ fn a_second_start_says_who_is_at_work_and_since_when() {
     });
 }
 
+/// What only hoist makes, and what users' manifests make, deleted by hand from a cluster that is up.
+#[test]
+fn what_was_deleted_of_a_cluster_that_is_up_is_put_back() {
+    let reference = reference(Machine::Bare);
+    tell("objects deleted", Machine::Bare, Random::new(1), async |history| {
+        history.conclude().await;
+        for (resource, namespace, name) in [
+            ("clusterrolebindings.rbac.authorization.k8s.io", "", "hoist:guard"),
+            ("roles.rbac.authorization.k8s.io", "kube-system", "hoist:guard"),
+            ("serviceaccounts", "kube-system", "kube-scheduler"),
+            ("configmaps", "kube-system", "kube-apiserver-config"),
+            ("secrets", "kube-system", "kube-controller-manager"),
+            ("secrets", "kube-system", "hoist-guard"),
+            ("widgets.example.com", "user", "one"),
+            ("configmaps", "user", "settings"),
+        ] {
+            let mut world = history.world().lock().unwrap();
+            assert!(world.store.remove(&world::key(resource, namespace, name)).is_some(), "{resource} {name}");
+        }
+        assert_same(&history.conclude().await, reference);
+    });
+}
+
 /// Whenever the signal comes: what stands is said, how to go on, how to undo; and going on works.
 #[test]
 fn a_signal_ends_a_start_between_two_acts() {

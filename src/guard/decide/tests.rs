@@ -16,7 +16,9 @@ fn rest() -> Observed {
         raises: 0,
         copy: CopyState::Whole,
         leaderless_for: Duration::ZERO,
+        is_made_anew: false,
         not_controller_for: None,
+        another_serves: None,
         busy: None,
     }
 }
@@ -33,6 +35,8 @@ fn rests(observed: &Observed) -> bool {
     matches!(decide(observed), Decision::Rest(_))
 }
 
+/// A process that hangs.
+const HUNG: Process = Process { pid: 7, began: 1, age: HOLD_LIMIT, used: MS };
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
@@ -88,9 +92,9 @@ fn a_raised_bridge_stays_until_the_server_has_been_ready_for_a_while() {
 
 #[test]
 fn one_that_hangs_is_ended_once_the_bridge_is_on_its_way() {
-    let hangs = |server_for| Observed { hangs: Some(7), ..server(Server::Silent, server_for) };
+    let hangs = |server_for| Observed { hangs: Some(HUNG), ..server(Server::Silent, server_for) };
     assert_eq!(decide(&hangs(SILENT_GRACE)), Decision::Raise(Cause::Silent));
-    assert_eq!(decide(&raised(hangs(SILENT_GRACE))), Decision::End(7));
+    assert_eq!(decide(&raised(hangs(SILENT_GRACE))), Decision::End(HUNG));
     assert!(rests(&raised(hangs(SILENT_GRACE - MS))));
     // It waits for etcd, or is busy: that is no reason to end it.
     assert!(rests(&Observed { etcd: false, ..raised(hangs(SILENT_GRACE)) }));
@@ -138,10 +142,51 @@ fn another_hoist_at_work_is_not_disturbed() {
 }
 
 #[test]
-fn a_node_that_is_no_controller_any_more_is_left() {
-    let other = |not_controller_for| Observed { not_controller_for: Some(not_controller_for), ..rest() };
-    assert_eq!(decide(&other(LEAVE_AFTER)), Decision::Leave);
-    assert!(rests(&other(LEAVE_AFTER - MS)));
+fn a_node_that_is_no_controller_any_more_is_left_once_another_one_serves() {
+    let other = |not_controller_for, another_serves| Observed {
+        not_controller_for: Some(not_controller_for),
+        another_serves: Some(another_serves),
+        ..rest()
+    };
+    assert_eq!(decide(&other(LEAVE_AFTER, true)), Decision::Leave);
+    assert!(rests(&other(LEAVE_AFTER - MS, true)));
+    // Nobody else serves, however long ago the label was taken off.
+    for long in [LEAVE_AFTER, HOLD_LIMIT * 1000] {
+        let alone = other(long, false);
+        assert!(rests(&alone) && stays(&alone));
+        // All else that guard does it does here, too: the API stays.
+        let gone = Observed { server: Server::Gone, server_for: REFUSED_GRACE, ..alone.clone() };
+        assert_eq!(decide(&gone), Decision::Raise(Cause::Gone));
+        assert!(rests(&raised(Observed { server: Server::Gone, server_for: HOLD_LIMIT, ..alone.clone() })));
+        assert_eq!(decide(&raised(Observed { server_for: HOLD, ..alone })), Decision::Lower);
+    }
+    assert!(!stays(&other(LEAVE_AFTER, true)) && !stays(&other(LEAVE_AFTER - MS, false)) && !stays(&rest()));
+    let unasked = Observed { another_serves: None, ..other(LEAVE_AFTER, true) };
+    assert!(rests(&unasked) && !stays(&unasked), "it leaves by evidence, and says so by evidence");
+    assert!(rests(&Observed { another_serves: Some(true), ..rest() }), "it has its label");
+}
+
+#[test]
+fn a_node_that_was_made_anew_gets_its_label_again() {
+    let anew = |observed| Observed { is_made_anew: true, ..observed };
+    assert_eq!(decide(&anew(rest())), Decision::Adopt);
+    // Through the bridge: without the label the self-hosted API server has no pod there.
+    assert_eq!(decide(&anew(raised(server(Server::Gone, HOLD_LIMIT)))), Decision::Adopt);
+    // What keeps the API served comes first, and whoever is at work is not disturbed.
+    assert_eq!(decide(&anew(server(Server::Gone, REFUSED_GRACE))), Decision::Raise(Cause::Gone));
+    assert_eq!(decide(&anew(raised(server(Server::Ready, HOLD)))), Decision::Lower);
+    assert!(rests(&Observed { busy: Some("pid 7".into()), ..anew(rest()) }));
+}
+
+#[test]
+fn by_its_uid_a_node_that_was_made_anew_is_told_from_one_whose_label_was_taken_off() {
+    let node = |uid: &str, has_label| Some(NodeSeen { uid: uid.into(), has_label });
+    assert_eq!(role(node("a", true).as_ref(), None), Role::Controller);
+    assert_eq!(role(node("b", true).as_ref(), Some("a")), Role::Controller);
+    assert_eq!(role(node("a", false).as_ref(), Some("a")), Role::TakenOff);
+    assert_eq!(role(node("b", false).as_ref(), Some("a")), Role::MadeAnew);
+    assert_eq!(role(node("b", false).as_ref(), None), Role::TakenOff, "nobody knows: an admin is not fought with");
+    assert_eq!(role(None, Some("a")), Role::Absent);
 }
 
 #[test]
@@ -201,7 +246,7 @@ mod histories {
                 server,
                 server_for: self.now - self.server.1,
                 has_process: self.life != Life::Away,
-                hangs: (self.life == Life::Hangs).then_some(1),
+                hangs: (self.life == Life::Hangs).then_some(HUNG),
                 stands: if self.raised_at.is_some() { Stands::All } else { Stands::Nothing },
                 silent_for: if self.bridge_serves() {
                     Duration::ZERO
@@ -213,7 +258,9 @@ mod histories {
                 raises: u32::try_from(self.raises.iter().filter(lately).count()).unwrap(),
                 copy: CopyState::Whole,
                 leaderless_for: Duration::ZERO,
+                is_made_anew: false,
                 not_controller_for: None,
+                another_serves: None,
                 busy: None,
             }
         }
@@ -292,7 +339,7 @@ mod histories {
                     (world.life, world.until) = (Life::Starts, world.now + SERVER_STARTS);
                 }
                 Decision::Rest(_) => {}
-                Decision::Leave => panic!("seed {seed}: left a controller"),
+                Decision::Leave | Decision::Adopt => panic!("seed {seed}: it is a controller"),
             }
             // The API is away no longer than the longest grace of what happened, and a bridge's start.
             if !world.etcd() {

@@ -458,6 +458,14 @@ fn row_9_everything_must_be_proved() {
     let mut unready = cleaned.clone();
     unready.required_ready_for = None;
     assert_eq!(waits(&unready).0, Step::Prove);
+    let unlabelled = unready.clone().see(|view| view.node = NodeView::Registered);
+    assert_eq!(acts(&unlabelled), [Act::AdoptNode]);
+    // Whatever serves: somebody has deleted what an earlier run has made.
+    let mut deleted = unready;
+    (deleted.missing, deleted.applied) = (vec!["ClusterRoleBinding hoist:guard".into()], false);
+    assert_eq!(decide(&deleted), Decision::Do(Step::Prove, vec![Act::Apply]));
+    deleted.applied = true;
+    assert_eq!(waits(&deleted).0, Step::Prove, "what is refused is not tried for ever");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod deletions;
 mod disk;
 mod edits;
 mod endpoint;
+mod keeps;
 mod kubelet;
 mod page;
 mod power_cuts;

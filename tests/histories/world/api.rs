@@ -10,7 +10,7 @@ use super::World;
 use super::store::{Key, key, merge};
 
 /// Group and version, plural, kind, whether it is namespaced.
-const RESOURCES: [(&str, &str, &str, bool); 19] = [
+const RESOURCES: [(&str, &str, &str, bool); 21] = [
     ("v1", "configmaps", "ConfigMap", true),
     ("v1", "endpoints", "Endpoints", true),
     ("v1", "namespaces", "Namespace", false),
@@ -27,6 +27,8 @@ const RESOURCES: [(&str, &str, &str, bool); 19] = [
     ("rbac.authorization.k8s.io/v1", "roles", "Role", true),
     ("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding", true),
     ("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget", true),
+    ("admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false),
+    ("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false),
     ("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", false),
     ("coordination.k8s.io/v1", "leases", "Lease", true),
     ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
