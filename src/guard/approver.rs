@@ -123,7 +123,44 @@ impl Judged {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
     use super::*;
+    use crate::report::Clock;
+
+    /// Somebody who is no kubelet asks, for ever: that costs no list of all Nodes.
+    #[tokio::test]
+    async fn what_is_refused_costs_one_look_at_its_node() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let object = match path.as_str() {
+                "/apis/certificates.k8s.io/v1/certificatesigningrequests" => json!({"metadata": {}, "items": [{
+                    "metadata": {"name": "csr-1", "resourceVersion": "1"},
+                    "spec": {"signerName": crate::approve::SIGNER, "username": "system:node:w1", "request": ""},
+                }]}),
+                "/api/v1/nodes/w1" => json!({"metadata": {"name": "w1"}}),
+                path => panic!("nobody expected {path}"),
+            };
+            heard.lock().unwrap().push(path);
+            async move { Ok::<_, std::convert::Infallible>(Response::new(Body::from(object.to_string().into_bytes()))) }
+        });
+        let client = Client::new(service, "default");
+        let reporter = Reporter::plain(Box::new(std::io::sink()), Clock::system());
+        let metrics = Metrics::default();
+        let mut approver = Approver::new(&reporter, &metrics);
+        for _ in 0..3 {
+            approver.turn(&client, &Reserved::default()).await.unwrap();
+        }
+        let count = |path: &str| asked.lock().unwrap().iter().filter(|asked| *asked == path).count();
+        assert_eq!(count("/apis/certificates.k8s.io/v1/certificatesigningrequests"), 3);
+        assert_eq!(count("/api/v1/nodes/w1"), 1);
+    }
 
     fn pending(name: &str, version: &str) -> Pending {
         Pending { name: name.into(), resource_version: version.into(), asked: Default::default() }
