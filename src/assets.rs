@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::config::{self, Cluster, Rendered};
+use crate::config::{self, Cluster, Rendered, Version};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
+use crate::schema::{self, Reader as ReadBy};
 use crate::secrets::Tls;
-use crate::{input, kubeconfig, typed, yaml};
+use crate::{input, kubeconfig, yaml};
 
 mod addons;
 mod bootkube;
@@ -256,18 +257,50 @@ impl AssetSet {
             let place = dir.join(path).display().to_string();
             let read = input::text(&place, &file.content).map_err(|finding| vec![finding]);
             match read.and_then(|text| yaml::documents(&place, text)) {
-                Err(found) => findings.extend(found),
+                Err(found) => findings.push((path.clone(), found)),
                 Ok(documents) => {
-                    for document in documents {
-                        findings.extend(problems(&place, &document));
-                        all.push(Parsed { path: path.clone(), place: place.clone(), document });
-                    }
+                    let parsed = |document| Parsed { path: path.clone(), place: place.clone(), document };
+                    all.extend(documents.into_iter().map(parsed));
                 }
             }
         }
+        // Which version they are for stands in one of them.
+        let version = self.version(dir, &all);
+        findings.extend(
+            all.iter().map(|Parsed { path, place, document }| {
+                (path.clone(), problems(place, document, version, read_by(path)))
+            }),
+        );
+        findings.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut findings: Vec<_> = findings.into_iter().flat_map(|(_, findings)| findings).collect();
         findings.extend(twice(&all));
         (all, findings)
     }
+
+    /// The version of Kubernetes that these manifests are for: that of the API server among them by its image's tag, or
+    /// else cluster.yaml's; `None` where neither says.
+    fn version(&self, dir: &Path, parsed: &[Parsed]) -> Option<Version> {
+        let self_hosted = parsed.iter().filter(|parsed| parsed.path.starts_with("manifests/"));
+        let containers = self_hosted.filter_map(|parsed| {
+            parsed.document.value.pointer("/spec/template/spec/containers").and_then(Value::as_array)
+        });
+        let mut images = containers.flatten().filter_map(|container| container.get("image")?.as_str());
+        images.find_map(|image| tagged(image, "kube-apiserver")).or_else(|| {
+            self.files
+                .contains_key("cluster.yaml")
+                .then(|| self.cluster(dir).ok())?
+                .map(|cluster| cluster.kubernetes_version)
+        })
+    }
+}
+
+/// The version that the tag of `image` says, for an image of `program`.
+fn tagged(image: &str, program: &str) -> Option<Version> {
+    let (name, tag) = image.rsplit_once(":v")?;
+    let mut numbers = tag.split(['.', '-', '+', '_', '@']).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    let version = Version { major: next()?, minor: next()?, patch: next()? };
+    (name.rsplit('/').next() == Some(program)).then_some(version)
 }
 
 /// The private files that stand in `part` of an asset directory, by path below the part.
@@ -315,6 +348,11 @@ fn is_applied(path: &str) -> bool {
     path.starts_with("manifests/") || path.starts_with("addons/")
 }
 
+/// What reads it.
+fn read_by(path: &str) -> ReadBy {
+    if path.starts_with("bootstrap-manifests/") { ReadBy::Kubelet } else { ReadBy::ApiServer }
+}
+
 fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
@@ -345,7 +383,8 @@ fn twice(parsed: &[Parsed]) -> Vec<Finding> {
     findings
 }
 
-fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
+/// What is wrong with one document by itself, for what reads it in `version`.
+fn problems(place: &str, document: &yaml::Document, version: Option<Version>, read_by: ReadBy) -> Vec<Finding> {
     let at = |path: &str| document.positions.nearest(path).or(Some((document.line, 1)));
     let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
     let mut findings = Vec::new();
@@ -371,11 +410,15 @@ fn problems(place: &str, document: &yaml::Document) -> Vec<Finding> {
         said.push(field);
     }
     let kind = text("/kind").unwrap_or_default().to_lowercase();
-    for (path, message) in typed::check(&document.value).into_iter().filter(|(path, _)| !said.contains(&path.as_str()))
-    {
-        let at = document.positions.key(&path).or_else(|| at(&path));
-        let finding = Finding::new(place, format!("{path}: {message}")).at(at);
-        findings.push(finding.remedy(format!("`kubectl explain {kind}` names the fields and their types")));
+    let found = schema::check(&document.value, version, read_by).into_iter();
+    for problem in found.filter(|problem| !said.contains(&problem.path.as_str())) {
+        let at = match problem.is_unknown {
+            true => document.positions.key(&problem.path).or_else(|| at(&problem.path)),
+            false => at(&problem.path),
+        };
+        let finding = Finding::new(place, format!("{}: {}", problem.path, problem.message)).at(at);
+        let explain = || format!("`kubectl explain {kind}` names the fields and their types");
+        findings.push(finding.remedy(problem.remedy.unwrap_or_else(explain)));
     }
     findings
 }

@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use minijinja::{Value, context};
 
 use crate::assets::AssetSet;
-use crate::config::{API_PORT, Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, url_host};
+use crate::config::{API_PORT, Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, Version, url_host};
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
+use crate::schema::{self, Reader};
 use crate::secrets::{self, COMPONENTS, Server, Tls};
-use crate::{template, typed, yaml};
+use crate::{template, yaml};
 
 /// What the kubelet of a controller runs with.
 const KUBELET_CONFIG: &str = "kubelet/config.yaml";
@@ -75,7 +76,7 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
             if path == PROXY_CONFIG && !cluster.kube_proxy.config.is_empty() {
                 text = overlay_proxy(&path, &text, cluster)?;
             }
-            check(&path, &text)?;
+            check(&path, &text, cluster.kubernetes_version)?;
             add(path, File::public(text));
         }
     }
@@ -333,9 +334,11 @@ fn merge(base: &mut serde_json::Value, over: &serde_json::Value) {
     }
 }
 
-fn check(path: &str, text: &str) -> Result<()> {
+fn check(path: &str, text: &str, version: Version) -> Result<()> {
     let documents = yaml::documents(path, text).map_err(Error::Input)?;
-    let problems = documents.iter().flat_map(|document| typed::check(&document.value));
-    let findings: Vec<_> = problems.map(|(at, message)| Finding::new(path, format!("{at}: {message}"))).collect();
+    let problems =
+        documents.iter().flat_map(|document| schema::check(&document.value, Some(version), Reader::ApiServer));
+    let finding = |problem: schema::Problem| Finding::new(path, format!("{}: {}", problem.path, problem.message));
+    let findings: Vec<_> = problems.map(finding).collect();
     if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
 }

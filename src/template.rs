@@ -30,6 +30,11 @@ pub fn templates(part: &str) -> BTreeMap<String, &'static str> {
     found
 }
 
+/// A file of assets/ that is embedded as it stands.
+pub fn asset(path: &str) -> Option<&'static str> {
+    ASSETS.get_file(path)?.contents_utf8()
+}
+
 fn collect(dir: &Dir<'static>, root: &std::path::Path, found: &mut BTreeMap<String, &'static str>) {
     for file in dir.files() {
         let path = file.path().strip_prefix(root).unwrap_or(file.path());

@@ -18,6 +18,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::{Map, Number, Value};
 
 pub use emit::to_string;
+pub(crate) use shape::describe;
 pub use shape::{Fields, parse_one};
 
 use crate::error::Finding;

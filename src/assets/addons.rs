@@ -6,9 +6,11 @@ use std::path::Path;
 
 use super::diff::holds_secrets;
 use super::{existing, is_manifest, problems};
+use crate::config::Version;
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::input::{self, ASSET_LIMIT};
+use crate::schema::Reader as ReadBy;
 use crate::yaml;
 
 /// What the folders and files at `sources` make in addons/ of an asset directory: their manifests, by path below the
@@ -16,14 +18,14 @@ use crate::yaml;
 ///
 /// # Errors
 /// All that cannot be read, that holds no manifest, or whose manifests do not parse or do not fit their types.
-pub fn addons(sources: &[String]) -> Result<BTreeMap<String, File>> {
+pub fn addons(sources: &[String], version: Version) -> Result<BTreeMap<String, File>> {
     let mut files = BTreeMap::new();
     let mut findings = Vec::new();
     for source in sources {
         match read(Path::new(source)) {
             Ok(found) => {
                 for (place, path, content) in found {
-                    findings.extend(wrong(&place, &content));
+                    findings.extend(wrong(&place, &content, version));
                     let is_secret = holds_secrets(&content);
                     files.insert(path, if is_secret { File::private(content) } else { File::public(content) });
                 }
@@ -58,9 +60,11 @@ fn read(source: &Path) -> Result<Vec<(String, String, Vec<u8>)>> {
 }
 
 /// What is wrong with a manifest by itself.
-fn wrong(place: &str, content: &[u8]) -> Vec<Finding> {
+fn wrong(place: &str, content: &[u8], version: Version) -> Vec<Finding> {
     match input::text(place, content).map_err(|finding| vec![finding]).and_then(|text| yaml::documents(place, text)) {
-        Ok(documents) => documents.iter().flat_map(|document| problems(place, document)).collect(),
+        Ok(documents) => {
+            documents.iter().flat_map(|document| problems(place, document, Some(version), ReadBy::ApiServer)).collect()
+        }
         Err(findings) => findings,
     }
 }
@@ -69,6 +73,7 @@ fn wrong(place: &str, content: &[u8]) -> Vec<Finding> {
 mod tests {
     use super::*;
 
+    const VERSION: Version = Version { major: 1, minor: 36, patch: 3 };
     const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
 
     #[test]
@@ -84,14 +89,14 @@ mod tests {
         put("one/.hidden.yaml", "no: manifest");
         put("two.json", r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}"#);
         let source = |name: &str| dir.path().join(name).display().to_string();
-        let files = addons(&[source("one"), source("two.json")]).unwrap();
+        let files = addons(&[source("one"), source("two.json")], VERSION).unwrap();
         let modes: Vec<_> = files.iter().map(|(path, file)| (&**path, file.mode)).collect();
         assert_eq!(modes, [("addons/one/deep/a.yaml", 0o644), ("addons/two.json", 0o600)]);
 
         put("one/b.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {nmae: b}\n");
         put("three/notes", "");
         let Err(Error::Input(findings)) =
-            addons(&[source("one"), source("three"), source("three/notes"), source("four")])
+            addons(&[source("one"), source("three"), source("three/notes"), source("four")], VERSION)
         else {
             panic!()
         };

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::diff::holds_secrets;
 use super::merge::{Clash, merge};
 use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
-use super::{AssetSet, is_applied, is_manifest, problems};
+use super::{AssetSet, is_applied, is_manifest, problems, read_by};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::yaml;
@@ -220,7 +220,8 @@ fn defects(path: &str, text: &str) -> Vec<Finding> {
                 Vec::new()
             }
         }
-        Ok(documents) => documents.iter().flat_map(|document| problems(path, document)).collect(),
+        // Which version they are for is said where all of them are read.
+        Ok(documents) => documents.iter().flat_map(|document| problems(path, document, None, read_by(path))).collect(),
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let issued = pki::issue(cluster, &existing, &user_files, OffsetDateTime::now_utc())?;
     let token = pki::bootstrap_token(kubelet::rendered_token(&dir)?.as_deref())?;
     let is_signed = issued.awaited.is_empty();
-    let addons = assets::addons(&cluster.addons)?;
+    let addons = assets::addons(&cluster.addons, cluster.kubernetes_version)?;
     let mut set = if is_signed { render::render(cluster, &issued.files, &token)? } else { render::tls(&issued.files) };
     if is_signed {
         set.files.extend(addons);

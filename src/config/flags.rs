@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::validate::Check;
 use super::{Arg, Version, raw};
 use crate::known_flags::{self, Program, Verdict};
+use crate::schema::{self, Config};
 use crate::yaml::{Fields, child, item};
 
 use Program::{ApiServer, ControllerManager, Etcd, Scheduler};
@@ -158,14 +159,29 @@ fn flag(check: &mut Check<'_>, path: &str, program: Program, version: Option<Ver
     }
 }
 
-/// Checks the map of KubeletConfiguration fields at `path`.
-pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, config: &Map<String, Value>) {
+/// Checks the map of KubeletConfiguration fields at `path`; what fields there are is known of a valid `version` only.
+pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, version: Option<Version>, config: &Map<String, Value>) {
     fields(check, path, config, OWNED_KUBELET_FIELDS);
+    types(check, path, Config::Kubelet, version, config);
 }
 
-/// Checks the map of KubeProxyConfiguration fields at `path`.
-pub(super) fn proxy_config(check: &mut Check<'_>, path: &str, config: &Map<String, Value>) {
+/// Checks the map of KubeProxyConfiguration fields at `path`, as [`kubelet_config`] does.
+pub(super) fn proxy_config(check: &mut Check<'_>, path: &str, version: Option<Version>, config: &Map<String, Value>) {
     fields(check, path, config, OWNED_PROXY_FIELDS);
+    types(check, path, Config::KubeProxy, version, config);
+}
+
+/// Fields of another type than the component reads are violations: it would exit. Those that it does not know it passes
+/// over.
+fn types(check: &mut Check<'_>, path: &str, of: Config, version: Option<Version>, config: &Map<String, Value>) {
+    let Some(version) = version else { return };
+    for problem in schema::check_config(of, &Value::Object(config.clone()), version, path) {
+        if problem.is_unknown {
+            check.without_effect(&problem.path, problem.message, problem.remedy);
+        } else {
+            check.wrong(&problem.path, problem.message, problem.remedy);
+        }
+    }
 }
 
 fn fields(check: &mut Check<'_>, path: &str, config: &Map<String, Value>, owned: &[(&[&str], &str)]) {

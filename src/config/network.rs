@@ -1,7 +1,7 @@
 //! What connects pods, and what gives Services their addresses.
 
 use super::validate::Check;
-use super::{Arg, FlannelBackend, KubeProxy, Network, Plugin, ProxyMode, defaults, flags, raw, syntax};
+use super::{Arg, FlannelBackend, KubeProxy, Network, Plugin, ProxyMode, Version, defaults, flags, raw, syntax};
 
 /// A choice, by the name that users write.
 type Choices<T, const N: usize> = [(&'static str, T); N];
@@ -68,10 +68,15 @@ pub(super) fn network(check: &mut Check<'_>, raw: Option<&raw::Network>, kcm_arg
     Some(Network { plugin, cni_bin_dir: cni_bin_dir.to_owned() })
 }
 
-pub(super) fn kube_proxy(check: &mut Check<'_>, raw: Option<&raw::KubeProxy>) -> Option<KubeProxy> {
+pub(super) fn kube_proxy(
+    check: &mut Check<'_>,
+    version: Option<Version>,
+    raw: Option<&raw::KubeProxy>,
+) -> Option<KubeProxy> {
     let mode = choice(check, "kubeProxy.mode", raw.and_then(|raw| raw.mode.as_ref()), &MODES)?;
     let config = raw.and_then(|raw| raw.config.clone()).unwrap_or_default();
-    flags::proxy_config(check, "kubeProxy.config", &config);
+    // Without kube-proxy nothing reads them.
+    flags::proxy_config(check, "kubeProxy.config", version.filter(|_| mode != ProxyMode::None), &config);
     if mode == ProxyMode::None && !config.is_empty() {
         check.wrong_key("kubeProxy.config", "there is no kube-proxy to configure", "remove it".to_owned());
     }

@@ -22,6 +22,8 @@ pub(super) struct Check<'a> {
     /// Where relative paths of files begin.
     pub base_dir: &'a Path,
     pub findings: Vec<Finding>,
+    /// What is passed over by what reads it: it says nothing, and stands in nobody's way.
+    pub without_effect: Vec<Finding>,
 }
 
 impl Check<'_> {
@@ -37,6 +39,14 @@ impl Check<'_> {
         let finding = Finding::new(self.place, format!("{path}: {}", message.as_ref()));
         let finding = finding.at(self.positions.key(path).or_else(|| self.positions.nearest(path)));
         self.findings.push(Finding { remedy: remedy.into(), ..finding });
+    }
+
+    /// `message` about the field `path`, which has no effect.
+    pub fn without_effect(&mut self, path: &str, message: impl AsRef<str>, remedy: impl Into<Option<String>>) {
+        let finding = Finding::new(self.place, format!("{path}: {}", message.as_ref()));
+        let finding = finding.at(self.positions.key(path).or_else(|| self.positions.nearest(path)));
+        let remedy = remedy.into().or_else(|| Some("remove it".to_owned()));
+        self.without_effect.push(Finding { remedy, ..finding });
     }
 
     /// The outcome of a check of [`syntax`] on `value` at `path`; `example` is one that would pass.
@@ -87,8 +97,13 @@ impl Check<'_> {
     }
 }
 
-/// The cluster that `raw` describes, or everything that is wrong with it in the order of the file.
-pub(super) fn validate(raw: &raw::Cluster, rendered: Rendered, mut check: Check<'_>) -> Result<Cluster, Vec<Finding>> {
+/// The cluster that `raw` describes, with the fields in it that have no effect; or everything that is wrong with it in the
+/// order of the file.
+pub(super) fn validate(
+    raw: &raw::Cluster,
+    rendered: Rendered,
+    mut check: Check<'_>,
+) -> Result<(Cluster, Vec<Finding>), Vec<Finding>> {
     let c = &mut check;
     let cluster_name = cluster_name(c, raw);
     let kubernetes_version = kubernetes_version(c, raw, rendered);
@@ -106,23 +121,23 @@ pub(super) fn validate(raw: &raw::Cluster, rendered: Rendered, mut check: Check<
         networking::networking(c, raw, &controller_manager.extra_args)
     };
     let network = network::network(c, raw.network.as_deref(), &controller_manager.extra_args);
-    let kube_proxy = network::kube_proxy(c, raw.kube_proxy.as_deref());
+    let kube_proxy = network::kube_proxy(c, kubernetes_version, raw.kube_proxy.as_deref());
     let dns = dns::dns(c, raw.dns.as_deref(), &networking);
     let controllers = controllers(c, raw.controllers.as_deref().unwrap_or_default());
     networking::controllers(c, &controllers, &networking);
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
-    flags::kubelet_config(c, "kubelet.config", &kubelet_config);
+    flags::kubelet_config(c, "kubelet.config", kubernetes_version, &kubelet_config);
     let pod_security = pod_security::pod_security(c, raw.pod_security.as_deref());
     let hoist = hoist(c, raw.hoist.as_deref());
     let addons = addons(c, raw.addons.as_deref().unwrap_or_default());
     let pki = pki(c, raw.pki.as_deref());
 
-    let Check { mut findings, .. } = check;
+    let Check { mut findings, without_effect, .. } = check;
     match (kubernetes_version, images, etcd, network, kube_proxy, pki) {
         (Some(kubernetes_version), Some(images), Some(etcd), Some(network), Some(kube_proxy), Some(pki))
             if findings.is_empty() =>
         {
-            Ok(Cluster {
+            let cluster = Cluster {
                 cluster_name,
                 kubernetes_version,
                 networking,
@@ -141,9 +156,11 @@ pub(super) fn validate(raw: &raw::Cluster, rendered: Rendered, mut check: Check<
                 hoist,
                 addons,
                 pki,
-            })
+            };
+            Ok((cluster, without_effect))
         }
         _ => {
+            findings.extend(without_effect);
             findings.sort_by_key(|finding| finding.position);
             Err(findings)
         }

@@ -163,7 +163,8 @@ fn unknown(finding: Finding, name: &str, known: &[&str]) -> Finding {
     }
 }
 
-fn describe(value: &Value) -> String {
+/// A value, as messages name it.
+pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Array(_) => "a list".to_owned(),

@@ -8,4 +8,5 @@ mod rules;
 mod security;
 mod security_page;
 mod support;
+mod typed;
 mod types;

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::support::{all, documents, is_manifest, text};
-use hoist::{typed, yaml};
+use crate::typed;
+use hoist::schema::{self, Reader};
+use hoist::yaml;
 
 /// Maps whose keys are the user's to choose.
 const FREE: [&str; 6] = ["data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];
@@ -41,14 +43,20 @@ fn with_typos(path: &str, value: &Value) -> Vec<(String, Value)> {
 #[test]
 fn every_manifest_fits_its_type_and_a_typo_anywhere_would_not() {
     let mut typos = 0;
-    for (_, set) in all() {
+    for (cluster, set) in all() {
         for path in set.files.keys().filter(|path| is_manifest(path)) {
             for document in documents(path, &text(&set, path)) {
+                let own = |value: &Value| {
+                    let found = schema::check(value, Some(cluster.kubernetes_version), Reader::ApiServer);
+                    found.into_iter().map(|problem| (problem.path, problem.message)).collect::<Vec<_>>()
+                };
                 assert_eq!(typed::check(&document.value), [], "{path}");
+                assert_eq!(own(&document.value), [], "{path}");
                 for (at, changed) in with_typos("", &document.value) {
-                    let found = typed::check(&changed);
                     // A map of strings has room for the name, and not for what it stands for.
-                    assert!(found.len() == 1 && found[0].0 == at, "{path}: {found:?}");
+                    for found in [typed::check(&changed), own(&changed)] {
+                        assert!(found.len() == 1 && found[0].0 == at, "{path}: {found:?}");
+                    }
                     typos += 1;
                 }
             }

@@ -1,4 +1,4 @@
-//! A manifest held against its Kubernetes type, so that a mistyped field fails where it is written and not on a node.
+//! A manifest held against its Kubernetes type as k8s-openapi has it: another opinion than hoist's own tables.
 
 use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiext
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::yaml;
+use hoist::yaml;
 
 /// What is wrong with `document` as an object of its own apiVersion and kind: the path of each problem (`spec.x[0].y`)
 /// and a sentence. Kinds that hoist does not render itself are the API server's to judge: nothing is said of them.
@@ -59,7 +59,7 @@ fn of<K: DeserializeOwned>(document: &Value) -> Vec<(String, String)> {
     problems
 }
 
-/// A path as [`yaml::Positions`](crate::yaml::Positions) has it.
+/// A path as [`yaml::Positions`](hoist::yaml::Positions) has it.
 fn spelled(path: &serde_ignored::Path<'_>) -> String {
     match path {
         serde_ignored::Path::Root => String::new(),
@@ -68,31 +68,5 @@ fn spelled(path: &serde_ignored::Path<'_>) -> String {
         serde_ignored::Path::Some { parent }
         | serde_ignored::Path::NewtypeStruct { parent }
         | serde_ignored::Path::NewtypeVariant { parent } => spelled(parent),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    #[test]
-    fn a_mistyped_field_is_named_with_its_path() {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
-            "spec": {"containers": [{"name": "a", "imgae": "b", "securityContext": {"privilged": true}}]}});
-        let paths: Vec<_> = super::check(&pod).into_iter().map(|(path, _)| path).collect();
-        assert_eq!(paths, ["spec.containers[0].imgae", "spec.containers[0].securityContext.privilged"]);
-    }
-
-    #[test]
-    fn a_wrong_type_is_named_with_its_path() {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": "none"}});
-        let problems = super::check(&pod);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert_eq!(problems[0].0, "spec.containers");
-    }
-
-    #[test]
-    fn a_kind_of_somebody_else_is_not_judged() {
-        assert!(super::check(&json!({"apiVersion": "x/v1", "kind": "Y", "anything": 1})).is_empty());
     }
 }
