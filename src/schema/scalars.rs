@@ -17,7 +17,10 @@ pub(super) fn misfit(scalar: Scalar, value: &Value) -> Option<(&'static str, Opt
     };
     let integer = |least: i64, most: i64| {
         let number = value.as_number()?;
-        number.as_i64().filter(|n| (least..=most).contains(n))
+        // 8.0 is 8.
+        #[allow(clippy::cast_possible_truncation)]
+        let whole = || number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 9e18).map(|n| n as i64);
+        number.as_i64().or_else(whole).filter(|n| (least..=most).contains(n))
     };
     let number_remedy = || value.as_str().and_then(|text| text.parse::<f64>().ok()).and(PLAIN);
     match scalar {

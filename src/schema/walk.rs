@@ -98,7 +98,8 @@ impl<'t> Walk<'t> {
             (Or::Schemas, Value::Array(list)) => self.list(&Shape::Type(of), list, at),
             (Or::Strings, Value::Array(list)) => self.list(&Shape::Scalar(Scalar::String), list, at),
             (Or::Bool, _) => self.misfit("a map, true or false", value, at, None),
-            (Or::Schemas | Or::Strings, _) => self.misfit("a map or a list", value, at, None),
+            // Anything else is as if nothing stood there.
+            (Or::Schemas | Or::Strings, _) => {}
         }
         self.rigour = rigour;
     }
@@ -106,6 +107,10 @@ impl<'t> Walk<'t> {
     fn fields(&mut self, of: TypeId, map: &Map<String, Value>, at: At<'_>) {
         let table = self.table;
         let fields = table.fields(of);
+        if fields.is_empty() {
+            // To the API server, a map without fields is one of anything.
+            return;
+        }
         for (key, value) in map {
             let begin = fields.partition_point(|field| field.name < key.as_str());
             let named = || fields[begin..].iter().take_while(|field| field.name == key);

@@ -19,6 +19,8 @@ pub(super) struct Inventory<'a> {
     pub cluster: &'a Cluster,
     /// Every object of manifests/ and bootstrap-manifests/.
     pub objects: Vec<Object>,
+    /// Every object of addons/.
+    pub addons: Vec<Object>,
     /// What the components' files hold, by where they come from.
     pub contents: Contents,
 }
@@ -40,6 +42,11 @@ impl Object {
 
     pub fn place(&self) -> &str {
         &self.0.place
+    }
+
+    /// The file, below the asset directory.
+    pub fn path(&self) -> &str {
+        &self.0.path
     }
 
     pub fn value(&self) -> &Value {
@@ -76,6 +83,11 @@ impl Object {
 
     pub fn position(&self, path: &str) -> Option<yaml::Position> {
         self.0.document.positions.nearest(path).or(Some((self.0.document.line, 1)))
+    }
+
+    /// Where the key of the value at `path` is.
+    pub fn key(&self, path: &str) -> Option<yaml::Position> {
+        self.0.document.positions.key(path).or_else(|| self.position(path))
     }
 
     /// A finding about the value at `path`, which the message names.

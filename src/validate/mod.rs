@@ -8,6 +8,7 @@
 //!                                   bridge       the bridge against the self-hosted control plane
 //!                                   flags        known to the version they are given to
 //!                                   exported     of no other cluster's object
+//!                                   schemas      kinds served, configurations read, by the version
 //!                                   encryption   each API server reads what the other wrote
 //! ```
 //! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
@@ -23,6 +24,7 @@ mod inventory;
 mod kubeconfigs;
 mod network;
 mod references;
+mod schemas;
 mod shown;
 
 use std::path::Path;
@@ -53,6 +55,7 @@ pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Findi
     findings.extend(agreement::check(&inventory));
     findings.extend(network::check(&inventory));
     findings.extend(flags::check(&inventory));
+    findings.extend(schemas::check(&inventory));
     findings.extend(encryption::agrees(&inventory));
     findings.extend(encryption::anonymous(&inventory));
     findings.extend(bridge::check(&inventory, &findings));
@@ -75,8 +78,10 @@ fn read<'a>(assets: &'a AssetSet, cluster: &'a Cluster, dir: &'a Path) -> (Inven
     let applied = parsed.iter().filter(|parsed| !parsed.path.starts_with("bootstrap-manifests/"));
     findings.extend(applied.flat_map(exported::check));
     // Add-ons meet a cluster that serves: what they refer to may come from anywhere.
-    let objects = parsed.into_iter().filter(|parsed| !parsed.path.starts_with("addons/")).map(Object::new).collect();
-    (Inventory { dir, assets, cluster, objects, contents: Contents::new(assets, cluster) }, findings)
+    let (addons, objects) = parsed.into_iter().partition::<Vec<_>, _>(|parsed| parsed.path.starts_with("addons/"));
+    let objects = objects.into_iter().map(Object::new).collect();
+    let addons = addons.into_iter().map(Object::new).collect();
+    (Inventory { dir, assets, cluster, objects, addons, contents: Contents::new(assets, cluster) }, findings)
 }
 
 /// In the order of files and lines, each once.

@@ -39,8 +39,8 @@ fn manifests_that_are_not_valid() {
         3,
         &format!(
             "  DIR/{daemonset}:{first}: spec.template.spec.hostNetwrk: unknown field `hostNetwrk`\n    \
-             `kubectl explain daemonset` names the fields and their types\n  \
-             DIR/{deployment}:{second}: spec.minReadySeconds: invalid type: string \"soon\", expected i32\n    \
+             did you mean `hostNetwork`?\n  \
+             DIR/{deployment}:{second}: spec.minReadySeconds: expected an integer of 32 bits, found \"soon\"\n    \
              `kubectl explain deployment` names the fields and their types\n  \
              DIR/assets/manifests/mine/a.yaml:3:1: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}}'\n    \
              look at the lines up to there: indentation, a colon or dash, an open quote or bracket\n  \

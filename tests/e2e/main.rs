@@ -25,6 +25,7 @@ mod pivot;
 mod recover;
 mod recovery;
 mod reset;
+mod schemas;
 mod security;
 mod serving;
 mod terraform;

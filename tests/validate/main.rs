@@ -16,4 +16,5 @@ mod encryption;
 mod exported;
 mod flags;
 mod references;
+mod schemas;
 mod support;

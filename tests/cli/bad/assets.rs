@@ -127,12 +127,34 @@ fn manifests() {
         (
             "a number in the place of a text",
             b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1}\n".to_vec(),
-            &[":4:8: data.a: invalid type: integer `1`, expected a string\n    `kubectl explain configmap` names"],
+            &[":4:11: data.a: expected a string, found 1\n    write it in quotes"],
         ),
         (
             "a boolean of YAML 1.1",
             b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: yes}\n".to_vec(),
-            &[":4:8: data.a: invalid type: boolean `true`, expected a string"],
+            &[":4:11: data.a: expected a string, found true\n    write it in quotes"],
+        ),
+        (
+            "a variable twice",
+            b"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n    env: [{name: A}, {name: A}]\n"
+                .to_vec(),
+            &["mine.yaml:7:22: spec.containers[0].env[1]: has name A as spec.containers[0].env[0] has: the API server takes that once\n    keep one"],
+        ),
+        (
+            "no selector",
+            b"apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: a}\nspec:\n  template: {spec: {containers: [{name: a}]}}\n"
+                .to_vec(),
+            &["mine.yaml:4:1: spec.selector: it is required\n    add selector: "],
+        ),
+        (
+            "a quantity that is none",
+            b"apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: a}\nspec: {hard: {requests.memory: 512MB}}\n".to_vec(),
+            &["mine.yaml:4:32: spec.hard[\"requests.memory\"]: expected a quantity, found \"512MB\"\n    write it like 500m, 2, 64Mi or 1G"],
+        ),
+        (
+            "a mistyped field",
+            b"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [], priorityClasName: a}\n".to_vec(),
+            &["mine.yaml:4:24: spec.priorityClasName: unknown field `priorityClasName`\n    did you mean `priorityClassName`?"],
         ),
         (
             "twice in a file",
@@ -153,7 +175,7 @@ fn manifests() {
         &mut table,
         "a static pod with a mistake",
         |folder| folder.edit("assets/bootstrap-manifests/etcd.yaml", "    image:", "    imgae:"),
-        &["spec.containers[0].imgae: unknown field `imgae`\n    `kubectl explain pod` names"],
+        &["spec.containers[0].imgae: unknown field `imgae`\n    did you mean `image`?\n"],
     );
 }
 
