@@ -412,10 +412,7 @@ fn problems(place: &str, document: &yaml::Document, version: Option<Version>, re
     let kind = text("/kind").unwrap_or_default().to_lowercase();
     let found = schema::check(&document.value, version, read_by).into_iter();
     for problem in found.filter(|problem| !said.contains(&problem.path.as_str())) {
-        let at = match problem.is_unknown {
-            true => document.positions.key(&problem.path).or_else(|| at(&problem.path)),
-            false => at(&problem.path),
-        };
+        let at = document.positions.key(&problem.path).or_else(|| at(&problem.path));
         let finding = Finding::new(place, format!("{}: {}", problem.path, problem.message)).at(at);
         let explain = || format!("`kubectl explain {kind}` names the fields and their types");
         findings.push(finding.remedy(problem.remedy.unwrap_or_else(explain)));

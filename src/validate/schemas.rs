@@ -83,7 +83,13 @@ fn kube_proxy(inventory: &Inventory<'_>) -> Vec<Finding> {
     let at = |position: Option<Position>| inside(inventory, map, &path, position).or_else(|| map.position(&path));
     let documents = match yaml::documents(map.place(), text) {
         Ok(documents) => documents,
-        Err(findings) => return findings.into_iter().map(|found| found.clone().at(at(found.position))).collect(),
+        Err(findings) => {
+            let placed = |found: Finding| {
+                let position = at(found.position);
+                found.at(position)
+            };
+            return findings.into_iter().map(placed).collect();
+        }
     };
     let mut findings = Vec::new();
     for document in documents.iter().take(1) {

@@ -13,13 +13,18 @@ use hoist::schema::{self, Reader};
 use hoist::yaml;
 use serde_json::Value;
 
-use crate::support::repository;
+use crate::support::{cache, repository};
 
-const VERSION: Version = Version { major: 1, minor: 36, patch: 3 };
+/// The version of the nodes.
+fn version() -> Version {
+    let default = || hoist::config::KUBERNETES_VERSION.to_owned();
+    let named = std::env::var("HOIST_KUBERNETES").ok().filter(|version| !version.is_empty()).unwrap_or_else(default);
+    let numbers: Vec<_> = named.trim_start_matches('v').split('.').map(|number| number.parse().unwrap()).collect();
+    Version { major: numbers[0], minor: numbers[1], patch: numbers[2] }
+}
 
 fn programs() -> PathBuf {
-    let cache = std::env::var_os("HOIST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from);
-    cache.join(format!("kubernetes/{VERSION}/bin"))
+    cache().join(format!("kubernetes/{}/bin", version()))
 }
 
 /// etcd and an API server, with nothing else in the cluster.
@@ -110,7 +115,7 @@ impl Server {
 }
 
 fn ours(object: &Value) -> Vec<String> {
-    let found = schema::check(object, Some(VERSION), Reader::ApiServer);
+    let found = schema::check(object, Some(version()), Reader::ApiServer);
     found.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
 }
 

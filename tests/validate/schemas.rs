@@ -13,7 +13,7 @@ fn what_the_api_server_refuses() {
             path: DEPLOYMENT,
             from: "minReadySeconds: 10",
             to: "minReadySeconds: \"10\"",
-            at: "\"10\"",
+            at: "minReadySeconds",
             message: "spec.minReadySeconds: expected an integer of 32 bits, found \"10\"",
         },
         Row {
@@ -77,7 +77,7 @@ fn about(version: &str, more: &[(&str, &str)]) -> Vec<String> {
         let paths: Vec<_> = directory.set.files.keys().filter(|path| rendered::is_manifest(path)).cloned().collect();
         for path in paths {
             let text = directory.text(&path);
-            let from = format!("/{image}:v1.36.3");
+            let from = format!("/{image}:{}", hoist::config::KUBERNETES_VERSION);
             if text.contains(&from) {
                 directory.put(&path, text.replace(&from, &format!("/{image}:v{version}")));
             }
@@ -106,7 +106,7 @@ fn fields_and_kinds_of_another_version() {
     assert_eq!(
         about("1.34.4", &more),
         [
-            "assets/addons/a/pod.yaml:7:71: spec.volumes[0].projected.sources[0].podCertificate.userAnnotations: \
+            "assets/addons/a/pod.yaml:7:73: spec.volumes[0].projected.sources[0].podCertificate.userAnnotations: \
              `userAnnotations` came with Kubernetes 1.35, and this cluster is of 1.34",
             "assets/addons/c.yaml:1:13: apiVersion: resource.k8s.io/v1beta1 is off by default",
             "assets/manifests/b.yaml:1:13: apiVersion: MutatingAdmissionPolicy of admissionregistration.k8s.io/v1 came with \
@@ -130,7 +130,7 @@ fn fields_and_kinds_of_another_version() {
     directory.put("addons/a.yaml", snapshot);
     assert_eq!(
         findings(&directory.set),
-        ["assets/addons/a.yaml:1:13: apiVersion: Kubernetes 1.36 does not serve storage.k8s.io/v9"]
+        ["assets/addons/a.yaml:1:13: apiVersion: Kubernetes 1.37 does not serve storage.k8s.io/v9"]
     );
     let service = "apiVersion: apiregistration.k8s.io/v1\nkind: APIService\nmetadata: {name: v9.storage.k8s.io}\n\
         spec: {group: storage.k8s.io, version: v9, groupPriorityMinimum: 1, versionPriority: 1}\n";
@@ -149,7 +149,7 @@ fn a_custom_resource_definition_of_1_36() {
     assert_eq!(
         about("1.34.4", &[("manifests/crd.yaml", crd)]),
         ["observedGeneration", "conditions[0].observedGeneration"].map(|field| {
-            let at = if field.starts_with('c') { "15:40" } else { "11:3" };
+            let at = if field.starts_with('c') { "15:41" } else { "11:3" };
             format!(
                 "assets/manifests/crd.yaml:{at}: status.{field}: `observedGeneration` came with Kubernetes 1.35, and this cluster is of 1.34"
             )

@@ -127,12 +127,12 @@ fn manifests() {
         (
             "a number in the place of a text",
             b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1}\n".to_vec(),
-            &[":4:11: data.a: expected a string, found 1\n    write it in quotes"],
+            &[":4:8: data.a: expected a string, found 1\n    write it in quotes"],
         ),
         (
             "a boolean of YAML 1.1",
             b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: yes}\n".to_vec(),
-            &[":4:11: data.a: expected a string, found true\n    write it in quotes"],
+            &[":4:8: data.a: expected a string, found true\n    write it in quotes"],
         ),
         (
             "a variable twice",
@@ -149,7 +149,7 @@ fn manifests() {
         (
             "a quantity that is none",
             b"apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: a}\nspec: {hard: {requests.memory: 512MB}}\n".to_vec(),
-            &["mine.yaml:4:32: spec.hard[\"requests.memory\"]: expected a quantity, found \"512MB\"\n    write it like 500m, 2, 64Mi or 1G"],
+            &["mine.yaml:4:15: spec.hard[\"requests.memory\"]: expected a quantity, found \"512MB\"\n    write it like 500m, 2, 64Mi or 1G"],
         ),
         (
             "a mistyped field",
