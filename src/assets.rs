@@ -16,6 +16,8 @@ use crate::{input, kubeconfig, yaml};
 mod addons;
 mod bootkube;
 mod diff;
+pub mod helm;
+mod lists;
 mod merge;
 mod plan;
 mod read;
@@ -81,6 +83,18 @@ pub struct Parsed {
 pub fn exported(object: &Value) -> Vec<&'static str> {
     let has = |field: &&str| object["metadata"].get(field).is_some_and(|value| !value.is_null() && value != "");
     EXPORTED.into_iter().filter(has).collect()
+}
+
+impl Parsed {
+    /// Whether it goes to the API server.
+    pub fn is_applied(&self) -> bool {
+        is_applied(&self.path) && self.skipped().is_none()
+    }
+
+    /// The events that it is a hook of Helm's for, if it goes to no API server for that.
+    pub fn skipped(&self) -> Option<&str> {
+        helm::skipped(&self.document.value).filter(|_| is_applied(&self.path))
+    }
 }
 
 impl AssetSet {
@@ -241,7 +255,7 @@ impl AssetSet {
         if !findings.is_empty() {
             return Err(Error::Input(findings));
         }
-        let applied = parsed.into_iter().filter(|parsed| is_applied(&parsed.path));
+        let applied = parsed.into_iter().filter(Parsed::is_applied);
         let manifest =
             |parsed: Parsed| Manifest { path: parsed.path, line: parsed.document.line, object: parsed.document.value };
         Ok(applied.map(manifest).partition(|manifest| manifest.path.starts_with("manifests/")))
@@ -256,7 +270,7 @@ impl AssetSet {
         for (path, file) in self.files.iter().filter(|(path, _)| is_manifest(path) && is_ours(path)) {
             let place = dir.join(path).display().to_string();
             let read = input::text(&place, &file.content).map_err(|finding| vec![finding]);
-            match read.and_then(|text| yaml::documents(&place, text)) {
+            match read.and_then(|text| objects(path, &place, text)) {
                 Err(found) => findings.push((path.clone(), found)),
                 Ok(documents) => {
                     let parsed = |document| Parsed { path: path.clone(), place: place.clone(), document };
@@ -357,11 +371,18 @@ fn is_manifest(path: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
 }
 
+/// The objects that the text of a manifest makes, wherever it is in an asset directory; `place` names it in findings. What
+/// the kubelet reads by itself may be no list.
+fn objects(path: &str, place: &str, text: &str) -> Result<Vec<yaml::Document>, Vec<Finding>> {
+    let documents = yaml::documents(place, text)?;
+    Ok(if is_applied(path) { documents.into_iter().flat_map(lists::flatten).collect() } else { documents })
+}
+
 /// Objects that two manifests make: the second would undo the first.
 fn twice(parsed: &[Parsed]) -> Vec<Finding> {
     let mut seen = BTreeMap::new();
     let mut findings = Vec::new();
-    for Parsed { place, document, .. } in parsed.iter().filter(|parsed| is_applied(&parsed.path)) {
+    for Parsed { place, document, .. } in parsed.iter().filter(|parsed| parsed.is_applied()) {
         let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
         // Another version of a group is another form of the same object.
         let group = text("/apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
@@ -400,7 +421,7 @@ fn problems(place: &str, document: &yaml::Document, version: Option<Version>, re
                     "give it a name instead of generateName: start applies the same object each time"
                 }
                 "metadata.name" if document.value.get("items").is_some() => {
-                    "write the items of a list as documents of their own, with `---` between them"
+                    "if it is a list, its kind ends with List, and items: is a list; a static pod stands alone"
                 }
                 "metadata.name" => "give the object a name: metadata: {name: …}",
                 _ => "write it as the documentation of the kind has it; a file that is no manifest belongs elsewhere",

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use base64::Engine;
 use nix::libc;
 
 use crate::error::{Error, Finding};
@@ -145,6 +146,15 @@ pub fn text<'a>(place: &str, content: &'a [u8]) -> Result<&'a str, Finding> {
     })
 }
 
+/// What the Base64 in `text` says, as Go reads it: ends of lines in it mean nothing. `None` where it is none.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    let standard = base64::engine::general_purpose::STANDARD;
+    match text.contains(['\n', '\r']) {
+        true => standard.decode(text.replace(['\n', '\r'], "")).ok(),
+        false => standard.decode(text).ok(),
+    }
+}
+
 /// The line and column, both from 1, of the byte `at` of a text.
 pub fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
@@ -201,5 +211,7 @@ mod tests {
         }
         assert_eq!(text("f", "ä\r\n".as_bytes()), Ok("ä\r\n"));
         assert_eq!(position("ä\nöx", 5), (2, 2));
+        assert_eq!(base64("aGVs\r\nbG8=\n").as_deref(), Some(&b"hello"[..]));
+        assert_eq!((base64("aGVs bG8="), base64("aGVsbG8")), (None, None));
     }
 }

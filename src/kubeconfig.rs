@@ -240,7 +240,7 @@ fn holds(value: &Value, pem: Option<&[u8]>) -> bool {
 
 /// What the base64 text in `value` holds.
 fn decoded(value: &Value) -> Option<Vec<u8>> {
-    STANDARD.decode(value.as_str()?).ok()
+    input::base64(value.as_str()?)
 }
 
 /// A string as JSON has it, which is as YAML has it: `on` and `1_000` stay strings.

@@ -9,8 +9,12 @@
 //! `metadata.labels["app.kubernetes.io/name"]`. The document itself is the empty path.
 
 mod emit;
+mod json;
 mod shape;
+mod split;
+mod surrogates;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -23,6 +27,8 @@ pub use shape::{Fields, parse_one};
 
 use crate::error::Finding;
 use crate::input;
+use json::Part;
+use surrogates::Mask;
 
 /// Deeper nesting than this is refused: values are walked and dropped recursively.
 const MAX_DEPTH: usize = 100;
@@ -113,10 +119,29 @@ fn parent(path: &str) -> Option<&str> {
 /// Reads all documents of `text`; empty ones are left out. `place` names the text in findings.
 pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut documents, mut findings) = (Vec::new(), Vec::new());
+    let mut size = 0;
+    for part in json::parts(text) {
+        // No string of JSON holds a tab; between values, the parser does not take one everywhere.
+        let is_tabbed = part.is_json && part.text.contains('\t');
+        let whole = if is_tabbed { Cow::Owned(part.text.replace('\t', " ")) } else { Cow::Borrowed(part.text) };
+        let masked = surrogates::mask(&whole);
+        let (text, mask) = masked.as_ref().map_or((&*whole, None), |(text, mask)| (text.as_str(), Some(*mask)));
+        match read(place, &Part { text, ..part }, mask, &mut size) {
+            Ok(more) => documents.extend(more),
+            Err(more) => findings.extend(more),
+        }
+    }
+    if findings.is_empty() { Ok(documents) } else { Err(findings) }
+}
+
+/// Reads all documents of one part of a text. `size` counts over all parts.
+fn read(place: &str, part: &Part<'_>, mask: Option<Mask>, size: &mut usize) -> Result<Vec<Document>, Vec<Finding>> {
+    let text = part.text;
     // Blanks behind the last line mean nothing; to the parser they would be a line of a block before them.
     let text =
         text.rfind('\n').filter(|at| text[*at..].trim_matches([' ', '\n']).is_empty()).map_or(text, |at| &text[..=at]);
-    if let Some(at) = text.find(|c| !is_allowed(c)) {
+    if let Some(at) = text.find(|c| !is_allowed(c)).filter(|_| !part.is_json) {
         let c = text[at..].chars().next().map_or(0, u32::from);
         let finding = Finding::new(place, format!("holds the character U+{c:04X}, which YAML does not allow"));
         let remedy = "is it a text file? In one, write the character as an escape in double quotes";
@@ -124,18 +149,23 @@ pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>>
     }
     let mut reader = Reader {
         place,
+        begin: part.begin,
+        is_json: part.is_json,
+        mask,
         parser: Parser::new_from_str(text),
         findings: Vec::new(),
         anchors: HashMap::new(),
         positions: Positions::default(),
         copies: 0,
-        size: 0,
+        size: *size,
         cut_at: match text.rsplit('\n').next() {
             Some(last) if !last.trim().is_empty() => text.chars().count(),
             _ => usize::MAX,
         },
     };
-    match reader.stream() {
+    let read = reader.stream();
+    *size = reader.size;
+    match read {
         Ok(documents) if reader.findings.is_empty() => Ok(documents),
         Ok(_) => Err(reader.findings),
         Err(fatal) => {
@@ -149,6 +179,10 @@ pub fn documents(place: &str, text: &str) -> Result<Vec<Document>, Vec<Finding>>
 /// else that is wrong is collected in `findings`.
 struct Reader<'a> {
     place: &'a str,
+    /// Where the part that is read begins in the text.
+    begin: Position,
+    is_json: bool,
+    mask: Option<Mask>,
     parser: Parser<'a, StrInput<'a>>,
     findings: Vec<Finding>,
     anchors: HashMap<usize, Value>,
@@ -171,7 +205,7 @@ impl<'a> Reader<'a> {
                     let value = self.node("", None, event, span, 0)?;
                     let positions = std::mem::take(&mut self.positions);
                     if !value.is_null() {
-                        documents.push(Document { line: span.start.line(), value, positions });
+                        documents.push(Document { line: self.start(span).0, value, positions });
                     }
                 }
             }
@@ -182,7 +216,7 @@ impl<'a> Reader<'a> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
-                let at = (error.marker().line(), error.marker().col() + 1);
+                let at = self.position(error.marker().line(), error.marker().col() + 1);
                 if error.info().contains("recursion limit") {
                     return Err(self.too_deep(at));
                 }
@@ -208,7 +242,7 @@ impl<'a> Reader<'a> {
         span: Span,
         depth: usize,
     ) -> Result<Value, Finding> {
-        let at = start(span);
+        let at = self.start(span);
         if depth > MAX_DEPTH {
             return Err(self.too_deep(at));
         }
@@ -261,7 +295,7 @@ impl<'a> Reader<'a> {
         let mut map = Map::new();
         loop {
             let (event, span) = self.event()?;
-            let at = start(span);
+            let at = self.start(span);
             let key = match event {
                 Event::MappingEnd => return Ok(map),
                 Event::Scalar(text, style, _, tag) => {
@@ -314,6 +348,13 @@ impl<'a> Reader<'a> {
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Value {
         self.check_tag(tag, "str", at);
+        let (text, is_broken) = self.mask.map_or((text.into(), false), |mask| mask.unmask(text, style));
+        // In JSON, half a character stands for the one that stands for no other, as in Go.
+        if is_broken && !self.is_json {
+            let finding = self.finding(at, "holds an escape of half a character, without the other half");
+            self.findings.push(finding.remedy("write both, as \"\\ud83d\\ude80\", or the character itself"));
+        }
+        let text = &*text;
         if tag.is_some() || style != ScalarStyle::Plain {
             return Value::from(text);
         }
@@ -331,6 +372,16 @@ impl<'a> Reader<'a> {
             let finding = self.finding(at, format!("the tag {}{} is not supported here", tag.handle, tag.suffix));
             self.findings.push(finding.remedy("remove it"));
         }
+    }
+
+    fn start(&self, span: Span) -> Position {
+        self.position(span.start.line(), span.start.col() + 1)
+    }
+
+    /// A place in the part that is read, as one in the text.
+    fn position(&self, line: usize, column: usize) -> Position {
+        let (begin, first) = self.begin;
+        (begin + line - 1, if line == 1 { first + column - 1 } else { column })
     }
 
     fn too_deep(&self, at: Position) -> Finding {
@@ -351,10 +402,6 @@ fn is_allowed(c: char) -> bool {
         '\t' | '\n' | '\r' | ' '..='~' | '\u{a0}'..='\u{fffd}' | '\u{10000}'.. => true,
         _ => false,
     }
-}
-
-fn start(span: Span) -> Position {
-    (span.start.line(), span.start.col() + 1)
 }
 
 fn count(value: &Value) -> usize {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::assets::Manifest;
+use crate::assets::{Manifest, helm};
 use crate::error::{Error, Finding, Result};
 
 /// Where a user says the rank; the first that is there counts.
@@ -112,12 +112,23 @@ pub(super) fn addon(manifest: &Manifest) -> &str {
 fn rank(manifest: &Manifest) -> Result<u32, Finding> {
     let annotations = manifest.object.pointer("/metadata/annotations");
     let said = ANNOTATIONS.iter().find_map(|name| Some((*name, annotations?.get(name)?)));
-    let Some((name, value)) = said else { return Ok(by_kind(manifest)) };
+    let Some((name, value)) = said else { return Ok(by_hook(manifest).unwrap_or_else(|| by_kind(manifest))) };
     let parsed = value.as_str().and_then(|text| text.parse().ok());
     parsed.filter(|rank| *rank < u32::MAX).ok_or_else(|| {
         let finding = Finding::new(&manifest.path, format!("{name}: {value} is not a rank"));
         finding.at(Some((manifest.line, 1))).remedy(format!("write a number in quotes, as {name}: \"3000\""))
     })
+}
+
+/// Hooks of Helm that run something: before all that is waited for, and after everything else, by their weights.
+fn by_hook(manifest: &Manifest) -> Option<u32> {
+    const MOST: i64 = 99;
+    let by = |rank: u32, weight: i64| u32::try_from(i64::from(rank) + weight.clamp(-MOST, MOST)).unwrap_or(rank);
+    match helm::hook(&manifest.object).filter(|_| ["Job", "Pod"].contains(&manifest.text("/kind")))? {
+        helm::Hook::Before(weight) => Some(by(2900, weight)),
+        helm::Hook::After(weight) => Some(by(6000, weight)),
+        helm::Hook::Installed | helm::Hook::Elsewhere(_) => None,
+    }
 }
 
 fn by_kind(manifest: &Manifest) -> u32 {
@@ -205,6 +216,20 @@ mod tests {
         ] {
             assert_eq!(rank(&manifest(version, kind, json!({}))).unwrap(), expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn helms_hooks_run_before_and_after_the_rest_by_their_weights() {
+        let of = |kind: &str, event: &str, weight: &str| {
+            let annotations = json!({"helm.sh/hook": event, "helm.sh/hook-weight": weight});
+            rank(&manifest(if kind == "Job" { "batch/v1" } else { "v1" }, kind, annotations)).unwrap()
+        };
+        assert_eq!(of("Job", "pre-install,pre-upgrade", "-5"), 2895);
+        assert_eq!(of("Job", "post-install", "1"), 6001);
+        assert_eq!(of("Pod", "post-upgrade", "10000"), 6099);
+        assert_eq!(of("ConfigMap", "pre-install", "-5"), 2040, "what runs nothing comes by its kind");
+        let said = json!({"helm.sh/hook": "post-install", "hoist/rank": "7"});
+        assert_eq!(rank(&manifest("batch/v1", "Job", said)).unwrap(), 7);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::order::Order;
 use super::prune;
 use super::run::{Options, Summary, unwanted};
 use super::whole::{Whole, reach};
-use crate::api::apply::{Applier, Change, How, Name, Preview, stands};
-use crate::api::inventory::{self, Entry, Inventory};
+use crate::api::apply::{Applier, Change, How, Name, Preview, There, stands};
+use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{ADDONS_MANAGER, FIELD_MANAGER};
 use crate::assets::Manifest;
 use crate::error::{Finding, Result};
@@ -34,7 +34,9 @@ pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_colo
     let order = Order::of(whole.addons)?;
     reach(client).await?;
     let mut plan = Plan::default();
-    let mut set = Set { client, whole, plan: &mut plan, force_conflicts: options.force_conflicts, is_coloured };
+    let all = whole.manifests().unwrap_or_default().iter().chain(whole.addons);
+    let ran = if all.clone().any(inventory::goes) { inventory::read(client).await?.jobs } else { Jobs::default() };
+    let mut set = Set { client, whole, plan: &mut plan, ran, force_conflicts: options.force_conflicts, is_coloured };
     if let Some(manifests) = whole.manifests() {
         let how = How { manager: FIELD_MANAGER, force_conflicts: true };
         set.look(how, &manifests.iter().collect::<Vec<_>>()).await?;
@@ -61,6 +63,8 @@ struct Set<'a> {
     client: &'a Client,
     whole: &'a Whole<'a>,
     plan: &'a mut Plan,
+    /// Jobs that may have run and gone.
+    ran: Jobs,
     force_conflicts: bool,
     is_coloured: bool,
 }
@@ -70,7 +74,11 @@ impl Set<'_> {
         let mut applier = Applier::new(self.client, how);
         self.whole.crds().for_each(|crd| applier.expect(crd));
         let there = applier.look(manifests).await?;
-        let is_done = |manifest: &Manifest, there: &_| !self.force_conflicts && stands(manifest, there);
+        let ran = &self.ran;
+        let stands_now = |manifest: &Manifest, there: &Option<There>| {
+            stands(manifest, there) || there.is_none() && ran.hold(manifest)
+        };
+        let is_done = |manifest: &Manifest, there: &_| !self.force_conflicts && stands_now(manifest, there);
         let differ: Vec<_> =
             manifests.iter().copied().zip(there).filter(|(manifest, there)| !is_done(manifest, there)).collect();
         self.plan.summary.unchanged += manifests.len() - differ.len();

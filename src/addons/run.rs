@@ -12,7 +12,7 @@ use super::prune;
 use super::ready::Readiness;
 use super::wait;
 use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stands};
-use crate::api::inventory::{self, Entry, Inventory};
+use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{self, ADDONS_MANAGER};
 use crate::assets::Manifest;
 use crate::backoff::Backoff;
@@ -24,8 +24,6 @@ use crate::report::Reporter;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause, but for chance, between two tries.
 const LONG_INTERVAL: Duration = Duration::from_secs(4);
-/// How often the inventory is read again, where somebody else writes it at the same time.
-const INVENTORY_TRIES: usize = 5;
 /// The id of the step, as events name it.
 const STEP: &str = "addons";
 
@@ -145,7 +143,7 @@ async fn take_away(
 ) -> Result<usize> {
     let unwanted = unwanted(inventory::read(client).await?.inventory, wanted, others);
     let pruned = prune::prune(client, &unwanted, limits, reporter, STEP).await?;
-    update_inventory(client, |kept| kept.without(&unwanted)).await?;
+    inventory::update(client, |kept| kept.inventory = std::mem::take(&mut kept.inventory).without(&unwanted)).await?;
     Ok(pruned.len())
 }
 
@@ -153,17 +151,6 @@ async fn take_away(
 pub(super) fn unwanted(kept: Inventory, wanted: &Inventory, others: &[Manifest]) -> Inventory {
     let others: Inventory = others.iter().map(|manifest| Entry::of(0, manifest)).collect();
     kept.without(wanted).without(&others)
-}
-
-async fn update_inventory(client: &Client, change: impl Fn(Inventory) -> Inventory) -> Result<()> {
-    for _ in 0..INVENTORY_TRIES {
-        let kept = inventory::read(client).await?;
-        let after = change(kept.inventory.clone());
-        if after == kept.inventory || inventory::write(client, &kept, &after).await? {
-            return Ok(());
-        }
-    }
-    Err(Error::failed("write the inventory of add-ons", "somebody else goes on writing it"))
 }
 
 /// The error of a run whose time is up while the API server did not do what it was asked: with whether it is served now.
@@ -234,7 +221,10 @@ impl Run<'_> {
     /// Enters what is wanted into the inventory, however long the API takes to do it.
     async fn enter(&mut self, wanted: &Inventory) -> Result<()> {
         loop {
-            match update_inventory(self.client, |kept| kept.and(wanted.clone())).await {
+            let enter = |kept: &mut inventory::Kept| {
+                kept.inventory = std::mem::take(&mut kept.inventory).and(wanted.clone());
+            };
+            match inventory::update(self.client, enter).await {
                 // Where something is to be done about it, time alone does not help.
                 Err(error @ (Error::Failed { next: None, .. } | Error::Later { .. })) => self.again(error).await?,
                 done => return done,
@@ -266,11 +256,13 @@ impl Run<'_> {
         let all: Vec<_> = self.order.all().collect();
         let there = self.look(&all).await?;
         let looked = Instant::now();
+        let ran = self.jobs(&all).await?;
         let to_do: Vec<_> = all
             .into_iter()
             .zip(there)
             .map(|(manifest, there)| {
-                let is_done = !self.options.force_conflicts && stands(manifest, &there);
+                let stands = stands(manifest, &there) || there.is_none() && ran.hold(manifest);
+                let is_done = !self.options.force_conflicts && stands;
                 (manifest, there, is_done)
             })
             .collect();
@@ -286,7 +278,7 @@ impl Run<'_> {
                 .partition(|(manifest, _)| self.failed.contains(addon(manifest)));
             self.hold_back(*rank, held.into_iter().map(|(manifest, _)| manifest));
             let wanted = match looked.elapsed() > LONG_INTERVAL {
-                true => self.look_again(wanted).await?,
+                true => self.look_again(wanted, &ran).await?,
                 false => wanted,
             };
             self.apply(*rank, wanted).await?;
@@ -304,10 +296,14 @@ impl Run<'_> {
     async fn look_again<'m>(
         &mut self,
         wanted: Vec<(&'m Manifest, Option<There>)>,
+        ran: &Jobs,
     ) -> Result<Vec<(&'m Manifest, Option<There>)>> {
         let manifests: Vec<_> = wanted.into_iter().map(|(manifest, _)| manifest).collect();
         let there = self.look(&manifests).await?;
-        let stands = |(manifest, there): &(&Manifest, _)| !self.options.force_conflicts && stands(manifest, there);
+        let is_there = |manifest: &Manifest, there: &Option<There>| {
+            stands(manifest, there) || there.is_none() && ran.hold(manifest)
+        };
+        let stands = |(manifest, there): &(&Manifest, _)| !self.options.force_conflicts && is_there(manifest, there);
         let (done, wanted): (Vec<_>, Vec<_>) = manifests.into_iter().zip(there).partition(stands);
         self.summary.unchanged += done.len();
         Ok(wanted)
@@ -322,6 +318,30 @@ impl Run<'_> {
                     self.backoff.succeeded();
                     return there;
                 }
+            }
+        }
+    }
+
+    /// The Jobs that may have run and gone, however long the API takes to say it.
+    async fn jobs(&mut self, manifests: &[&Manifest]) -> Result<Jobs> {
+        if !manifests.iter().any(|manifest| inventory::goes(manifest)) {
+            return Ok(Jobs::default());
+        }
+        loop {
+            match inventory::read(self.client).await {
+                Err(error) => self.again(error).await?,
+                Ok(kept) => return Ok(kept.jobs),
+            }
+        }
+    }
+
+    /// Notes that Jobs were applied which take themselves away, before they can.
+    async fn remember(&mut self, jobs: &[&Manifest]) -> Result<()> {
+        loop {
+            let noted = inventory::update(self.client, |kept| jobs.iter().for_each(|job| kept.jobs.note(job))).await;
+            match noted {
+                Err(error) => self.again(error).await?,
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -350,14 +370,20 @@ impl Run<'_> {
                     continue;
                 }
             };
-            let mut again = Vec::new();
+            let (mut again, mut jobs) = (Vec::new(), Vec::new());
             let before = wanted.len();
             for ((manifest, there), answer) in wanted.into_iter().zip(answers) {
                 match answer {
-                    Answer::Applied(applied) => self.note(&applied),
+                    Answer::Applied(applied) => {
+                        self.note(&applied);
+                        jobs.extend(Some(manifest).filter(|manifest| inventory::goes(manifest)));
+                    }
                     Answer::Refused(refusal) => self.refuse(manifest, refusal.finding),
                     Answer::Failed(error) => again.push((manifest, there, error)),
                 }
+            }
+            if !jobs.is_empty() {
+                self.remember(&jobs).await?;
             }
             let said: Vec<_> = again.iter().map(|(manifest, _, _)| Name::of(manifest).to_string()).collect();
             // Fewer that fail are progress; another reason for failing is none.

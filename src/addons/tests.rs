@@ -345,3 +345,67 @@ async fn manifests_come_first_and_their_refusals_are_told_with_those_of_add_ons(
     assert_eq!(places, ["manifests/x/bad.yaml", "addons/a/worse.yaml"]);
     assert_eq!(server.writes(), ["apply Namespace demo", "apply ConfigMap fine", "apply ConfigMap good"]);
 }
+
+fn job(name: &str, ttl: Option<u32>, image: &str) -> Manifest {
+    let mut spec = json!({"template": {"spec": {"containers": [{"name": "a", "image": image}]}}});
+    if let Some(ttl) = ttl {
+        spec["ttlSecondsAfterFinished"] = ttl.into();
+    }
+    let object =
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "demo"}, "spec": spec});
+    manifest(&format!("a/{name}.yaml"), object)
+}
+
+/// Deletes a Job, as the controller of times to live does.
+fn expire(server: &Server, name: &str) {
+    let gone = server.state(|state| state.objects.remove(&("jobs".into(), "demo".into(), name.into())));
+    assert!(gone.is_some(), "{name}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_run_and_gone_is_not_run_again() {
+    let server = Server::default();
+    let all = [namespace(), job("once", Some(0), "i:1"), job("kept", None, "i:1")];
+    assert_eq!(run(&server, &all, &options()).await.unwrap().created, 3);
+    server.writes();
+    expire(&server, "once");
+    assert_eq!(run(&server, &all, &options()).await.unwrap(), Summary { unchanged: 3, ..Summary::default() });
+    let whole = Whole { manifests: &[], addons: &all, addons_only: false };
+    let Plan { summary, .. } = plan(&server.client(), &whole, &options(), false).await.unwrap();
+    assert_eq!(summary, Summary { unchanged: 3, ..Summary::default() });
+    assert_eq!(server.writes(), [""; 0]);
+
+    // One without a time to live was deleted by somebody, and one whose manifest has changed is another one.
+    expire(&server, "kept");
+    let changed = [namespace(), job("once", Some(0), "i:2"), job("kept", None, "i:1")];
+    assert_eq!(run(&server, &changed, &options()).await.unwrap().created, 2);
+    expire(&server, "once");
+    assert_eq!(run(&server, &changed, &options()).await.unwrap().unchanged, 3);
+    let forced = Options { force_conflicts: true, ..options() };
+    assert_eq!(run(&server, &changed, &forced).await.unwrap().created, 1, "as it stands in the files");
+
+    // In manifests/ as in addons/.
+    let of = |manifest: Manifest| Manifest { path: manifest.path.replace("addons/", "manifests/"), ..manifest };
+    let manifests = [of(job("other", Some(5), "i:1"))];
+    let whole = Whole { manifests: &manifests, addons: &changed, addons_only: false };
+    assert_eq!(apply_whole(&server.client(), &whole, &options(), &reporter()).await.unwrap().created, 1);
+    expire(&server, "other");
+    expire(&server, "once");
+    assert_eq!(apply_whole(&server.client(), &whole, &options(), &reporter()).await.unwrap().unchanged, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_goes_while_it_is_waited_for_is_done() {
+    let server = Server::default();
+    let gone = server.clone();
+    let expiring = async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        expire(&gone, "once");
+    };
+    let all = [namespace(), crd(), job("once", Some(0), "i:1"), widget("a", "after")];
+    let begun = tokio::time::Instant::now();
+    let opts = options();
+    let (summary, ()) = tokio::join!(run(&server, &all, &opts), expiring);
+    assert_eq!(summary.unwrap().created, 4);
+    assert!((5..8).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}

@@ -74,7 +74,11 @@ pub(super) async fn look(
         }
     }
     let live = applier.get(manifest).await?;
-    let readiness = ready::judge(live.as_ref());
+    let readiness = match &live {
+        // It was there when it was applied, and has been taken away since: by its time to live, once it had finished.
+        None if manifest.text("/kind") == "Job" => Readiness::Ready,
+        live => ready::judge(live.as_ref()),
+    };
     let makes_pods = matches!(manifest.text("/kind"), "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "Pod");
     let pods = match readiness {
         Readiness::Ready => Vec::new(),

@@ -15,6 +15,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, ValidationDirective};
 use kube::core::ApiResource;
 use serde_json::{Map, Value};
 
+use super::inventory::{self, Jobs};
 use super::{FIELD_MANAGER, Verdict, explain, failed, verdict};
 use crate::assets::Manifest;
 use crate::error::{Error, Finding, Result};
@@ -152,23 +153,36 @@ fn stage(kind: &str) -> usize {
 pub async fn apply(client: &Client, manifests: &[Manifest], force: bool) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut applier = Applier::new(client, How { manager: FIELD_MANAGER, force_conflicts: true });
+    // Those that have gone by themselves are not run again.
+    let is_asked = !force && manifests.iter().any(inventory::goes);
+    let ran = if is_asked { inventory::read(client).await?.jobs } else { Jobs::default() };
     for number in 0..=4 {
         let of_stage: Vec<_> = manifests.iter().filter(|manifest| stage(manifest.text("/kind")) == number).collect();
         applier.known.discover(client, &of_stage).await?;
         applier.known.await_custom(client, &of_stage).await?;
         let there = if force { vec![None; of_stage.len()] } else { applier.look(&of_stage).await? };
-        let wanted: Vec<_> =
-            of_stage.iter().copied().zip(there).filter(|(manifest, there)| !stands(manifest, there)).collect();
+        let stands =
+            |(manifest, there): &(&Manifest, _)| stands(manifest, there) || there.is_none() && ran.hold(manifest);
+        let wanted: Vec<_> = of_stage.iter().copied().zip(there).filter(|one| !stands(one)).collect();
         outcome.applied += of_stage.len() - wanted.len();
-        for answer in applier.apply(&wanted).await? {
+        let (mut jobs, mut first) = (Vec::new(), None);
+        let answers = applier.apply(&wanted).await?;
+        for ((manifest, _), answer) in wanted.iter().zip(answers) {
             match answer {
                 Answer::Applied(applied) => {
+                    jobs.extend(Some(*manifest).filter(|manifest| inventory::goes(manifest)));
                     outcome.applied += 1;
                     outcome.changes.push(applied);
                 }
                 Answer::Refused(refusal) => outcome.refused.push(refusal),
-                Answer::Failed(error) => return Err(error),
+                Answer::Failed(error) => first = first.or(Some(error)),
             }
+        }
+        if !jobs.is_empty() {
+            inventory::update(client, |kept| jobs.iter().for_each(|job| kept.jobs.note(job))).await?;
+        }
+        if let Some(error) = first {
+            return Err(error);
         }
         for manifest in of_stage.iter().filter(|_| number == 1) {
             if establish(client, manifest.text("/metadata/name")).await? {
@@ -185,7 +199,8 @@ pub fn stands(manifest: &Manifest, there: &Option<There>) -> bool {
     there.as_ref().is_some_and(|there| there.sum.as_deref() == Some(&*sum(manifest)))
 }
 
-fn sum(manifest: &Manifest) -> String {
+/// The sum of a manifest, as its object has it.
+pub(super) fn sum(manifest: &Manifest) -> String {
     files::sha256(manifest.object.to_string().as_bytes())
 }
 

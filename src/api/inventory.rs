@@ -1,6 +1,7 @@
 //! The inventory of add-ons in the cluster, and what of it is still there.
 
 mod entries;
+mod jobs;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
@@ -12,16 +13,22 @@ use super::{ADDONS_MANAGER, FIELD_MANAGER, Verdict, failed, is_not_found, verdic
 use crate::error::{Error, Result};
 
 pub use entries::{Entry, Inventory};
+pub use jobs::{Jobs, goes};
 
 const NAME: &str = "hoist-inventory";
 const NAMESPACE: &str = "kube-system";
 const KEY: &str = "objects";
+const JOBS: &str = "jobs";
+/// How often the inventory is read again, where somebody else writes it at the same time.
+const TRIES: usize = 5;
 
 /// The inventory as it was read.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
     /// What is in it.
     pub inventory: Inventory,
+    /// The Jobs beside it that may have gone by themselves.
+    pub jobs: Jobs,
     /// For writing exactly this state of it.
     version: Option<String>,
 }
@@ -35,7 +42,9 @@ pub async fn read(client: &Client) -> Result<Kept> {
     let there = api.get_opt(NAME).await.map_err(|error| failed("read the inventory of add-ons", &error))?;
     let Some(there) = there else { return Ok(Kept::default()) };
     let version = there.resource_version();
-    let text = there.data.unwrap_or_default().remove(KEY).unwrap_or_default();
+    let mut data = there.data.unwrap_or_default();
+    let jobs = Jobs::parse(&data.remove(JOBS).unwrap_or_default());
+    let text = data.remove(KEY).unwrap_or_default();
     let inventory = Inventory::parse(&text).map_err(|why| Error::Failed {
         action: format!("read the inventory of add-ons, the ConfigMap {NAMESPACE}/{NAME}"),
         cause: why,
@@ -43,22 +52,38 @@ pub async fn read(client: &Client) -> Result<Kept> {
             "take that line out (`kubectl -n {NAMESPACE} edit configmap {NAME}`): its object is never pruned then"
         )),
     })?;
-    Ok(Kept { inventory, version })
+    Ok(Kept { inventory, jobs, version })
 }
 
-/// Writes the inventory, unless it has changed since it was read; false if so.
+/// Changes what is kept, as often as it takes where somebody else does so at the same time.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn write(client: &Client, kept: &Kept, inventory: &Inventory) -> Result<bool> {
+pub async fn update(client: &Client, change: impl Fn(&mut Kept)) -> Result<()> {
+    for _ in 0..TRIES {
+        let before = read(client).await?;
+        let mut after = before.clone();
+        change(&mut after);
+        if (&after.inventory, &after.jobs) == (&before.inventory, &before.jobs) || write(client, &after).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::failed("write the inventory of add-ons", "somebody else goes on writing it"))
+}
+
+/// Writes what is kept, unless it has changed since it was read; false if so.
+async fn write(client: &Client, kept: &Kept) -> Result<bool> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    let object = json!({
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         // An empty version is that of an object that is not there.
         "metadata": { "name": NAME, "namespace": NAMESPACE, "resourceVersion": kept.version },
-        "data": { (KEY): inventory.text() },
+        "data": { (KEY): kept.inventory.text() },
     });
+    if !kept.jobs.is_empty() {
+        object["data"][JOBS] = kept.jobs.text().into();
+    }
     match api.patch_metadata(NAME, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await {
         Ok(_) => Ok(true),
         Err(error) if matches!(verdict(&error), Verdict::Stale | Verdict::Conflict) => Ok(false),

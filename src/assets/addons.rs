@@ -5,13 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use super::diff::holds_secrets;
-use super::{existing, is_manifest, problems};
+use super::{existing, is_manifest, objects, problems};
 use crate::config::Version;
 use crate::error::{Error, Finding, Result};
 use crate::files::File;
 use crate::input::{self, ASSET_LIMIT};
 use crate::schema::Reader as ReadBy;
-use crate::yaml;
 
 /// What the folders and files at `sources` make in addons/ of an asset directory: their manifests, by path below the
 /// asset directory. A file with a Secret in it is private.
@@ -25,7 +24,7 @@ pub fn addons(sources: &[String], version: Version) -> Result<BTreeMap<String, F
         match read(Path::new(source)) {
             Ok(found) => {
                 for (place, path, content) in found {
-                    findings.extend(wrong(&place, &content, version));
+                    findings.extend(wrong(&path, &place, &content, version));
                     let is_secret = holds_secrets(&content);
                     files.insert(path, if is_secret { File::private(content) } else { File::public(content) });
                 }
@@ -60,8 +59,9 @@ fn read(source: &Path) -> Result<Vec<(String, String, Vec<u8>)>> {
 }
 
 /// What is wrong with a manifest by itself.
-fn wrong(place: &str, content: &[u8], version: Version) -> Vec<Finding> {
-    match input::text(place, content).map_err(|finding| vec![finding]).and_then(|text| yaml::documents(place, text)) {
+fn wrong(path: &str, place: &str, content: &[u8], version: Version) -> Vec<Finding> {
+    let read = input::text(place, content).map_err(|finding| vec![finding]);
+    match read.and_then(|text| objects(path, place, text)) {
         Ok(documents) => {
             documents.iter().flat_map(|document| problems(place, document, Some(version), ReadBy::ApiServer)).collect()
         }

@@ -9,10 +9,9 @@ use std::path::Path;
 use super::diff::holds_secrets;
 use super::merge::{Clash, merge};
 use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
-use super::{AssetSet, is_applied, is_manifest, problems, read_by};
+use super::{AssetSet, is_applied, is_manifest, objects, problems, read_by};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
-use crate::yaml;
 
 /// What Secrets are encrypted with, below the asset directory.
 const ENCRYPTION: &str = "tls/encryption.yaml";
@@ -211,7 +210,7 @@ fn merged(at: &Path, path: &str, file: &File, there: &[u8], history: &History) -
 
 /// What is wrong with the text of a manifest.
 fn defects(path: &str, text: &str) -> Vec<Finding> {
-    match yaml::documents(path, text) {
+    match objects(path, path, text) {
         Err(findings) => findings,
         Ok(documents) if path.starts_with("kubelet/") => {
             if documents.is_empty() {

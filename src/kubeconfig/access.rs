@@ -4,8 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use kube::Config;
 use kube::client::ConfigExt;
@@ -16,7 +14,7 @@ use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, Result};
-use crate::probe;
+use crate::{input, probe};
 
 /// How a client shows who it is, and knows whom it talks to.
 pub struct Access {
@@ -71,7 +69,10 @@ fn tls(config: &Config) -> Result<ClientConfig> {
 fn held(what: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>> {
     match (data.filter(|data| !data.is_empty()), file.filter(|file| !file.is_empty())) {
         // What it holds may be a secret, and so is not told.
-        (Some(data), _) => STANDARD.decode(data).map(Some).map_err(|_| failed(format!("{what}-data is no base64"))),
+        (Some(data), _) => match input::base64(data) {
+            Some(data) => Ok(Some(data)),
+            None => Err(failed(format!("{what}-data is no base64"))),
+        },
         (None, Some(file)) => fs::read(file).map(Some).map_err(|error| Error::io("read", Path::new(file), error)),
         (None, None) => Ok(None),
     }

@@ -68,8 +68,7 @@ pub(super) fn check(file: &File<'_>) -> Result<()> {
                     if name.is_empty() || !names.insert(name) {
                         wrong(format!("{at}[{k}].name: it is required, and of each key another one"));
                     }
-                    let length =
-                        key["secret"].as_str().and_then(|text| STANDARD.decode(text).ok()).map(|key| key.len());
+                    let length = key["secret"].as_str().and_then(crate::input::base64).map(|key| key.len());
                     if !length.is_some_and(|length| lengths.contains(&length)) {
                         let lengths: Vec<_> = lengths.iter().map(usize::to_string).collect();
                         wrong(format!("{at}[{k}].secret: is not {} bytes in base64", lengths.join(" or ")));

@@ -1,13 +1,10 @@
 //! What an earlier cluster has left behind. What this one has put here, in an earlier run, is none of that.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::Facts;
 use crate::bridge::Bridge;
 use crate::error::Finding;
 use crate::static_pods::StaticPods;
-use crate::{kubelet, pki, yaml};
+use crate::{input, kubelet, pki, yaml};
 
 const REMOVE: &str =
     "if it is left from an earlier cluster, remove that first (`kubeadm reset`), or move the file away";
@@ -57,7 +54,7 @@ fn ca_of(facts: &Facts, kubeconfig: &str) -> Option<Vec<u8>> {
     let cluster = document.value.pointer("/clusters/0/cluster")?;
     let text = |field| cluster.get(field).and_then(serde_json::Value::as_str);
     match text("certificate-authority-data") {
-        Some(data) => STANDARD.decode(data).ok(),
+        Some(data) => input::base64(data),
         None => std::fs::read(facts.host.path(text("certificate-authority")?)).ok(),
     }
 }
@@ -131,7 +128,7 @@ mod tests {
     }
 
     fn with_ca(ca: &str) -> String {
-        let data = STANDARD.encode(ca);
+        let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ca);
         format!("kind: Config\nclusters:\n- name: k\n  cluster: {{certificate-authority-data: {data}}}\n")
     }
 

@@ -4,15 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::assets::AssetSet;
 use crate::host::Host;
-use crate::{pki, probe, yaml};
+use crate::{input, pki, probe, yaml};
 
 /// How long a server may take to show its own.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -89,7 +87,7 @@ fn read(place: &str, content: &[u8], now: OffsetDateTime) -> Option<Certificate>
     }
     let document = yaml::documents("", &String::from_utf8_lossy(content)).ok()?.into_iter().next()?;
     let data = document.value.pointer("/users/0/user/client-certificate-data")?.as_str()?;
-    certificate(place.to_owned(), &STANDARD.decode(data).ok()?, now)
+    certificate(place.to_owned(), &input::base64(data)?, now)
 }
 
 /// The one that is served at `address`, if any is.

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::files::{Source, decode};
+use super::files::Source;
 use super::inventory::Inventory;
 use super::shown::{self, Shown};
 use crate::config::Etcd;
 use crate::error::Finding;
+use crate::input;
 use crate::pki::verify::{self, Certificate, Needed};
 use crate::yaml::Position;
 
@@ -220,5 +221,5 @@ fn in_time(certificate: &Certificate, now: OffsetDateTime, about: impl Fn(String
 
 /// The text of a kubeconfig's field in Base64, if it is any.
 pub(super) fn field(value: &serde_json::Value, pointer: &str) -> Option<Vec<u8>> {
-    decode(value.pointer(pointer)?.as_str()?)
+    input::base64(value.pointer(pointer)?.as_str()?)
 }

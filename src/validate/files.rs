@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
 use serde_json::Value;
 
 use super::inventory::{Inventory, Object, Running, items, text};
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::{Error, Finding};
+use crate::input;
 use crate::secrets::{self, COMPONENTS, SecretFiles, Server, Tls};
 use crate::server_config;
 use crate::yaml::{Position, child};
@@ -169,7 +169,7 @@ impl Inventory<'_> {
             let Some(value) = object.value().get(field).and_then(|data| data.get(key)).and_then(Value::as_str) else {
                 continue;
             };
-            let bytes = if encoded { decode(value) } else { Some(value.as_bytes().to_vec()) };
+            let bytes = if encoded { input::base64(value) } else { Some(value.as_bytes().to_vec()) };
             let position = object.position(&child(field, key));
             return match bytes {
                 Some(bytes) => Resolved::Content(self.source(&bytes, controller, object.place(), position)),
@@ -228,10 +228,4 @@ fn key_of(source: &Value, path: &str) -> Option<String> {
     let Some(list) = source.get("items").and_then(Value::as_array) else { return Some(path.to_owned()) };
     let item = list.iter().find(|item| text(item, "path") == Some(path))?;
     text(item, "key").map(str::to_owned)
-}
-
-/// Base64, as a Secret and a kubeconfig have it.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let text: String = text.split_whitespace().collect();
-    base64::engine::general_purpose::STANDARD.decode(text).ok()
 }

@@ -29,11 +29,13 @@ mod shown;
 
 use std::path::Path;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::assets::AssetSet;
+use crate::assets::{AssetSet, Parsed, helm};
 use crate::config::{Cluster, Controller};
 use crate::error::{Finding, Severity};
+use crate::yaml;
 use files::Contents;
 use inventory::{Inventory, Object};
 
@@ -75,13 +77,29 @@ pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, d
 
 fn read<'a>(assets: &'a AssetSet, cluster: &'a Cluster, dir: &'a Path) -> (Inventory<'a>, Vec<Finding>) {
     let (parsed, mut findings) = assets.parsed(dir);
-    let applied = parsed.iter().filter(|parsed| !parsed.path.starts_with("bootstrap-manifests/"));
+    let applied = parsed.iter().filter(|parsed| parsed.is_applied());
     findings.extend(applied.flat_map(exported::check));
+    findings.extend(parsed.iter().filter_map(skipped));
     // Add-ons meet a cluster that serves: what they refer to may come from anywhere.
-    let (addons, objects) = parsed.into_iter().partition::<Vec<_>, _>(|parsed| parsed.path.starts_with("addons/"));
+    let parsed = parsed.into_iter().filter(|parsed| parsed.skipped().is_none());
+    let (addons, objects) = parsed.partition::<Vec<_>, _>(|parsed| parsed.path.starts_with("addons/"));
     let objects = objects.into_iter().map(Object::new).collect();
     let addons = addons.into_iter().map(Object::new).collect();
     (Inventory { dir, assets, cluster, objects, addons, contents: Contents::new(assets, cluster) }, findings)
+}
+
+/// A manifest that nothing applies.
+fn skipped(parsed: &Parsed) -> Option<Finding> {
+    let events = parsed.skipped()?;
+    let text = |pointer: &str| parsed.document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let path = yaml::child("metadata.annotations", helm::HOOK);
+    let message = format!(
+        "{} {} is not applied: it is a hook of Helm's for `{events}`, and not for an install or upgrade",
+        text("/kind"),
+        text("/metadata/name")
+    );
+    let finding = Finding::new(&*parsed.place, message).at(parsed.document.positions.nearest(&path)).warning();
+    Some(finding.remedy("take the annotation out to have it applied; `helm template --no-hooks` writes none of these"))
 }
 
 /// In the order of files and lines, each once.

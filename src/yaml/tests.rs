@@ -63,6 +63,44 @@ fn plain_scalars_are_read_as_kubernetes_reads_them() {
 }
 
 #[test]
+fn json_is_read_as_kubernetes_reads_it() {
+    for (text, value) in [
+        (r#"{"k": "\ud83d\ude80 a\/b \u0041"}"#, json!("🚀 a/b A")),
+        (r#"{"k":"\uD83D\uDE80"}"#, json!("🚀")),
+        (r#"{"k": "\ud83d x"}"#, json!("\u{fffd} x")),
+        (r#"{"k": "\ude80\ud83d"}"#, json!("\u{fffd}\u{fffd}")),
+        (r#"{"k": "\\ud83d\\ude80"}"#, json!(r"\ud83d\ude80")),
+        ("{\"k\": \"\\ud83d\\ude80 \u{e03d}\u{f0ff}\"}", json!("🚀 \u{e03d}\u{f0ff}")),
+        ("{\n\t\"k\":\t1\n}\n", json!(1)),
+        ("{\"k\": \"\u{7f}\u{85}\u{2028}\"}", json!("\u{7f}\u{85}\u{2028}")),
+        ("k: \"\\ud83d\\ude80\"\n", json!("🚀")),
+        ("k: ['\\ud83d', \\uD83D, \"\\\\ud83d\"]\n", json!([r"\ud83d", r"\uD83D", r"\ud83d"])),
+        ("k: |-\n  \"\\ud83d\\ude80\"\n", json!(r#""\ud83d\ude80""#)),
+    ] {
+        assert_eq!(read(text), json!({ "k": value }), "{text}");
+    }
+    assert_eq!(read(r#"{"\ud83d\ude80": 1}"#), json!({"🚀": 1}));
+    same(&wrong("k: 1\nl: \"\\ud83d\"\n"), &["t:2:4: holds an escape of half a character, without the other half"]);
+}
+
+#[test]
+fn objects_of_json_may_follow_one_another() {
+    let text = "\u{feff}{\"a\": 1}\n{\"b\":\n  {\"c\": 2}} {\"d\": \"\\ud83d\\ude80\", \"e\": [3]}\n";
+    let docs = documents("t", text).unwrap();
+    let found: Vec<_> = docs.iter().map(|d| (d.line, d.value.clone())).collect();
+    assert_eq!(found, [(1, json!({"a": 1})), (2, json!({"b": {"c": 2}})), (3, json!({"d": "🚀", "e": [3]}))]);
+    assert_eq!(docs[1].positions.get("b.c"), Some((3, 9)));
+    assert_eq!((docs[2].positions.get("d"), docs[2].positions.get("e[0]")), (Some((3, 19)), Some((3, 41))));
+    same(
+        &wrong("{\"a\": 1}\n {\"b\": 2, \"b\": 3}\n"),
+        &["t:2:11: duplicate key `b`, first on line 2 | keep one of them"],
+    );
+    // Not JSON, all of it.
+    assert_eq!(documents("t", "{\"a\": 1}\n---\nb: 2\n").unwrap().len(), 2);
+    assert_eq!(read("{a: 1}\n"), json!({"a": 1}));
+}
+
+#[test]
 fn documents_are_split_and_empty_ones_skipped() {
     let docs = documents("t", "# only a comment\n---\n---\na: 1\n---\n# nothing\n---\n\nb: 2\n...\n").unwrap();
     let found: Vec<_> = docs.iter().map(|d| (d.line, d.value.clone())).collect();

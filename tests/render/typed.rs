@@ -4,6 +4,8 @@ use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -39,7 +41,32 @@ pub fn check(document: &Value) -> Vec<(String, String)> {
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => of::<apiextensions::CustomResourceDefinition>,
         _ => return Vec::new(),
     };
-    check(document)
+    check(&unfolded(document))
+}
+
+/// Where objects hold bytes in Base64, in which ends of lines mean nothing to Go, and everything to this type's reader.
+const BYTES: [(&str, &str); 3] = [
+    ("Secret", "/data"),
+    ("ConfigMap", "/binaryData"),
+    ("CustomResourceDefinition", "/spec/conversion/webhook/clientConfig"),
+];
+
+/// `document` with its Base64 in one line.
+fn unfolded(document: &Value) -> Cow<'_, Value> {
+    let is_folded = |value: &Value| value.as_str().is_some_and(|text| text.contains(['\n', '\r']));
+    let is_here = |(kind, pointer): &(&str, &str)| {
+        let map = document.pointer(pointer).and_then(Value::as_object);
+        document["kind"] == *kind && map.is_some_and(|map| map.values().any(is_folded))
+    };
+    let Some((_, pointer)) = BYTES.into_iter().find(is_here) else { return Cow::Borrowed(document) };
+    let mut document = document.clone();
+    let map = document.pointer_mut(pointer).and_then(Value::as_object_mut);
+    for value in map.into_iter().flat_map(|map| map.values_mut()) {
+        if let Value::String(text) = value {
+            text.retain(|c| !matches!(c, '\n' | '\r'));
+        }
+    }
+    Cow::Owned(document)
 }
 
 fn of<K: DeserializeOwned>(document: &Value) -> Vec<(String, String)> {

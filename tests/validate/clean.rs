@@ -76,3 +76,56 @@ fn files_of_any_content() {
         }
     }
 }
+
+/// Forms that kubectl takes, beside the usual ones.
+#[test]
+fn manifests_as_kubectl_reads_them() {
+    let mut directory = Directory::new();
+    directory.put(
+        "manifests/lists.yaml",
+        "# kube-prometheus\napiVersion: v1\nkind: ConfigMapList\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n- metadata: {name: b}\n\
+         ---\napiVersion: v1\nkind: List\nmetadata: {resourceVersion: \"\"}\nitems:\n- apiVersion: v1\n  kind: SecretList\n  items:\n  - metadata: {name: c}\n    data:\n      k: |\n        aGVs\n        bG8=\n\
+         ---\napiVersion: v1\nkind: List\nitems: []\n...\n",
+    );
+    directory.put(
+        "addons/python.json",
+        "{\n\t\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"d\"},\n\t\"data\": {\"k\": \"\\ud83d\\ude80\"}\n}\n\
+         {\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"e\"}, \"data\": {\"k\": \"a\\/b\"}}\n",
+    );
+    assert_eq!(findings(&directory.set), [""; 0]);
+    let (manifests, addons) = directory.set.manifests(Path::new("assets")).unwrap();
+    let of_lists: Vec<_> = manifests.iter().filter(|manifest| manifest.path == "manifests/lists.yaml").collect();
+    let said: Vec<_> = of_lists.iter().map(|one| (one.line, one.text("/kind"), one.text("/metadata/name"))).collect();
+    assert_eq!(said, [(5, "ConfigMap", "a"), (8, "ConfigMap", "b"), (17, "Secret", "c")]);
+    assert_eq!(of_lists[2].text("/data/k"), "aGVs\nbG8=\n", "the API server reads it as kubectl does");
+    let said: Vec<_> = addons.iter().map(|one| (one.line, one.text("/metadata/name"), one.text("/data/k"))).collect();
+    assert_eq!(said, [(1, "d", "🚀"), (5, "e", "a/b")]);
+}
+
+/// A chart's test would stop what comes after it, and its hook before an end would bring that about.
+#[test]
+fn helms_hooks_for_other_events_are_named_and_not_applied() {
+    let mut directory = Directory::new();
+    let hook = |kind: &str, name: &str, event: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: {kind}\nmetadata:\n  name: {name}\n  annotations:\n    \"helm.sh/hook\": {event}\n"
+        )
+    };
+    let chart = [hook("CronJob", "a", "pre-install"), hook("CronJob", "b", "test"), hook("CronJob", "c", "pre-delete")];
+    directory.put("addons/chart.yaml", chart.join("---\n"));
+    directory.put("manifests/chart.yaml", hook("CronJob", "a", "post-delete"));
+    let said = |file: &str, line: u32, name: &str, event: &str| {
+        format!(
+            "assets/{file}:{line}:21: warning: CronJob {name} is not applied: it is a hook of Helm's for `{event}`, and not for an install or upgrade"
+        )
+    };
+    let expected = [
+        said("addons/chart.yaml", 13, "b", "test"),
+        said("addons/chart.yaml", 20, "c", "pre-delete"),
+        said("manifests/chart.yaml", 6, "a", "post-delete"),
+    ];
+    assert_eq!(findings(&directory.set), expected);
+    let (manifests, addons) = directory.set.manifests(Path::new("assets")).unwrap();
+    assert!(!manifests.iter().any(|manifest| manifest.text("/kind") == "CronJob"));
+    assert_eq!(addons.iter().map(|manifest| manifest.text("/metadata/name")).collect::<Vec<_>>(), ["a"]);
+}

@@ -10,12 +10,13 @@ use kube::client::Body;
 use serde_json::{Map, Value, json};
 
 /// apiVersion, plural, kind, whether it has namespaces.
-const RESOURCES: [(&str, &str, &str, bool); 8] = [
+const RESOURCES: [(&str, &str, &str, bool); 9] = [
     ("v1", "namespaces", "Namespace", false),
     ("v1", "configmaps", "ConfigMap", true),
     ("v1", "services", "Service", true),
     ("v1", "pods", "Pod", true),
     ("apps/v1", "deployments", "Deployment", true),
+    ("batch/v1", "jobs", "Job", true),
     ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
     ("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false),
     ("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", false),

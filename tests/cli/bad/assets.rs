@@ -116,11 +116,40 @@ fn manifests() {
             &["give it a name instead of generateName"],
         ),
         (
-            "a list of objects",
-            format!("apiVersion: v1\nkind: List\nitems:\n- {MAP}")
-                .replace("\nkind: ConfigMap\nmeta", "\n  kind: ConfigMap\n  meta")
-                .into_bytes(),
-            &["write the items of a list as documents of their own"],
+            "a list with mistakes in it",
+            b"apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {}\n- metadata: {name: a}\n  dta: {}\n- 5\n- {kind: ConfigMap}\n"
+                .to_vec(),
+            &[
+                "mine.yaml:4:3: a manifest needs metadata.name\n    give the object a name",
+                "mine.yaml:6:3: dta: unknown field `dta`",
+                "mine.yaml:7:3: a manifest needs kind",
+                "mine.yaml:8:3: a manifest needs apiVersion",
+            ],
+        ),
+        (
+            "a list that is none",
+            b"apiVersion: v1\nkind: List\nitems: {a: b}\n".to_vec(),
+            &[":1:1: a manifest needs metadata.name\n    if it is a list, its kind ends with List, and items: is a list"],
+        ),
+        (
+            "the same object twice in a list",
+            b"apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {name: a}\n- metadata: {name: a}\n".to_vec(),
+            &["mine.yaml:5:1: ConfigMap a is in DIR/assets/manifests/mine.yaml:4 already"],
+        ),
+        (
+            "half a character",
+            b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: \"\\ud83d\"}\n".to_vec(),
+            &["mine.yaml:4:11: holds an escape of half a character, without the other half\n    write both"],
+        ),
+        (
+            "two objects of JSON, one of them with a key twice",
+            b"{\"apiVersion\": \"v1\"}\n {\"kind\": 1, \"kind\": 2}\n".to_vec(),
+            &["mine.yaml:2:14: duplicate key `kind`, first on line 2"],
+        ),
+        (
+            "Base64 with a blank",
+            b"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: aGVs bG8=}\n".to_vec(),
+            &["mine.yaml:4:8: data.a: "],
         ),
         ("a list", b"- a\n".to_vec(), &[":1:1: a manifest needs kind"]),
         ("a text", b"hello\n".to_vec(), &[":1:1: a manifest needs kind"]),

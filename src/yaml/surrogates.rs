@@ -1,0 +1,95 @@
+//! Characters beyond U+FFFF as JSON escapes them: in two halves, `\ud83d\ude80`. The parser knows no halves. They are
+//! masked before it reads the text, each as a character of private use that the text does not have, which takes as much
+//! room: what the parser says of places holds for the text itself.
+
+use std::borrow::Cow;
+
+use saphyr_parser::ScalarStyle;
+
+/// Where 2,048 characters of private use begin; the text may have some of them itself.
+const BLOCKS: [u32; 3] = [0xe800, 0xe000, 0xf000];
+const FIRST: u32 = 0xd800;
+const COUNT: u32 = 0x800;
+
+/// What stands for halves in a text that was masked.
+#[derive(Clone, Copy)]
+pub(super) struct Mask {
+    block: u32,
+}
+
+/// `text` with its halves masked; `None` where there are none, or no characters to mask them with.
+pub(super) fn mask(text: &str) -> Option<(String, Mask)> {
+    // An escaped backslash escapes nothing.
+    let is_escape = |at: usize| text[..at].bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 0;
+    let mut halves = escapes(text).filter(|(at, code)| is_half(*code) && is_escape(*at)).peekable();
+    halves.peek()?;
+    let has = |block: u32| {
+        let holds = |code: u32| (block..block + COUNT).contains(&code);
+        text.chars().any(|c| holds(c.into())) || escapes(text).any(|(_, code)| holds(code))
+    };
+    let block = BLOCKS.into_iter().find(|block| !has(*block))?;
+    let mut masked = text.to_owned();
+    for (at, code) in halves {
+        let digits = &text[at + 2..at + 6];
+        let mask = format!("{:04x}", code - FIRST + block);
+        // What is unmasked must be what was there: the case of the letters, too.
+        let mask = if digits.bytes().any(|b| b.is_ascii_uppercase()) { mask.to_ascii_uppercase() } else { mask };
+        masked.replace_range(at + 2..at + 6, &mask);
+    }
+    Some((masked, Mask { block }))
+}
+
+impl Mask {
+    /// What `text`, a scalar of the masked text, says; and whether it has a half without the other, which stands as
+    /// U+FFFD in it.
+    pub fn unmask<'t>(self, text: &'t str, style: ScalarStyle) -> (Cow<'t, str>, bool) {
+        let half =
+            |code: u32| u16::try_from(code.checked_sub(self.block)? + FIRST).ok().filter(|c| is_half((*c).into()));
+        if style != ScalarStyle::DoubleQuoted {
+            // No escape means anything here.
+            let mut plain = text.to_owned();
+            for (at, code) in escapes(text) {
+                if let Some(code) = half(code) {
+                    let digits = format!("{code:04x}");
+                    let is_upper = text[at + 2..at + 6].bytes().any(|b| b.is_ascii_uppercase());
+                    let digits = if is_upper { digits.to_ascii_uppercase() } else { digits };
+                    plain.replace_range(at + 2..at + 6, &digits);
+                }
+            }
+            return (plain.into(), false);
+        }
+        if !text.chars().any(|c| half(c.into()).is_some()) {
+            return (text.into(), false);
+        }
+        let mut units = Vec::with_capacity(text.len());
+        let mut buffer = [0; 2];
+        for c in text.chars() {
+            match half(c.into()) {
+                Some(code) => units.push(code),
+                None => units.extend_from_slice(c.encode_utf16(&mut buffer)),
+            }
+        }
+        let mut is_broken = false;
+        let chars = char::decode_utf16(units).map(|c| {
+            c.unwrap_or_else(|_| {
+                is_broken = true;
+                char::REPLACEMENT_CHARACTER
+            })
+        });
+        (chars.collect::<String>().into(), is_broken)
+    }
+}
+
+fn is_half(code: u32) -> bool {
+    (FIRST..FIRST + COUNT).contains(&code)
+}
+
+/// Everything that could be an escape of four digits, whose letters are all of one case: where it begins, and its code.
+fn escapes(text: &str) -> impl Iterator<Item = (usize, u32)> {
+    text.match_indices("\\u").filter_map(move |(at, _)| {
+        let digits = text.get(at + 2..at + 6)?;
+        let is = |all: fn(&u8) -> bool| digits.bytes().all(|b| b.is_ascii_digit() || all(&b));
+        let is_one = is(|b| matches!(b, b'a'..=b'f')) || is(|b| matches!(b, b'A'..=b'F'));
+        Some((at, u32::from_str_radix(digits, 16).ok().filter(|_| is_one)?))
+    })
+}
