@@ -1,5 +1,6 @@
 // Command flags prints every flag that a program of the control plane takes, the hidden ones too, as
-// scripts/known-flags needs them. Its argument is the program. A line is: program, flag, "bool" where it may stand without a value, "deprecated".
+// scripts/known-flags needs them. Its argument is the program. A line is: program, flag, "bool" where it may stand without a value or else the
+// kind of its value ("int", "uint", "float", "duration") where it is one of these, "deprecated".
 package main
 
 import (
@@ -63,7 +64,7 @@ func printSet(program string, set *pflag.FlagSet) {
 	set.VisitAll(func(flag *pflag.Flag) {
 		deprecated := flag.Deprecated != "" || strings.Contains(flag.Usage, "DEPRECATED")
 		// component-base's cli.Run makes `-` of every `_`.
-		printFlag(program, strings.ReplaceAll(flag.Name, "_", "-"), flag.NoOptDefVal != "", deprecated)
+		printFlag(program, strings.ReplaceAll(flag.Name, "_", "-"), flag.NoOptDefVal != "", flag.Value.Type(), deprecated)
 	})
 }
 
@@ -78,14 +79,19 @@ func etcdFlags() {
 	set.VisitAll(func(flag *flag.Flag) {
 		bool, ok := flag.Value.(interface{ IsBoolFlag() bool })
 		deprecated := flag.Name == "v2-deprecation" || strings.Contains(strings.ToLower(flag.Usage), "deprecated")
-		printFlag("etcd", flag.Name, ok && bool.IsBoolFlag(), deprecated)
+		// Its type is the package's own: *flag.durationValue.
+		kind := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", flag.Value), "*flag."), "Value")
+		printFlag("etcd", flag.Name, ok && bool.IsBoolFlag(), kind, deprecated)
 	})
 }
 
-func printFlag(program, name string, isBool, deprecated bool) {
+func printFlag(program, name string, isBool bool, kind string, deprecated bool) {
 	line := program + " " + name
-	if isBool {
+	switch kind = strings.TrimRight(kind, "0123456789"); {
+	case isBool:
 		line += " bool"
+	case kind == "int", kind == "uint", kind == "float", kind == "duration":
+		line += " " + kind
 	}
 	if deprecated {
 		line += " deprecated"
