@@ -142,8 +142,16 @@ impl AssetSet {
     /// # Errors
     /// A cluster.yaml that is not valid.
     pub fn cluster(&self, dir: &Path) -> Result<Cluster> {
+        self.cluster_and_warnings(dir).map(|(cluster, _)| cluster)
+    }
+
+    /// The resolved configuration, with what of it may not be meant.
+    ///
+    /// # Errors
+    /// A cluster.yaml that is not valid.
+    pub fn cluster_and_warnings(&self, dir: &Path) -> Result<(Cluster, Vec<Finding>)> {
         let place = dir.join("cluster.yaml");
-        config::parse(&place.display().to_string(), &self.text("cluster.yaml")?, dir)
+        config::parse_and_warn(&place.display().to_string(), &self.text("cluster.yaml")?, dir)
     }
 
     /// What is in tls/, by path below it.

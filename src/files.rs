@@ -149,6 +149,11 @@ fn stands_as(path: &Path, file: &File, owner: Option<u32>) -> bool {
     fs::symlink_metadata(path).is_ok_and(is_like) && fs::read(path).is_ok_and(|content| content == file.content)
 }
 
+/// Whether there is a file at `path`, and not a link to one, with this mode.
+pub fn has_mode(path: &Path, mode: u32) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o777 == mode)
+}
+
 /// Writes one file and says whether anything changed.
 ///
 /// # Errors

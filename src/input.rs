@@ -146,6 +146,22 @@ pub fn text<'a>(place: &str, content: &'a [u8]) -> Result<&'a str, Finding> {
     })
 }
 
+/// `content` with the ends of lines that Unix has, if it is text: git may have given it others (`core.autocrlf`).
+pub fn unix(content: Vec<u8>) -> Vec<u8> {
+    let is_text = || !content.contains(&0) && std::str::from_utf8(&content).is_ok();
+    if !content.windows(2).any(|pair| pair == b"\r\n") || !is_text() {
+        return content;
+    }
+    let mut bytes = content.iter().copied().peekable();
+    let mut unix = Vec::with_capacity(content.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'\r' || bytes.peek() != Some(&b'\n') {
+            unix.push(byte);
+        }
+    }
+    unix
+}
+
 /// What the Base64 in `text` says, as Go reads it: ends of lines in it mean nothing. `None` where it is none.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
     let standard = base64::engine::general_purpose::STANDARD;
@@ -211,6 +227,15 @@ mod tests {
         }
         assert_eq!(text("f", "ä\r\n".as_bytes()), Ok("ä\r\n"));
         assert_eq!(position("ä\nöx", 5), (2, 2));
+        for (content, expected) in [
+            (&b"a\r\nb\n\r\n"[..], &b"a\nb\n\n"[..]),
+            (b"a\rb\r", b"a\rb\r"),
+            (b"a\0\r\n", b"a\0\r\n"),
+            (b"\xff\r\n", b"\xff\r\n"),
+            (b"", b""),
+        ] {
+            assert_eq!(unix(content.to_vec()), expected);
+        }
         assert_eq!(base64("aGVs\r\nbG8=\n").as_deref(), Some(&b"hello"[..]));
         assert_eq!((base64("aGVs bG8="), base64("aGVsbG8")), (None, None));
     }

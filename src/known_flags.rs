@@ -6,6 +6,10 @@ use std::sync::LazyLock;
 
 use crate::config::Version;
 
+mod values;
+
+pub use values::fits;
+
 /// A program whose flags are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
@@ -41,10 +45,20 @@ impl Program {
     }
 }
 
+/// What a flag's value is, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bool,
+    Int,
+    Uint,
+    Float,
+    Duration,
+}
+
 /// A flag, and how it changed. Versions are minor versions of Kubernetes 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Flag {
-    is_bool: bool,
+    kind: Option<Kind>,
     deprecated: Option<u32>,
     since: Option<u32>,
     until: Option<u32>,
@@ -99,7 +113,11 @@ pub fn verdict(program: Program, version: Version, flag: &str) -> Verdict {
 
 /// Whether a flag may stand without a value: the word behind it is another argument then.
 pub fn is_bool(program: Program, flag: &str) -> bool {
-    program.table().get(&*canonical(program, flag)).is_some_and(|flag| flag.is_bool)
+    kind(program, flag) == Some(Kind::Bool)
+}
+
+fn kind(program: Program, flag: &str) -> Option<Kind> {
+    program.table().get(&*canonical(program, flag))?.kind
 }
 
 /// Every flag of `program` in Kubernetes 1.`minor`, and whether it is deprecated there.
@@ -133,7 +151,11 @@ fn parse(line: &'static str) -> Option<(&'static str, Flag)> {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         let minor = value.strip_prefix("1.").and_then(|minor| minor.parse().ok());
         match key {
-            "bool" => flag.is_bool = true,
+            "bool" => flag.kind = Some(Kind::Bool),
+            "int" => flag.kind = Some(Kind::Int),
+            "uint" => flag.kind = Some(Kind::Uint),
+            "float" => flag.kind = Some(Kind::Float),
+            "duration" => flag.kind = Some(Kind::Duration),
             "deprecated" => flag.deprecated = minor,
             "since" => flag.since = minor,
             "until" => flag.until = minor,

@@ -230,6 +230,7 @@ fn values(cluster: &Cluster) -> Value {
         server => format!("https://{}", cluster.endpoint()),
         tls_cipher_suite_list => TLS_CIPHER_SUITES,
         tls_cipher_suites => TLS_CIPHER_SUITES.join(","),
+        uses_authorization_config => sets("kube-apiserver", &|name| name == "authorization-config"),
         uses_oidc_flags => sets("kube-apiserver", &|name| name.starts_with("oidc-")),
         wildcard => if loopback.is_ipv6() { "::" } else { "0.0.0.0" },
         wildcard_url => if loopback.is_ipv6() { "[::]" } else { "0.0.0.0" },

@@ -12,6 +12,7 @@ use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
 use super::{AssetSet, is_applied, is_manifest, objects, problems, read_by};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
+use crate::input;
 
 /// What Secrets are encrypted with, below the asset directory.
 const ENCRYPTION: &str = "tls/encryption.yaml";
@@ -93,7 +94,8 @@ impl AssetSet {
         let mut gone = Vec::new();
         for (path, file) in &self.files {
             let at = dir.join(path);
-            let there = files::read_if_there(&at)?;
+            // Ends of lines are no edit: git may have written them so.
+            let there = files::read_if_there(&at)?.map(input::unix);
             let fate = match &there {
                 _ if choices.replace.contains(path) => Fate::Write,
                 Some(_) if choices.keep.contains(path) => Fate::Keep,
@@ -143,7 +145,11 @@ impl AssetSet {
         let after = if self.is_part { history.written.clone().under(own).without(&written.removed) } else { own };
         let texts = history.texts_with(Texts::of(self), &after);
         let notes = [(RENDERED, File::public(after.text())), (TEXTS, texts.to_file())];
-        let notes_differ = notes.iter().any(|(name, file)| !files::stands(&dir.join(name), file));
+        let is_noted = |(name, file): &(&str, File)| {
+            files::read_if_there(&dir.join(name))
+                .is_ok_and(|there| there.map(input::unix).as_ref() == Some(&file.content))
+        };
+        let notes_differ = !notes.iter().all(is_noted);
         let was_interrupted = dir.join(RENDERING).exists();
         Ok(Plan { put, gone, written, conflicts, history, after, texts, notes_differ, was_interrupted })
     }
@@ -254,8 +260,9 @@ fn configuration_edited(at: &Path) -> Finding {
     )
 }
 
-/// Whether `file` is at `at` already. Where a user put a link in its place, its mode is the user's business.
+/// Whether `file` is at `at` already, whatever the ends of its lines are. Where a user put a link in its place, its mode is the user's business.
 fn stands(at: &Path, file: &File, there: Option<&[u8]>) -> bool {
     let is_link = fs::symlink_metadata(at).is_ok_and(|meta| meta.is_symlink());
-    files::stands(at, file) || (is_link && there == Some(&*file.content))
+    let is_same = there == Some(&*file.content);
+    files::stands(at, file) || is_same && (is_link || files::has_mode(at, file.mode))
 }

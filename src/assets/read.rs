@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads one file.
+    /// Reads one file. Ends of lines are Unix's: those that git writes elsewhere mean nothing, and no shell takes them.
     pub fn file(&mut self, path: &Path) {
         let Some(name) = path.strip_prefix(self.root).unwrap_or(path).to_str() else {
             return self.wrong(path, "has a name that is not UTF-8", "give it another name");
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
                     let message = format!("holds more than {} MiB, which hoist does not read", ASSETS_LIMIT >> 20);
                     return self.wrong(self.root, &message, "leave manifests and keys in it, and nothing else");
                 }
-                self.set.files.insert(name.to_owned(), File::private(content));
+                self.set.files.insert(name.to_owned(), File::private(input::unix(content)));
             }
             Err(unread) => match unread.into_error(path) {
                 Error::Preflight(findings) => self.denied.extend(findings.into_iter().map(not_for_us)),

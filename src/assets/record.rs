@@ -8,6 +8,7 @@ use std::path::Path;
 use super::AssetSet;
 use crate::error::Result;
 use crate::files::{self, File};
+use crate::input;
 
 /// The checksums of the last render.
 pub(super) const RENDERED: &str = ".rendered";
@@ -56,7 +57,12 @@ impl Record {
     }
 
     pub fn holds(&self, path: &str, content: &[u8]) -> bool {
-        self.0.get(path).is_some_and(|sums| sums.contains(&files::sha256(content)))
+        let Some(sums) = self.0.get(path) else { return false };
+        // Made of one that git has written with other ends of lines, or made with such ends before git changed them.
+        let unix = input::unix(content.to_vec());
+        let other = || String::from_utf8_lossy(&unix).replace('\n', "\r\n");
+        let has = |content: &[u8]| sums.contains(&files::sha256(content));
+        has(content) || has(&unix) || has(other().as_bytes())
     }
 
     pub fn has(&self, path: &str) -> bool {
@@ -94,7 +100,11 @@ impl Texts {
 
     /// What cannot be read counts as not there: an edit that meets a change is then the user's to carry over.
     pub fn read(path: &Path) -> Result<Self> {
-        let content = files::read_if_there(path)?.unwrap_or_default();
+        let mut content = files::read_if_there(path)?.unwrap_or_default();
+        // Its own lines end as hoist wrote them, unless git has changed all of them: then lengths would not fit.
+        if content.iter().position(|byte| *byte == b'\n').is_some_and(|at| content[..at].ends_with(b"\r")) {
+            content = input::unix(content);
+        }
         let text = String::from_utf8_lossy(&content);
         let mut texts = BTreeMap::new();
         let mut rest = &*text;
@@ -188,6 +198,9 @@ mod tests {
         let all = [("a", "one\n"), ("b", ""), ("c d", "no end"), ("e", "==> 3 x\nü\n\n"), ("f", "==> 99 f\n")];
         let texts = Texts(all.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
         files::write(&path, &texts.to_file()).unwrap();
+        assert_eq!(Texts::read(&path).unwrap().0, texts.0);
+        let by_git = texts.to_file().content;
+        std::fs::write(&path, String::from_utf8(by_git).unwrap().replace('\n', "\r\n")).unwrap();
         assert_eq!(Texts::read(&path).unwrap().0, texts.0);
     }
 

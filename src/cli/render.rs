@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     }
     let Written { changed, merged, kept, left_out, removed, unused } = set.write(&dir, &choices)?;
 
-    for warning in pki::exposed_user_files(cluster) {
+    for warning in loaded.warnings.iter().cloned().chain(pki::exposed_user_files(cluster)) {
         // Nobody is left to tell if standard error is closed.
         let _ = writeln!(std::io::stderr(), "{warning}");
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::validate::Check;
-use super::{Networking, defaults, raw};
+use super::{Networking, defaults, nth, raw};
 use crate::yaml::{child, item};
 
 /// Cluster DNS.
@@ -56,7 +56,11 @@ pub(super) fn dns(check: &mut Check<'_>, raw: Option<&raw::Dns>, networking: &Ne
         let result = if is_address { Ok(()) } else { Err("is not an address, or address and port".to_owned()) };
         check.value(&item("dns.upstreams", i), upstream, result, "192.0.2.53 or 192.0.2.53:5353");
     }
+    let node_local = node_local(check, raw.node_local.as_deref(), networking);
     let plugin = raw.plugin.as_deref().unwrap_or(COREDNS);
+    for (i, upstream) in upstreams.iter().flatten().enumerate().filter(|_| plugin == COREDNS) {
+        self::upstream(check, &item("dns.upstreams", i), upstream, node_local, networking);
+    }
     if ![COREDNS, NONE].contains(&plugin) {
         check.wrong("dns.plugin", format!("`{plugin}` is not known"), format!("known: {COREDNS}, {NONE}"));
     }
@@ -64,7 +68,36 @@ pub(super) fn dns(check: &mut Check<'_>, raw: Option<&raw::Dns>, networking: &Ne
         has_coredns: plugin == COREDNS,
         upstreams,
         autoscaler: autoscaler(check, raw.autoscaler.as_deref()),
-        node_local: node_local(check, raw.node_local.as_deref(), networking),
+        node_local,
+    }
+}
+
+/// Who is asked for what cluster DNS does not know is not cluster DNS.
+fn upstream(check: &mut Check<'_>, path: &str, text: &str, node_local: Option<IpAddr>, networking: &Networking) {
+    const OTHER: &str = "name the servers that your machines ask, or leave dns.upstreams out: then they are those of each node's resolv.conf";
+    let with_port = text.parse::<SocketAddr>().ok();
+    let Some(address) = text.parse().ok().or(with_port.map(|address| address.ip())) else { return };
+    let port = with_port.map_or(53, |address| address.port());
+    let own = |n| networking.service_subnets.iter().any(|net| nth(net, n) == Some(address));
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    let wrong = match address {
+        _ if own(10) || own(11) => Some("is cluster DNS itself, which would ask itself"),
+        _ if node_local == Some(address) => Some("is the cache of each node, which would ask itself"),
+        _ if own(1) => Some("is the API's address, where no DNS answers"),
+        _ if address.is_unspecified() || address.is_multicast() || is_broadcast => Some("is the address of no server"),
+        _ if address.is_loopback() && port == 53 && node_local.is_none() => {
+            Some("is each pod of CoreDNS itself, which would ask itself")
+        }
+        _ => None,
+    };
+    if let Some(why) = wrong {
+        check.wrong(path, format!("{text} {why}"), OTHER.to_owned());
+    } else if let Some(net) = networking.service_subnets.iter().find(|net| net.contains(&address)) {
+        let message =
+            format!("{text} lies in the service subnet {net}: no other name resolves until that Service is there");
+        check.warn(path, message, OTHER.to_owned());
+    } else if address.is_loopback() {
+        check.warn(path, format!("{text} is each pod of CoreDNS itself, where nothing else answers"), OTHER.to_owned());
     }
 }
 

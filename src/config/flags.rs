@@ -81,6 +81,9 @@ const OWNED: &[(&[Program], &str, &str)] = &[
     (&[Etcd], "peer-*", PKI),
 ];
 
+/// Where the kubelet's pods find cluster DNS.
+const CLUSTER_DNS: &[&str] = &["clusterDNS"];
+
 /// Fields that `kubelet.config` may not set, and why.
 const OWNED_KUBELET_FIELDS: &[(&[&str], &str)] = &[
     (&["apiVersion"], "hoist writes it"),
@@ -88,7 +91,7 @@ const OWNED_KUBELET_FIELDS: &[(&[&str], &str)] = &[
     (&["staticPodPath"], "hoist raises the bridge in this folder"),
     (&["staticPodURL"], "static pods come from hoist's folder only"),
     (&["authentication", "x509", "clientCAFile"], PKI),
-    (&["clusterDNS"], SERVICE_SUBNET),
+    (CLUSTER_DNS, "it follows from `networking.serviceSubnet`, unless `dns.plugin` is none"),
     (&["clusterDomain"], "it follows from `networking.dnsDomain`"),
     (&["rotateCertificates"], "without it static pods wait for TLS bootstrap, which waits for them"),
 ];
@@ -130,10 +133,76 @@ pub(super) fn extra_args(
         let value = check.required(&path, "value", arg.value.as_deref());
         if let (Some(name), Some(value)) = (name, value) {
             flag(check, &child(&path, "name"), program, version, name);
+            if let Err(why) = known_flags::fits(program, name, value) {
+                let message = format!("`{value}` {why}, and {} would exit", program.name());
+                check.wrong(&child(&path, "value"), message, format!("correct the value of {name}"));
+            }
             args.push(Arg { name: name.to_owned(), value: value.to_owned() });
         }
     }
     args
+}
+
+/// Plugins that hoist's cluster is made for, and what is lost without each. All but the first are on by default.
+const ADMISSION: [(&str, &str); 5] = [
+    ("NodeRestriction", "every kubelet could change the other nodes and their pods"),
+    ("ServiceAccount", "pods would get no token, and cluster DNS and the network not reach the API"),
+    ("Priority", "the control plane's pods would have no priority over others"),
+    ("PodSecurity", "`podSecurity` and the labels of namespaces would restrict nothing"),
+    ("NamespaceLifecycle", "namespaces that are being deleted would go on filling"),
+];
+
+/// What the API server's flags say together.
+pub(super) fn together(check: &mut Check<'_>, path: &str, args: &[Arg]) {
+    let find = |name: &str| args.iter().rposition(|arg| arg.name == name);
+    let field = |i: usize, name: &str| child(&item(path, i), name);
+    for (file, of_flags) in [
+        ("authorization-config", &["authorization-mode", "authorization-webhook-"][..]),
+        ("authentication-config", &["oidc-"]),
+    ] {
+        let is_beside = |arg: &Arg| of_flags.iter().any(|beginning| arg.name.starts_with(beginning));
+        for (i, arg) in args.iter().enumerate().filter(|(_, arg)| is_beside(arg) && find(file).is_some()) {
+            let message = format!("`{}` cannot stand beside `{file}`: the API server would exit", arg.name);
+            check.wrong(&field(i, "name"), message, format!("remove it, and say it in the file that {file} names"));
+        }
+    }
+    let list = |name: &str| {
+        let at = find(name)?;
+        Some((at, args[at].value.split(',').map(str::trim).collect::<Vec<_>>()))
+    };
+    let (enabled, disabled) = (list("enable-admission-plugins"), list("disable-admission-plugins"));
+    let (first, lost) = ADMISSION[0];
+    if let Some((i, plugins)) = enabled.as_ref().filter(|(_, plugins)| !plugins.contains(&first)) {
+        let remedy = format!(
+            "unless that is meant, write {}",
+            [first].iter().chain(plugins.iter().filter(|p| !p.is_empty())).copied().collect::<Vec<_>>().join(",")
+        );
+        check.warn(&field(*i, "value"), format!("{first} is not in it: {lost}"), remedy);
+    }
+    let Some((i, plugins)) = disabled else { return };
+    for plugin in &plugins {
+        if enabled.as_ref().is_some_and(|(_, enabled)| enabled.contains(plugin)) {
+            let message = format!("{plugin} is in enable-admission-plugins, too: the API server would exit");
+            check.wrong(&field(i, "value"), message, "take it out of one of the two".to_owned());
+        } else if let Some((_, lost)) = ADMISSION.iter().find(|(name, _)| name == plugin)
+            && (enabled.is_some() || *plugin != first)
+        {
+            check.warn(
+                &field(i, "value"),
+                format!("without {plugin}, {lost}"),
+                format!("unless that is meant, take {plugin} out"),
+            );
+        }
+    }
+    // Where the list of those that are on is hoist's own.
+    if enabled.is_none() && plugins.contains(&first) {
+        let message = format!("{first} is in enable-admission-plugins, which hoist sets: the API server would exit");
+        check.wrong(
+            &field(i, "value"),
+            message,
+            "to go without, give enable-admission-plugins a value of yours, too".to_owned(),
+        );
+    }
 }
 
 fn flag(check: &mut Check<'_>, path: &str, program: Program, version: Option<Version>, name: &str) {
@@ -159,10 +228,31 @@ fn flag(check: &mut Check<'_>, path: &str, program: Program, version: Option<Ver
     }
 }
 
-/// Checks the map of KubeletConfiguration fields at `path`; what fields there are is known of a valid `version` only.
-pub(super) fn kubelet_config(check: &mut Check<'_>, path: &str, version: Option<Version>, config: &Map<String, Value>) {
-    fields(check, path, config, OWNED_KUBELET_FIELDS);
+/// Checks the map of KubeletConfiguration fields at `path`. Where cluster DNS is the user's (`has_own_dns`), so is its
+/// address. What fields there are is known of a valid `version` only.
+pub(super) fn kubelet_config(
+    check: &mut Check<'_>,
+    path: &str,
+    version: Option<Version>,
+    config: &Map<String, Value>,
+    has_own_dns: bool,
+) {
+    let owned: Vec<_> =
+        OWNED_KUBELET_FIELDS.iter().filter(|(keys, _)| !has_own_dns || *keys != CLUSTER_DNS).copied().collect();
+    fields(check, path, config, &owned);
     types(check, path, Config::Kubelet, version, config);
+    let Some(addresses) = config.get(CLUSTER_DNS[0]).filter(|_| has_own_dns) else { return };
+    let path = child(path, CLUSTER_DNS[0]);
+    let is_address = |value: &Value| value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok());
+    match addresses.as_array() {
+        None => check.wrong(&path, "it is not a list of addresses", "write it like [10.96.0.10]".to_owned()),
+        Some(list) => {
+            for (i, value) in list.iter().enumerate().filter(|(_, value)| !is_address(value)) {
+                let message = format!("{value} is not an IP address");
+                check.wrong(&item(&path, i), message, "write it like 10.96.0.10".to_owned());
+            }
+        }
+    }
 }
 
 /// Checks the map of KubeProxyConfiguration fields at `path`, as [`kubelet_config`] does.

@@ -39,14 +39,15 @@ pub struct Loaded {
     pub cluster: Cluster,
     /// Whether the file names a version of Kubernetes.
     pub names_version: bool,
+    /// What of it may not be meant.
+    pub warnings: Vec<Finding>,
 }
 
 /// Reads the configuration file at `path`, or standard input if that is `-`. Relative paths in it begin at its folder.
 /// Where it names no version of Kubernetes, it means that of what is `rendered` already, if there is such a thing.
 ///
 /// # Errors
-/// A file that cannot be read; all that is wrong with it, fields that have no effect included: this is where they are
-/// written.
+/// A file that cannot be read; all that is wrong with it.
 pub fn load(path: &Path, rendered: Rendered) -> Result<Loaded> {
     let is_stream = path == Path::new("-") || is_handed_over(path);
     let place = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
@@ -67,8 +68,7 @@ pub fn load(path: &Path, rendered: Rendered) -> Result<Loaded> {
     let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
     let folder = if is_stream { Path::new("-") } else { path };
     let absolute = std::path::absolute(folder).map_err(|e| Error::io("find the folder of", path, e))?;
-    let (loaded, without_effect) = parse_again(&place, text, absolute.parent().unwrap_or(Path::new("/")), rendered)?;
-    if without_effect.is_empty() { Ok(loaded) } else { Err(Error::Input(without_effect)) }
+    parse_again(&place, text, absolute.parent().unwrap_or(Path::new("/")), rendered)
 }
 
 /// Whether the path is one that a shell makes of `<(command)`: a pipe that has its writer.
@@ -81,21 +81,26 @@ fn is_handed_over(path: &Path) -> bool {
 /// A file of the right shape has all its violations reported at once, and one of the wrong shape all its misfits:
 /// with fields missing or misunderstood, what the rest says cannot be judged.
 pub fn parse(place: &str, text: &str, base_dir: &Path) -> Result<Cluster> {
-    parse_again(place, text, base_dir, Rendered::Never).map(|(loaded, _)| loaded.cluster)
+    parse_and_warn(place, text, base_dir).map(|(cluster, _)| cluster)
 }
 
-/// The same for what is rendered into a directory that may have been rendered before; with the fields in `kubelet.config`
-/// and `kubeProxy.config` that the version does not know. The component passes over them, and so does whoever starts
-/// what was rendered with them.
-fn parse_again(place: &str, text: &str, base_dir: &Path, rendered: Rendered) -> Result<(Loaded, Vec<Finding>)> {
+/// The same, with what of it may not be meant.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_and_warn(place: &str, text: &str, base_dir: &Path) -> Result<(Cluster, Vec<Finding>)> {
+    parse_again(place, text, base_dir, Rendered::Never).map(|loaded| (loaded.cluster, loaded.warnings))
+}
+
+/// The same for what is rendered into a directory that may have been rendered before.
+fn parse_again(place: &str, text: &str, base_dir: &Path, rendered: Rendered) -> Result<Loaded> {
     let read = || {
         let (header, positions) = yaml::parse_one::<raw::Header>(place, text)?;
         check_header(place, &header, &positions)?;
         let (raw, positions) = yaml::parse_one::<raw::Cluster>(place, text)?;
-        let (findings, without_effect) = (Vec::new(), Vec::new());
-        let check = validate::Check { place, positions: &positions, base_dir, findings, without_effect };
-        let (cluster, without_effect) = validate::validate(&raw, rendered, check)?;
-        Ok((Loaded { cluster, names_version: raw.kubernetes_version.is_some() }, without_effect))
+        let check = validate::Check { place, positions: &positions, base_dir, findings: Vec::new() };
+        let (cluster, warnings) = validate::validate(&raw, rendered, check)?;
+        Ok(Loaded { cluster, names_version: raw.kubernetes_version.is_some(), warnings })
     };
     read().map_err(Error::Input)
 }

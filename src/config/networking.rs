@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::validate::Check;
-use super::{Arg, Controller, Networking, defaults, raw, syntax};
+use super::{API_PORT, Arg, Controller, Endpoint, Network, Networking, Plugin, defaults, raw, syntax};
 use crate::yaml::{child, item};
 
 const POD_SUBNET: &str = "networking.podSubnet";
@@ -23,8 +23,7 @@ pub(super) fn networking(check: &mut Check<'_>, raw: &raw::Networking, kcm_args:
     let pods = subnets(check, POD_SUBNET, raw.pod_subnet.as_deref().unwrap_or(defaults::POD_SUBNET));
     let services = subnets(check, SERVICE_SUBNET, raw.service_subnet.as_deref().unwrap_or(defaults::SERVICE_SUBNET));
 
-    let allocates = !kcm_args.iter().any(|arg| arg.name == "allocate-node-cidrs" && arg.value == "false");
-    for pod_subnet in pods.iter().filter(|_| allocates) {
+    for pod_subnet in pods.iter().filter(|_| allocates(kcm_args)) {
         node_subnets(check, *pod_subnet, kcm_args);
     }
     for subnet in &services {
@@ -88,13 +87,114 @@ fn subnets(check: &mut Check<'_>, path: &str, text: &str) -> Vec<IpNet> {
     nets
 }
 
-/// The pod subnet is cut into one subnet for each node, as large as the controller manager's flags say.
-fn node_subnets(check: &mut Check<'_>, subnet: IpNet, kcm_args: &[Arg]) {
+/// How long the prefix of each node's part of a pod subnet is.
+fn node_prefix(subnet: IpNet, kcm_args: &[Arg]) -> u8 {
     let (flag, default) =
         if is_ipv6(&subnet) { ("node-cidr-mask-size-ipv6", 64) } else { ("node-cidr-mask-size-ipv4", 24) };
     let names = [flag, "node-cidr-mask-size"];
     let set = kcm_args.iter().rfind(|arg| names.contains(&arg.name.as_str())).and_then(|arg| arg.value.parse().ok());
-    let node: u8 = set.unwrap_or(default);
+    set.unwrap_or(default)
+}
+
+fn allocates(kcm_args: &[Arg]) -> bool {
+    !kcm_args.iter().any(|arg| arg.name == "allocate-node-cidrs" && arg.value == "false")
+}
+
+/// Each controller's pods get a part of the pod subnet, and so do those of each worker.
+pub(super) fn room(
+    check: &mut Check<'_>,
+    networking: &Networking,
+    kcm_args: &[Arg],
+    controllers: usize,
+    network: Option<&Network>,
+) {
+    for subnet in networking.pod_subnets.iter().filter(|_| allocates(kcm_args)) {
+        let node = node_prefix(*subnet, kcm_args);
+        // Too large and too small ones were refused.
+        let Some(bits) = node.checked_sub(subnet.prefix_len()).filter(|bits| *bits <= MAX_NODE_BITS) else { continue };
+        let nodes = 1_usize << bits;
+        let remedy = |least: usize| {
+            let bits = u8::try_from(least.next_power_of_two().trailing_zeros()).unwrap_or(MAX_NODE_BITS);
+            let flag = if is_ipv6(subnet) { "node-cidr-mask-size-ipv6" } else { "node-cidr-mask-size-ipv4" };
+            format!(
+                "give it a prefix of /{} at most, or nodes less by controllerManager.extraArgs: {flag}",
+                node.saturating_sub(bits)
+            )
+        };
+        let has = format!(
+            "{subnet} has room for {nodes} {}, each with a /{node} of it",
+            if nodes == 1 { "node" } else { "nodes" }
+        );
+        if nodes < controllers {
+            let message = format!("{has}, and there are {controllers} controllers");
+            // A plugin of the user's may have addresses of its own.
+            match network.map(|network| network.plugin) {
+                Some(Plugin::None) => check.warn(POD_SUBNET, message, remedy(controllers)),
+                _ => check.wrong(POD_SUBNET, message, remedy(controllers)),
+            }
+        } else if nodes == controllers {
+            check.warn(POD_SUBNET, format!("{has}: none is left for a worker"), remedy(controllers + 1));
+        }
+    }
+}
+
+/// What is in every kubeconfig leads every machine to the controllers.
+pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &Networking) {
+    const PATH: &str = "controlPlaneEndpoint";
+    let remedy = || {
+        "give the address or name at which other machines reach the controllers: it may be a second address of a controller's".to_owned()
+    };
+    let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
+    let is_local_name = host == "localhost" || host.ends_with(".localhost");
+    let address: Option<IpAddr> = host.parse().ok();
+    if is_local_name || address.is_some_and(|address| address.is_loopback()) {
+        let message = format!("{} is each machine itself", endpoint.host);
+        return match endpoint.port {
+            // On a controller, this is the self-hosted API server alone, and elsewhere nobody.
+            API_PORT => check.wrong(
+                PATH,
+                format!("{message}, and only on a controller does an API server answer there"),
+                remedy(),
+            ),
+            _ => check.warn(
+                PATH,
+                format!("{message}: each needs a proxy of its own there that leads to the controllers"),
+                remedy(),
+            ),
+        };
+    }
+    let Some(address) = address else { return };
+    let reason = match address {
+        address if address.is_unspecified() => Some("stands for any address"),
+        address if address.is_multicast() => Some("is a multicast address"),
+        IpAddr::V4(address) if address.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("means another machine on each network: it is link-local")
+        }
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        return check.wrong(PATH, format!("{address} {reason}"), remedy());
+    }
+    if matches!(address, IpAddr::V4(address) if address.is_link_local()) {
+        check.warn(
+            PATH,
+            format!("{address} is link-local: only machines of the same network segment reach it"),
+            remedy(),
+        );
+    }
+    let subnets = [(POD_SUBNET, &networking.pod_subnets), (SERVICE_SUBNET, &networking.service_subnets)];
+    for (name, subnet) in subnets.iter().flat_map(|(name, nets)| nets.iter().map(move |net| (name, net))) {
+        if subnet.contains(&address) {
+            let message = format!("{address} lies in {name}, {subnet}, which is there only once the cluster is");
+            check.wrong(PATH, message, remedy());
+        }
+    }
+}
+
+/// The pod subnet is cut into one subnet for each node, as large as the controller manager's flags say.
+fn node_subnets(check: &mut Check<'_>, subnet: IpNet, kcm_args: &[Arg]) {
+    let node = node_prefix(subnet, kcm_args);
     if subnet.prefix_len() > node {
         let remedy = format!("its prefix must be /{node} at most");
         check.wrong(POD_SUBNET, format!("{subnet} is too small: each node takes a /{node} of it"), remedy);

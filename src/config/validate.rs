@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::flags;
 use super::{
-    ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig, Rendered,
-    Taint, Version, defaults, dns, network, networking, pod_security, raw, syntax,
+    API_PORT, ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles, PkiConfig,
+    Rendered, Taint, Version, defaults, dns, network, networking, pod_security, raw, syntax,
 };
-use crate::error::Finding;
+use crate::error::{Finding, Severity};
 use crate::known_flags::Program;
 use crate::yaml::{Fields, Positions, child, item};
 
@@ -22,8 +22,6 @@ pub(super) struct Check<'a> {
     /// Where relative paths of files begin.
     pub base_dir: &'a Path,
     pub findings: Vec<Finding>,
-    /// What is passed over by what reads it: it says nothing, and stands in nobody's way.
-    pub without_effect: Vec<Finding>,
 }
 
 impl Check<'_> {
@@ -34,6 +32,14 @@ impl Check<'_> {
         self.findings.push(Finding { remedy: remedy.into(), ..finding });
     }
 
+    /// `message` about the value at `path`, which may be meant.
+    pub fn warn(&mut self, path: &str, message: impl AsRef<str>, remedy: String) {
+        self.wrong(path, message, remedy);
+        if let Some(finding) = self.findings.last_mut() {
+            finding.severity = Severity::Warning;
+        }
+    }
+
     /// `message` about the presence of `path`: its position is that of the key.
     pub fn wrong_key(&mut self, path: &str, message: impl AsRef<str>, remedy: impl Into<Option<String>>) {
         let finding = Finding::new(self.place, format!("{path}: {}", message.as_ref()));
@@ -41,12 +47,12 @@ impl Check<'_> {
         self.findings.push(Finding { remedy: remedy.into(), ..finding });
     }
 
-    /// `message` about the field `path`, which has no effect.
-    pub fn without_effect(&mut self, path: &str, message: impl AsRef<str>, remedy: impl Into<Option<String>>) {
-        let finding = Finding::new(self.place, format!("{path}: {}", message.as_ref()));
-        let finding = finding.at(self.positions.key(path).or_else(|| self.positions.nearest(path)));
-        let remedy = remedy.into().or_else(|| Some("remove it".to_owned()));
-        self.without_effect.push(Finding { remedy, ..finding });
+    /// `message` about the presence of `path`, which has no effect.
+    pub fn without_effect(&mut self, path: &str, message: impl AsRef<str>, remedy: Option<String>) {
+        self.wrong_key(path, message, remedy.unwrap_or_else(|| "remove it".to_owned()));
+        if let Some(finding) = self.findings.last_mut() {
+            finding.severity = Severity::Warning;
+        }
     }
 
     /// The outcome of a check of [`syntax`] on `value` at `path`; `example` is one that would pass.
@@ -97,8 +103,7 @@ impl Check<'_> {
     }
 }
 
-/// The cluster that `raw` describes, with the fields in it that have no effect; or everything that is wrong with it in the
-/// order of the file.
+/// The cluster that `raw` describes, with what may be meant, or everything that is wrong with it; in the order of the file.
 pub(super) fn validate(
     raw: &raw::Cluster,
     rendered: Rendered,
@@ -125,18 +130,22 @@ pub(super) fn validate(
     let dns = dns::dns(c, raw.dns.as_deref(), &networking);
     let controllers = controllers(c, raw.controllers.as_deref().unwrap_or_default());
     networking::controllers(c, &controllers, &networking);
+    networking::room(c, &networking, &controller_manager.extra_args, controllers.len(), network.as_ref());
+    if let Some(endpoint) = &control_plane_endpoint {
+        networking::endpoint(c, endpoint, &networking);
+    }
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
-    flags::kubelet_config(c, "kubelet.config", kubernetes_version, &kubelet_config);
+    flags::kubelet_config(c, "kubelet.config", kubernetes_version, &kubelet_config, !dns.has_coredns);
     let pod_security = pod_security::pod_security(c, raw.pod_security.as_deref());
     let hoist = hoist(c, raw.hoist.as_deref());
     let addons = addons(c, raw.addons.as_deref().unwrap_or_default());
     let pki = pki(c, raw.pki.as_deref());
 
-    let Check { mut findings, without_effect, .. } = check;
+    let Check { mut findings, .. } = check;
+    findings.sort_by_key(|finding| finding.position);
+    let is_good = findings.iter().all(|finding| finding.severity == Severity::Warning);
     match (kubernetes_version, images, etcd, network, kube_proxy, pki) {
-        (Some(kubernetes_version), Some(images), Some(etcd), Some(network), Some(kube_proxy), Some(pki))
-            if findings.is_empty() =>
-        {
+        (Some(kubernetes_version), Some(images), Some(etcd), Some(network), Some(kube_proxy), Some(pki)) if is_good => {
             let cluster = Cluster {
                 cluster_name,
                 kubernetes_version,
@@ -157,13 +166,9 @@ pub(super) fn validate(
                 addons,
                 pki,
             };
-            Ok((cluster, without_effect))
+            Ok((cluster, findings))
         }
-        _ => {
-            findings.extend(without_effect);
-            findings.sort_by_key(|finding| finding.position);
-            Err(findings)
-        }
+        _ => Err(findings),
     }
 }
 
@@ -232,8 +237,15 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
 }
 
 fn control_plane_endpoint(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<Endpoint> {
+    const PATH: &str = "controlPlaneEndpoint";
     let text = raw.control_plane_endpoint.as_deref()?;
-    check.value("controlPlaneEndpoint", text, syntax::endpoint(text), "api.example.com or 10.0.0.5:6443")
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let message = format!("`{text}` is a URL, where a host or host:port belongs");
+        check.wrong(PATH, message, format!("write it like {host}; without a port, it is {API_PORT}"));
+        return None;
+    }
+    check.value(PATH, text, syntax::endpoint(text), "api.example.com or 10.0.0.5:6443")
 }
 
 fn api_server(check: &mut Check<'_>, version: Option<Version>, raw: Option<&raw::ApiServer>) -> ApiServer {
@@ -244,6 +256,7 @@ fn api_server(check: &mut Check<'_>, version: Option<Version>, raw: Option<&raw:
     }
     let path = "apiServer.extraArgs";
     let extra_args = flags::extra_args(check, path, Program::ApiServer, version, raw.extra_args.as_ref());
+    flags::together(check, path, &extra_args);
     ApiServer { extra_args, cert_sans }
 }
 

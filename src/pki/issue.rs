@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rcgen::{Issuer, KeyPair};
+use rcgen::KeyPair;
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 
@@ -10,7 +10,7 @@ use super::file::{File, input};
 use super::plan::{CaPlan, LeafPlan, canonical, plan};
 use super::sign::{self, Validity};
 use super::user::{self, UserFiles};
-use super::{ENCRYPTION, Issued, Pki, encryption, external, inspect, parse};
+use super::{ENCRYPTION, Issued, Pki, constraints, encryption, external, inspect, parse};
 use crate::config::{Cluster, Etcd, PkiConfig};
 use crate::error::{Error, Finding, Result};
 
@@ -41,6 +41,11 @@ pub fn issue(
         let is_external = ca.is_external(cluster);
         let authority = collect(&mut findings, work.authority(ca, is_external))?;
         let Some(authority) = authority else { continue };
+        let names: Vec<_> = leaves.iter().flat_map(|leaf| leaf.sans.iter().cloned()).collect();
+        if let Some(why) = constraints::broken(&authority.certificates, &names) {
+            findings.push(Finding::new(&*authority.place, format!("its name constraints {why}")).remedy(PERMIT));
+            continue;
+        }
         if is_external {
             for leaf in &leaves {
                 collect(&mut findings, work.leaf_of_another(leaf, &authority))?;
@@ -78,6 +83,9 @@ fn collect<T>(findings: &mut Vec<Finding>, result: Result<T>) -> Result<Option<T
         Err(e) => Err(e),
     }
 }
+
+/// What to do about a CA that may not sign what it is to sign.
+const PERMIT: &str = "its certificates need these names, and one that is excluded makes clients refuse all of it: use a CA whose constraints permit them, or one without";
 
 fn key_is_missing(ca: CaPlan, impossible: &[String]) -> Finding {
     let message = format!("is missing, and without it these cannot be issued: {}", impossible.join(", "));
@@ -344,22 +352,10 @@ impl<'a> Work<'a> {
     }
 
     fn sign(&self, plan: &LeafPlan, key: &KeyPair, authority: &Authority, ca_key: &KeyPair) -> Result<Vec<u8>> {
-        let cannot_issue = |cause: String| {
-            let finding = Finding::new(&*authority.place, format!("cannot issue {}.crt: {cause}", plan.stem));
-            input(finding.remedy("use a CA whose subject has each attribute once"))
-        };
         let ca = first(&authority.certificates)?;
-        let ca_der = ca.as_raw().into();
-        let issuer = Issuer::from_ca_cert_der(&ca_der, ca_key).map_err(|e| cannot_issue(e.to_string()))?;
         let validity =
             Validity::new(self.now, self.pki.certificate_validity).within(ca.validity().not_after.to_datetime());
-        let der = sign::leaf(plan, key, &issuer, &validity)?;
-        // rcgen writes the issuer's name anew; where it drops a part of it, no client would find the chain.
-        let leaf = parse::x509(&der).map_err(|e| Error::failed(format!("issue {}.crt", plan.stem), e))?;
-        if !parse::issued_by(&leaf, &ca) {
-            return Err(cannot_issue(format!("the CA's subject ({}) cannot be repeated byte by byte", ca.subject())));
-        }
-        Ok(der)
+        sign::leaf(plan, key, &ca, ca_key, &validity)
     }
 
     fn service_account(&mut self) -> Result<()> {

@@ -6,6 +6,7 @@
 //!                                  └─ parse, sign, inspect, external
 //! ```
 
+mod constraints;
 mod encryption;
 mod external;
 mod file;

@@ -160,7 +160,7 @@ fn pkcs8(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
 }
 
 /// One DER element. What does not fit into 64 KiB is no key; ring then refuses it for its wrong length.
-fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let mut element = vec![tag];
     match u8::try_from(content.len()) {
@@ -173,4 +173,23 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     }
     element.extend(content);
     element
+}
+
+/// The first DER element of `bytes`, and what is behind it.
+pub(super) fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = match *bytes.get(1)? {
+        short @ ..=127 => usize::from(short),
+        _ => bytes.get(2..head(bytes))?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
+    };
+    bytes.split_at_checked(head(bytes).checked_add(length)?)
+}
+
+/// What is in a DER element.
+pub(super) fn content(element: &[u8]) -> &[u8] {
+    element.get(head(element)..).unwrap_or_default()
+}
+
+/// How long the tag and the length of a DER element are.
+fn head(element: &[u8]) -> usize {
+    2 + element.get(1).filter(|length| **length > 127).map_or(0, |length| usize::from(length & 0x7f))
 }

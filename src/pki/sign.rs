@@ -2,11 +2,14 @@
 
 use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber, SigningKey,
 };
 use time::{Duration, OffsetDateTime, UtcOffset};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 
+use super::parse;
 use super::plan::{CaPlan, LeafPlan};
 use super::token::random_bytes;
 use crate::error::{Error, Result};
@@ -53,14 +56,38 @@ pub(super) fn ca(plan: CaPlan, key: &KeyPair, validity: &Validity) -> Result<Str
 pub(super) fn leaf(
     plan: &LeafPlan,
     key: &KeyPair,
-    issuer: &Issuer<'_, &KeyPair>,
+    ca: &X509Certificate<'_>,
+    ca_key: &KeyPair,
     validity: &Validity,
 ) -> Result<Vec<u8>> {
-    let failed = |e: rcgen::Error| Error::failed(format!("issue {}.crt", plan.stem), e);
+    let failed = |cause: String| Error::failed(format!("issue {}.crt", plan.stem), cause);
     let mut params = params(validity)?;
-    name(&mut params, plan).map_err(failed)?;
-    let certificate = params.signed_by(key, issuer).map_err(failed)?;
-    Ok(certificate.der().to_vec())
+    name(&mut params, plan).map_err(|error| failed(error.to_string()))?;
+    let mut issuer = CertificateParams::default();
+    let identifier = ca.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+        _ => None,
+    });
+    if let Some(identifier) = identifier {
+        issuer.key_identifier_method = KeyIdMethod::PreSpecified(identifier);
+    }
+    let certificate = params.signed_by(key, &Issuer::from_params(&issuer, ca_key));
+    let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+    named(certificate.der(), ca.subject().as_raw(), ca_key).map_err(failed)
+}
+
+/// The certificate `der` with `issuer`, a name in DER, in the place of its issuer's, and signed anew. rcgen writes names by
+/// itself, and keeps one of several attributes of a type (`DC=com, DC=example`): no client would find the chain then.
+fn named(der: &[u8], issuer: &[u8], key: &KeyPair) -> Result<Vec<u8>, String> {
+    let certificate = parse::x509(der)?;
+    let (tbs, algorithm) = parse::element(parse::content(der)).ok_or("is not as rcgen writes it")?;
+    let (algorithm, _) = parse::element(algorithm).ok_or("is not as rcgen writes it")?;
+    let content = parse::content(tbs);
+    let old = certificate.issuer().as_raw();
+    let at = content.windows(old.len()).position(|window| window == old).ok_or("is not as rcgen writes it")?;
+    let tbs = parse::der(0x30, &[&content[..at], issuer, &content[at + old.len()..]]);
+    let signature = key.sign(&tbs).map_err(|error| error.to_string())?;
+    Ok(parse::der(0x30, &[&tbs, algorithm, &parse::der(0x03, &[&[0], &signature])]))
 }
 
 /// A request for a leaf certificate as PEM.

@@ -80,7 +80,7 @@ pub fn read_user_files(cluster: &Cluster) -> Result<UserFiles> {
     for Named { field, source, .. } in named(cluster) {
         match input::read(Path::new(source), PEM_LIMIT) {
             Ok(bytes) => {
-                files.insert(source.to_owned(), bytes);
+                files.insert(source.to_owned(), input::unix(bytes));
             }
             Err(unread) => {
                 findings.push(unread.finding.remedy(format!(

@@ -92,6 +92,13 @@ fn issued(certificate: &Certificate, issuer: &Certificate) -> bool {
     }
 }
 
+/// Why nobody would trust a certificate with these names from the first of `certificates`; completes "its name
+/// constraints …".
+pub fn constraints(certificates: &[Certificate], names: &[String]) -> Option<String> {
+    let chain: Vec<_> = certificates.iter().map(|certificate| certificate.der.clone()).collect();
+    super::constraints::broken(&chain, names)
+}
+
 /// Whether the private key in `key` is that of a certificate.
 ///
 /// # Errors

@@ -25,7 +25,8 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
                 findings.extend(issuer(inventory, run));
                 findings.extend(advertised(inventory, run));
                 findings.extend(fixed(run, &API_SERVER));
-                findings.extend(authorization(run));
+                findings.extend(authorization(inventory, run));
+                findings.extend(admission(run));
                 findings.extend(etcd_servers(inventory, run, &running));
             }
             ControllerManager => {
@@ -101,9 +102,26 @@ fn advertised(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
 }
 
 /// hoist's rights are RBAC's, and a kubelet's those of a node.
-fn authorization(run: &Running<'_>) -> Option<Finding> {
-    if run.arg("authorization-config").is_some() {
-        return None;
+fn authorization(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
+    const FILE: &str = "authorization-config";
+    if run.arg(FILE).is_some() {
+        if run.arg("authorization-mode").is_some() {
+            let message = "cannot stand beside --authorization-mode: the API server would exit";
+            return Some(run.finding(FILE, message).remedy("remove one of the two"));
+        }
+        let source = inventory.content(run, FILE, inventory.cluster.controllers.first()?)?;
+        let document = yaml::documents("", std::str::from_utf8(&source.bytes).ok()?).ok()?.into_iter().next()?;
+        let authorizers = document.value.get("authorizers").and_then(Value::as_array);
+        let has = |mode: &str| authorizers.into_iter().flatten().any(|authorizer| authorizer["type"] == mode);
+        let missing: Vec<_> = ["Node", "RBAC"].into_iter().filter(|mode| !has(mode)).collect();
+        return (!missing.is_empty()).then(|| {
+            let missing = missing.join(" and ");
+            let message =
+                format!("has no authorizer {missing}, by which kubelets and hoist's objects get their rights");
+            source
+                .finding(message)
+                .remedy("add to authorizers: - {type: Node, name: node} and - {type: RBAC, name: rbac}")
+        });
     }
     let modes: Vec<_> = run.value("authorization-mode").unwrap_or_default().split(',').collect();
     let missing: Vec<_> = ["Node", "RBAC"].into_iter().filter(|mode| !modes.contains(mode)).collect();
@@ -111,6 +129,21 @@ fn authorization(run: &Running<'_>) -> Option<Finding> {
         let message =
             format!("lacks {}, by which kubelets and hoist's objects get their rights", missing.join(" and "));
         run.finding("authorization-mode", message).remedy("write --authorization-mode=Node,RBAC")
+    })
+}
+
+/// A kubelet changes what is its own node's.
+fn admission(run: &Running<'_>) -> Option<Finding> {
+    const NAME: &str = "enable-admission-plugins";
+    let has =
+        |name: &str| run.value(name).is_some_and(|list| list.split(',').any(|plugin| plugin == "NodeRestriction"));
+    if has("disable-admission-plugins") && has(NAME) {
+        let message = "has NodeRestriction, and so has --disable-admission-plugins: the API server would exit";
+        return Some(run.finding(NAME, message).remedy("take it out of one of the two"));
+    }
+    (!has(NAME)).then(|| {
+        let message = "lacks NodeRestriction: every kubelet could change the other nodes and their pods";
+        run.finding(NAME, message).remedy("unless that is meant, add NodeRestriction").warning()
     })
 }
 

@@ -123,6 +123,12 @@ fn authorities(inventory: &Inventory<'_>, faults: &mut Faults) {
             faults
                 .add("ca", source.finding(message).at(Some((first.line, 1))).remedy("put the CA's certificate first"));
         }
+        let names: Vec<_> = verify::needed(inventory.cluster).into_iter().filter(|needed| needed.ca == stem).collect();
+        let names: Vec<_> = names.into_iter().flat_map(|needed| needed.sans).collect();
+        if let Some(why) = verify::constraints(&certificates, &names) {
+            let finding = source.finding(format!("its name constraints {why}")).at(Some((first.line, 1)));
+            faults.add("constraints", finding.remedy("its certificates need these names: use a CA that may sign them"));
+        }
         // Of an etcd that is somebody else's, there is no key here.
         if let Some(key) = inventory.tls_source(&format!("{stem}.key"))
             && (local || stem != "etcd/ca")

@@ -2,7 +2,7 @@
 
 use super::inventory::{Arg, Inventory, flags};
 use crate::error::Finding;
-use crate::known_flags::{Program, Verdict, verdict};
+use crate::known_flags::{Program, Verdict, fits, verdict};
 use crate::yaml::Position;
 
 /// Flags that say of themselves that they are deprecated, and that kubeadm and hoist use: there is no other way, but a file.
@@ -17,8 +17,7 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
         for arg in &running.args {
             let position = running.pod.object.position(&arg.path);
             let place = running.pod.object.place();
-            findings
-                .extend(judge(running.program, version, &arg.name).map(|finding| named(finding, place).at(position)));
+            findings.extend(judge(running.program, version, arg).map(|finding| named(finding, place).at(position)));
         }
         for (path, word) in &running.strays {
             let message = format!("{} takes no arguments, and would exit on this", running.program.name());
@@ -35,8 +34,14 @@ fn named(mut finding: Finding, place: &str) -> Finding {
     finding
 }
 
-fn judge(program: Program, version: crate::config::Version, name: &str) -> Option<Finding> {
-    match verdict(program, version, name) {
+fn judge(program: Program, version: crate::config::Version, arg: &Arg) -> Option<Finding> {
+    let name = &*arg.name;
+    let verdict = verdict(program, version, name);
+    if let (Verdict::Known | Verdict::Deprecated, Err(why)) = (&verdict, fits(program, name, &arg.value)) {
+        let message = format!("--{name}: `{}` {why}: {} would exit", arg.value, program.name());
+        return Some(Finding::new("", message).remedy("correct the value"));
+    }
+    match verdict {
         Verdict::Known => None,
         Verdict::Deprecated if NO_OTHER_WAY.contains(&(program, name)) => None,
         Verdict::Deprecated => {
@@ -56,7 +61,7 @@ fn judge(program: Program, version: crate::config::Version, name: &str) -> Optio
 fn kubelet(inventory: &Inventory<'_>) -> Vec<Finding> {
     let version = inventory.cluster.kubernetes_version;
     let place = inventory.place(UNIT);
-    let judged = |arg: &Arg| Some(named(judge(Program::Kubelet, version, &arg.name)?, &place).at(position(arg)));
+    let judged = |arg: &Arg| Some(named(judge(Program::Kubelet, version, arg)?, &place).at(position(arg)));
     of_unit(inventory).unwrap_or_default().iter().filter_map(judged).collect()
 }
 

@@ -43,7 +43,7 @@ use inventory::{Inventory, Object};
 ///
 /// Without a valid cluster.yaml nothing can be held against it: then manifests are judged by themselves only.
 pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Finding> {
-    let cluster = match assets.cluster(dir) {
+    let (cluster, warnings) = match assets.cluster_and_warnings(dir) {
         Ok(cluster) => cluster,
         Err(error) => {
             let findings = references::input(error).into_iter().chain(assets.parsed(dir).1);
@@ -51,6 +51,7 @@ pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Findi
         }
     };
     let (inventory, mut findings) = read(assets, &cluster, dir);
+    findings.extend(warnings);
     findings.extend(references::check(&inventory));
     findings.extend(certificates::identity(&inventory));
     findings.extend(certificates::validity(&inventory, now));

@@ -266,3 +266,79 @@ fn a_lost_encryption_key_is_not_replaced() {
     folder.put(KEYS, "kind: EncryptionConfiguration\n");
     folder.unchanged(|| folder.render()).failed_saying(3, &["tls/encryption.yaml: is no EncryptionConfiguration of"]);
 }
+
+/// What may be meant is said, with its place, and nothing is refused for it; `hoist validate` says it, too.
+#[test]
+fn what_may_not_be_meant_is_said() {
+    let text = format!(
+        "{CLUSTER}controlPlaneEndpoint: 127.0.0.1:8443\nnetworking: {{podSubnet: 10.244.0.0/24}}\n\
+         dns: {{upstreams: [10.96.0.53, 127.0.0.53]}}\n\
+         apiServer:\n  extraArgs:\n  - {{name: enable-admission-plugins, value: AlwaysPullImages}}\n  - {{name: disable-admission-plugins, value: 'PodSecurity,NodeRestriction'}}\n"
+    );
+    let folder = Folder::with(&text);
+    let ran = folder.render();
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let said = [
+        ":6:23: warning: controlPlaneEndpoint: 127.0.0.1 is each machine itself: each needs a proxy of its own there",
+        ":7:25: warning: networking.podSubnet: 10.244.0.0/24 has room for 1 node, each with a /24 of it: none is left for a worker\n    give it a prefix of /23",
+        ":8:19: warning: dns.upstreams[0]: 10.96.0.53 lies in the service subnet 10.96.0.0/12: no other name resolves",
+        ":8:31: warning: dns.upstreams[1]: 127.0.0.53 is each pod of CoreDNS itself, where nothing else answers",
+        ":11:45: warning: apiServer.extraArgs[0].value: NodeRestriction is not in it: every kubelet could change the other nodes and their pods\n    unless that is meant, write NodeRestriction,AlwaysPullImages",
+        ":12:46: warning: apiServer.extraArgs[1].value: without PodSecurity, `podSecurity` and the labels",
+        ":12:46: warning: apiServer.extraArgs[1].value: without NodeRestriction, every kubelet could",
+    ];
+    for text in said {
+        assert!(ran.stderr.contains(&format!("cluster.yaml{text}")), "{text}\n{ran:#?}");
+    }
+    let found = folder.run(&["validate", "--asset-dir", "assets"]);
+    assert_eq!(found.code, Some(0), "{found:#?}");
+    for text in said.map(|text| text.split_once("warning: ").unwrap().1) {
+        assert!(found.stdout.contains(text), "{text}\n{found:#?}");
+    }
+}
+
+/// Where a checkout has other ends of lines (git's `core.autocrlf`), nothing was edited.
+#[test]
+fn other_ends_of_lines_are_no_edit() {
+    let folder = Folder::rendered(CLUSTER);
+    folder.edit(DAEMONSET, "cpu: 250m", "cpu: 1");
+    folder.render().ok();
+    let paths: Vec<_> = folder
+        .tree()
+        .into_keys()
+        .filter(|path| path.is_file() && !path.ends_with("cluster.yaml") || path.ends_with("assets/cluster.yaml"))
+        .collect();
+    for path in &paths {
+        let text = fs::read_to_string(path).unwrap();
+        let mode = fs::metadata(path).unwrap().permissions();
+        fs::write(path, text.replace('\n', "\r\n")).unwrap();
+        fs::set_permissions(path, mode).unwrap();
+    }
+    let again = folder.unchanged(|| folder.render()).ok();
+    assert!(
+        again.ends_with("assets: 82 files, 0 of them written\n")
+            && again.contains("kept your own manifests/kube-apiserver/daemonset.yaml"),
+        "{again}"
+    );
+    assert_eq!(
+        folder
+            .unchanged(|| folder.run(&["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--diff"]))
+            .ok(),
+        ""
+    );
+    let found = folder.run(&["validate", "--asset-dir", "assets"]).ok();
+    assert!(
+        found.ends_with("assets: 0 errors, 1 warning\n") || found.ends_with("assets: nothing is wrong\n"),
+        "{found}"
+    );
+    // What is read of it has the ends that a shell and the kubelet's unit want.
+    let set = hoist::assets::AssetSet::load(&folder.path("assets")).unwrap();
+    assert!(set.files.values().all(|file| !file.content.contains(&b'\r')));
+
+    // An edit and a change are brought together all the same.
+    folder.put("cluster.yaml", format!("{CLUSTER}apiServer: {{extraArgs: [{{name: event-ttl, value: 2h}}]}}\n"));
+    let merged = folder.render().ok();
+    assert!(merged.contains("merged manifests/kube-apiserver/daemonset.yaml"), "{merged}");
+    let text = folder.read(DAEMONSET);
+    assert!(text.contains("cpu: 1\n") && text.contains("--event-ttl=2h") && !text.contains('\r'), "{text}");
+}

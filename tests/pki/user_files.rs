@@ -190,3 +190,79 @@ fn an_external_etcds_files_must_fit() {
     assert!(message.contains("is not what stands in tls/etcd/ca.crt"), "{message}");
     assert!(message.contains("is not what stands in tls/apiserver-etcd-client.key"), "{message}");
 }
+
+/// A CA whose subject has several attributes of one type, as a Windows domain's has: its leaves name it byte by byte.
+#[test]
+fn a_ca_of_a_domain_issues() {
+    for algorithm in ["EC -pkeyopt ec_paramgen_curve:P-384", "RSA -pkeyopt rsa_keygen_bits:2048"] {
+        let user = Folder::new();
+        user.openssl(&format!("genpkey -algorithm {algorithm} -out ca.key"));
+        user.self_sign("ca", "/DC=com/DC=example/OU=a/OU=b/CN=ca");
+        let mut named = cluster();
+        named.pki.ca = user.pair("ca.crt", "ca.key");
+        named.pki.etcd_ca = user.pair("ca.crt", "ca.key");
+        let pki = issue(&named, &Files::new());
+        let folder = Folder::of(&pki.files);
+        let issuer = folder.openssl("x509 -in ca.crt -noout -subject -nameopt RFC2253").replace("subject=", "issuer=");
+        for (leaf, purpose) in [("apiserver", "sslserver"), ("admin", "sslclient"), ("etcd/c1/peer", "sslserver")] {
+            let ca = if leaf.starts_with("etcd") { "etcd/ca.crt" } else { "ca.crt" };
+            folder.openssl(&format!("verify -CAfile {ca} -purpose {purpose} {leaf}.crt"));
+            assert_eq!(
+                folder.openssl(&format!("x509 -in {leaf}.crt -noout -issuer -nameopt RFC2253")),
+                issuer,
+                "{leaf}"
+            );
+        }
+        let text = folder.openssl("x509 -in admin.crt -noout -text");
+        assert!(text.contains("DC = com, DC = example") && text.contains("Authority Key Identifier"), "{text}");
+        assert_eq!(issue(&named, &pki.files).files, pki.files, "the second time, nothing is issued");
+    }
+}
+
+/// Clients refuse a certificate of which one name may not be signed by its CA. It is said once for each CA.
+#[test]
+fn a_ca_that_may_not_sign_what_it_is_to_sign() {
+    let user = Folder::new();
+    user.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key");
+    let with = |constraints: &str| {
+        user.openssl(&format!("req -x509 -new -key ca.key -out ca.crt -days 30 -subj /CN=a -addext keyUsage=critical,keyCertSign -addext nameConstraints={constraints}"));
+        let mut named = cluster();
+        named.pki.ca = user.pair("ca.crt", "ca.key");
+        named
+    };
+    let place = user.name("ca.crt");
+    for (constraints, excluded) in [
+        (
+            "critical,permitted;DNS:example.com",
+            "c1, kubernetes, kubernetes.default, kubernetes.default.svc, kubernetes.default.svc.cluster.local, localhost",
+        ),
+        (
+            "permitted;IP:192.0.2.0/255.255.255.0,permitted;IP:127.0.0.0/255.0.0.0",
+            "10.96.0.1, 203.0.113.7, ::1, fd00:96::1",
+        ),
+        ("critical,excluded;DNS:example.com,excluded;IP:10.0.0.0/255.0.0.0", "10.96.0.1, api.example.com"),
+    ] {
+        let message = refused(&with(constraints), &Files::new());
+        let said = format!("{place}: its name constraints exclude {excluded}\n    its certificates need these names");
+        assert!(message.contains(&said), "{constraints}: {message}");
+        assert_eq!(message.matches("constraints exclude").count(), 1, "{message}");
+    }
+    let fine = with("critical,excluded;DNS:corp.example,excluded;IP:172.16.0.0/255.240.0.0");
+    let folder = Folder::of(&issue(&fine, &Files::new()).files);
+    folder.openssl("verify -CAfile ca.crt -purpose sslserver apiserver.crt");
+}
+
+/// A key that git has given other ends of lines.
+#[test]
+fn ends_of_lines_in_a_users_files_are_unixs() {
+    let user = user();
+    for name in ["ca.crt", "ca.key"] {
+        let text = String::from_utf8(user.read(name)).unwrap();
+        std::fs::write(user.path().join(name), text.replace('\n', "\r\n")).unwrap();
+    }
+    let mut named = cluster();
+    named.pki.ca = user.pair("ca.crt", "ca.key");
+    let files = issue(&named, &Files::new()).files;
+    assert!(!files["ca.key"].contains(&b'\r') && !files["ca.crt"].contains(&b'\r'));
+    assert_eq!(issue(&named, &files).files, files);
+}

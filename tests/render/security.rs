@@ -477,3 +477,29 @@ fn pods_of_the_network_have_what_they_need() {
         }
     }
 }
+
+/// The two exclude one another: an API server with both does not start.
+#[test]
+fn a_file_of_authorizers_takes_the_place_of_the_modes() {
+    let text = std::fs::read_to_string(golden().join("minimal.yaml")).unwrap();
+    let file =
+        "apiServer: {extraArgs: [{name: authorization-config, value: /etc/kubernetes/config/authorization.yaml}]}\n";
+    let set = render(&parse(&format!("{text}{file}")));
+    for path in API_SERVERS {
+        let flags = flags(&set, path);
+        assert_eq!(flags["authorization-config"], "/etc/kubernetes/config/authorization.yaml", "{path}");
+        assert!(!flags.contains_key("authorization-mode"), "{path}");
+    }
+}
+
+/// Where cluster DNS is the user's, so is its address, for every kubelet.
+#[test]
+fn another_dns_has_the_address_that_is_given() {
+    let minimal = std::fs::read_to_string(golden().join("minimal.yaml")).unwrap();
+    let set =
+        render(&parse(&format!("{minimal}dns: {{plugin: none}}\nkubelet: {{config: {{clusterDNS: [192.0.2.53]}}}}\n")));
+    for path in ["kubelet/config.yaml", "kubelet/worker-config.yaml"] {
+        let value = documents(path, &text(&set, path))[0].value.clone();
+        assert_eq!(value["clusterDNS"], serde_json::json!(["192.0.2.53"]), "{path}");
+    }
+}

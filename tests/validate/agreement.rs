@@ -380,3 +380,67 @@ fn kubeconfigs() {
         ),
     ]);
 }
+
+/// What the API server would exit on, and what nobody notices.
+#[test]
+fn authorizers_and_admission() {
+    const MODE: &str = "--authorization-mode=Node,RBAC";
+    check(&[row(
+        API_SERVER,
+        "--audit-log-maxage=30",
+        "--audit-log-maxage=month",
+        "--audit-log-maxage",
+        "--audit-log-maxage: `month` is not a whole number: kube-apiserver would exit",
+    )]);
+    let mut directory = Directory::new();
+    for path in [API_SERVER, BRIDGE] {
+        directory.edit(
+            path,
+            "--enable-admission-plugins=NodeRestriction",
+            "--enable-admission-plugins=AlwaysPullImages",
+        );
+    }
+    let found = findings(&directory.set);
+    assert!(
+        found.len() == 2
+            && found.iter().all(|line| line.contains("warning: --enable-admission-plugins: lacks NodeRestriction")),
+        "{found:?}"
+    );
+
+    let mut directory = Directory::new();
+    let file = "--authorization-config=/etc/kubernetes/config/authorization.yaml";
+    for path in [API_SERVER, BRIDGE] {
+        directory.edit(path, MODE, file);
+    }
+    let with = |directory: &mut Directory, authorizers: &str| {
+        let path = "manifests/kube-apiserver/config.yaml";
+        let text = Directory::new().text(path);
+        let own = format!(
+            "\ndata:\n  authorization.yaml: |\n    apiVersion: apiserver.config.k8s.io/v1\n    kind: AuthorizationConfiguration\n    authorizers:\n{authorizers}"
+        );
+        directory.put(path, text.replacen("\ndata:\n", &own, 1));
+        findings(&directory.set)
+    };
+    let node = "    - {type: Node, name: node}\n";
+    let rbac = "    - {type: RBAC, name: rbac}\n";
+    assert_eq!(with(&mut directory, &format!("{node}{rbac}")), [""; 0]);
+    let found = with(&mut directory, rbac);
+    assert!(
+        !found.is_empty() && found.iter().all(|line| line.contains("has no authorizer Node, by which kubelets")),
+        "{found:?}"
+    );
+    for path in [API_SERVER, BRIDGE] {
+        let text = directory.text(path);
+        let at = text.find(file).unwrap();
+        let indent = text[..at].rsplit('\n').next().unwrap().to_owned();
+        directory.put(path, text.replacen(file, &format!("{file}\n{indent}{MODE}"), 1));
+    }
+    let found = with(&mut directory, &format!("{node}{rbac}"));
+    assert!(
+        found.len() == 2
+            && found
+                .iter()
+                .all(|line| line.contains("--authorization-config: cannot stand beside --authorization-mode")),
+        "{found:?}"
+    );
+}

@@ -99,3 +99,21 @@ fn kube_proxy_fields_that_are_not_the_users() {
         ],
     );
 }
+
+#[test]
+fn fields_that_a_component_would_pass_over_are_warned_of() {
+    let said = |more: &str| {
+        let text = format!("{MINIMAL}{more}");
+        let (_, warnings) = parse_and_warn("f", &text, Path::new("/")).unwrap();
+        assert!(warnings.iter().all(|finding| finding.severity == Severity::Warning));
+        warnings.iter().map(|finding| finding.to_string().replace("\n    ", " | ")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        said("kubelet: {config: {maxPod: 200}}\n"),
+        ["f:6:20: kubelet.config.maxPod: unknown field `maxPod` | did you mean `maxPods`?"]
+    );
+    assert_eq!(
+        said("kubernetesVersion: v1.35.4\nkubelet: {config: {tlsCurvePreferences: [29]}}\n"),
+        ["f:7:20: kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` came with Kubernetes 1.36, and the kubelet is of 1.35 | remove it"]
+    );
+}
