@@ -1,9 +1,12 @@
 //! The bridge and the self-hosted API server read each other's Secrets; and who may ask either without credentials.
 
-use super::inventory::Inventory;
+use serde_json::Value;
+
+use super::inventory::{Inventory, Running};
 use crate::error::Finding;
 use crate::known_flags::Program::ApiServer;
 use crate::pki::ENCRYPTION;
+use crate::yaml;
 
 const FLAG: &str = "encryption-provider-config";
 
@@ -27,12 +30,12 @@ pub(super) fn agrees(inventory: &Inventory<'_>) -> Vec<Finding> {
 
 /// Without a list of paths, anonymous requests reach whatever RBAC lets them.
 pub(super) fn anonymous(inventory: &Inventory<'_>) -> Vec<Finding> {
-    let is_open = |run: &&super::inventory::Running<'_>| {
+    let is_open = |run: &&Running<'_>| {
         run.program == ApiServer
             && run.value("authentication-config").is_none()
             && run.value("anonymous-auth") != Some("false")
     };
-    let finding = |run: &super::inventory::Running<'_>| {
+    let finding = |run: &Running<'_>| {
         run.finding(
             "authentication-config",
             "is not set, and requests without credentials reach whatever RBAC lets them",
@@ -43,5 +46,31 @@ pub(super) fn anonymous(inventory: &Inventory<'_>) -> Vec<Finding> {
         )
         .warning()
     };
-    inventory.running().iter().filter(is_open).map(finding).collect()
+    let running = inventory.running();
+    let of_flags = running.iter().filter(is_open).map(finding);
+    let servers = running.iter().filter(|run| run.program == ApiServer);
+    of_flags.chain(servers.filter_map(|run| by_file(inventory, run))).collect()
+}
+
+/// What an AuthenticationConfiguration says of requests without credentials.
+fn by_file(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
+    const NEEDED: [&str; 2] = ["/livez", "/readyz"];
+    const REMEDY: &str =
+        "write anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}, …]}, as hoist's own has it";
+    let source = inventory.content(run, "authentication-config", inventory.cluster.controllers.first()?)?;
+    let document = yaml::documents("", std::str::from_utf8(&source.bytes).ok()?).ok()?.into_iter().next()?;
+    let Some(anonymous) = document.value.get("anonymous") else {
+        let message = "says nothing of anonymous: requests without credentials reach whatever RBAC lets them";
+        return Some(source.finding(message).remedy(REMEDY).warning());
+    };
+    let conditions = anonymous.get("conditions").and_then(Value::as_array);
+    let is_asked = |path: &&&str| conditions.is_none_or(|all| all.iter().any(|condition| condition["path"] == **path));
+    let lacks: Vec<_> = match anonymous.get("enabled") {
+        Some(Value::Bool(true)) => NEEDED.iter().filter(|path| !is_asked(path)).copied().collect(),
+        _ => NEEDED.to_vec(),
+    };
+    (!lacks.is_empty()).then(|| {
+        let message = format!("lets nobody ask {} without credentials, as kubelets and hoist do", lacks.join(" and "));
+        source.finding(message).remedy(REMEDY)
+    })
 }

@@ -52,3 +52,21 @@ fn anonymous_requests_without_a_list_are_told() {
         assert!(line.contains(": warning: --authentication-config: is not set"), "{line}");
     }
 }
+
+/// A kubelet would kill an API server that answers its probes with 401.
+#[test]
+fn probes_are_answered_without_credentials() {
+    const CONFIG: &str = "manifests/kube-apiserver/config.yaml";
+    let said = |from: &str, to: &str| {
+        let mut directory = Directory::new();
+        directory.edit(CONFIG, from, to);
+        findings(&directory.set)
+    };
+    let lets = |path: &str| format!("lets nobody ask {path} without credentials, as kubelets and hoist do");
+    let found = said("      enabled: true\n      conditions:\n", "      enabled: false\n      other:\n");
+    assert!(found.len() == 1 && found[0].ends_with(&lets("/livez and /readyz")), "{found:?}");
+    let found = said("      - path: /readyz\n", "");
+    assert!(found.len() == 1 && found[0].ends_with(&lets("/readyz")), "{found:?}");
+    let found = said("    anonymous:\n", "    other:\n");
+    assert!(found.len() == 1 && found[0].contains(": warning: says nothing of anonymous"), "{found:?}");
+}
