@@ -149,7 +149,8 @@ pub fn text<'a>(place: &str, content: &'a [u8]) -> Result<&'a str, Finding> {
 /// `content` with the ends of lines that Unix has, if it is text: git may have given it others (`core.autocrlf`).
 pub fn unix(content: Vec<u8>) -> Vec<u8> {
     let is_text = || !content.contains(&0) && std::str::from_utf8(&content).is_ok();
-    if !content.windows(2).any(|pair| pair == b"\r\n") || !is_text() {
+    // Most have none, and this is looked for at once.
+    if !content.contains(&b'\r') || !is_text() {
         return content;
     }
     let mut bytes = content.iter().copied().peekable();

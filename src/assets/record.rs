@@ -59,10 +59,12 @@ impl Record {
     pub fn holds(&self, path: &str, content: &[u8]) -> bool {
         let Some(sums) = self.0.get(path) else { return false };
         // Made of one that git has written with other ends of lines, or made with such ends before git changed them.
-        let unix = input::unix(content.to_vec());
-        let other = || String::from_utf8_lossy(&unix).replace('\n', "\r\n");
         let has = |content: &[u8]| sums.contains(&files::sha256(content));
-        has(content) || has(&unix) || has(other().as_bytes())
+        if has(content) {
+            return true;
+        }
+        let unix = input::unix(content.to_vec());
+        unix != content && has(&unix) || has(String::from_utf8_lossy(&unix).replace('\n', "\r\n").as_bytes())
     }
 
     pub fn has(&self, path: &str) -> bool {

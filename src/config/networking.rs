@@ -148,20 +148,16 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
     let is_local_name = host == "localhost" || host.ends_with(".localhost");
     let address: Option<IpAddr> = host.parse().ok();
     if is_local_name || address.is_some_and(|address| address.is_loopback()) {
-        let message = format!("{} is each machine itself", endpoint.host);
-        return match endpoint.port {
-            // On a controller, this is the self-hosted API server alone, and elsewhere nobody.
-            API_PORT => check.wrong(
-                PATH,
-                format!("{message}, and only on a controller does an API server answer there"),
-                remedy(),
-            ),
-            _ => check.warn(
-                PATH,
-                format!("{message}: each needs a proxy of its own there that leads to the controllers"),
-                remedy(),
-            ),
-        };
+        // On a controller, this is the self-hosted API server alone, and elsewhere nobody. At another port there may be a
+        // proxy; `hoist validate` asks about it.
+        if endpoint.port == API_PORT {
+            let message = format!(
+                "{} is each machine itself, and only on a controller does an API server answer there",
+                endpoint.host
+            );
+            check.wrong(PATH, message, remedy());
+        }
+        return;
     }
     let Some(address) = address else { return };
     let reason = match address {

@@ -48,7 +48,8 @@ pub(super) fn anonymous(inventory: &Inventory<'_>) -> Vec<Finding> {
     };
     let running = inventory.running();
     let of_flags = running.iter().filter(is_open).map(finding);
-    let servers = running.iter().filter(|run| run.program == ApiServer);
+    // The bridge reads the same file.
+    let servers = running.iter().filter(|run| run.program == ApiServer && !run.is_bridge());
     of_flags.chain(servers.filter_map(|run| by_file(inventory, run))).collect()
 }
 

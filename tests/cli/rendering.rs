@@ -271,7 +271,7 @@ fn a_lost_encryption_key_is_not_replaced() {
 #[test]
 fn what_may_not_be_meant_is_said() {
     let text = format!(
-        "{CLUSTER}controlPlaneEndpoint: 127.0.0.1:8443\nnetworking: {{podSubnet: 10.244.0.0/24}}\n\
+        "{CLUSTER}controlPlaneEndpoint: 169.254.10.10\nnetworking: {{podSubnet: 10.244.0.0/24}}\n\
          dns: {{upstreams: [10.96.0.53, 127.0.0.53]}}\n\
          apiServer:\n  extraArgs:\n  - {{name: enable-admission-plugins, value: AlwaysPullImages}}\n  - {{name: disable-admission-plugins, value: 'PodSecurity,NodeRestriction'}}\n"
     );
@@ -279,7 +279,7 @@ fn what_may_not_be_meant_is_said() {
     let ran = folder.render();
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     let said = [
-        ":6:23: warning: controlPlaneEndpoint: 127.0.0.1 is each machine itself: each needs a proxy of its own there",
+        ":6:23: warning: controlPlaneEndpoint: 169.254.10.10 is link-local: only machines of the same network segment reach it",
         ":7:25: warning: networking.podSubnet: 10.244.0.0/24 has room for 1 node, each with a /24 of it: none is left for a worker\n    give it a prefix of /23",
         ":8:19: warning: dns.upstreams[0]: 10.96.0.53 lies in the service subnet 10.96.0.0/12: no other name resolves",
         ":8:31: warning: dns.upstreams[1]: 127.0.0.53 is each pod of CoreDNS itself, where nothing else answers",
@@ -324,7 +324,7 @@ fn other_ends_of_lines_are_no_edit() {
         folder
             .unchanged(|| folder.run(&["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--diff"]))
             .ok(),
-        ""
+        "# manifests/kube-apiserver/daemonset.yaml: kept, with your edit\n"
     );
     let found = folder.run(&["validate", "--asset-dir", "assets"]).ok();
     assert!(

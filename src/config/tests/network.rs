@@ -76,7 +76,7 @@ fn kubelet_fields_that_are_not_the_users() {
         &[
             "f:8:5: kubelet.config.kind: it is set by hoist: hoist writes it | remove it",
             "f:9:5: kubelet.config.staticPodPath: it is set by hoist: hoist raises the bridge in this folder | remove it",
-            "f:10:5: kubelet.config.clusterDNS: it is set by hoist: it follows from `networking.serviceSubnet` | remove it",
+            "f:10:5: kubelet.config.clusterDNS: it is set by hoist: it follows from `networking.serviceSubnet`, unless `dns.plugin` is none | remove it",
             "f:11:58: kubelet.config.authentication.x509.clientCAFile: it is set by hoist: hoist issues and mounts these files; see `pki` | remove it",
         ],
     );

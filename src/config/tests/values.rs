@@ -13,7 +13,7 @@ fn endpoints_and_names() {
         ("a:65536", "has a port that is not a number from 1 to 65535"),
         ("a:", "has a port that is not a number from 1 to 65535"),
         ("10.0.0.256", "has a host that is not an IP address"),
-        ("https://a", "has a port that is not a number from 1 to 65535"),
+        ("https://a", "is a URL, where a host or host:port belongs"),
         (
             "",
             "has a host that is not a DNS name: lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit",

@@ -136,7 +136,7 @@ fn texts() -> Vec<(&'static str, Vec<u8>, Vec<String>)> {
             "apiServer.extraArgs[2].value: `month` is not a whole number",
             "apiServer.extraArgs[3].value: `A=on` has the gate `A=on`, which is not written NAME=true or NAME=false",
             "apiServer.extraArgs[4].value: `1.3` is none of VersionTLS10, VersionTLS11, VersionTLS12, VersionTLS13",
-            "cluster.yaml:7:61: etcd.local.extraArgs[0].value: `8GiB` is not a whole number, and etcd would exit",
+            "cluster.yaml:7:63: etcd.local.extraArgs[0].value: `8GiB` is not a whole number, and etcd would exit",
         ]),
         more("DNS of hoist's, elsewhere", "kubelet: {config: {clusterDNS: [192.0.2.53]}}\n", &["cluster.yaml:6:20: kubelet.config.clusterDNS: it is set by hoist: it follows from `networking.serviceSubnet`, unless `dns.plugin` is none\n    remove it"]),
         more("DNS of the user's, nowhere", "dns: {plugin: none}\nkubelet: {config: {clusterDNS: [here]}}\n", &["cluster.yaml:7:33: kubelet.config.clusterDNS[0]: \"here\" is not an IP address"]),
