@@ -1,6 +1,7 @@
 //! The network, and the fields of the kubelet's and kube-proxy's configurations that are not the user's.
 
 use super::*;
+use crate::error::Severity;
 
 #[test]
 fn what_is_chosen_is_written_and_read_back() {
@@ -114,6 +115,8 @@ fn fields_that_a_component_would_pass_over_are_warned_of() {
     );
     assert_eq!(
         said("kubernetesVersion: v1.35.4\nkubelet: {config: {tlsCurvePreferences: [29]}}\n"),
-        ["f:7:20: kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` came with Kubernetes 1.36, and the kubelet is of 1.35 | remove it"]
+        [
+            "f:7:20: kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` came with Kubernetes 1.36, and the kubelet is of 1.35 | remove it"
+        ]
     );
 }

@@ -48,7 +48,7 @@ fn a_server_that_serves_is_left_alone() {
 fn one_that_could_not_be_asked_is_neither_gone_nor_back() {
     let unknown = server(Server::Unknown, UNREADY_GRACE * 100);
     assert!(rests(&unknown) && rests(&raised(unknown.clone())));
-    assert!(rests(&Observed { hangs: Some(7), ..raised(unknown) }));
+    assert!(rests(&Observed { hangs: Some(HUNG), ..raised(unknown) }));
 }
 
 #[test]
