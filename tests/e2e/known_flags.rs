@@ -49,7 +49,8 @@ fn known_flags_are_the_programs_own() {
         let known: BTreeSet<_> = known_flags::all(program, minor).map(|(name, _)| name.to_owned()).collect();
         let shown = shown(&says(&dir, program, &["--help"]));
         assert!(shown.len() > 50, "{program:?}: {shown:?}");
-        let missing: Vec<_> = shown.difference(&known).collect();
+        // etcd 3.7 shows two that it does not take any more.
+        let missing: Vec<_> = shown.difference(&known).filter(|flag| takes(&dir, program, flag)).collect();
         assert!(missing.is_empty(), "{program:?} shows what the table lacks: {missing:?}; run scripts/known-flags");
         assert!(!takes(&dir, program, "no-such-flag"), "{program:?}");
         let hidden: Vec<_> = known.difference(&shown).collect();
