@@ -50,7 +50,7 @@ fn has_other_unit(host: &Host) -> bool {
     let begins =
         |path: &str| std::fs::read_to_string(host.path(path)).is_ok_and(|text| text.starts_with(kubelet::UNIT_BEGINS));
     let has_unit = |folder: &&str| host.path(folder).join("kubelet.service").is_file();
-    !begins(kubelet::UNIT) && FOLDERS.iter().any(|folder| has_unit(&folder))
+    !begins(kubelet::UNIT) && FOLDERS.iter().any(has_unit)
 }
 
 /// The drop-ins of the kubelet's unit in systemd's order, by their names: in whichever folder they are.

@@ -219,6 +219,12 @@ impl<'a> Running<'a> {
         self.expand(self.value(name)?, controller).ok().flatten()
     }
 
+    /// All values on a controller of a `name` that may be given several times, but for those that cannot be known.
+    pub fn all_on(&self, name: &str, controller: &Controller) -> Vec<String> {
+        let given = self.args.iter().filter(|arg| arg.name == name);
+        given.filter_map(|arg| self.expand(&arg.value, controller).ok().flatten()).collect()
+    }
+
     /// A text with `$(NAME)` replaced as the kubelet does on a controller: `None` where a value is made elsewhere.
     ///
     /// # Errors

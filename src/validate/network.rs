@@ -182,8 +182,9 @@ fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>, running: &[Running<'_>]) -
             ),
         ];
         for (name, wanted, why) in rules {
-            let found = run.on(name, controller);
-            if found.as_ref().is_none_or(|found| found.parse() != Ok(wanted)) {
+            // It may listen at further addresses: controlPlaneEndpoint may be another one of this machine.
+            let found = run.all_on(name, controller);
+            if !found.iter().any(|found| found.parse() == Ok(wanted)) {
                 let found = run.value(name).unwrap_or("not set");
                 let finding = run.finding(name, format!("is {found}, but {wanted} {why} on {}", controller.name));
                 findings.push(finding.remedy("`hoist render --replace` with this file brings hoist's own back"));

@@ -67,7 +67,7 @@ fn what_is_wrong_with_an_add_on_is_said_before_anything_is_written() {
     folder.unchanged(|| folder.render()).failed(
         3,
         "hoist: the input is not valid; nothing was changed\n  \
-         DIR/mine/deep/map.yaml:4:1: dta: unknown field `dta`\n    did you mean `data`?\n  \
+         DIR/mine/deep/map.yaml:4:1: dta: unknown field `dta`\n    `kubectl explain configmap` names the fields and their types\n  \
          DIR/single.yaml: there is no such file\n    correct the path\n",
     );
 }

@@ -18,8 +18,8 @@ fn what_the_api_server_refuses() {
         },
         Row {
             path: DEPLOYMENT,
-            from: "        image:",
-            to: "        env: [{name: A, value: b}, {name: A, value: c}]\n        image:",
+            from: "        - name: HOST_IP",
+            to: "        - {name: A, value: b}\n        - {name: A, value: c}\n        - name: HOST_IP",
             at: "{name: A, value: c}",
             message: "spec.template.spec.containers[0].env[1]: has name A as spec.template.spec.containers[0].env[0] has: \
                 the API server takes that once",

@@ -111,7 +111,7 @@ fn fields_that_a_component_would_pass_over_are_warned_of() {
     };
     assert_eq!(
         said("kubelet: {config: {maxPod: 200}}\n"),
-        ["f:6:20: kubelet.config.maxPod: unknown field `maxPod` | did you mean `maxPods`?"]
+        ["f:6:20: warning: kubelet.config.maxPod: unknown field `maxPod` | did you mean `maxPods`?"]
     );
     assert_eq!(
         said("kubernetesVersion: v1.35.4\nkubelet: {config: {tlsCurvePreferences: [29]}}\n"),
