@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-/// containerd shows its whole configuration: tens of kilobytes. A message of etcd's snapshot has 32 KiB.
-const LONGEST: usize = 4 << 20;
+/// As much as the kubelet takes of an answer of CRI: a node may have thousands of containers and images. A message of
+/// etcd's snapshot has 32 KiB.
+pub(crate) const LONGEST: usize = 16 << 20;
 /// A byte that says whether the message is compressed, and its length.
 const PREFIX: usize = 5;
 /// gRPC's code for a method that a server does not have.
@@ -137,7 +138,7 @@ impl<A: Message + Default> Messages<A> {
             if let Some(([0, length @ ..], rest)) = self.unread.split_first_chunk::<PREFIX>() {
                 let length = be(length);
                 if length > LONGEST {
-                    return Err(failed(NO_MESSAGE));
+                    return Err(failed(format!("its answer has {length} bytes, and {LONGEST} is the limit")));
                 }
                 if let Some(message) = rest.get(..length) {
                     let message = A::decode(message).map_err(failed)?;

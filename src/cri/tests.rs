@@ -128,6 +128,21 @@ async fn a_newer_runtime_tells_its_driver() {
     }
 }
 
+/// A node with thousands of containers: the kubelet takes 16 MiB of an answer, where gRPC's own limit is 4.
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_the_kubelet_takes_it() {
+    let answer = |size: usize| {
+        let message = VersionResponse { runtime_name: "a".repeat(size), runtime_version: "v1".into() };
+        let status = StatusResponse::default().encode_to_vec();
+        HashMap::from([("Version", Ok(message.encode_to_vec())), ("Status", Ok(status))])
+    };
+    let fake = Fake::start(answer(crate::grpc::LONGEST - 100));
+    assert!(ask(&fake.socket, LIMIT * 4).await.unwrap().name.len() > 15 << 20);
+    let fake = Fake::start(answer(crate::grpc::LONGEST));
+    let answer = ask(&fake.socket, LIMIT * 4).await;
+    assert!(matches!(&answer, Err(Trouble::Refused(why)) if why.contains("16777216 is the limit")), "{answer:?}");
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
