@@ -33,6 +33,17 @@ pub use write::check_target;
 /// The resolved configuration, below the asset directory.
 const CLUSTER: &str = "cluster.yaml";
 
+/// The file with the id of the cluster that was brought up from an asset directory: the uid of its namespace kube-system,
+/// which is made by chance once and goes into every snapshot. (etcd's own id of a cluster follows from its members' URLs:
+/// a second cluster at the same address has the same.) `start` writes it.
+pub const CLUSTER_ID: &str = "cluster-id";
+
+/// The id of the cluster that was brought up from `assets`, if one was.
+pub fn cluster_id(assets: &AssetSet) -> Option<String> {
+    let text = String::from_utf8_lossy(&assets.files.get(CLUSTER_ID)?.content).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
 /// Everything in an asset directory, by path below it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AssetSet {
@@ -131,6 +142,9 @@ impl AssetSet {
         }
         let mut reader = Reader::new(dir);
         reader.file(&dir.join("cluster.yaml"));
+        if std::fs::symlink_metadata(dir.join(CLUSTER_ID)).is_ok() {
+            reader.file(&dir.join(CLUSTER_ID));
+        }
         for part in ["auth", "tls", "bootstrap-manifests", "manifests", "addons", "kubelet", "systemd"] {
             reader.folder(&dir.join(part))?;
         }

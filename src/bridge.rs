@@ -14,8 +14,10 @@ use std::time::SystemTime;
 use crate::assets::AssetSet;
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::Result;
+use crate::etcd::data::{self, Data};
 use crate::files::{self, File};
 use crate::host::Host;
+use crate::images;
 use crate::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::static_pods::StaticPods;
 use crate::{processes, server_config};
@@ -91,6 +93,8 @@ pub struct Plan {
     manifests: Vec<(&'static str, String)>,
     /// Folders that are root's alone.
     folders: Vec<PathBuf>,
+    /// etcd's data, where etcd is among it, and whether etcd may begin a cluster there.
+    etcd: Option<(Data, bool)>,
 }
 
 impl Plan {
@@ -104,6 +108,31 @@ impl Plan {
     pub fn with_folder(mut self, folder: PathBuf) -> Self {
         self.folders.push(folder);
         self
+    }
+
+    /// In which etcd may begin a new cluster, if its data is not there.
+    pub fn beginning(mut self, may_begin: bool) -> Self {
+        if let Some((_, may)) = &mut self.etcd {
+            *may = may_begin;
+        }
+        self
+    }
+
+    /// With the images that `choose` says, for a component and the image that its manifest names.
+    pub fn with_images(mut self, choose: impl Fn(&str, &str) -> String) -> Self {
+        for (name, text) in &mut self.manifests {
+            let component = name.strip_prefix("bridge-").and_then(|name| name.strip_suffix(".yaml"));
+            let Some(component) = component else { continue };
+            if let Some(image) = images::of_container(text, component) {
+                *text = images::with_image(text, component, &choose(component, &image));
+            }
+        }
+        self
+    }
+
+    /// The texts of its manifests.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.manifests.iter().map(|(_, text)| text.as_str())
     }
 }
 
@@ -180,8 +209,10 @@ impl<'a> Bridge<'a> {
         let mut plan = self.plan_beside_etcd(assets, cluster)?;
         if let Etcd::Local { data_dir, .. } = &cluster.etcd {
             plan.add(&self.host.etcd_pki(), secrets::of_etcd(&controller.name, &assets.tls())?);
-            plan.manifests.insert(0, (ETCD, assets.text(&format!("bootstrap-manifests/{ETCD}"))?));
+            let manifest = assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
+            plan.manifests.insert(0, (ETCD, data::guarded(&manifest)));
             plan.folders.push(self.host.path(data_dir));
+            plan.etcd = Some((Data::at(self.host, data_dir), false));
         }
         Ok(plan)
     }
@@ -206,8 +237,8 @@ impl<'a> Bridge<'a> {
         Ok(plan)
     }
 
-    /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone. Says
-    /// what changed.
+    /// Installs etcd (permanent) and raises the bridge; `binary` is hoist's own. What stands already is left alone, and so is
+    /// an etcd whose manifest lacks nothing but the condition that its data is there. Says what changed.
     ///
     /// # Errors
     /// The system's refusal.
@@ -222,8 +253,19 @@ impl<'a> Bridge<'a> {
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
         let mut raised = Raised { any: files::copy_program(binary, &own)? || !written.is_empty(), pods: false };
+        if let Some((data, may_begin)) = &plan.etcd
+            && (*may_begin || data.is_there())
+        {
+            let is_new = data.begin()?;
+            raised.any |= is_new;
+            // The kubelet waits for it, and would look again minutes later.
+            raised.pods |= is_new && self.pods.read(ETCD).is_some_and(|text| data::guarded(&text) == text);
+        }
         for (name, text) in &plan.manifests {
             let stood = self.pods.has(name);
+            if *name == ETCD && stood && self.pods.read(name).is_some_and(|there| data::is_alike(&there, text)) {
+                continue;
+            }
             let changed = self.pods.install(name, text)?;
             raised.any |= changed;
             raised.pods |= changed && stood;
@@ -237,7 +279,8 @@ impl<'a> Bridge<'a> {
         let manifests = plan.manifests.iter().map(|(name, _)| self.host.manifests().join(name));
         // No file in these folders is hoist's; the name stands for the folder, which may be new.
         let data = plan.folders.iter().map(|dir| dir.join("any"));
-        secrets.chain(manifests).chain(data).chain([self.host.binary()]).collect()
+        let mark = plan.etcd.iter().map(|(data, _)| data.mark());
+        secrets.chain(manifests).chain(mark).chain(data).chain([self.host.binary()]).collect()
     }
 
     /// Lowers the bridge's controller manager and scheduler.

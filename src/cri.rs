@@ -1,6 +1,7 @@
 //! What the container runtime says of itself. CRI is gRPC over a Unix socket; the few messages that hoist needs of it
 //! are written down here, field by field, so that no compiler for its .proto is needed.
 
+pub mod images;
 mod messages;
 pub mod pods;
 pub mod sandboxes;

@@ -1,5 +1,8 @@
-//! etcd, asked by its own gRPC service Maintenance: a snapshot of its data as a stream, and its version. The few
+//! etcd, asked by its own gRPC service Maintenance: a snapshot of its data as a stream, its version, its alarms. The few
 //! messages that hoist needs are written down here, field by field.
+
+pub mod alarms;
+pub mod data;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,9 +24,39 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct StatusRequest {}
 
 #[derive(Message)]
+pub(crate) struct ResponseHeader {
+    #[prost(int64, tag = "3")]
+    pub(crate) revision: i64,
+}
+
+#[derive(Message)]
 pub(crate) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<ResponseHeader>,
     #[prost(string, tag = "2")]
     pub(crate) version: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) db_size: i64,
+    /// Since etcd 3.6.
+    #[prost(int64, tag = "12")]
+    pub(crate) db_size_quota: i64,
+}
+
+/// Asks for all alarms: what is left out says so.
+#[derive(Message)]
+pub(crate) struct AlarmRequest {}
+
+#[derive(Message)]
+pub(crate) struct AlarmResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) alarms: Vec<AlarmMember>,
+}
+
+#[derive(Message)]
+pub(crate) struct AlarmMember {
+    /// 1 is NOSPACE, 2 CORRUPT.
+    #[prost(int32, tag = "2")]
+    pub(crate) alarm: i32,
 }
 
 #[derive(Message)]
@@ -56,15 +89,7 @@ impl Snapshot {
     /// # Errors
     /// Certificates that cannot be used; an etcd that does not answer.
     pub async fn begin(address: SocketAddr, tls: &Tls) -> Result<Self> {
-        let file = |name: &str| tls.get(name).map(Vec::as_slice).unwrap_or_default();
-        let identity = (file("apiserver-etcd-client.crt"), file("apiserver-etcd-client.key"));
-        let connector = probe::connector(file("etcd/ca.crt"), Some(identity), b"h2")?;
-        let connect = async {
-            let stream = TcpStream::connect(address).await?;
-            let stream = connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?;
-            Connection::over(stream).await
-        };
-        let mut connection = in_time(address, connect).await?.map_err(|error| failed(address, error))?;
+        let mut connection = in_time(address, connect(address, tls)).await?.map_err(|why| failed(address, why))?;
         let failure = |failure: Failure| failed(address, failure);
         let status = connection.call(SERVICE, "Status", &StatusRequest {});
         let status: StatusResponse = in_time(address, status).await?.map_err(failure)?;
@@ -93,6 +118,19 @@ impl Snapshot {
             Err(_) => Err(broken(&"it has been silent for too long")),
         }
     }
+}
+
+/// A connection with the client certificate that the API servers have.
+async fn connect(address: SocketAddr, tls: &Tls) -> Result<Connection, String> {
+    let file = |name: &str| tls.get(name).map(Vec::as_slice).unwrap_or_default();
+    let identity = (file("apiserver-etcd-client.crt"), file("apiserver-etcd-client.key"));
+    let connector = probe::connector(file("etcd/ca.crt"), Some(identity), b"h2").map_err(|error| error.to_string())?;
+    let connect = async {
+        let stream = TcpStream::connect(address).await?;
+        let stream = connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?;
+        Connection::over(stream).await
+    };
+    connect.await.map_err(|error| error.to_string())
 }
 
 async fn in_time<T>(address: SocketAddr, what: impl Future<Output = T>) -> Result<T> {

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::assets::AssetSet;
+use crate::assets::{AssetSet, CLUSTER_ID};
 use crate::config::{Cluster, Controller};
 use crate::error::Result;
 use crate::files::File;
@@ -62,7 +62,8 @@ pub fn files(format: Format, assets: &AssetSet, cluster: &Cluster) -> Result<BTr
 fn is_for(path: &str, controller: &Controller) -> bool {
     let below = ["tls/etcd/", "tls/kubelet/"].iter().find_map(|folder| path.strip_prefix(folder));
     let is_own = below.and_then(|below| below.split_once('/')).is_none_or(|(name, _)| name == controller.name);
-    is_own && !["tls/etcd/ca.key", "tls/front-proxy-ca.key"].contains(&path)
+    // A fresh machine begins a cluster of its own.
+    is_own && !["tls/etcd/ca.key", "tls/front-proxy-ca.key", CLUSTER_ID].contains(&path)
 }
 
 impl Format {

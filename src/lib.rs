@@ -26,6 +26,7 @@ pub mod forward;
 pub mod grpc;
 pub mod guard;
 pub mod host;
+pub mod images;
 pub mod input;
 pub mod join;
 pub mod known_flags;

@@ -14,7 +14,7 @@ use crate::files::File;
 use crate::kubeconfig::{Credentials, KubeConfig};
 use crate::schema::{self, Reader};
 use crate::secrets::{self, COMPONENTS, Server, Tls};
-use crate::{template, yaml};
+use crate::{kubelet, template, yaml};
 
 /// What the kubelet of a controller runs with.
 const KUBELET_CONFIG: &str = "kubelet/config.yaml";
@@ -157,6 +157,15 @@ fn extra_args(cluster: &Cluster) -> BTreeMap<&'static str, &[Arg]> {
     ])
 }
 
+/// The folder of the container runtime's socket; nothing where others have theirs there, too.
+fn runtime_dir(cluster: &Cluster) -> String {
+    let configuration = serde_json::Value::from(cluster.kubelet_config.clone());
+    let endpoint = kubelet::runtime_endpoint(&configuration);
+    let socket = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let dir = socket.rsplit_once('/').map_or("", |(dir, _)| dir);
+    if ["", "/run", "/var/run", "/tmp"].contains(&dir) { String::new() } else { dir.to_owned() }
+}
+
 /// What templates may name. No key is ever in it.
 fn values(cluster: &Cluster) -> Value {
     let images = &cluster.images;
@@ -185,6 +194,7 @@ fn values(cluster: &Cluster) -> Value {
         dns => dns(cluster),
         endpoint => cluster.endpoint().to_string(),
         etcd_data_dir => etcd_data_dir,
+        runtime_dir => runtime_dir(cluster),
         // etcd refuses them where nothing older than TLS 1.3 is spoken.
         etcd_takes_cipher_suites => !sets("etcd", &|name| name == "tls-min-version"),
         hoist_asset_dir => &cluster.hoist.asset_dir,

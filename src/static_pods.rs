@@ -50,6 +50,11 @@ impl StaticPods {
         self.dir.join(name).is_file()
     }
 
+    /// The text of the manifest `name`, if it is there.
+    pub fn read(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(name)).ok()
+    }
+
     /// When the manifest `name` was put in, if it is there.
     pub fn installed_at(&self, name: &str) -> Option<SystemTime> {
         std::fs::metadata(self.dir.join(name)).and_then(|meta| meta.modified()).ok()

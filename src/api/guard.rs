@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Secret};
+use k8s_openapi::api::core::v1::{Event, Node, ObjectReference, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
-use super::observe::CONTROL_PLANE_LABEL;
+use super::observe::{CONTROL_PLANE_LABEL, pod_view};
 use super::{FIELD_MANAGER, Verdict, explain, verdict};
 use crate::error::{Error, Result};
 use crate::guard::decide::NodeSeen;
+use crate::images;
+use crate::secrets::COMPONENTS;
 use crate::start::rfc3339;
 
 /// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
@@ -141,6 +143,36 @@ pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
         Err(error) if verdict(&error) == Verdict::Stale => Ok(()),
         Err(error) => Err(Error::failed("tell the node's events", explain(&error))),
     }
+}
+
+/// The images of the ready pods of the self-hosted control plane on the node `name`, each with its component.
+///
+/// # Errors
+/// The API server's word.
+pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let params = ListParams::default().labels("tier=control-plane").fields(&format!("spec.nodeName={name}"));
+    let pods = api.list(&params).await;
+    let pods = pods.map_err(|error| Error::failed("list the control plane's pods of this node", explain(&error)))?;
+    let of_pod = |pod: Pod| {
+        let view = pod_view(&pod);
+        let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+        let is_it = |component: &&str| view.ready && !view.mirror && view.workload == **component;
+        let component = COMPONENTS.iter().copied().find(|component| is_it(component))?;
+        let container = containers.into_iter().find(|container| container.name == component)?;
+        Some((component.to_owned(), container.image?))
+    };
+    Ok(pods.items.into_iter().filter_map(of_pod).collect())
+}
+
+/// The minor version that the API server says it is.
+///
+/// # Errors
+/// The API server's word.
+pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
+    let info = client.apiserver_version().await;
+    let info = info.map_err(|error| Error::failed("ask the API server for its version", explain(&error)))?;
+    Ok(images::version(&format!(":{}", info.git_version)).map(|(major, minor, _)| (major, minor)))
 }
 
 /// The checksum of the cluster's copy of the bridge; `None` where there is none.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
 use super::{failed, pages};
 use crate::bridge;
-use crate::error::{Finding, Result};
+use crate::error::{Error, Finding, Result};
 use crate::secrets::COMPONENTS;
 
 /// Marks a Node as a controller; the kubelet may not set it itself.
@@ -219,6 +219,17 @@ pub async fn lease(client: &Client, name: &str) -> Result<Option<LeaseView>> {
     }))
 }
 
+/// The cluster's id: the uid of its namespace kube-system.
+///
+/// # Errors
+/// The API server's word.
+pub async fn cluster_id(client: &Client) -> Result<String> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let read = api.get_metadata("kube-system").await;
+    let read = read.map_err(|error| failed("read the cluster's id (namespace kube-system)", &error))?;
+    read.uid().ok_or_else(|| Error::failed("read the cluster's id", "the namespace kube-system has no uid"))
+}
+
 async fn endpoints(client: &Client) -> Result<Vec<String>> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let slice = api.get_opt("kubernetes").await;
@@ -231,7 +242,7 @@ pub fn publishes(endpoints: &[String], address: IpAddr) -> bool {
     endpoints.iter().any(|there| there.parse() == Ok(address))
 }
 
-fn pod_view(pod: &Pod) -> PodView {
+pub(super) fn pod_view(pod: &Pod) -> PodView {
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.container_statuses.clone().unwrap_or_default();
     let conditions = status.conditions.clone().unwrap_or_default();

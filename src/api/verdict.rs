@@ -152,11 +152,18 @@ mod tests {
             (413, "RequestEntityTooLarge", "limit is 3145728", Refused),
             (415, "UnsupportedMediaType", "the body of the request was in an unknown format", Refused),
             (422, "Invalid", "ConfigMap \"a\" is invalid: metadata.name: Invalid value", Refused),
+            (422, "Invalid", "Secret \"a\" is invalid: data: Too long: may not be more than 1048576 bytes", Refused),
             (429, "TooManyRequests", "the server has received too many requests", Again(None)),
             (500, "InternalError", webhook, Again(None)),
             (500, "InternalError", "etcdserver: request timed out", Again(None)),
             (500, "InternalError", "etcdserver: leader changed", Again(None)),
             (500, "InternalError", "etcdserver: request is too large", Refused),
+            (
+                500,
+                "InternalError",
+                "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2800000 vs. 2097152)",
+                Refused,
+            ),
             (503, "ServiceUnavailable", "the server is currently unable to handle the request", Again(None)),
             (504, "Timeout", "Timeout: request did not complete within requested timeout", Again(None)),
         ];

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::guard::{FILE as GUARD_FILE, NAME as GUARD, SUM as GUARD_SUM};
 use super::observe::CONTROL_PLANE_LABEL;
-use super::{FIELD_MANAGER, Verdict, is_not_found, refused_or_failed, verdict};
+use super::{FIELD_MANAGER, Verdict, explain, failed, is_not_found, refused_or_failed, verdict};
 use crate::config::Taint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 
 /// Labels a Node as control plane and gives it its taints; other labels and taints stay.
 ///
@@ -129,7 +129,7 @@ pub async fn delete_lease(client: &Client, name: &str, resource_version: &str) -
 /// Keeps guard's copy of the bridge in the cluster, in a Secret that guard alone may read; `sum` tells whether it has changed.
 ///
 /// # Errors
-/// The API server's word; calling again goes on.
+/// [`Error::Refused`]; the API server's word; calling again goes on.
 pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
     let object = Secret {
         metadata: ObjectMeta {
@@ -145,14 +145,15 @@ pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
     };
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_metadata(GUARD, &params, &Patch::Apply(&object))
-        .await
-        .map_err(|error| {
-            refused_or_failed(
-                &format!("Secret kube-system/{GUARD}"),
-                "keep guard's copy of the bridge in the cluster",
-                &error,
-            )
-        })
-        .map(drop)
+    match api.patch_metadata(GUARD, &params, &Patch::Apply(&object)).await {
+        Ok(_) => Ok(()),
+        Err(error) if verdict(&error) == Verdict::Refused => {
+            let place = format!("the Secret kube-system/{GUARD} ({} KiB)", copy.len() >> 10);
+            let finding = Finding::new(place, format!("guard's copy of the bridge is refused: {}", explain(&error)));
+            Err(Error::Refused(vec![finding.remedy(
+                "`hoist validate` says what is too large; a quota or a webhook of kube-system may refuse it, too. The copy on this controller's disk is whole, and guard works by that",
+            )]))
+        }
+        Err(error) => Err(failed("keep guard's copy of the bridge in the cluster", &error)),
+    }
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             }
         }
         Some(What::Boot) => {
-            if guard::boot(&host)? {
+            if guard::boot(&host).await? {
                 reporter.note("no API server runs here: the bridge is raised");
             }
             Ok(())

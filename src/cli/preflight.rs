@@ -22,7 +22,7 @@ pub struct Choice {
 
 impl From<Choice> for preflight::Choice {
     fn from(choice: Choice) -> Self {
-        Self { skip: choice.skip_preflight, ignore: choice.ignore_preflight_errors }
+        Self { skip: choice.skip_preflight, ignore: choice.ignore_preflight_errors, new_cluster: false }
     }
 }
 

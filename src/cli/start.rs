@@ -12,6 +12,9 @@ pub struct Args {
     controller: Controller,
     #[command(flatten)]
     conditions: Conditions,
+    /// Begin a new cluster where this machine or the asset directory knows of one, and etcd's data is not there
+    #[arg(long)]
+    new_cluster: bool,
 }
 
 pub(super) async fn run(args: Args, color: bool) -> Result<()> {
@@ -25,6 +28,7 @@ pub(super) async fn run(args: Args, color: bool) -> Result<()> {
 
 async fn started(args: Args, reporter: &Reporter) -> Result<()> {
     let host = args.controller.host();
-    let options = args.controller.options(Mode::Start, Some(args.conditions))?;
+    let mut options = args.controller.options(Mode::Start, Some(args.conditions))?;
+    options.preflight.new_cluster = args.new_cluster;
     start::start(&host, &options, reporter, super::stop()?).await
 }

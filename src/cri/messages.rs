@@ -164,3 +164,23 @@ pub struct RemovePodSandboxRequest {
 
 #[derive(Message)]
 pub struct RemovePodSandboxResponse {}
+
+/// For `ListImages` of the service of images.
+#[derive(Message)]
+pub struct ListImagesRequest {}
+
+#[derive(Message)]
+pub struct ListImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub images: Vec<Image>,
+}
+
+#[derive(Message)]
+pub struct Image {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub repo_tags: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub repo_digests: Vec<String>,
+}

@@ -44,7 +44,14 @@ type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 fn respond(path: &str, snapshot: &[u8], end: End) -> Response<Body> {
     let frames = match path {
         "/etcdserverpb.Maintenance/Status" => {
-            vec![Ok(message(&StatusResponse { version: "3.6.8".into() })), Ok(trailers("0"))]
+            let header = Some(ResponseHeader { revision: 1234 });
+            let version = "3.6.8".to_owned();
+            let status = StatusResponse { header, version, db_size: 16 << 20, db_size_quota: 16 << 20 };
+            vec![Ok(message(&status)), Ok(trailers("0"))]
+        }
+        "/etcdserverpb.Maintenance/Alarm" => {
+            let alarms = [1, 2, 1, 7].map(|alarm| AlarmMember { alarm }).into();
+            vec![Ok(message(&AlarmResponse { alarms })), Ok(trailers("0"))]
         }
         "/etcdserverpb.Maintenance/Snapshot" => {
             let (database, sum) = snapshot.split_at(snapshot.len() - snapshot::SUM);
@@ -155,4 +162,20 @@ async fn an_etcd_that_is_away_or_another_one() {
         error.contains("Connection refused") && error.contains("next: run it on a controller whose etcd runs"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn its_alarms_are_named_with_what_to_type() {
+    let (address, mut tls) = serve(some(3), End::Well).await;
+    let health = alarms::ask(address, &tls, LIMIT).await.unwrap();
+    let names: Vec<_> = health.alarms.iter().map(alarms::Alarm::name).collect();
+    assert_eq!(names, ["NOSPACE", "CORRUPT", "alarm 7"]);
+    let said = health.said("c1");
+    assert_eq!(said.len(), 3);
+    let space = &said[0];
+    assert!(space.0.contains("NOSPACE") && space.0.contains("16 MiB of 16 MiB"), "{space:?}");
+    assert!(space.1.contains("server.key compact --physical 1234") && space.1.contains("exec etcd-c1 --"), "{space:?}");
+    assert!(said[1].0.contains("CORRUPT") && said[1].1.contains("hoist recover --backup"), "{said:?}");
+    tls.insert("etcd/ca.crt".into(), Authority::new().pem().into_bytes());
+    alarms::ask(address, &tls, LIMIT).await.unwrap_err();
 }

@@ -167,6 +167,12 @@ const TABLE: &[Known] = &[
         cause: "{node} cannot reach the registry of {1}: {4}",
         next: "see to the network, the name server or the proxy of {node}, or name an image that it can reach or has: {edit}",
     },
+    // Of a static pod, by what the runtime has: the kubelet's words on why it could not pull it tell more.
+    Known {
+        shown_by: &["the image {} of the static pod {} is not on this machine; {}"],
+        cause: "the image {1} of the static pod {2} is not on this machine, and the kubelet cannot pull it, or has not yet",
+        next: "{3}",
+    },
     // --- etcd ----------------------------------------------------------------------------------------------------
     Known {
         shown_by: &[":2379\"{}certificate signed by unknown authority"],
@@ -186,6 +192,36 @@ const TABLE: &[Known] = &[
         shown_by: &[":2379: connect: connection refused", ":2379: i/o timeout", ":2379: connect: no route to host"],
         cause: "etcd does not answer",
         next: "look at etcd: `ls -t /var/log/pods/kube-system_etcd-*/etcd/*.log | head -n 1 | xargs tail` on {node}, or `journalctl -u kubelet` if there is none",
+    },
+    Known {
+        shown_by: &["etcd has raised the alarm NOSPACE: {}; {}"],
+        cause: "the quota of etcd's database is reached: {1}",
+        next: "{2}",
+    },
+    Known {
+        shown_by: &["etcdserver: mvcc: database space exceeded"],
+        cause: "the quota of etcd's database is reached, and it takes no more writes",
+        next: "`hoist status` on {node} shows how full it is, and what to type (docs/recover.md)",
+    },
+    Known {
+        shown_by: &["etcd has raised the alarm {}: {}; {}"],
+        cause: "etcd has raised the alarm {1}: {2}",
+        next: "{3}",
+    },
+    Known {
+        shown_by: &["etcdserver: corrupt cluster"],
+        cause: "etcd has found that its data is corrupt, and takes no more requests",
+        next: "bring its data back from a backup: `hoist recover --backup FILE`",
+    },
+    Known {
+        shown_by: &["etcdserver: request is too large", "trying to send message larger than max"],
+        cause: "an object is larger than etcd takes one (1.5 MiB)",
+        next: "`hoist validate` names what is too large in the asset directory: split it",
+    },
+    Known {
+        shown_by: &["etcd's data is not in {}: {}"],
+        cause: "etcd's data is not in {1}, and its pod waits for it",
+        next: "{2}",
     },
     // --- certificates and the clock --------------------------------------------------------------------------------
     Known {

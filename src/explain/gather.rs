@@ -24,6 +24,16 @@ const JOURNAL_LINES: usize = 200;
 /// The static pods without which no API is served.
 const STATIC_PODS: [&str; 2] = [bridge::PODS[0], "etcd"];
 
+/// What is wrong with this machine, whatever its pods say: nothing of them gets on while it is.
+pub(super) fn of_this_machine(context: &Context<'_>, found: &[String]) -> Vec<(Trouble, Subject)> {
+    let trouble = |state: &String| {
+        let (who, pod) = (format!("this machine ({})", context.node), "etcd");
+        let trouble = Trouble { who, states: vec![state.clone()], ..Trouble::default() };
+        (trouble, context.static_subject(pod, pod))
+    };
+    found.iter().map(trouble).collect()
+}
+
 /// The answer, if there is one in time.
 async fn asked<T>(question: impl Future<Output = kube::Result<T>>) -> Option<T> {
     tokio::time::timeout(ASK_LIMIT, question).await.ok()?.ok()

@@ -58,6 +58,8 @@ pub struct Seen<'a> {
     pub view: Option<&'a ClusterView>,
     /// Whether NODE_IP serves the API.
     pub api_ready: bool,
+    /// What is wrong with etcd and with images, as it stands in the table of causes.
+    pub found: &'a [String],
 }
 
 /// Why it does not get on.
@@ -126,9 +128,9 @@ impl Trouble {
 
 /// Explains why this cluster does not get on, as far as it can be seen from here. It takes some seconds at most.
 pub async fn explain(context: &Context<'_>, seen: Seen<'_>, kept: &Kept) -> Explanation {
-    let mut found = Vec::new();
+    let mut found = gather::of_this_machine(context, seen.found);
     if let (Some(client), Some(view)) = (seen.client, seen.view) {
-        found = gather::workloads(context, client, view, kept).await;
+        found.extend(gather::workloads(context, client, view, kept).await);
     }
     if !seen.api_ready {
         found.extend(gather::static_pods(context, kept).await);

@@ -27,13 +27,15 @@ const TO_QUIT: Duration = Duration::from_millis(500);
 
 impl Guard<'_> {
     /// Says whether it could.
-    pub(super) fn raise(&mut self, cause: Cause) -> bool {
-        let done = lock::try_take(self.host).and_then(|_lock| {
+    pub(super) async fn raise(&mut self, cause: Cause) -> bool {
+        let raised = async {
+            let _lock = lock::try_take(self.host)?;
             let copy = Copy::load(self.host)?;
             let copy = copy.ok_or_else(|| Error::failed("raise the bridge", "its copy is gone"))?;
-            install::raise(self.host, &copy)
-        });
-        match done {
+            let present = install::present(self.host, &copy).await;
+            install::raise(self.host, &copy, present.as_deref())
+        };
+        match raised.await {
             Ok(_) => self.has_raised(cause),
             Err(error) => {
                 self.fail(&error);
@@ -107,7 +109,7 @@ impl Guard<'_> {
                 // Lowered, and not proved yet.
                 Decision::Rest(_) if observed.server == Server::Ready && observed.busy.is_none() => {}
                 Decision::Raise(cause) => {
-                    self.raise(cause);
+                    self.raise(cause).await;
                     return Ok(());
                 }
                 Decision::Leave => {
@@ -129,12 +131,12 @@ impl Guard<'_> {
                 Ok(Stepped::Acted) => {}
                 Ok(Stepped::Waits(what)) => self.say(format!("lowering the bridge: waiting for {what}")),
                 Ok(Stepped::Failed) => {
-                    self.raise(Cause::Unready);
+                    self.raise(Cause::Unready).await;
                     return Ok(());
                 }
                 Err(error) => self.fail(&error),
             }
-            self.talk(&observed).await;
+            self.talk(&observed, false).await;
             sleep(if begun.elapsed() < LONG { STEP } else { LONG_STEP }).await;
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! Guard's copy of the bridge, on this controller's disk: as `render` made it and `start` had it last, user's edits
 //! included. One file, so that it is whole or not there; its checksum tells a torn or tampered one, which is not raised.
 //! The same text, without what belongs to one controller, is a Secret of the cluster.
+//!
+//! Beside it stands what guard has learned on this controller: the images that have proved themselves ([`Images`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,23 +11,32 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::assets::AssetSet;
+use crate::assets::{AssetSet, CLUSTER_ID, cluster_id};
 use crate::config::{Cluster, Controller};
 use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::host::Host;
-use crate::server_config;
+use crate::images::Images;
+use crate::{input, server_config};
 
 /// Where it is.
 const PATH: &str = "/var/lib/hoist/guard/bridge.json";
 /// The version of its form.
 const SCHEMA: &str = "hoist.bridge/v1";
+/// The parts of an asset directory that are kept: what the bridge is made of, and what `recover` fills a lost one with.
+/// Add-ons are in the cluster and nowhere else needed; they may be large, and hold users' Secrets.
+const KEPT: [&str; 6] = ["auth/", "bootstrap-manifests/", "kubelet/", "manifests/", "systemd/", "tls/"];
+/// The same of its files.
+const KEPT_FILES: [&str; 2] = ["cluster.yaml", CLUSTER_ID];
 /// What guard, the bridge and `recover` never need: whoever has it can make others' certificates.
 const LEFT_OUT: [&str; 2] = ["tls/etcd/ca.key", "tls/front-proxy-ca.key"];
 /// The folders of tls/ that have one for each controller below them.
 const PER_CONTROLLER: [&str; 2] = ["tls/etcd/", "tls/kubelet/"];
-/// How many bytes the Secret may have: the API takes a mebibyte, and base64 needs a third more.
-const SECRET_LIMIT: usize = 700 * 1024;
+/// How many bytes the Secret may have. An object of etcd's has 1.5 MiB at most, a Secret 1 MiB, and base64 needs a third
+/// more on its way.
+pub const SECRET_LIMIT: usize = 700 * 1024;
+/// How many bytes the file may have: what is longer is neither written nor read.
+pub const LIMIT: u64 = 16 << 20;
 
 /// Guard's copy.
 #[derive(Clone, PartialEq)]
@@ -36,6 +47,12 @@ pub struct Copy {
     pub kubernetes: String,
     /// The part of the asset directory that is kept.
     pub assets: AssetSet,
+    /// The images that the self-hosted control plane of this controller has proved since.
+    pub images: Images,
+    /// The asset directory that it comes from, on this controller.
+    pub asset_dir: Option<PathBuf>,
+    /// It was read, and an older hoist had written more into it than is kept: it is to be written anew.
+    pub has_more: bool,
 }
 
 /// It as it is written.
@@ -47,6 +64,10 @@ struct Written {
     kubernetes: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     controller: Option<Named>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "assetDir")]
+    asset_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Images::is_empty")]
+    images: Images,
     /// Of all files, names and contents.
     sha256: String,
     files: BTreeMap<String, String>,
@@ -61,19 +82,44 @@ struct Named {
 impl Copy {
     /// What of `assets` is kept on `controller`.
     pub fn new(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Self {
+        Self::fitting(assets, cluster, controller, LIMIT).0
+    }
+
+    /// The same, in a file of at most `limit` bytes: manifests that find no room stay out of it, the largest first. Says
+    /// which.
+    pub fn fitting(assets: &AssetSet, cluster: &Cluster, controller: &Controller, limit: u64) -> (Self, Vec<String>) {
         let kept = |path: &str| is_kept(path) && is_of(path, Some(&controller.name));
-        Self {
+        let mut copy = Self {
             controller: Some(Controller { taints: Vec::new(), ..controller.clone() }),
             kubernetes: cluster.kubernetes_version.to_string(),
             assets: only(assets, kept),
+            images: Images::new(),
+            asset_dir: None,
+            has_more: false,
+        };
+        let mut left_out = Vec::new();
+        while copy.size() as u64 > limit {
+            let applied = copy.assets.files.iter().filter(|(path, _)| is_applied(path));
+            let largest = applied.max_by_key(|(_, file)| file.content.len()).map(|(path, _)| path.clone());
+            let Some(largest) = largest else { break };
+            copy.assets.files.remove(&largest);
+            left_out.push(largest);
         }
+        (copy, left_out)
     }
 
     /// The part that is the same for every controller: for the cluster's Secret. Where that would be too large for one,
     /// a user's manifests stay out of it; the disk has them.
     pub fn shared(&self) -> Self {
-        let shared = Self { controller: None, assets: only(&self.assets, |path| is_of(path, None)), ..self.clone() };
-        if shared.to_json().len() <= SECRET_LIMIT {
+        let shared = Self {
+            controller: None,
+            assets: only(&self.assets, |path| is_of(path, None)),
+            images: Images::new(),
+            asset_dir: None,
+            has_more: false,
+            kubernetes: self.kubernetes.clone(),
+        };
+        if shared.size() <= SECRET_LIMIT {
             return shared;
         }
         Self { assets: only(&shared.assets, |path| !is_applied(path)), ..shared }
@@ -87,12 +133,42 @@ impl Copy {
             files.retain(|path, _| !is_applied(path));
         }
         files.extend(self.assets.files.clone());
-        Self { controller: own.controller.clone(), assets: AssetSet { files, is_part: true }, ..self.clone() }
+        Self {
+            controller: own.controller.clone(),
+            kubernetes: self.kubernetes.clone(),
+            assets: AssetSet { files, is_part: true },
+            images: own.images.clone(),
+            asset_dir: own.asset_dir.clone(),
+            has_more: false,
+        }
+    }
+
+    /// What the disk has noted beside what `self` says, added to it: images, and the cluster's id where it has none.
+    pub fn keeping(mut self, host: &Host) -> Self {
+        if let Ok(Some(there)) = Self::load(host) {
+            self.images = there.images;
+            if let Some(id) = there.assets.files.get(CLUSTER_ID) {
+                self.assets.files.entry(CLUSTER_ID.into()).or_insert_with(|| id.clone());
+            }
+        }
+        self
+    }
+
+    /// The id of the cluster that it is of, where that is known.
+    pub fn cluster_id(&self) -> Option<String> {
+        cluster_id(&self.assets)
     }
 
     /// The checksum of its files.
     pub fn sum(&self) -> String {
         sum(self.texts().iter().map(|(path, text)| (path.as_str(), text.as_str())))
+    }
+
+    /// How long its text is, at most.
+    fn size(&self) -> usize {
+        /// What else than files is in it: images, names, sums.
+        const REST: usize = 4096;
+        serde_json::to_string(&self.texts()).map_or(0, |text| text.len()) + REST
     }
 
     fn texts(&self) -> BTreeMap<String, String> {
@@ -111,6 +187,8 @@ impl Copy {
             hoist: env!("CARGO_PKG_VERSION").into(),
             kubernetes: self.kubernetes.clone(),
             controller: self.controller.as_ref().map(named),
+            asset_dir: self.asset_dir.clone(),
+            images: self.images.clone(),
             sha256: self.sum(),
             files: self.texts(),
         };
@@ -130,10 +208,15 @@ impl Copy {
             return Err("its content is not what its checksum says: it was changed by somebody else than hoist".into());
         }
         let controller = |named: Named| Controller { name: named.name, address: named.address, taints: Vec::new() };
-        let files = written.files.into_iter().map(|(path, text)| (path, File::private(text))).collect();
+        let count = written.files.len();
+        let files = written.files.into_iter().filter(|(path, _)| is_kept(path));
+        let files: BTreeMap<_, _> = files.map(|(path, text)| (path, File::private(text))).collect();
         Ok(Self {
             controller: written.controller.map(controller),
             kubernetes: written.kubernetes,
+            images: written.images,
+            asset_dir: written.asset_dir,
+            has_more: files.len() < count,
             assets: AssetSet { files, is_part: true },
         })
     }
@@ -144,7 +227,11 @@ impl Copy {
     /// One that cannot be read, or is not whole.
     pub fn load(host: &Host) -> Result<Option<Self>> {
         let path = path(host);
-        let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
+        let text = match input::read(&path, LIMIT) {
+            Ok(text) => text,
+            Err(unread) if unread.is_missing(&path) => return Ok(None),
+            Err(unread) => return Err(unread.into_error(&path)),
+        };
         Self::parse(&text).map(Some).map_err(|why| {
             Error::Input(vec![Finding::new(path.display().to_string(), format!("is not used: {why}")).remedy(
                 "`hoist start` with the asset directory writes it anew; guard takes the one of the cluster's Secret as soon as the API answers",
@@ -155,11 +242,34 @@ impl Copy {
     /// Writes it to this host and says whether anything changed.
     ///
     /// # Errors
-    /// The system's refusal; what stood there stands.
+    /// One that could not be read again; the system's refusal. What stood there stands.
     pub fn store(&self, host: &Host) -> Result<bool> {
         let path = path(host);
+        let text = self.to_json();
+        if text.len() as u64 > LIMIT {
+            let message = format!("would have {} bytes, and {LIMIT} is the limit of guard's copy", text.len());
+            let finding = Finding::new(path.display().to_string(), message);
+            return Err(Error::Input(vec![
+                finding.remedy("make the files of tls/ and bootstrap-manifests/ in the asset directory smaller"),
+            ]));
+        }
         files::make_dir(path.parent().unwrap_or(Path::new("/")), 0o700)?;
-        files::write(&path, &File::private(self.to_json()))
+        files::write(&path, &File::private(text))
+    }
+
+    /// Whether the host has one that says what this one does, whatever it has noted beside.
+    pub fn stands(&self, host: &Host) -> bool {
+        let files = |copy: &Self| {
+            let mut files = copy.assets.files.clone();
+            files.remove(CLUSTER_ID);
+            files
+        };
+        Self::load(host).ok().flatten().is_some_and(|there| {
+            !there.has_more
+                && there.controller == self.controller
+                && there.kubernetes == self.kubernetes
+                && files(&there) == files(self)
+        })
     }
 
     /// The cluster that it brings up, and which of its controllers this is.
@@ -173,11 +283,6 @@ impl Copy {
             controller.ok_or_else(|| Error::failed("use the copy of the bridge", "it names no controller"))?;
         Ok((cluster, controller))
     }
-}
-
-/// Whether the host has the one of this text.
-pub fn stands(host: &Host, text: &str) -> bool {
-    files::stands(&path(host), &File::private(text))
 }
 
 /// Its file on this host.
@@ -198,7 +303,8 @@ fn is_applied(path: &str) -> bool {
 }
 
 fn is_kept(path: &str) -> bool {
-    !LEFT_OUT.contains(&path) && !path.ends_with(".csr")
+    let is_part = KEPT_FILES.contains(&path) || KEPT.iter().any(|part| path.starts_with(part));
+    is_part && !LEFT_OUT.contains(&path) && !path.ends_with(".csr")
 }
 
 /// Whether a file is every controller's, or the one's that is named.
@@ -219,80 +325,4 @@ fn sum<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn assets() -> (AssetSet, Cluster) {
-        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n- {name: c2, address: 10.0.0.2}\n- {name: c3, address: 10.0.0.3}\n";
-        let cluster = crate::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
-        let now = time::OffsetDateTime::now_utc();
-        let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
-        (crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap(), cluster)
-    }
-
-    fn host() -> (tempfile::TempDir, Host) {
-        let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
-        (root, host)
-    }
-
-    #[test]
-    fn it_has_what_this_controllers_bridge_needs_and_no_more_keys() {
-        let (assets, cluster) = assets();
-        let (_root, host) = host();
-        let copy = Copy::new(&assets, &cluster, &cluster.controllers[1]);
-        assert!(copy.store(&host).unwrap() && !copy.store(&host).unwrap() && stands(&host, &copy.to_json()));
-        let read = Copy::load(&host).unwrap().unwrap();
-        let (read_cluster, controller) = read.cluster().unwrap();
-        assert_eq!((&read_cluster, controller.name.as_str()), (&cluster, "c2"));
-        crate::bridge::Bridge::new(&host).plan(&read.assets, &read_cluster, &controller).unwrap();
-        let keys: Vec<_> = read.assets.files.keys().filter(|path| path.ends_with(".key")).cloned().collect();
-        for absent in ["tls/etcd/ca.key", "tls/front-proxy-ca.key", "tls/etcd/c1/peer.key", "tls/kubelet/c3/client.key"]
-        {
-            assert!(assets.files.contains_key(absent) && !keys.iter().any(|key| key == absent), "{absent}: {keys:?}");
-        }
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path(&host)).unwrap().permissions());
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn the_shared_part_is_of_no_controller_and_is_completed_by_one() {
-        let (assets, cluster) = assets();
-        let own = Copy::new(&assets, &cluster, &cluster.controllers[0]);
-        let shared = own.shared();
-        assert!(!shared.to_json().contains("tls/etcd/c1/") && shared.controller.is_none());
-        assert!(shared.assets.files.contains_key("manifests/kube-apiserver/daemonset.yaml"));
-        assert!(shared == Copy::new(&assets, &cluster, &cluster.controllers[2]).shared());
-        assert!(Copy::parse(shared.to_json().as_bytes()).unwrap().completed(&own) == own);
-    }
-
-    #[test]
-    fn a_users_large_manifests_stay_on_the_disk() {
-        let (mut assets, cluster) = assets();
-        assets.files.insert("manifests/user.yaml".into(), File::public("a".repeat(SECRET_LIMIT)));
-        let own = Copy::new(&assets, &cluster, &cluster.controllers[0]);
-        let shared = own.shared();
-        assert!(shared.to_json().len() < SECRET_LIMIT && !shared.to_json().contains("manifests/user.yaml"));
-        // The bridge mounts these.
-        assert!(shared.assets.files.contains_key(server_config::PATH));
-        assert!(shared.completed(&own) == own);
-    }
-
-    #[test]
-    fn a_torn_or_tampered_one_is_told_and_not_used() {
-        let (assets, cluster) = assets();
-        let (_root, host) = host();
-        assert!(Copy::load(&host).unwrap().is_none());
-        let copy = Copy::new(&assets, &cluster, &cluster.controllers[0]);
-        copy.store(&host).unwrap();
-        let whole = std::fs::read_to_string(path(&host)).unwrap();
-        let told = |text: &str| {
-            std::fs::write(path(&host), text).unwrap();
-            Copy::load(&host).err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        assert!(told(&whole[..whole.len() / 2]).contains("it is torn"));
-        assert!(told(&whole.replace("--secure-port=6444", "--secure-port=6445")).contains("checksum"));
-        assert!(told(&whole.replace("bridge/v1", "bridge/v9")).contains("this hoist reads hoist.bridge/v1"));
-        assert_eq!(told(&whole), "");
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::etcd::data::Data;
 use crate::processes::Process;
 
 /// How long an API server that has just been started may refuse connections: a look or two, so that one that is
@@ -132,6 +133,8 @@ pub struct Observed {
     pub silent_for: Duration,
     /// etcd accepts connections, as far as it is this node's.
     pub etcd: bool,
+    /// Where etcd's data should be, if etcd does not answer and has none there.
+    pub lacks_data: Option<String>,
     /// How long guard has been running.
     pub up_for: Duration,
     /// How often it has raised the bridge within the last hour.
@@ -278,15 +281,24 @@ fn of_the_bridge(o: &Observed) -> Decision {
     match o.stands {
         Stands::Begun => Raise(Cause::Repair),
         Stands::All if o.silent_for >= REPAIR_AFTER && o.etcd => Raise(Cause::Repair),
+        Stands::All | Stands::ApiServer if o.lacks_data.is_some() => {
+            Rest(lacks_data(o.lacks_data.as_deref().unwrap_or_default()))
+        }
         Stands::All => Rest("the bridge serves until the self-hosted API server does".into()),
         // Its API server serves; its controllers are put back if the self-hosted one goes away for good.
         Stands::Nothing if is_leaderless(o) => Raise(Cause::Leaderless),
         Stands::ApiServer | Stands::Nothing => match is_gone(o) {
             Some(cause) => Raise(cause),
+            None if o.lacks_data.is_some() => Rest(lacks_data(o.lacks_data.as_deref().unwrap_or_default())),
             None if !o.etcd => Rest("etcd to answer: no API server can serve without it".into()),
             None => Rest("the self-hosted API server to answer".into()),
         },
     }
+}
+
+/// That etcd's data is not where it should be, and what to do.
+pub fn lacks_data(place: &str) -> String {
+    format!("etcd is not started: its data is not in {place}. What to do: {}", Data::remedy())
 }
 
 /// Whether the self-hosted API server serves and nobody leads.

@@ -34,6 +34,10 @@ pub struct Counts {
     pub lowers: u64,
     /// Serving certificates of kubelets that were approved here.
     pub approved: u64,
+    /// Alarms that etcd has raised.
+    pub alarms: usize,
+    /// Images of a raise that this machine has not.
+    pub missing_images: usize,
     /// What could not be done.
     pub errors: u64,
     /// How long the self-hosted API server must be ready before the bridge is lowered.
@@ -76,6 +80,9 @@ impl Metrics {
         metric("lowers_total", "counter", "How often guard has lowered the bridge.", &one(counts.lowers as f64));
         let approved = one(counts.approved as f64);
         metric("serving_certificates_approved_total", "counter", "Kubelets' serving certificates approved.", &approved);
+        let (alarms, missing) = (one(counts.alarms as f64), one(counts.missing_images as f64));
+        metric("etcd_alarms", "gauge", "Alarms that this controller's etcd has raised.", &alarms);
+        metric("missing_images", "gauge", "Images of the bridge that this machine has not.", &missing);
         metric("errors_total", "counter", "What guard could not do.", &one(counts.errors as f64));
         let hold = one(counts.hold.as_secs_f64());
         metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);

@@ -6,8 +6,8 @@
 //!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
 //! ```
 //! `decide.rs` says when, `run.rs` is the loop, `acts.rs` what it does, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
-//! `leave.rs` is what comes before it goes. `keeper.rs` runs beside the loop: this controller's address, and by
-//! `approver.rs` kubelets' serving certificates.
+//! `watch.rs` is what it looks at beside: etcd's alarms, images. `leave.rs` is what comes before it goes. `keeper.rs` runs
+//! beside the loop: this controller's address, and by `approver.rs` kubelets' serving certificates.
 
 mod acts;
 mod approver;
@@ -21,8 +21,12 @@ mod metrics;
 mod observer;
 mod run;
 mod tell;
+mod watch;
 
 pub use copy::Copy;
-pub use install::{boot, footprint, install, install_from, is_there, is_wanted, raise, remove, stands, withdraw};
+pub use copy::{LIMIT, SECRET_LIMIT};
+pub use install::{
+    Mark, boot, footprint, install, install_from, is_there, is_wanted, lacks, mark, present, remove, stands, withdraw,
+};
 pub use leave::may_remove;
 pub use run::{Options, run};

@@ -12,6 +12,8 @@ use super::decide::{CopyState, HANGS_BELOW, Observed, Role, SILENT_GRACE, Server
 use crate::bridge::Bridge;
 use crate::config::{API_PORT, Etcd};
 use crate::error::Result;
+use crate::etcd::alarms;
+use crate::etcd::data::Data;
 use crate::host::Host;
 use crate::lock;
 use crate::outside::Ask;
@@ -26,8 +28,6 @@ pub(super) const WITHOUT_ETCD: &str = "/version";
 const WATCHED: Duration = SILENT_GRACE.saturating_sub(ASK_LIMIT);
 /// etcd is on this machine.
 const ETCD_LIMIT: Duration = Duration::from_millis(500);
-/// Where etcd's clients reach it on loopback.
-const ETCD_PORT: u16 = 2379;
 /// How far back raises count.
 const LATELY: Duration = Duration::from_secs(3600);
 
@@ -39,6 +39,8 @@ pub struct Addresses {
     pub loopback: SocketAddr,
     /// etcd's clients' port, where etcd is on this controller.
     pub etcd: Option<SocketAddr>,
+    /// Its data directory.
+    pub etcd_data: Option<String>,
 }
 
 impl Addresses {
@@ -49,18 +51,22 @@ impl Addresses {
     pub fn of(copy: &Copy) -> Result<Self> {
         let (cluster, controller) = copy.cluster()?;
         let loopback = cluster.loopback();
-        let is_local = matches!(cluster.etcd, Etcd::Local { .. });
+        let etcd_data = match &cluster.etcd {
+            Etcd::Local { data_dir, .. } => Some(data_dir.clone()),
+            Etcd::External { .. } => None,
+        };
         Ok(Self {
             node_ip: SocketAddr::new(controller.address, API_PORT),
             loopback: SocketAddr::new(loopback, API_PORT),
-            etcd: is_local.then(|| SocketAddr::new(loopback, ETCD_PORT)),
+            etcd: etcd_data.as_ref().map(|_| SocketAddr::new(loopback, alarms::PORT)),
+            etcd_data,
         })
     }
 
     /// Where to ask for the self-hosted one while there is no copy that says so.
     pub fn unknown() -> Self {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT);
-        Self { node_ip: loopback, loopback, etcd: None }
+        Self { node_ip: loopback, loopback, etcd: None, etcd_data: None }
     }
 }
 
@@ -169,6 +175,8 @@ impl Observer {
             Some(address) if !is_well => host.outside().accepts(address, ETCD_LIMIT).await,
             _ => true,
         };
+        let data = at.etcd_data.as_deref().filter(|_| !etcd).map(|dir| Data::at(host, dir));
+        let lacks_data = data.filter(|data| data.is_seen() && !data.is_there()).map(|data| data.name().to_owned());
         let now = Instant::now();
         while self.raises.front().is_some_and(|at| now.duration_since(*at) > LATELY) {
             self.raises.pop_front();
@@ -181,6 +189,7 @@ impl Observer {
             stands,
             silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
             etcd,
+            lacks_data,
             up_for: now - self.begun,
             raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),
             copy,

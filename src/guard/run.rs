@@ -1,25 +1,29 @@
 //! The loop of guard: observe, decide, act, tell; and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use super::copy::{self, Copy};
-use super::decide::{Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, stays};
+use super::copy::Copy;
+use super::decide::{
+    Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
+};
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
-use super::{keeper, leave, tell};
+use super::watch::{self, Watch};
+use super::{install, keeper, leave, tell};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::bridge::Bridge;
 use crate::config::API_PORT;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::host::Host;
+use crate::images;
 use crate::lock;
 use crate::outside::Ask;
 use crate::report::Reporter;
@@ -77,9 +81,6 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
     }
 }
 
-/// What of the copy's file tells that it is another.
-type Mark = Option<(SystemTime, u64)>;
-
 pub(super) struct Guard<'a> {
     pub(super) host: &'a Host,
     pub(super) node: String,
@@ -89,7 +90,7 @@ pub(super) struct Guard<'a> {
     pub(super) teller: tell::Teller,
     pub(super) copy: Option<Copy>,
     copy_state: CopyState,
-    mark: Option<Mark>,
+    mark: Option<install::Mark>,
     pub(super) at: Addresses,
     probe: Option<Arc<dyn Ask>>,
     /// The probe is to be made anew: the copy, and with it the CA, is another.
@@ -104,6 +105,11 @@ pub(super) struct Guard<'a> {
     told: BTreeMap<&'static str, Instant>,
     /// Since the last raise: what was seen of Leases, and with which client.
     pub(super) leases: Option<(Leases, Client)>,
+    watch: Watch,
+    /// etcd's data was not there when it was last looked for.
+    lacked_data: bool,
+    /// What was said of images that the copy does not follow.
+    unfollowed: BTreeSet<String>,
     said: String,
 }
 
@@ -129,6 +135,9 @@ impl<'a> Guard<'a> {
             refused: None,
             told: BTreeMap::new(),
             leases: None,
+            watch: Watch::default(),
+            lacked_data: false,
+            unfollowed: BTreeSet::new(),
             said: String::new(),
         }
     }
@@ -155,7 +164,7 @@ impl<'a> Guard<'a> {
             match decide(&observed) {
                 Decision::Rest(why) => self.say(why),
                 Decision::Raise(cause) => {
-                    let is_raised = self.raise(cause);
+                    let is_raised = self.raise(cause).await;
                     // Not after another look: that takes as long as one that hangs is asked in vain.
                     let then = decide(&Observed { stands: Stands::All, ..observed.clone() });
                     if let (true, Decision::End(process)) = (is_raised, then) {
@@ -182,7 +191,8 @@ impl<'a> Guard<'a> {
                 },
             }
             self.free_leases(&observed).await;
-            self.talk(&observed).await;
+            self.watch(&observed).await;
+            self.talk(&observed, true).await;
             sleep(pause).await;
         }
     }
@@ -268,8 +278,7 @@ impl<'a> Guard<'a> {
     }
 
     fn read_copy(&mut self) {
-        let meta = std::fs::metadata(copy::path(self.host)).ok();
-        let mark = meta.and_then(|meta| Some((meta.modified().ok()?, meta.len())));
+        let mark = install::mark(self.host);
         if self.mark == Some(mark) {
             return;
         }
@@ -280,6 +289,12 @@ impl<'a> Guard<'a> {
         });
         match read {
             Ok(Some((copy, addresses))) => {
+                // As an older hoist has left it: what is not kept any more goes.
+                if copy.has_more
+                    && let Err(error) = lock::try_take(self.host).and_then(|_lock| copy.store(self.host))
+                {
+                    self.fail(&error);
+                }
                 match keeper::Way::of(&copy) {
                     Ok(way) => self.way.set(Some(way)),
                     Err(error) => self.fail(&error),
@@ -333,8 +348,61 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Looks at what else may keep the API away, and says what is new of it.
+    async fn watch(&mut self, observed: &Observed) {
+        let Some(copy) = self.copy.clone() else { return };
+        let waits = observed.stands == Stands::All && !self.observer.api_answers;
+        let mut news = self.watch.look(self.host, &copy, self.at.etcd, waits).await;
+        let lacks = observed.lacks_data.clone().filter(|_| !self.lacked_data);
+        self.lacked_data = observed.lacks_data.is_some();
+        news.extend(lacks.map(|place| ("EtcdDataMissing", lacks_data(&place))));
+        self.metrics.set(|counts| {
+            counts.alarms = self.watch.alarms.unwrap_or_default();
+            counts.missing_images = self.watch.missing.unwrap_or_default();
+        });
+        for (reason, text) in news {
+            self.reporter.note(&text);
+            self.teller.event(self.host.outside().now(), reason, text, true);
+        }
+    }
+
+    /// The copy follows the images of a control plane that has proved itself.
+    fn follow(&mut self, heard: &tell::Runs, observed: &Observed) {
+        let is_proved = observed.stands == Stands::Nothing
+            && observed.server == Server::Ready
+            && observed.server_for >= hold(observed.raises);
+        let Some(copy) = self.copy.clone().filter(|_| is_proved) else { return };
+        let Some((major, minor, _)) = images::version(&format!(":{}", copy.kubernetes)) else { return };
+        let named = |component: &str| {
+            let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
+            images::of_container(&text, component)
+        };
+        let (followed, left) = watch::follow(&copy.images, named, &heard.images, heard.version, (major, minor));
+        for text in left {
+            if self.unfollowed.insert(text.clone()) {
+                self.reporter.note(&text);
+                self.teller.event(self.host.outside().now(), "BridgeOutdated", text, true);
+            }
+        }
+        if followed == copy.images {
+            return;
+        }
+        let stored =
+            lock::try_take(self.host).and_then(|_lock| Copy { images: followed.clone(), ..copy }.store(self.host));
+        match stored {
+            Ok(_) => {
+                let images: Vec<_> = followed.values().map(|followed| followed.to.as_str()).collect();
+                let of = if images.is_empty() { "its manifests".to_owned() } else { images.join(", ") };
+                self.say(format!(
+                    "the bridge is raised from the images that the self-hosted control plane has proved: {of}"
+                ));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
     /// Tells and hears what is due, while the API answers.
-    pub(super) async fn talk(&mut self, observed: &Observed) {
+    pub(super) async fn talk(&mut self, observed: &Observed, may_follow: bool) {
         if self.copy_state != CopyState::Whole {
             self.teller.hurry(Instant::now());
         }
@@ -353,6 +421,9 @@ impl<'a> Guard<'a> {
                         Ok(_) => self.say("the copy of the bridge is that of the cluster's Secret now".into()),
                         Err(error) => self.fail(&error),
                     }
+                }
+                if let (Some(runs), true) = (&heard.runs, may_follow) {
+                    self.follow(runs, observed);
                 }
                 heard.news.into_iter().for_each(|news| self.say(news));
                 match heard.role {

@@ -47,8 +47,19 @@ pub struct Heard {
     pub leaderless_for: Option<Duration>,
     /// The cluster's copy of the bridge, if it is another than the one here.
     pub copy: Option<Copy>,
+    /// What the self-hosted control plane of this controller runs.
+    pub runs: Option<Runs>,
     /// What there is to say: of CoreDNS's replicas, of a Secret that was gone.
     pub news: Vec<String>,
+}
+
+/// What the self-hosted control plane of a controller runs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The images of its ready pods, each with its component.
+    pub images: Vec<(String, String)>,
+    /// The minor version that the API server says it is.
+    pub version: (u32, u32),
 }
 
 /// What there is to tell.
@@ -58,9 +69,13 @@ pub struct Teller {
     due: Instant,
     /// When to look at the Node, where that is sooner.
     look: Instant,
+    /// What was last to be told or heard came to nothing: it is not tried again before its time.
+    has_failed: bool,
     /// When the API was last known to answer.
     heard_at: Instant,
     renewals: Renewals,
+    /// The sums of the cluster's copy and of this one, where they say the same all the same.
+    compared: Option<(String, String)>,
 }
 
 /// The Leases as they were last seen to change, by this machine's clock alone: no other's needs to agree with it.
@@ -88,8 +103,10 @@ impl Teller {
             pending: VecDeque::new(),
             due: now,
             look: now,
+            has_failed: false,
             heard_at: now,
             renewals: Renewals::default(),
+            compared: None,
         }
     }
 
@@ -129,7 +146,7 @@ impl Teller {
         may_put_back: bool,
     ) -> Result<Option<Heard>> {
         self.heard(Instant::now());
-        if self.pending.is_empty() && Instant::now() < self.due.min(self.look) {
+        if Instant::now() < self.due.min(self.look) && (self.pending.is_empty() || self.has_failed) {
             return Ok(None);
         }
         // Another client each time: one at rest would keep its connections, and its memory.
@@ -142,7 +159,8 @@ impl Teller {
             heard = timeout(LIMIT, talk) => heard.unwrap_or_else(|_| fail("no answer in time")),
             () = falls_silent(probe, address) => fail("it answers nobody any more"),
         };
-        if heard.is_err() {
+        self.has_failed = heard.is_err();
+        if self.has_failed {
             (self.due, self.look) = (Instant::now() + AGAIN, Instant::now() + AGAIN);
         }
         heard.map(Some)
@@ -177,22 +195,27 @@ impl Teller {
             unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
         }
         heard.leaderless_for = Some(unchanged_for);
-        match told::copy_sum(client).await? {
-            Some(sum) if sum != copy.shared().sum() => {
+        let (sum, own) = (told::copy_sum(client).await?, copy.shared().sum());
+        match sum {
+            Some(sum) if sum != own && self.compared.as_ref() != Some(&(sum.clone(), own.clone())) => {
                 if let Some(text) = told::copy(client).await? {
                     let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
-                    heard.copy = Some(shared.completed(copy));
+                    // An older hoist's may say the same and more.
+                    heard.copy = Some(shared.completed(copy)).filter(|heard| heard != copy);
+                    self.compared = heard.copy.is_none().then_some((sum, own));
                 }
             }
             None if may_put_back => {
                 let shared = copy.shared();
-                write::guard_copy(client, &shared.to_json(), &shared.sum()).await?;
+                write::guard_copy(client, &shared.to_json(), &own).await?;
                 heard
                     .news
                     .push("the Secret kube-system/hoist-guard was gone: it is put back from the copy here".into());
             }
             _ => {}
         }
+        let images = told::images(client, &self.node).await?;
+        heard.runs = told::version(client).await?.map(|version| Runs { images, version });
         // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
         let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
         heard.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {

@@ -85,7 +85,7 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::reads(
         "DirAvailable--var-lib-etcd",
-        "the folder of etcd's data holds no other cluster's",
+        "the folder of etcd's data holds this cluster's, once it has begun, and no other's",
         Error,
         disk::etcd_data,
     ),

@@ -6,10 +6,12 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
 use super::Facts;
+use crate::assets::CLUSTER_ID;
 use crate::config::Etcd;
 use crate::error::Finding;
-use crate::files;
+use crate::etcd::data::Data;
 use crate::mounts::Mounts;
+use crate::{files, guard};
 
 const MIB: u64 = 1 << 20;
 
@@ -113,11 +115,18 @@ pub(super) fn exec(point: &str) -> String {
     )
 }
 
-/// etcd data without hoist's etcd: of an earlier cluster, whose objects would come back to life.
+/// etcd data without hoist's etcd: of an earlier cluster, whose objects would come back to life. And the other way about: a
+/// cluster that is known here, and no data of it.
 pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
-    let Some(dir) = data_dir(facts) else { return Vec::new() };
-    let member = facts.host.path(dir).join("member");
-    if !member.exists() || crate::bridge::Bridge::new(&facts.host).has_etcd() {
+    let Some(data) = Data::of(&facts.host, &facts.cluster) else { return Vec::new() };
+    let (dir, member) = (data.name(), data.dir().join("member"));
+    if !data.is_there() && !facts.new_cluster {
+        return gone(facts, &data).into_iter().collect();
+    }
+    // The mark alone is no data: a start was cut short before etcd began.
+    let has_data = std::fs::read_dir(&member)
+        .is_ok_and(|mut all| all.any(|entry| entry.is_ok_and(|entry| entry.path() != data.mark())));
+    if !has_data || crate::bridge::Bridge::new(&facts.host).has_etcd() {
         return Vec::new();
     }
     let ca = facts.assets.tls().remove("etcd/ca.crt").map(|ca| files::sha256(&ca));
@@ -130,10 +139,24 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
     )]
 }
 
+/// The data of a cluster that this machine or the asset directory has known.
+fn gone(facts: &Facts, data: &Data) -> Option<Finding> {
+    // One that is torn is one that was there.
+    let by_guard = !matches!(guard::Copy::load(&facts.host), Ok(None));
+    let by = match (by_guard, facts.assets.files.contains_key(CLUSTER_ID)) {
+        (true, _) => "guard's copy on this machine",
+        (false, true) => "the asset directory (cluster-id)",
+        (false, false) => return None,
+    };
+    let message = format!("has no data of etcd's, and {by} knows of a cluster: it would be begun anew, empty");
+    Some(Finding::new(data.dir().display().to_string(), message).remedy(Data::remedy()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Machine, said};
     use super::*;
+    use crate::files::File;
 
     #[test]
     fn little_room_warns_and_none_is_refused() {
@@ -197,7 +220,10 @@ mod tests {
     fn data_of_another_etcd() {
         let machine = Machine::new();
         assert!(etcd_data(&machine.facts("")).is_empty());
+        machine.put("/var/lib/etcd/member/hoist-began", "");
+        assert!(etcd_data(&machine.facts("")).is_empty(), "a start was cut short");
         machine.put("/var/lib/etcd/member/wal/0.wal", "");
+        machine.put("/var/lib/etcd/member/snap/db", "x");
         assert!(said(&etcd_data(&machine.facts("")))[0].contains("the data of an earlier etcd"));
         let mut facts = machine.facts("");
         facts.assets = super::super::testing::tls(super::super::testing::now());
@@ -208,5 +234,39 @@ mod tests {
         assert!(said(&etcd_data(&facts))[0].contains("the data of an earlier etcd"));
         machine.put("/etc/kubernetes/manifests/etcd.yaml", "");
         assert!(etcd_data(&machine.facts("")).is_empty(), "it is of this cluster");
+    }
+
+    #[test]
+    fn no_data_of_a_cluster_that_is_known() {
+        for (path, who) in
+            [("/var/lib/hoist/guard/bridge.json", "guard's copy"), ("", "the asset directory (cluster-id)")]
+        {
+            let machine = Machine::new();
+            let facts = || {
+                let mut facts = machine.facts("");
+                if path.is_empty() {
+                    facts.assets.files.insert(CLUSTER_ID.into(), File::public("uid"));
+                }
+                facts
+            };
+            machine.put("/etc/kubernetes/manifests/etcd.yaml", "");
+            if !path.is_empty() {
+                machine.put(path, "torn");
+            }
+            std::fs::create_dir_all(machine.path().join("var/lib/etcd")).unwrap();
+            let found = etcd_data(&facts());
+            assert!(said(&found)[0].contains(&format!("has no data of etcd's, and {who}")), "{found:?}");
+            let remedy = found[0].remedy.clone().unwrap();
+            for typed in ["mount the disk", "hoist recover --backup", "hoist start --new-cluster"] {
+                assert!(remedy.contains(typed), "{remedy}");
+            }
+            let mut deliberate = facts();
+            deliberate.new_cluster = true;
+            assert!(etcd_data(&deliberate).is_empty());
+            machine.put("/var/lib/etcd/member/hoist-began", "");
+            assert_eq!(etcd_data(&facts()).len(), 1, "the mark is no data");
+            machine.put("/var/lib/etcd/member/snap/db", "x");
+            assert!(etcd_data(&facts()).is_empty());
+        }
     }
 }

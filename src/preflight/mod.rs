@@ -59,6 +59,8 @@ pub struct Facts {
     kubelet: Value,
     now: OffsetDateTime,
     is_root: bool,
+    /// A new cluster is begun, whatever was here before.
+    new_cluster: bool,
     /// `PATH`.
     path: OsString,
     /// `HTTPS_PROXY` and `NO_PROXY`, in either case of letters.
@@ -93,6 +95,8 @@ pub struct Choice {
     pub skip: Vec<&'static str>,
     /// Those whose errors are shown as warnings; [`ALL`] is every one.
     pub ignore: Vec<&'static str>,
+    /// A new cluster is begun, whatever was here before.
+    pub new_cluster: bool,
 }
 
 impl Choice {
@@ -123,6 +127,7 @@ impl Facts {
             kubelet: documents.into_iter().next().map(|document| document.value).unwrap_or_default(),
             now,
             is_root: host.outside().is_root(),
+            new_cluster: false,
             path: std::env::var_os("PATH").unwrap_or_default(),
             proxy: ["HTTPS_PROXY", "NO_PROXY"].map(variable),
             runtime: OnceCell::new(),
@@ -151,7 +156,8 @@ pub async fn check(
     if !missing.is_empty() {
         return Err(Error::Input(missing));
     }
-    let facts = Facts::new(host, assets, cluster, controller, host.outside().now())?;
+    let mut facts = Facts::new(host, assets, cluster, controller, host.outside().now())?;
+    facts.new_cluster = choice.new_cluster;
     Ok(run(CHECKS, Arc::new(facts), choice, LIMIT).await)
 }
 
@@ -251,7 +257,7 @@ mod tests {
     async fn verdict(skip: &[&'static str], ignore: &[&'static str], is_root: bool) -> Result<Vec<String>> {
         let mut facts = Machine::new().facts("");
         facts.is_root = is_root;
-        let choice = Choice { skip: skip.to_vec(), ignore: ignore.to_vec() };
+        let choice = Choice { skip: skip.to_vec(), ignore: ignore.to_vec(), new_cluster: false };
         run(CHECKS, Arc::new(facts), &choice, Duration::from_millis(200)).await.verdict()
     }
 

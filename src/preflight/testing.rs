@@ -65,6 +65,7 @@ impl Machine {
             kubelet: yaml::documents("f", kubelet).unwrap().pop().map(|document| document.value).unwrap_or_default(),
             now: now(),
             is_root: true,
+            new_cluster: false,
             path: "/usr/bin".into(),
             proxy: [None, None],
             runtime: OnceCell::new(),

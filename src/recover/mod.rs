@@ -190,7 +190,7 @@ fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &So
             _ => refuse(
                 &data,
                 "there is no data of etcd, so there is no cluster to bring back".into(),
-                "name a snapshot or a backup (--etcd-snapshot, --backup); `hoist start` begins a new cluster".into(),
+                "mount its disk, or name a snapshot or a backup (--etcd-snapshot, --backup); `hoist start --new-cluster` begins a new cluster".into(),
             ),
         };
     };

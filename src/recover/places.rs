@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
+use crate::etcd::data;
 use crate::files::{self, File};
 use crate::host::Host;
 use crate::mounts::Mounts;
@@ -112,6 +113,8 @@ impl Places {
     /// # Errors
     /// The system's refusal.
     pub fn mark(&self, sum: &str) -> Result<()> {
+        // etcd may begin on it: without this its pod would wait for other data.
+        files::write(&self.work.join("data").join(data::MARK), &data::mark())?;
         files::sync_tree(&self.new)?;
         files::write(&self.new.join(MARK), &File::private(format!("{sum}\n"))).map(drop)
     }

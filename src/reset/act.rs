@@ -60,6 +60,8 @@ pub async fn reset(host: &Host, found: &Found, reporter: &Reporter) -> Result<()
     } else if let (Some(_), Some((path, text))) = (&found.etcd_data, &found.kept_etcd) {
         files::write(path, &File::public(text.as_str()))?;
     }
+    // Or a start would look for that cluster's data.
+    keep(found.cluster_id.as_ref().map_or(Ok(()), |id| files::remove(id).map(drop)));
     for path in found.units.iter().chain(&found.files) {
         // The last one says that the others are hoist's: as long as one is left, it stays.
         if Some(path) == found.files.last() && !left.is_empty() {

@@ -8,7 +8,7 @@ use crate::cri::sandboxes::{self, Pod};
 use crate::files;
 use crate::host::Host;
 use crate::static_pods::StaticPods;
-use crate::yaml;
+use crate::{assets, config, guard, yaml};
 
 /// How long the runtime may take to list its pods.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -54,6 +54,8 @@ pub struct Found {
     pub etcd_data: Option<PathBuf>,
     /// It is removed, too.
     pub removes_etcd_data: bool,
+    /// What says, in the asset directory that guard's copy is of, which cluster was brought up: it goes with the data.
+    pub cluster_id: Option<PathBuf>,
     /// The folder of static pods.
     pub manifests_in: PathBuf,
 }
@@ -61,7 +63,7 @@ pub struct Found {
 impl Found {
     /// Nothing is left to remove.
     pub fn is_empty(&self) -> bool {
-        let has_data = self.removes_etcd_data && self.etcd_data.is_some();
+        let has_data = self.removes_etcd_data && (self.etcd_data.is_some() || self.cluster_id.is_some());
         let files = self.files.is_empty() && self.folders.is_empty() && self.units.is_empty();
         self.manifests.is_empty() && files && !self.has_kubelet && !has_data
     }
@@ -109,8 +111,17 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
         // By what etcd makes in it, and nobody else.
         etcd_data: Some(host.path(&etcd_data).join("member")).filter(|data| is_own && data.is_dir()),
         removes_etcd_data,
+        cluster_id: cluster_id(host).filter(|_| removes_etcd_data),
         manifests_in: host.manifests().to_owned(),
     }
+}
+
+/// Where the asset directory has noted which cluster it is of.
+fn cluster_id(host: &Host) -> Option<PathBuf> {
+    let noted = guard::Copy::load(host).ok().flatten().and_then(|copy| copy.asset_dir);
+    let default = host.path(config::ASSET_DIR);
+    let dir = noted.map(|dir| host.path(&dir.to_string_lossy())).unwrap_or(default);
+    Some(dir.join(assets::CLUSTER_ID)).filter(|path| path.is_file())
 }
 
 /// Where the kubelet's container runtime listens.
@@ -162,6 +173,9 @@ impl fmt::Display for Found {
         }
         for folder in self.folders.iter().chain(data) {
             writeln!(f, "  {}/", folder.display())?;
+        }
+        if let Some(id) = &self.cluster_id {
+            writeln!(f, "  {}", id.display())?;
         }
         if let Some(data) = self.etcd_data.as_ref().filter(|_| !self.removes_etcd_data) {
             let data = data.parent().unwrap_or(data).display();

@@ -1,7 +1,9 @@
 //! One run of `start`: what is fixed in it, the little that it knows of its own doings, and its acts.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use kube::Client;
 use time::OffsetDateTime;
@@ -11,26 +13,36 @@ use super::decide::{Act, Observed, Target};
 use super::observer::Observer;
 use super::run::Mode;
 use crate::api::apply::{Change, Refusal, apply};
-use crate::api::observe::{ClusterView, Required, hopeless};
-use crate::api::{endpoints, write};
-use crate::assets::{AssetSet, Manifest};
-use crate::bridge::{self, Bridge};
+use crate::api::observe::{self, ClusterView, Required, hopeless};
+use crate::api::{self, endpoints, write};
+use crate::assets::{AssetSet, CLUSTER_ID, Manifest};
+use crate::bridge::{self, Bridge, Plan};
 use crate::config::{API_PORT, Cluster, Controller};
 use crate::error::{Error, Result};
+use crate::etcd::alarms;
+use crate::etcd::data::Data;
 use crate::explain::{self, Explanation, Kept, Seen};
+use crate::files::File;
 use crate::host::Host;
 use crate::kubelet::UnitState;
 use crate::lock::Lock;
 use crate::permanent::Permanent;
 use crate::report::Reporter;
 use crate::undo::Before;
-use crate::{files, guard, kubelet, lock, packet_filter, server_config};
+use crate::{files, guard, images, kubelet, lock, packet_filter, server_config};
+
+/// How long etcd may take to say its alarms.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// One run: what is fixed, and the little that it knows of its own doings.
 pub(super) struct Run<'a> {
     pub(super) fixed: Fixed<'a>,
-    /// What guard shall keep of them, and its text; `None` where there shall be no guard.
-    pub(super) guard: Option<(guard::Copy, String)>,
+    /// What guard shall keep of them; `None` where there shall be no guard.
+    pub(super) guard: Option<guard::Copy>,
+    /// This run has kept it in the cluster, too.
+    pub(super) kept_copy: bool,
+    /// Why what it did last came to nothing.
+    pub(super) trouble: Option<String>,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
     pub(super) kept: Kept,
     pub(super) applied: bool,
@@ -64,6 +76,8 @@ pub(super) struct Fixed<'a> {
     pub(super) binary: &'a Path,
     pub(super) mode: Mode,
     pub(super) target: Target,
+    /// Where there is no data of etcd's, it begins a cluster.
+    pub(super) may_begin: bool,
 }
 
 impl<'a> Run<'a> {
@@ -75,9 +89,10 @@ impl<'a> Run<'a> {
             fixed,
             guard: wanted.then(|| {
                 let copy = guard::Copy::new(assets, cluster, controller);
-                let text = copy.to_json();
-                (copy, text)
+                guard::Copy { asset_dir: Some(fixed.asset_dir.to_owned()), ..copy }
             }),
+            kept_copy: !wanted,
+            trouble: None,
             kept: Kept::default(),
             applied: false,
             // Where nothing in the cluster signs, a token leads to no certificate.
@@ -131,6 +146,7 @@ impl Run<'_> {
             Act::Raise => {
                 let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
                 let plan = plan.with_folder(self.fixed.host.path(server_config::AUDIT_LOGS));
+                let plan = self.with_images(plan.beginning(self.fixed.may_begin)).await;
                 let kubelet =
                     kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
                 if self.before.is_none() {
@@ -178,11 +194,28 @@ impl Run<'_> {
                 }
                 reporter.note(&format!("{} objects applied", outcome.applied));
                 self.refused = outcome.refused;
-                if let Some((copy, _)) = &self.guard {
-                    let shared = copy.shared();
-                    write::guard_copy(client()?, &shared.to_json(), &shared.sum()).await?;
-                }
                 self.applied = true;
+            }
+            Act::KeepCopy => {
+                let id = observe::cluster_id(client()?).await?;
+                if let Some(copy) = &mut self.guard {
+                    copy.assets.files.insert(CLUSTER_ID.into(), File::private(format!("{id}\n")));
+                    let shared = copy.shared();
+                    match write::guard_copy(client()?, &shared.to_json(), &shared.sum()).await {
+                        Err(Error::Refused(findings)) => {
+                            findings.iter().for_each(|finding| reporter.note(&format!("refused: {finding}")));
+                            let refusal = |finding| Refusal {
+                                kind: "Secret".into(),
+                                namespace: "kube-system".into(),
+                                name: api::guard::NAME.into(),
+                                finding,
+                            };
+                            self.refused.extend(findings.into_iter().map(refusal));
+                        }
+                        kept => kept?,
+                    }
+                }
+                self.kept_copy = true;
             }
             Act::RestartKubelet => {
                 self.kubelet_knows = true;
@@ -204,8 +237,9 @@ impl Run<'_> {
                 self.has_replaced = true;
             }
             Act::InstallGuard => {
-                if let Some((copy, _)) = &self.guard {
-                    guard::install(self.fixed.host, copy, self.fixed.binary)?;
+                if let Some(copy) = &self.guard {
+                    let copy = copy.clone().keeping(self.fixed.host);
+                    guard::install(self.fixed.host, &copy, self.fixed.binary)?;
                 }
             }
             Act::LowerControllers => bridge.lower_controllers()?,
@@ -228,13 +262,55 @@ impl Run<'_> {
                 Permanent::new(self.fixed.host).remove()?;
             }
             Act::RaiseAndFail => {
-                bridge.raise(
-                    &bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?,
-                    self.fixed.binary,
-                )?;
+                let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                bridge.raise(&self.with_images(plan).await, self.fixed.binary)?;
             }
         }
         Ok(())
+    }
+
+    /// A plan by the images that have proved themselves and are there.
+    pub(super) async fn with_images(&self, plan: Plan) -> Plan {
+        let Fixed { host, assets, .. } = self.fixed;
+        let followed = guard::Copy::load(host).ok().flatten().map(|copy| copy.images).unwrap_or_default();
+        let present = match kubelet::runtime_socket(host, assets) {
+            Ok(socket) => images::present(&socket).await.ok(),
+            Err(_) => None,
+        };
+        plan.with_images(|component, named| images::choose(named, followed.get(component), present.as_deref()))
+    }
+
+    /// Notes in the asset directory and in guard's copy of which cluster they are: without the disk of its data, none is
+    /// begun by them.
+    pub(super) async fn remember_cluster(&self, client: &Client, reporter: &Reporter) {
+        let path = self.fixed.asset_dir.join(CLUSTER_ID);
+        let noted = async {
+            let id = observe::cluster_id(client).await?;
+            files::write(&path, &File::public(format!("{id}\n")))?;
+            let Some(mut copy) = guard::Copy::load(self.fixed.host)?.filter(|_| self.guard.is_some()) else {
+                return Ok(());
+            };
+            let known = copy.cluster_id();
+            if known.as_ref() == Some(&id) {
+                return Ok(());
+            }
+            // While it waited, this run may have let go of it.
+            let _lock = match self.lock {
+                Some(_) => None,
+                None => Some(lock::try_take(self.fixed.host)?),
+            };
+            if let Some(known) = known {
+                reporter.note(&format!("this is another cluster than before ({known}): {id} is noted"));
+            }
+            copy.assets.files.insert(CLUSTER_ID.into(), File::private(format!("{id}\n")));
+            copy.asset_dir = Some(self.fixed.asset_dir.to_owned());
+            copy.store(self.fixed.host)?;
+            let shared = copy.shared();
+            write::guard_copy(client, &shared.to_json(), &shared.sum()).await
+        };
+        if let Err(error) = noted.await {
+            reporter.note(&format!("the cluster's id is not noted: {error}"));
+        }
     }
 
     /// Whether the API server has refused the object that is so called: by kind, namespace and name.
@@ -311,8 +387,37 @@ impl Run<'_> {
             kubeconfig: self.fixed.kubeconfig,
             required: self.fixed.required,
         };
-        let seen = Seen { client: observer.client(), view: observed.view.as_ref(), api_ready: observed.api_ready };
+        let found = self.wrong_here().await;
+        let seen = Seen {
+            client: observer.client(),
+            view: observed.view.as_ref(),
+            api_ready: observed.api_ready,
+            found: &found,
+        };
         explain::explain(&context, seen, &self.kept).await
+    }
+
+    /// What is wrong on this machine with etcd and with images, with what to type.
+    async fn wrong_here(&self) -> Vec<String> {
+        let Fixed { host, cluster, controller, assets, .. } = self.fixed;
+        let mut wrong = Vec::new();
+        if let Some(data) = Data::of(host, cluster) {
+            let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
+            match alarms::ask(address, &assets.tls(), ASK_LIMIT).await {
+                Ok(health) => {
+                    wrong.extend(health.said(&controller.name).iter().map(|(what, remedy)| format!("{what}; {remedy}")))
+                }
+                Err(_) if !data.mark().is_file() && !data.is_there() => {
+                    wrong.push(format!("etcd's data is not in {}: {}", data.name(), Data::remedy()));
+                }
+                Err(_) => {}
+            }
+        }
+        if let Ok(socket) = kubelet::runtime_socket(host, assets) {
+            let missing = images::missing_here(host, &socket).await.unwrap_or_default();
+            wrong.extend(missing.iter().map(|missing| format!("{missing}; {}", missing.remedy())));
+        }
+        wrong
     }
 
     /// The result of a run that has reached its end.

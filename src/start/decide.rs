@@ -103,6 +103,8 @@ pub enum Act {
     AdoptNode,
     /// Delete pods, by namespace and name, that wait before they are tried again, so that they are made anew at once.
     ReplacePods(Vec<(String, String)>),
+    /// Keep guard's copy of the bridge in the cluster.
+    KeepCopy,
     /// Put guard and its copy of the bridge on the disk.
     InstallGuard,
     /// Lower the bridge's controller manager and scheduler.
@@ -139,6 +141,8 @@ pub struct Observed {
     pub bridge: BridgeState,
     /// Guard is there as it shall be, if there shall be one.
     pub has_guard: bool,
+    /// This run has kept guard's copy in the cluster, if there shall be a guard.
+    pub kept_copy: bool,
     /// This run has raised it: all stands that this takes, and the kubelet runs with it.
     pub has_raised: bool,
     /// Whatever serves, it must be raised first: something may be missing that shows in no answer.
@@ -252,6 +256,9 @@ pub fn decide(o: &Observed) -> Decision {
     let mut acts = Vec::new();
     if !o.applied || !o.missing.is_empty() {
         acts.push(Act::Apply);
+    }
+    if !o.kept_copy {
+        acts.push(Act::KeepCopy);
     }
     // Once, at the beginning: that is taken for over when the node is adopted.
     if !o.made_token && view.node != NodeView::Adopted {
@@ -373,10 +380,12 @@ fn finish(o: &Observed) -> Decision {
     if !o.has_guard {
         // In a cluster that was brought up without it, its rights and its Secret come first.
         let apply = (!o.applied).then_some(Act::Apply);
-        return Do(Step::Prove, apply.into_iter().chain([Act::InstallGuard]).collect());
+        let keep = (!o.kept_copy).then_some(Act::KeepCopy);
+        return Do(Step::Prove, apply.into_iter().chain(keep).chain([Act::InstallGuard]).collect());
     }
     if !o.missing.is_empty() && !o.applied {
-        return Do(Step::Prove, vec![Act::Apply]);
+        let keep = (!o.kept_copy).then_some(Act::KeepCopy);
+        return Do(Step::Prove, [Act::Apply].into_iter().chain(keep).collect());
     }
     // Without its label no self-hosted API server comes to it, and the one that is there goes.
     if o.target == Target::SelfHosted && view.node == NodeView::Registered {

@@ -65,9 +65,10 @@ impl<'a> HandOver<'a> {
             binary: Path::new(""),
             mode: Mode::Start,
             target: Target::SelfHosted,
+            may_begin: false,
         });
         // What a start does before is done, and the kubelet is systemd's.
-        (run.applied, run.made_token, run.raised) = (true, true, Some(false));
+        (run.applied, run.made_token, run.kept_copy, run.raised) = (true, true, true, Some(false));
         let retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
         Ok(Self { run, observer: Observer::new(host, ca)?, retries })
     }

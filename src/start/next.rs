@@ -59,6 +59,7 @@ pub async fn next(
         binary: Path::new(""),
         mode: Mode::Start,
         target,
+        may_begin: false,
     });
     let mut observer = Observer::new(host, ca)?;
     let begun = Instant::now();

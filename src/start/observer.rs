@@ -60,6 +60,8 @@ pub(super) struct Observer {
     /// Who held a Lease while the bridge had no process for it.
     earlier_holders: BTreeMap<String, String>,
     dead_leases: Vec<(String, String)>,
+    /// Guard's copy when it was last read, and whether it was as it shall be.
+    guard_seen: Option<(guard::Mark, bool)>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
@@ -90,6 +92,7 @@ impl Observer {
             bridge_holders: BTreeMap::new(),
             earlier_holders: BTreeMap::new(),
             dead_leases: Vec::new(),
+            guard_seen: None,
             leases_when_gone: None,
             lowered_since: None,
             api_since: None,
@@ -195,7 +198,8 @@ impl Observer {
             node_name: run.fixed.controller.name.clone(),
             required: run.fixed.required.to_vec(),
             bridge,
-            has_guard: run.guard.as_ref().is_none_or(|(_, text)| guard::stands(run.fixed.host, text)),
+            has_guard: self.has_guard(run),
+            kept_copy: run.kept_copy,
             has_raised: run.raised.is_some(),
             raises_first: matches!(run.fixed.mode, Mode::Recover { .. }),
             missing: missing.into_iter().filter(|name| !run.is_refused(name)).collect(),
@@ -220,6 +224,18 @@ impl Observer {
             bridge_serves: api.is_ready() && forwards && processes::listens_at(&run.fixed.host.path("/proc"), node_ip),
             dead_leases: self.dead_leases.clone(),
         })
+    }
+
+    /// Whether guard is there as it shall be. Its copy is read again only when it is another file.
+    fn has_guard(&mut self, run: &Run<'_>) -> bool {
+        let Some(copy) = &run.guard else { return true };
+        let mark = guard::mark(run.fixed.host);
+        let stands = match &self.guard_seen {
+            Some((seen, stands)) if *seen == mark && guard::is_there(run.fixed.host) => *stands,
+            _ => guard::stands(run.fixed.host, copy),
+        };
+        self.guard_seen = Some((mark, stands));
+        stands
     }
 
     /// Whether the kubelet has asked for the API in vain for longer than it takes to ask in long intervals.

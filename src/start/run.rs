@@ -16,6 +16,7 @@ use crate::assets::{self, AssetSet, Manifest};
 use crate::backoff::{Backoff, Retries};
 use crate::config::{Cluster, Controller};
 use crate::error::{Error, Result};
+use crate::etcd::data::Data;
 use crate::explain::Explanation;
 use crate::host::Host;
 use crate::lock::Lock;
@@ -208,6 +209,8 @@ pub(crate) struct Checked<'a> {
     options: &'a Options,
     pub(crate) controller: &'a Controller,
     asset_dir: PathBuf,
+    /// etcd has no data that could be gone later: it begins a cluster.
+    may_begin: bool,
 }
 
 /// Checks input and machine, and changes nothing.
@@ -230,7 +233,9 @@ pub(crate) async fn check<'a>(
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    Ok(Checked { host, input, options, controller, asset_dir })
+    let is_there = Data::of(host, cluster).is_none_or(|data| data.is_there());
+    let may_begin = !is_there && options.mode == Mode::Start;
+    Ok(Checked { host, input, options, controller, asset_dir, may_begin })
 }
 
 impl Checked<'_> {
@@ -244,7 +249,7 @@ impl Checked<'_> {
 }
 
 async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
-    let Checked { host, input, options, controller, asset_dir } = checked;
+    let Checked { host, input, options, controller, asset_dir, may_begin } = checked;
     let Input { assets, cluster, manifests, addons } = input;
     let mut stop = pin!(stop);
     let begun = Instant::now();
@@ -262,6 +267,7 @@ async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: imp
         binary: &options.binary,
         mode: options.mode,
         target: Target::SelfHosted,
+        may_begin: *may_begin,
     });
     run.lock = Some(lock);
     run.sweep()?;
@@ -277,6 +283,9 @@ async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: imp
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
     see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;
+    if let Some(client) = observer.client() {
+        run.remember_cluster(client, reporter).await;
+    }
     // Whatever comes to harm from now on is guard's to mend, however long users' objects take.
     run.lock = None;
     if addons.is_empty() {
@@ -407,9 +416,11 @@ pub(super) async fn see_through(
                 }
                 let mut outcome = Ok(());
                 for act in &acts {
+                    run.trouble = None;
                     outcome = run.act(act, observer.client(), reporter).await.map_err(|error| (act, error));
                     // What follows may build on it.
-                    if outcome.is_err() {
+                    if let Err((_, error)) = &outcome {
+                        run.trouble = Some(error.to_string());
                         break;
                     }
                 }
@@ -494,7 +505,10 @@ fn next(explanation: &Explanation, again: &str) -> Option<String> {
 pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, decision: &Decision) -> Error {
     let waiting_for = match decision {
         Decision::Wait(_, what) => what.clone(),
-        Decision::Do(step, _) => step.title(run.fixed.target).to_owned(),
+        Decision::Do(step, _) => match &run.trouble {
+            Some(trouble) => format!("{}: {trouble}", step.title(run.fixed.target)),
+            None => step.title(run.fixed.target).to_owned(),
+        },
         Decision::Done => "nothing".into(),
     };
     let explanation = run.explain(observer, observed).await;

@@ -89,9 +89,10 @@ impl<'a> Session<'a> {
             binary: &options.binary,
             mode: Mode::Start,
             target: ending.target,
+            may_begin: false,
         });
         // What stands in the cluster is not applied again, and lets nobody in; guard is taken away.
-        (run.applied, run.made_token, run.guard) = (true, true, None);
+        (run.applied, run.made_token, run.kept_copy, run.guard) = (true, true, true, None);
         run.sweep()?;
         let ca = input.assets.tls().remove("ca.crt").unwrap_or_default();
         let now = Instant::now();
@@ -170,10 +171,10 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// An asset directory that lacks a file; the system's refusal.
-    pub fn raise(&mut self) -> Result<()> {
+    pub async fn raise(&mut self) -> Result<()> {
         let bridge = Bridge::new(self.run.fixed.host);
         let plan = bridge.plan(self.run.fixed.assets, self.run.fixed.cluster, self.run.fixed.controller)?;
-        bridge.raise(&plan, self.run.fixed.binary)?;
+        bridge.raise(&self.run.with_images(plan).await, self.run.fixed.binary)?;
         self.run.raised = Some(false);
         Ok(())
     }

@@ -202,6 +202,7 @@ pub(super) mod tests {
                 remaining_days: 364,
                 expired: false,
             }],
+            etcd: Some(EtcdStatus { alarms: Vec::new(), size: 20 << 20, quota: 2 << 30 }),
             next: Some(Next { step: None, what: "nothing: the cluster serves itself".into() }),
         }
     }

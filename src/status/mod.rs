@@ -6,6 +6,7 @@
 
 mod certificates;
 mod judge;
+mod machine;
 mod text;
 
 use std::net::SocketAddr;
@@ -78,8 +79,22 @@ pub struct Status {
     pub missing: Vec<String>,
     /// How long certificates are good for.
     pub certificates: Vec<Certificate>,
+    /// etcd's database, where etcd is on this controller and its certificates are known.
+    pub etcd: Option<EtcdStatus>,
     /// What `start` would do next, where its credentials are known.
     pub next: Option<Next>,
+}
+
+/// etcd's database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdStatus {
+    /// The alarms that it has raised, as etcd names them.
+    pub alarms: Vec<String>,
+    /// Its bytes.
+    pub size: i64,
+    /// How many it may have.
+    pub quota: i64,
 }
 
 /// This machine's Node.
@@ -230,8 +245,11 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         leaders: Vec::new(),
         missing: Vec::new(),
         certificates,
+        etcd: None,
         next: None,
     };
+    let here = machine::look(subject).await;
+    status.etcd = here.etcd;
     let mut unknown = Vec::new();
     if !subject.host.outside().is_root() {
         unknown.push("only root sees processes and keys of others: run it with sudo".to_owned());
@@ -240,7 +258,10 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         Some(kubeconfig) => unknown.extend(ask_the_api(subject, kubeconfig, target, &mut status).await?),
         None => unknown.push("the cluster was not asked: name --asset-dir or --kubeconfig".into()),
     }
+    let compared = std::mem::take(&mut status.problems);
     status.problems = judge::problems(&status, target, matches!(cluster.etcd, Etcd::Local { .. }));
+    status.problems.extend(compared);
+    status.problems.extend(here.problems);
     status.problems.extend(unknown);
     status.healthy = status.problems.is_empty();
     Ok(status)
@@ -276,6 +297,10 @@ async fn ask_the_api(
                 Ok(missing) => status.missing = missing,
                 Err(error) => trouble = Some(error.to_string()),
             }
+        }
+        let told = futures::join!(api::observe::cluster_id(&client), api::guard::version(&client));
+        if let (Ok(id), Ok(version)) = told {
+            status.problems = machine::compare(host, subject.assets, &id, version);
         }
     }
     status.next = Some(Next { step: next.step, what: next.what });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Certificate, Endpoint, Pod, Server, Status};
+use super::{Certificate, Endpoint, EtcdStatus, Pod, Server, Status};
 use crate::start::Target;
 
 impl fmt::Display for Status {
@@ -24,6 +24,10 @@ impl fmt::Display for Status {
             let word = if leader.alive { "alive" } else { "gone" };
             format!("{:<24} {holder}, renewed {ago}: {word}", leader.lease)
         })?;
+        if let Some(EtcdStatus { alarms, size, quota }) = &self.etcd {
+            let alarms = if alarms.is_empty() { String::new() } else { format!(", alarms: {}", alarms.join(", ")) };
+            writeln!(f, "etcd: {} MiB of {} MiB{alarms}", size >> 20, quota >> 20)?;
+        }
         section(f, "certificates", &self.certificates, certificate)?;
         if let Some(next) = &self.next {
             let command = if self.is_static() { Target::Static.command() } else { Target::SelfHosted.command() };

@@ -243,7 +243,7 @@ impl Unpivot<'_> {
                 self.guard_is_away = true;
                 Ok(())
             }
-            Act::Raise => self.session.raise(),
+            Act::Raise => self.session.raise().await,
             Act::DeleteWorkloads => self_hosted::delete_workloads(client()?).await,
             Act::DeleteDeadLeases => {
                 for act in dead_leases(observed) {

@@ -10,6 +10,7 @@
 //!                                   exported     of no other cluster's object
 //!                                   schemas      kinds served, configurations read, by the version
 //!                                   encryption   each API server reads what the other wrote
+//!                                   sizes        of one object: the API server's limits, etcd's, guard's
 //! ```
 //! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
 
@@ -26,6 +27,7 @@ mod network;
 mod references;
 mod schemas;
 mod shown;
+mod sizes;
 
 use std::path::Path;
 
@@ -62,6 +64,8 @@ pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Findi
     findings.extend(encryption::agrees(&inventory));
     findings.extend(encryption::anonymous(&inventory));
     findings.extend(bridge::check(&inventory, &findings));
+    findings.extend(sizes::check(assets, &cluster, dir));
+    findings.extend(cluster.controllers.iter().flat_map(|own| sizes::guards_copy(assets, &cluster, own, dir)));
     sorted(findings)
 }
 
@@ -73,6 +77,7 @@ pub fn decisive(assets: &AssetSet, cluster: &Cluster, controller: &Controller, d
     let (inventory, _) = read(assets, &cluster, dir);
     let findings = references::check(&inventory).into_iter().chain(certificates::identity(&inventory));
     let findings = findings.chain(encryption::agrees(&inventory));
+    let findings = findings.chain(sizes::guards_copy(assets, &cluster, controller, dir));
     sorted(findings.filter(|finding| finding.severity == Severity::Error).collect())
 }
 

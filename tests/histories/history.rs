@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
-use hoist::assets::AssetSet;
+use hoist::assets::{AssetSet, CLUSTER_ID};
 use hoist::config;
 use hoist::error::Error;
 use hoist::files;
@@ -92,6 +92,9 @@ fn assets() -> &'static Assets {
         set.write(&dir.path().join("assets"), &Default::default()).unwrap();
         fs::write(dir.path().join("hoist"), "a static binary").unwrap();
         let input = Input::load(&dir.path().join("assets")).unwrap();
+        // Every history notes the same here, which all of them share.
+        fs::write(dir.path().join("assets").join(CLUSTER_ID), "uid-kube-system\n").unwrap();
+        fs::set_permissions(dir.path().join("assets").join(CLUSTER_ID), fs::Permissions::from_mode(0o644)).unwrap();
         Assets { dir, set, cluster, input }
     })
 }
@@ -339,7 +342,11 @@ fn options(timeout: Duration, progress_timeout: Duration) -> Options {
         asset_dir: dir.join("assets"),
         node_name: None,
         // They look at much that is not in this world, and change nothing.
-        preflight: Choice { skip: CHECKS.iter().map(|check| check.name).collect(), ignore: Vec::new() },
+        preflight: Choice {
+            skip: CHECKS.iter().map(|check| check.name).collect(),
+            ignore: Vec::new(),
+            new_cluster: false,
+        },
         validate: false,
         required_pods: pods.map(|name| format!("kube-system/{name}").parse().unwrap()).to_vec(),
         progress_timeout,

@@ -17,4 +17,5 @@ mod exported;
 mod flags;
 mod references;
 mod schemas;
+mod sizes;
 mod support;

@@ -234,6 +234,28 @@ const MESSAGES: &[(&str, &str)] = &[
         "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox image",
         "the container runtime on c1 could not start it: rpc error: code = Unknown desc = failed to get sandbox image",
     ),
+    (
+        "the image registry.k8s.io/kube-apiserver:v1.36.3 of the static pod bridge-kube-apiserver is not on this machine; `crictl pull x`",
+        "the image registry.k8s.io/kube-apiserver:v1.36.3 of the static pod bridge-kube-apiserver is not on this machine",
+    ),
+    (
+        "etcd has raised the alarm NOSPACE: its database has 16 MiB of 16 MiB, and it takes no more writes; delete, and then: `x`",
+        "the quota of etcd's database is reached: its database has 16 MiB of 16 MiB",
+    ),
+    (
+        "etcd has raised the alarm CORRUPT: its members' data differs, and it takes no more requests; `hoist recover`",
+        "etcd has raised the alarm CORRUPT: its members' data differs",
+    ),
+    (
+        r#"E1121 11:52:37.827022    8522 leaderelection.go:448] "Failed to update lease" err="etcdserver: mvcc: database space exceeded""#,
+        "the quota of etcd's database is reached, and it takes no more writes",
+    ),
+    ("etcdserver: corrupt cluster", "etcd has found that its data is corrupt"),
+    ("Internal error occurred: etcdserver: request is too large", "an object is larger than etcd takes one"),
+    (
+        "etcd's data is not in /var/lib/etcd: mount the disk",
+        "etcd's data is not in /var/lib/etcd, and its pod waits for it",
+    ),
     ("sh: can't create /x: permission denied", "kube-apiserver may not do what it has to"),
     (
         "Killing: Container kube-apiserver failed liveness probe, will be restarted",

@@ -12,6 +12,7 @@ fn rest() -> Observed {
         stands: Stands::Nothing,
         silent_for: Duration::ZERO,
         etcd: true,
+        lacks_data: None,
         up_for: Duration::from_secs(7200),
         raises: 0,
         copy: CopyState::Whole,
@@ -42,6 +43,23 @@ const MS: Duration = Duration::from_millis(1);
 #[test]
 fn a_server_that_serves_is_left_alone() {
     assert_eq!(decide(&rest()), Decision::Rest("the self-hosted API server serves".into()));
+}
+
+/// The disk of etcd's data is not mounted: nothing but that can help, and it is said.
+#[test]
+fn an_etcd_without_its_data_is_named() {
+    for server in [Server::Gone, Server::Silent, Server::Unready] {
+        let away = Observed { etcd: false, lacks_data: Some("/srv/etcd".into()), ..self::server(server, MS * 60_000) };
+        for stands in [Stands::All, Stands::Nothing] {
+            let Decision::Rest(said) = decide(&Observed { stands, silent_for: MS * 60_000, ..away.clone() }) else {
+                panic!("{server:?} {stands:?}")
+            };
+            assert!(said.contains("/srv/etcd") && said.contains("hoist start --new-cluster"), "{said}");
+        }
+        // At a boot the bridge is put up all the same: it serves as soon as the data is there.
+        let boots = Observed { up_for: MS, has_process: false, ..away };
+        assert_eq!(matches!(decide(&boots), Decision::Raise(Cause::Boot)), server == Server::Gone);
+    }
 }
 
 #[test]
@@ -254,6 +272,7 @@ mod histories {
                     self.raised_at.map_or(Duration::ZERO, |at| self.now - at)
                 },
                 etcd: self.etcd(),
+                lacks_data: None,
                 up_for: self.now - self.guard_since,
                 raises: u32::try_from(self.raises.iter().filter(lately).count()).unwrap(),
                 copy: CopyState::Whole,

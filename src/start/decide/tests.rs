@@ -15,6 +15,7 @@ pub(in crate::start) fn fresh() -> Observed {
         required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
         bridge: BridgeState::default(),
         has_guard: true,
+        kept_copy: true,
         has_raised: false,
         raises_first: false,
         missing: Vec::new(),
@@ -455,6 +456,9 @@ fn row_9_everything_must_be_proved() {
     let unguarded = |applied| Observed { has_guard: false, applied, ..cleaned.clone() };
     assert_eq!(acts(&unguarded(true)), [Act::InstallGuard]);
     assert_eq!(acts(&unguarded(false)), [Act::Apply, Act::InstallGuard], "guard is nothing without its rights");
+    let mut unkept = unguarded(true);
+    unkept.kept_copy = false;
+    assert_eq!(acts(&unkept), [Act::KeepCopy, Act::InstallGuard]);
     let mut unready = cleaned.clone();
     unready.required_ready_for = None;
     assert_eq!(waits(&unready).0, Step::Prove);
@@ -464,8 +468,22 @@ fn row_9_everything_must_be_proved() {
     let mut deleted = unready;
     (deleted.missing, deleted.applied) = (vec!["ClusterRoleBinding hoist:guard".into()], false);
     assert_eq!(decide(&deleted), Decision::Do(Step::Prove, vec![Act::Apply]));
+    // Guard's Secret may be among it, which no manifest makes.
+    deleted.kept_copy = false;
+    assert_eq!(decide(&deleted), Decision::Do(Step::Prove, vec![Act::Apply, Act::KeepCopy]));
+    deleted.kept_copy = true;
     deleted.applied = true;
     assert_eq!(waits(&deleted).0, Step::Prove, "what is refused is not tried for ever");
+}
+
+/// A Secret that is refused was tried three times a second, and everything was applied before each time.
+#[test]
+fn what_is_applied_is_not_applied_again_for_guards_copy() {
+    let mut unkept = Observed::succeeded();
+    unkept.kept_copy = false;
+    assert_eq!(acts(&unkept), [Act::KeepCopy]);
+    unkept.applied = false;
+    assert_eq!(acts(&unkept), [Act::Apply, Act::KeepCopy]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod edits;
 mod endpoint;
 mod keeps;
 mod kubelet;
+mod lost;
 mod page;
 mod power_cuts;
 mod second_controller;

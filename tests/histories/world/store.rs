@@ -54,6 +54,8 @@ impl Store {
                     return object;
                 }
             }
+            // A cluster's id is written down, and shall be the same in every history.
+            None if key.0 == "namespaces" => metadata["uid"] = format!("uid-{}", key.2).into(),
             None => metadata["uid"] = format!("uid-{}", self.version + 1).into(),
         }
         self.version += 1;

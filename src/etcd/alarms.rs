@@ -1,0 +1,106 @@
+//! etcd's alarms: why it takes no more writes, and what to type.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{AlarmRequest, AlarmResponse, SERVICE, StatusRequest, StatusResponse, connect};
+use crate::secrets::Tls;
+
+/// Where etcd's clients reach it on loopback.
+pub const PORT: u16 = 2379;
+/// etcd's own, where it is not told another.
+const DEFAULT_QUOTA: i64 = 2 << 30;
+/// etcdctl in etcd's own container, which has the files.
+const ETCDCTL: &str = "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/secrets/ca.crt --cert=/etc/kubernetes/secrets/server.crt --key=/etc/kubernetes/secrets/server.key";
+
+/// An alarm of etcd's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// The quota of the database is reached: nothing is written any more.
+    NoSpace,
+    /// A member's data is another than the others'.
+    Corrupt,
+    /// One that this hoist does not know.
+    Other(i32),
+}
+
+impl Alarm {
+    /// As etcd names it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::NoSpace => "NOSPACE".into(),
+            Self::Corrupt => "CORRUPT".into(),
+            Self::Other(number) => format!("alarm {number}"),
+        }
+    }
+}
+
+/// How etcd is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The alarms that are raised.
+    pub alarms: BTreeSet<Alarm>,
+    /// The bytes of its database.
+    pub size: i64,
+    /// And how many it may have.
+    pub quota: i64,
+    /// The revision of the last write.
+    pub revision: i64,
+}
+
+impl Health {
+    /// Each alarm as a sentence without a full stop, and what to type on or for the controller `node`.
+    pub fn said(&self, node: &str) -> Vec<(String, String)> {
+        let mib = |bytes: i64| bytes >> 20;
+        let exec = format!("kubectl -n kube-system exec etcd-{node} -- {ETCDCTL}");
+        let said = |alarm: &Alarm| {
+            let begin = format!("etcd has raised the alarm {}", alarm.name());
+            match alarm {
+                Alarm::NoSpace => (
+                    format!(
+                        "{begin}: its database has {} MiB of {} MiB, and it takes no more writes",
+                        mib(self.size),
+                        mib(self.quota)
+                    ),
+                    format!(
+                        "delete what fills it, and then: `{exec} compact --physical {}`, `{exec} defrag`, `{exec} alarm disarm`; more room: quota-backend-bytes in etcd.local.extraArgs of cluster.yaml (docs/recover.md)",
+                        self.revision
+                    ),
+                ),
+                Alarm::Corrupt => (
+                    format!("{begin}: its members' data differs, and it takes no more requests"),
+                    "bring its data back from a backup: `hoist recover --backup FILE`".to_owned(),
+                ),
+                Alarm::Other(_) => (begin, format!("`{exec} alarm list` shows it")),
+            }
+        };
+        self.alarms.iter().map(said).collect()
+    }
+}
+
+/// Asks the etcd at `address` for its alarms, within `limit`.
+///
+/// # Errors
+/// Why it does not say.
+pub async fn ask(address: SocketAddr, tls: &Tls, limit: Duration) -> Result<Health, String> {
+    let answer = async {
+        let mut connection = connect(address, tls).await?;
+        let alarms = connection.call(SERVICE, "Alarm", &AlarmRequest {}).await;
+        let alarms: AlarmResponse = alarms.map_err(|failure| failure.to_string())?;
+        let status = connection.call(SERVICE, "Status", &StatusRequest {}).await;
+        let status: StatusResponse = status.map_err(|failure| failure.to_string())?;
+        let alarm = |member: super::AlarmMember| match member.alarm {
+            1 => Alarm::NoSpace,
+            2 => Alarm::Corrupt,
+            number => Alarm::Other(number),
+        };
+        Ok(Health {
+            alarms: alarms.alarms.into_iter().map(alarm).collect(),
+            size: status.db_size,
+            quota: if status.db_size_quota > 0 { status.db_size_quota } else { DEFAULT_QUOTA },
+            revision: status.header.map_or(0, |header| header.revision),
+        })
+    };
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err("no answer in time".into()))
+}
