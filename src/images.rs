@@ -87,7 +87,7 @@ fn repository(reference: &str) -> &str {
 /// Whether a runtime with the images `present` has `reference`.
 pub fn is_there(reference: &str, present: &[String]) -> bool {
     let reference = normal(reference);
-    present.iter().any(|there| *there == reference)
+    present.contains(&reference)
 }
 
 /// The minor version and the patch that a tag such as `v1.36.3-1` says.
