@@ -350,9 +350,9 @@ impl<'a> Guard<'a> {
 
     /// Looks at what else may keep the API away, and says what is new of it.
     async fn watch(&mut self, observed: &Observed) {
-        let Some(copy) = self.copy.clone() else { return };
+        let Some(copy) = &self.copy else { return };
         let waits = observed.stands == Stands::All && !self.observer.api_answers;
-        let mut news = self.watch.look(self.host, &copy, self.at.etcd, waits).await;
+        let mut news = self.watch.look(self.host, copy, self.at.etcd, waits).await;
         let lacks = observed.lacks_data.clone().filter(|_| !self.lacked_data);
         self.lacked_data = observed.lacks_data.is_some();
         news.extend(lacks.map(|place| ("EtcdDataMissing", lacks_data(&place))));
@@ -371,7 +371,7 @@ impl<'a> Guard<'a> {
         let is_proved = observed.stands == Stands::Nothing
             && observed.server == Server::Ready
             && observed.server_for >= hold(observed.raises);
-        let Some(copy) = self.copy.clone().filter(|_| is_proved) else { return };
+        let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
         let Some((major, minor, _)) = images::version(&format!(":{}", copy.kubernetes)) else { return };
         let named = |component: &str| {
             let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
@@ -384,9 +384,7 @@ impl<'a> Guard<'a> {
                 self.teller.event(self.host.outside().now(), "BridgeOutdated", text, true);
             }
         }
-        if followed == copy.images {
-            return;
-        }
+        let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };
         let stored =
             lock::try_take(self.host).and_then(|_lock| Copy { images: followed.clone(), ..copy }.store(self.host));
         match stored {

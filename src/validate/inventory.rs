@@ -26,7 +26,7 @@ pub(super) struct Inventory<'a> {
 }
 
 /// One object, and where everything in it stands.
-pub(super) struct Object(Parsed);
+pub(super) struct Object(pub Parsed);
 
 impl Object {
     pub fn new(parsed: Parsed) -> Self {

@@ -64,7 +64,7 @@ pub fn validate(assets: &AssetSet, dir: &Path, now: OffsetDateTime) -> Vec<Findi
     findings.extend(encryption::agrees(&inventory));
     findings.extend(encryption::anonymous(&inventory));
     findings.extend(bridge::check(&inventory, &findings));
-    findings.extend(sizes::check(assets, &cluster, dir));
+    findings.extend(sizes::check(&inventory));
     findings.extend(cluster.controllers.iter().flat_map(|own| sizes::guards_copy(assets, &cluster, own, dir)));
     sorted(findings)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use base64::Engine;
 use serde_json::Value;
 
+use super::inventory::Inventory;
 use crate::assets::{AssetSet, Parsed};
 use crate::config::{Cluster, Controller, Etcd};
 use crate::error::Finding;
@@ -20,11 +21,10 @@ const OWN: usize = 100;
 const REQUEST: usize = 1536 << 10;
 
 /// Every object of the asset directory, add-ons included, that is larger than its limit.
-pub(super) fn check(assets: &AssetSet, cluster: &Cluster, dir: &Path) -> Vec<Finding> {
-    let request = request_limit(cluster);
-    let (parsed, _) = assets.parsed(dir);
-    let applied = parsed.iter().filter(|parsed| !parsed.path.starts_with("bootstrap-manifests/"));
-    applied.flat_map(|parsed| of_object(parsed, request)).collect()
+pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
+    let request = request_limit(inventory.cluster);
+    let all = inventory.objects.iter().chain(&inventory.addons).map(|object| &object.0);
+    all.filter(|parsed| parsed.is_applied()).flat_map(|parsed| of_object(parsed, request)).collect()
 }
 
 /// What guard keeps on this controller and in the cluster.
