@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 use tokio::process::Command;
 
 use crate::error::{Error, Result};
+use crate::etcd::alarms::{self, Health};
 use crate::probe::{Answer, LACK_PAUSE, Probe};
+use crate::secrets::Tls;
 use crate::{api, packet_filter, probe, processes};
 
 /// What a program came to.
@@ -56,6 +58,9 @@ pub trait Outside: fmt::Debug + Send + Sync {
     /// Whether somebody accepts a connection at `address` within `limit`. What this machine lacks for it at first it may
     /// have a moment later.
     fn accepts(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'_, bool>;
+
+    /// How the etcd at `address` is, which lets in whom `tls` has the certificates of; it must say so within `limit`.
+    fn etcd<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, Result<Health, String>>;
 
     /// Runs a program to its end, which must come within `limit`.
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], limit: Duration) -> BoxFuture<'a, Result<Ran>>;
@@ -110,6 +115,10 @@ impl Outside for System {
 
     fn is_free(&self, address: SocketAddr) -> bool {
         processes::is_free(address)
+    }
+
+    fn etcd<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, Result<Health, String>> {
+        Box::pin(alarms::ask(address, tls, limit))
     }
 
     fn accepts(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'_, bool> {

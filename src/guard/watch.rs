@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::copy::Copy;
 use super::install;
-use crate::etcd::alarms;
 use crate::host::Host;
 use crate::images::{self, Followed, Images};
 use crate::secrets::COMPONENTS;
@@ -46,7 +45,7 @@ impl Watch {
         let mut said = Said::new();
         let node = copy.controller.as_ref().map(|controller| controller.name.clone()).unwrap_or_default();
         let health = match etcd {
-            Some(address) => alarms::ask(address, &copy.assets.tls(), LIMIT).await.ok(),
+            Some(address) => host.outside().etcd(address, &copy.assets.tls(), LIMIT).await.ok(),
             None => None,
         };
         for (what, remedy) in health.iter().flat_map(|health| health.said(&node)) {

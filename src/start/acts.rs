@@ -403,7 +403,7 @@ impl Run<'_> {
         let mut wrong = Vec::new();
         if let Some(data) = Data::of(host, cluster) {
             let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
-            match alarms::ask(address, &assets.tls(), ASK_LIMIT).await {
+            match host.outside().etcd(address, &assets.tls(), ASK_LIMIT).await {
                 Ok(health) => {
                     wrong.extend(health.said(&controller.name).iter().map(|(what, remedy)| format!("{what}; {remedy}")))
                 }

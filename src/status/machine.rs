@@ -41,7 +41,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Here {
     let data = Data::of(host, &cluster).filter(|_| host.outside().is_root());
     if let Some(data) = &data {
         let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
-        if let Ok(health) = alarms::ask(address, &assets.tls(), LIMIT).await {
+        if let Ok(health) = host.outside().etcd(address, &assets.tls(), LIMIT).await {
             let said = health.said(&controller.name);
             here.problems.extend(said.iter().map(|(what, remedy)| format!("{what}: {remedy}")));
             let alarms = health.alarms.iter().map(alarms::Alarm::name).collect();

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hoist::error::{Error, Result};
+use hoist::etcd::alarms::Health;
 use hoist::files::{self, Operation};
 use hoist::outside::{Ask, Outside, Ran};
 use hoist::probe::Answer;
+use hoist::secrets::Tls;
 use http::{Request as HttpRequest, Response as HttpResponse};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -233,6 +235,10 @@ impl Outside for Scripted {
     fn accepts(&self, address: SocketAddr, _limit: Duration) -> BoxFuture<'_, bool> {
         let runs = address.port() == 10248 && self.world.lock().unwrap().kubelet.is_some();
         Box::pin(async move { runs })
+    }
+
+    fn etcd<'a>(&'a self, _: SocketAddr, _: &'a Tls, _limit: Duration) -> BoxFuture<'a, Result<Health, String>> {
+        Box::pin(async { Err("nobody answers".to_owned()) })
     }
 
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], _limit: Duration) -> BoxFuture<'a, Result<Ran>> {

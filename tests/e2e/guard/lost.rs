@@ -25,6 +25,9 @@ fn guard_lost() {
 
 /// The data is lost, and a new cluster is wanted.
 fn a_new_beginning(controller: &Controller) {
+    // Its manifests name the image that was removed.
+    let named = format!("registry.k8s.io/kube-apiserver:v{}", controller.node.kubernetes);
+    controller.node.sh(&format!("ctr -n k8s.io images tag {named}-1 {named}"));
     controller.node.power_cut();
     let data = controller.var("lib/etcd");
     fs::rename(&data, controller.var("lib/etcd.lost")).unwrap();
