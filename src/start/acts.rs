@@ -286,7 +286,7 @@ impl Run<'_> {
         let path = self.fixed.asset_dir.join(CLUSTER_ID);
         let noted = async {
             let id = observe::cluster_id(client).await?;
-            files::write(&path, &File::public(format!("{id}\n")))?;
+            files::write(&path, &File::private(format!("{id}\n")))?;
             let Some(mut copy) = guard::Copy::load(self.fixed.host)?.filter(|_| self.guard.is_some()) else {
                 return Ok(());
             };

@@ -192,18 +192,21 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The self-hosted control plane serves, and nothing of the bridge stands: what this run still waits for is no reason to
-    /// keep others from mending what comes to harm.
+    /// The self-hosted control plane has proved that it serves and leads, and nothing of the bridge stands: what this run
+    /// still waits for is no reason to keep others from mending what comes to harm.
     pub fn serves_itself(&self) -> bool {
-        self.bridge.is_lowered() && self.api_ready && self.self_hosted_ready >= PROOFS
+        self.bridge.is_lowered() && self.is_proved()
     }
 
     /// The proof has taken longer than it may. What only the kubelet has to tidy up is no reason to raise the bridge.
     fn is_late(&self) -> bool {
-        let leads = self.view.as_ref().is_some_and(|view| all_lead(&self.leases_when_gone, view));
-        let proved = self.self_hosted_ready >= PROOFS && self.api_ready && leads;
-        let silent = !proved && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT);
+        let silent = !self.is_proved() && self.lowered_for.is_some_and(|so_long| so_long > PROVE_LIMIT);
         silent || self.leaderless_for > LEAD_LIMIT
+    }
+
+    fn is_proved(&self) -> bool {
+        let leads = self.view.as_ref().is_some_and(|view| all_lead(&self.leases_when_gone, view));
+        self.self_hosted_ready >= PROOFS && self.api_ready && leads
     }
 }
 

@@ -197,7 +197,8 @@ fn keys(cluster: &Cluster) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 collect(&path, keys);
-            } else {
+            // `start` notes there which cluster it has brought up.
+            } else if !path.ends_with("cluster-id") {
                 keys.insert(path.display().to_string(), std::fs::read(&path).unwrap());
             }
         }

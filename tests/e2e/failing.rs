@@ -198,15 +198,15 @@ fn failing_bridge() {
     let node = Node::up("failing-bridge");
     let cluster = Cluster::render(&node);
     let good = declaration(&node, node.address);
-    let bad = format!("{good}apiServer:\n  extraArgs:\n  - {{name: event-ttl, value: soon}}\n");
+    let bad = format!("{good}apiServer:\n  extraArgs:\n  - {{name: service-node-port-range, value: soon}}\n");
     render(&bad, &cluster.assets).ok();
     let start = cluster.started(&node, &[PROGRESS_TIMEOUT]).expect(7);
     eprintln!("{start}");
     start.says(&[
         "timed out waiting for the bridge's API server",
         "the static pod bridge-kube-apiserver on e2e-failing-bridge",
-        "Error: invalid argument \"soon\" for \"--event-ttl\" flag",
-        "likely cause: \"soon\" is no value that kube-apiserver takes for the flag --event-ttl",
+        "Error: invalid argument \"soon\" for \"--service-node-port-range\" flag",
+        "likely cause: \"soon\" is no value that kube-apiserver takes for the flag --service-node-port-range",
         "the API is NOT served",
         "cluster.yaml, then `hoist render ",
         "then run `hoist start` again",
