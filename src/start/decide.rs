@@ -192,10 +192,10 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The self-hosted control plane has proved that it serves and leads, and nothing of the bridge stands: what this run
-    /// still waits for is no reason to keep others from mending what comes to harm.
+    /// The self-hosted control plane has proved that it serves and leads, and nothing of the bridge stands or runs: what
+    /// this run still waits for is no reason to keep others from mending what comes to harm.
     pub fn serves_itself(&self) -> bool {
-        self.bridge.is_lowered() && self.is_proved()
+        self.bridge.is_lowered() && self.bridge.processes.is_empty() && self.is_proved()
     }
 
     /// The proof has taken longer than it may. What only the kubelet has to tidy up is no reason to raise the bridge.

@@ -94,7 +94,7 @@ fn assets() -> &'static Assets {
         let input = Input::load(&dir.path().join("assets")).unwrap();
         // Every history notes the same here, which all of them share.
         fs::write(dir.path().join("assets").join(CLUSTER_ID), "uid-kube-system\n").unwrap();
-        fs::set_permissions(dir.path().join("assets").join(CLUSTER_ID), fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(dir.path().join("assets").join(CLUSTER_ID), fs::Permissions::from_mode(0o600)).unwrap();
         Assets { dir, set, cluster, input }
     })
 }
