@@ -152,5 +152,13 @@ fn guard_gives_a_node_that_was_made_anew_its_label() {
     assert!(taints.iter().any(|taint| taint["key"] == LABEL && taint["effect"] == "NoSchedule"), "{taints:?}");
     controller.until_lowered();
     eventually("the node's events tell it", SOON, || controller.has_event("LabelRestored").then_some(()));
+    // Pods of the Node that is gone are deleted by the controller manager, when it is there again.
+    eventually("each component has one pod", LATER, || {
+        let one = |component: &&str| {
+            let labels = format!("component={component}");
+            kubectl.list(&["pods", "-n", "kube-system", "-l", &labels]).len() == 1
+        };
+        ["kube-apiserver", "kube-controller-manager", "kube-scheduler"].iter().all(one).then_some(())
+    });
     assert_serves_itself(&controller.node, &controller.cluster);
 }
