@@ -133,6 +133,9 @@ impl ClusterView {
     }
 }
 
+/// The static pods that stay beside the control plane: `status` shows them.
+const BESIDE: [&str; 2] = ["etcd", "hoist-guard"];
+
 /// Which pods are read of kube-system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pods {
@@ -176,7 +179,7 @@ async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
 /// The pods of a namespace, as far as they matter to the required workloads in it.
 async fn required_pods(client: &Client, namespace: &str, required: &[Required], which: Pods) -> Result<Vec<PodView>> {
     if namespace == "kube-system" && which == Pods::ControlPlane {
-        let components = COMPONENTS.into_iter().chain(bridge::PODS).collect::<Vec<_>>().join(",");
+        let components = COMPONENTS.into_iter().chain(bridge::PODS).chain(BESIDE).collect::<Vec<_>>().join(",");
         let pods = pods_in(client, namespace, Some(&format!("component in ({components})"))).await?;
         let mut wanted = required.iter().filter(|workload| workload.namespace == namespace);
         if wanted.all(|workload| pods.iter().any(|pod| pod.workload == workload.name)) {
@@ -368,7 +371,9 @@ mod tests {
         let asked_for = std::mem::take(&mut *asked.lock().unwrap());
         assert_eq!(asked_for.len(), 1, "{asked_for:?}");
         assert!(
-            asked_for[0].to_lowercase().contains("limit=250") && asked_for[0].contains("labelSelector="),
+            asked_for[0].to_lowercase().contains("limit=250")
+                && asked_for[0].contains("labelSelector=")
+                && asked_for[0].contains("etcd"),
             "{asked_for:?}"
         );
         // One whose pods have no such label is looked for among all, page by page.
