@@ -231,7 +231,8 @@ impl Observer {
         let Some(copy) = &run.guard else { return true };
         let mark = guard::mark(run.fixed.host);
         let stands = match &self.guard_seen {
-            Some((seen, stands)) if *seen == mark && guard::is_there(run.fixed.host) => *stands,
+            // What did not stand is looked at anew: it may have lacked something else than its copy.
+            Some((seen, true)) if *seen == mark && guard::is_there(run.fixed.host) => true,
             _ => guard::stands(run.fixed.host, copy),
         };
         self.guard_seen = Some((mark, stands));
