@@ -81,6 +81,8 @@ fn two_starts_apply_add_ons_at_the_same_time() {
     tell("two starts with add-ons", Machine::Bare, Random::new(2), async |history| {
         let beside = async {
             history.until_it_waits().await;
+            // Not in step with the other: what is applied between its look and its apply neither of them can see.
+            tokio::time::sleep(Duration::from_millis(370)).await;
             let ready = async {
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 history.make_it_ready();
