@@ -11,7 +11,7 @@ use crate::error::{Error, Finding, Result};
 use crate::files::{self, File};
 use crate::schema::{self, Reader as ReadBy};
 use crate::secrets::Tls;
-use crate::{input, kubeconfig, yaml};
+use crate::{images, input, kubeconfig, yaml};
 
 mod addons;
 mod bootkube;
@@ -332,11 +332,9 @@ impl AssetSet {
 
 /// The version that the tag of `image` says, for an image of `program`.
 fn tagged(image: &str, program: &str) -> Option<Version> {
-    let (name, tag) = image.rsplit_once(":v")?;
-    let mut numbers = tag.split(['.', '-', '+', '_', '@']).map(str::parse);
-    let mut next = || numbers.next()?.ok();
-    let version = Version { major: next()?, minor: next()?, patch: next()? };
-    (name.rsplit('/').next() == Some(program)).then_some(version)
+    let (name, _) = image.rsplit_once(":v")?;
+    let (major, minor, patch) = images::version(image)?;
+    (name.rsplit('/').next() == Some(program)).then_some(Version { major, minor, patch })
 }
 
 /// The private files that stand in `part` of an asset directory, by path below the part.

@@ -60,8 +60,8 @@ pub(super) struct Observer {
     /// Who held a Lease while the bridge had no process for it.
     earlier_holders: BTreeMap<String, String>,
     dead_leases: Vec<(String, String)>,
-    /// Guard's copy when it was last read, and whether it was as it shall be.
-    guard_seen: Option<(guard::Mark, bool)>,
+    /// Guard's copy when all of guard was last seen to be as it shall be.
+    guard_seen: Option<guard::Mark>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
@@ -230,12 +230,10 @@ impl Observer {
     fn has_guard(&mut self, run: &Run<'_>) -> bool {
         let Some(copy) = &run.guard else { return true };
         let mark = guard::mark(run.fixed.host);
-        let stands = match &self.guard_seen {
-            // What did not stand is looked at anew: it may have lacked something else than its copy.
-            Some((seen, true)) if *seen == mark && guard::is_there(run.fixed.host) => true,
-            _ => guard::stands(run.fixed.host, copy),
-        };
-        self.guard_seen = Some((mark, stands));
+        let stood = self.guard_seen.as_ref() == Some(&mark) && guard::is_there(run.fixed.host);
+        // What did not stand is looked at anew: it may have lacked something else than its copy.
+        let stands = stood || guard::stands(run.fixed.host, copy);
+        self.guard_seen = stands.then_some(mark);
         stands
     }
 
