@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use hoist::base::error::{self, Error};
+use hoist::base::log;
 use hoist::cli::{self, Cli};
-use hoist::error::{self, Error};
-use hoist::log;
 
 fn main() -> ExitCode {
     // A release build would end by SIGABRT here, with a code that no table has.

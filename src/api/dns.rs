@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{FIELD_MANAGER, explain, is_not_found, pages};
-use crate::config::Autoscaler;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::desired::config::Autoscaler;
 
 /// Why a number of replicas is what it is.
 pub const WHY: &str = "the rule in the ConfigMap kube-dns-autoscaler asks for them";

@@ -13,8 +13,8 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 
 use super::{FIELD_MANAGER, explain};
-use crate::config::API_PORT;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::desired::config::API_PORT;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";

@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 
 use super::observe::{CONTROL_PLANE_LABEL, pod_view};
 use super::{FIELD_MANAGER, Verdict, explain, verdict};
-use crate::error::{Error, Result};
-use crate::guard::decide::NodeSeen;
-use crate::images;
-use crate::secrets::COMPONENTS;
-use crate::start::rfc3339;
+use crate::base::error::{Error, Result};
+use crate::desired::secrets::COMPONENTS;
+use crate::node::images;
+use crate::ops::guard::decide::NodeSeen;
+use crate::ops::start::rfc3339;
 
 /// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
 pub const NAME: &str = "hoist-guard";

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::explain;
 use super::observe::LEASES;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// How long a Lease lasts that does not say.
 const LEASE_SECONDS: i32 = 15;

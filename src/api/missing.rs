@@ -4,8 +4,8 @@ use kube::Client;
 
 use super::apply::{Applier, How, Name};
 use super::{FIELD_MANAGER, guard};
-use crate::assets::Manifest;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::desired::assets::Manifest;
 
 /// The objects of `manifests` that are not in the cluster, in the order of their manifests; if there is to be a guard,
 /// its Secret, which no manifest makes, counts among them. What goes by itself is not missed.

@@ -1,6 +1,7 @@
 //! The only owner of the Kubernetes API: connecting, applying, observing, and the few single writes of `start`.
 
 pub mod apply;
+pub mod approve;
 pub mod dns;
 pub mod endpoints;
 pub mod guard;
@@ -23,8 +24,8 @@ use std::time::Duration;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
-use crate::error::{Error, Result};
-use crate::kubeconfig;
+use crate::base::error::{Error, Result};
+use crate::desired::kubeconfig;
 
 pub use verdict::{Verdict, failed, refused_or_failed, verdict};
 

@@ -10,9 +10,9 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
 use super::{failed, pages};
-use crate::bridge;
-use crate::error::{Error, Finding, Result};
-use crate::secrets::COMPONENTS;
+use crate::base::error::{Error, Finding, Result};
+use crate::desired::secrets::COMPONENTS;
+use crate::plane::bridge;
 
 /// Marks a Node as a controller; the kubelet may not set it itself.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";

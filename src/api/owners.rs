@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::failed;
 use super::observe::ClusterView;
-use crate::assets::Manifest;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::desired::assets::Manifest;
 
 /// The kinds whose pods may be required.
 const KINDS: [&str; 3] = ["DaemonSet", "Deployment", "StatefulSet"];

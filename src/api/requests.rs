@@ -9,8 +9,8 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use super::{FIELD_MANAGER, Verdict, explain, pages, verdict};
-use crate::approve::{Addresses, Asked, SIGNER};
-use crate::error::{Error, Result};
+use crate::api::approve::{Addresses, Asked, SIGNER};
+use crate::base::error::{Error, Result};
 
 /// How many objects are read at once: Nodes are large, and the reader is to stay small.
 const PAGE: u32 = 25;

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::apply::MANIFEST_SUM;
 use super::{failed, guard, is_not_found};
-use crate::error::Result;
-use crate::server_config;
+use crate::base::error::Result;
+use crate::desired::server_config;
 
 const NAMESPACE: &str = "kube-system";
 /// The name of guard's roles and their bindings.

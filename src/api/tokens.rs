@@ -5,8 +5,8 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 
 use super::{Verdict, explain, is_not_found, verdict};
-use crate::error::{Error, Result};
-use crate::tokens::{SECRET_TYPE, Token, secret_name};
+use crate::base::error::{Error, Result};
+use crate::desired::tokens::{SECRET_TYPE, Token, secret_name};
 
 fn secrets(client: &Client) -> Api<Secret> {
     Api::namespaced(client.clone(), "kube-system")

@@ -15,8 +15,8 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::error::Result;
-use crate::kubeconfig::Access;
+use crate::base::error::Result;
+use crate::desired::kubeconfig::Access;
 
 /// A client for the API server that `config` names, with the credentials that it holds or names the files of.
 pub(super) fn client(config: Config) -> Result<Client> {
@@ -77,8 +77,8 @@ mod tests {
 
     use super::*;
     use crate::api::connect;
-    use crate::kubeconfig::{Credentials, KubeConfig};
-    use crate::probe::testing::{Authority, Server};
+    use crate::base::probe::testing::{Authority, Server};
+    use crate::desired::kubeconfig::{Credentials, KubeConfig};
 
     fn kubeconfig(ca: &Authority, credentials: Credentials<'_>) -> String {
         let ca = ca.pem();

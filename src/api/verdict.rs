@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use crate::error::{Error, Finding};
+use crate::base::error::{Error, Finding};
 
 /// A server that asks for more is asked again all the same.
 const LONGEST: Duration = Duration::from_secs(60);

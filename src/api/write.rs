@@ -12,8 +12,8 @@ use serde_json::json;
 use super::guard::{FILE as GUARD_FILE, NAME as GUARD, SUM as GUARD_SUM};
 use super::observe::CONTROL_PLANE_LABEL;
 use super::{FIELD_MANAGER, Verdict, explain, failed, is_not_found, refused_or_failed, verdict};
-use crate::config::Taint;
-use crate::error::{Error, Finding, Result};
+use crate::base::error::{Error, Finding, Result};
+use crate::desired::config::Taint;
 
 /// Labels a Node as control plane and gives it its taints; other labels and taints stay.
 ///

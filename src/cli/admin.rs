@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::api::{self, Admin};
-use crate::config;
-use crate::error::{Error, Result};
-use crate::input::{self, CONFIG_LIMIT};
+use crate::base::error::{Error, Result};
+use crate::base::input::{self, CONFIG_LIMIT};
+use crate::desired::config;
 
 /// Which cluster.
 #[derive(Debug, clap::Args)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 use kube::Client;
 use serde_json::json;
 
-use crate::addons::{self, Options, Plan, Whole};
-use crate::assets::{self, AssetSet};
-use crate::config::{self, duration};
-use crate::error::{Error, Result};
-use crate::report::{Output, Reporter, Success};
-use crate::start::Input;
+use crate::base::error::{Error, Result};
+use crate::base::report::{Output, Reporter, Success};
+use crate::desired::assets::{self, AssetSet};
+use crate::desired::config::{self, duration};
+use crate::ops::addons::{self, Options, Plan, Whole};
+use crate::ops::start::Input;
 
 use super::{WOULD_CHANGE, admin};
 

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backup::sealed::Recipient;
-use crate::backup::{self, Options};
-use crate::config;
-use crate::error::Result;
-use crate::host::Host;
-use crate::report::{Output, Reporter, Success};
+use crate::base::error::Result;
+use crate::base::report::{Output, Reporter, Success};
+use crate::desired::config;
+use crate::node::host::Host;
+use crate::ops::backup::sealed::Recipient;
+use crate::ops::backup::{self, Options};
 
 /// `hoist backup`
 #[derive(Debug, clap::Args)]

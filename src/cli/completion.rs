@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// `hoist completion`
 #[derive(Debug, clap::Args)]

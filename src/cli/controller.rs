@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::observe::Required;
-use crate::config::{self, duration};
-use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::report::{Output, Reporter};
-use crate::start::{Mode, Options};
+use crate::base::error::{Error, Result};
+use crate::base::report::{Output, Reporter};
+use crate::desired::config::{self, duration};
+use crate::node::host::Host;
+use crate::ops::start::{Mode, Options};
 
 /// The workloads without which there is no control plane.
 const REQUIRED: [&str; 3] =

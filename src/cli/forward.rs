@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::duration;
-use crate::error::Result;
-use crate::forward;
-use crate::limits;
+use crate::base::error::Result;
+use crate::base::limits;
+use crate::desired::config::duration;
+use crate::endpoint::forward;
 
 /// `hoist forward`
 #[derive(Debug, clap::Args)]

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::controller::absolute;
-use crate::config::Controller;
-use crate::error::{Error, Result};
-use crate::guard;
-use crate::host::Host;
-use crate::report::{Output, Reporter};
+use crate::base::error::{Error, Result};
+use crate::base::report::{Output, Reporter};
+use crate::desired::config::Controller;
+use crate::node::host::Host;
+use crate::ops::guard;
 
 /// `hoist guard`
 #[derive(Debug, clap::Args)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::config::{self, Rendered};
-use crate::error::Result;
-use crate::report::Output;
+use crate::base::error::Result;
+use crate::base::report::Output;
+use crate::desired::config::{self, Rendered};
 
 /// The version of what `--output json` writes: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.images/v1";

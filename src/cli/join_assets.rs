@@ -8,11 +8,15 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use crate::assets::{self, AssetSet};
-use crate::error::{Error, Finding, Result};
-use crate::files::{self, File};
-use crate::join::{self, Worker};
-use crate::{api, config, first_boot, pki, tokens};
+use crate::api;
+use crate::base::error::{Error, Finding, Result};
+use crate::base::files::{self, File};
+use crate::desired::assets::{self, AssetSet};
+use crate::desired::config;
+use crate::desired::first_boot;
+use crate::desired::join::{self, Worker};
+use crate::desired::pki;
+use crate::desired::tokens;
 
 /// How long the cluster may take to say what it knows of the token.
 const LIMIT: Duration = Duration::from_secs(15);

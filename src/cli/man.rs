@@ -7,8 +7,8 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::error::{EXIT_CODES, Error, Result};
-use crate::files::{self, File};
+use crate::base::error::{EXIT_CODES, Error, Result};
+use crate::base::files::{self, File};
 
 /// `hoist man`
 #[derive(Debug, clap::Args)]

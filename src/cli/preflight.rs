@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::assets::{self, AssetSet};
-use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::preflight;
-use crate::report::Output;
+use crate::base::error::{Error, Result};
+use crate::base::report::Output;
+use crate::check::preflight;
+use crate::desired::assets::{self, AssetSet};
+use crate::node::host::Host;
 
 /// Which checks the user knows better than.
 #[derive(Debug, clap::Args)]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::controller::{Conditions, Controller};
-use crate::error::Result;
-use crate::recover::{self, Data, Options, Outcome};
-use crate::report::{Reporter, Success};
-use crate::start::Mode;
+use crate::base::error::Result;
+use crate::base::report::{Reporter, Success};
+use crate::ops::recover::{self, Data, Options, Outcome};
+use crate::ops::start::Mode;
 
 /// `hoist recover`
 ///

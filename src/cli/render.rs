@@ -6,10 +6,15 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use crate::assets::{self, AssetSet, Choices, Written};
-use crate::config::Cluster;
-use crate::error::{Error, Result};
-use crate::{config, files, first_boot, kubelet, pki, render};
+use crate::base::error::{Error, Result};
+use crate::base::files;
+use crate::desired::assets::{self, AssetSet, Choices, Written};
+use crate::desired::config;
+use crate::desired::config::Cluster;
+use crate::desired::first_boot;
+use crate::desired::pki;
+use crate::desired::render;
+use crate::node::kubelet;
 
 /// The exit code of a `--diff` that shows changes.
 pub const WOULD_CHANGE: u8 = 2;

@@ -3,10 +3,11 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Finding, Result};
-use crate::host::Host;
-use crate::report::{Output, Reporter, Success};
-use crate::{lock, reset};
+use crate::base::error::{Error, Finding, Result};
+use crate::base::report::{Output, Reporter, Success};
+use crate::node::host::Host;
+use crate::node::lock;
+use crate::ops::reset;
 
 /// `hoist reset`
 #[derive(Debug, clap::Args)]

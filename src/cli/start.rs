@@ -1,9 +1,9 @@
 //! `hoist start`
 
 use super::controller::{Conditions, Controller};
-use crate::error::Result;
-use crate::report::{Reporter, Success};
-use crate::start::{self, Mode};
+use crate::base::error::Result;
+use crate::base::report::{Reporter, Success};
+use crate::ops::start::{self, Mode};
 
 /// `hoist start`
 #[derive(Debug, clap::Args)]

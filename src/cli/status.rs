@@ -4,13 +4,14 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::assets::{self, AssetSet};
-use crate::config::{self, Cluster, Controller, Etcd};
-use crate::error::{Error, Finding, Result};
-use crate::host::Host;
-use crate::report::Output;
-use crate::status::{self, Subject};
-use crate::{files, preflight};
+use crate::base::error::{Error, Finding, Result};
+use crate::base::files;
+use crate::base::report::Output;
+use crate::check::preflight;
+use crate::desired::assets::{self, AssetSet};
+use crate::desired::config::{self, Cluster, Controller, Etcd};
+use crate::node::host::Host;
+use crate::ops::status::{self, Subject};
 
 /// `hoist status`
 #[derive(Debug, clap::Args)]

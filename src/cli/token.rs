@@ -9,11 +9,13 @@ use time::OffsetDateTime;
 
 use super::admin::Choice;
 use crate::api::{Admin, tokens as api};
-use crate::error::{Error, Finding, Result};
-use crate::report::Output;
-use crate::start::rfc3339;
-use crate::tokens::{DEFAULT_GROUP, Token, USAGES};
-use crate::{config, pki, tokens};
+use crate::base::error::{Error, Finding, Result};
+use crate::base::report::Output;
+use crate::desired::config;
+use crate::desired::pki;
+use crate::desired::tokens;
+use crate::desired::tokens::{DEFAULT_GROUP, Token, USAGES};
+use crate::ops::start::rfc3339;
 
 /// `hoist token`
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,10 @@
 //! `hoist unpivot`
 
 use super::controller::Controller;
-use crate::error::Result;
-use crate::report::{Reporter, Success};
-use crate::start::Mode;
-use crate::unpivot;
+use crate::base::error::Result;
+use crate::base::report::{Reporter, Success};
+use crate::ops::start::Mode;
+use crate::ops::unpivot;
 
 /// `hoist unpivot`
 #[derive(Debug, clap::Args)]

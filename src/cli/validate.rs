@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::assets::AssetSet;
-use crate::error::{Error, Finding, Result, Severity};
-use crate::report::Output;
-use crate::validate;
+use crate::base::error::{Error, Finding, Result, Severity};
+use crate::base::report::Output;
+use crate::check::validate;
+use crate::desired::assets::AssetSet;
 
 /// The version of what `--output json` writes: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.findings/v1";

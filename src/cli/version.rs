@@ -4,9 +4,9 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::config;
-use crate::error::{Error, Result};
-use crate::report::{EVENT_SCHEMA, Output};
+use crate::base::error::{Error, Result};
+use crate::base::report::{EVENT_SCHEMA, Output};
+use crate::desired::config;
 
 /// `hoist version`
 #[derive(Debug, clap::Args)]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{AlarmRequest, AlarmResponse, SERVICE, StatusRequest, StatusResponse, connect};
-use crate::secrets::Tls;
+use super::client::{AlarmMember, AlarmRequest, AlarmResponse, SERVICE, StatusRequest, StatusResponse, connect};
+use crate::desired::secrets::Tls;
 
 /// Where etcd's clients reach it on loopback.
 pub const PORT: u16 = 2379;
@@ -90,7 +90,7 @@ pub async fn ask(address: SocketAddr, tls: &Tls, limit: Duration) -> Result<Heal
         let alarms: AlarmResponse = alarms.map_err(|failure| failure.to_string())?;
         let status = connection.call(SERVICE, "Status", &StatusRequest {}).await;
         let status: StatusResponse = status.map_err(|failure| failure.to_string())?;
-        let alarm = |member: super::AlarmMember| match member.alarm {
+        let alarm = |member: AlarmMember| match member.alarm {
             1 => Alarm::NoSpace,
             2 => Alarm::Corrupt,
             number => Alarm::Other(number),

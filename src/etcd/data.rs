@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::config::{Cluster, Etcd};
-use crate::error::Result;
-use crate::files::{self, File};
-use crate::host::Host;
-use crate::yaml;
+use crate::base::error::Result;
+use crate::base::files::{self, File};
+use crate::base::yaml;
+use crate::desired::config::{Cluster, Etcd};
+use crate::node::host::Host;
 
 /// The mark, below the data directory.
 pub const MARK: &str = "member/hoist-began";
@@ -205,10 +205,10 @@ spec:
     #[test]
     fn the_rendered_manifest_has_it() {
         let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
-        let cluster = crate::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
         let now = time::OffsetDateTime::now_utc();
-        let pki = crate::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
-        let assets = crate::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+        let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+        let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
         let text = assets.text("bootstrap-manifests/etcd.yaml").unwrap();
         assert_eq!(guarded(&text), text);
         assert_eq!(text.matches("- name: began\n").count(), 2);

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use hoist::api;
-use hoist::assets::{self, AssetSet};
-use hoist::files::File;
+use hoist::base::files::File;
+use hoist::desired::assets::{self, AssetSet};
 use serde::Serialize;
 
 use crate::run::steps;

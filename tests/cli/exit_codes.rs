@@ -1,6 +1,6 @@
 //! The exit codes that scripts rely on.
 
-use hoist::error::{EXIT_CODES, Error};
+use hoist::base::error::{EXIT_CODES, Error};
 
 /// Every kind of failure with its exit code.
 fn table() -> Vec<(Error, u8)> {

@@ -160,7 +160,7 @@ fn the_forwarder_lets_clients_wait_at_its_hard_limit() {
     let dir = tempfile::tempdir().unwrap();
     let (forwarder, listen) = forwarder(dir.path(), 1024, 1024);
     let mut open: Vec<_> = (0..600).map(|_| connect(listen).unwrap()).collect();
-    let room = hoist::forward::room(1024);
+    let room = hoist::endpoint::forward::room(1024);
     assert!(room > 400 && room < 512, "{room}");
     open[..room].iter_mut().for_each(|client| echo(client).unwrap());
     std::thread::sleep(A_WHILE);

@@ -165,7 +165,7 @@ fn man_pages() {
             Err(error) => eprintln!("there is no man to show {} with: {error}", path.display()),
         }
     }
-    for (code, _) in hoist::error::EXIT_CODES {
+    for (code, _) in hoist::base::error::EXIT_CODES {
         assert!(page("hoist").contains(&format!("\n\\fB{code}\\fR\n")), "exit code {code}");
     }
     assert!(page("hoist-start").contains("pod\\-manifest\\-path"));

@@ -59,7 +59,7 @@ fn a_cluster_keeps_its_version_until_cluster_yaml_names_another() {
     let folder = Folder::with(&format!("{CLUSTER}kubernetesVersion: v1.36.3\n"));
     folder.render().ok();
     folder.put("cluster.yaml", CLUSTER);
-    let own = hoist::config::KUBERNETES_VERSION;
+    let own = hoist::desired::config::KUBERNETES_VERSION;
     let kept = format!("kept Kubernetes v1.36.3: for another one cluster.yaml names it (kubernetesVersion: {own})\n");
     let again = folder.unchanged(|| folder.render()).ok();
     assert_eq!(again, format!("{kept}assets: 82 files, 0 of them written\n"));
@@ -332,7 +332,7 @@ fn other_ends_of_lines_are_no_edit() {
         "{found}"
     );
     // What is read of it has the ends that a shell and the kubelet's unit want.
-    let set = hoist::assets::AssetSet::load(&folder.path("assets")).unwrap();
+    let set = hoist::desired::assets::AssetSet::load(&folder.path("assets")).unwrap();
     assert!(set.files.values().all(|file| !file.content.contains(&b'\r')));
 
     // An edit and a change are brought together all the same.

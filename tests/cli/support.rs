@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use hoist::outside::{Outside, System};
+use hoist::node::world::{Outside, System};
 use tempfile::TempDir;
 
 pub const CLUSTER: &str = "\

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hoist::known_flags::{self, Program};
+use hoist::desired::known_flags::{self, Program};
 
 use crate::support::cache;
 
 /// The version of the nodes, as "1.36.3".
 fn version() -> String {
-    let default = || hoist::config::KUBERNETES_VERSION.trim_start_matches('v').to_owned();
+    let default = || hoist::desired::config::KUBERNETES_VERSION.trim_start_matches('v').to_owned();
     std::env::var("HOIST_KUBERNETES").ok().filter(|version| !version.is_empty()).unwrap_or_else(default)
 }
 

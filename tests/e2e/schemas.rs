@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use hoist::config::Version;
-use hoist::schema::{self, Reader};
-use hoist::yaml;
+use hoist::base::yaml;
+use hoist::desired::config::Version;
+use hoist::desired::schema::{self, Reader};
 use serde_json::Value;
 
 use crate::support::{cache, repository};
 
 /// The version of the nodes.
 fn version() -> Version {
-    let default = || hoist::config::KUBERNETES_VERSION.to_owned();
+    let default = || hoist::desired::config::KUBERNETES_VERSION.to_owned();
     let named = std::env::var("HOIST_KUBERNETES").ok().filter(|version| !version.is_empty()).unwrap_or_else(default);
     let numbers: Vec<_> = named.trim_start_matches('v').split('.').map(|number| number.parse().unwrap()).collect();
     Version { major: numbers[0], minor: numbers[1], patch: numbers[2] }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use hoist::{guard, lock};
+use hoist::node::lock;
+use hoist::ops::guard;
 use serde_json::json;
 
 use crate::history::{History, tell};

@@ -11,12 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hoist::error::{Error, Result};
+use hoist::base::error::{Error, Result};
+use hoist::base::files::{self, Operation};
+use hoist::base::probe::Answer;
+use hoist::desired::secrets::Tls;
 use hoist::etcd::alarms::Health;
-use hoist::files::{self, Operation};
-use hoist::outside::{Ask, Outside, Ran};
-use hoist::probe::Answer;
-use hoist::secrets::Tls;
+use hoist::node::world::{Ask, Outside, Ran};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use http_body_util::BodyExt;
 use kube::Client;

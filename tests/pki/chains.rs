@@ -300,7 +300,11 @@ fn an_intermediate_ca_signs_and_servers_send_it() {
 
 /// What the controller manager signs with: one certificate, whatever stands around it.
 fn signing_certificate(tls: &Files) -> Vec<u8> {
-    let of =
-        hoist::secrets::of_component("kube-controller-manager", &cluster(), tls, hoist::secrets::Server::SelfHosted);
+    let of = hoist::desired::secrets::of_component(
+        "kube-controller-manager",
+        &cluster(),
+        tls,
+        hoist::desired::secrets::Server::SelfHosted,
+    );
     of.unwrap().remove("signing-ca.crt").unwrap()
 }

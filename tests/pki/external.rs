@@ -1,7 +1,7 @@
 //! CAs whose keys are elsewhere: requests go out, signed certificates come back. openssl is the CA.
 
-use hoist::config::KeyPairFiles;
-use hoist::pki::{self, Pki};
+use hoist::desired::config::KeyPairFiles;
+use hoist::desired::pki::{self, Pki};
 
 use crate::support::{Files, Folder, changed, cluster, controller, days, issue, issue_at, now, reasons, refused};
 
@@ -20,7 +20,7 @@ impl Holder {
         Self(folder)
     }
 
-    fn cluster(&self) -> hoist::config::Cluster {
+    fn cluster(&self) -> hoist::desired::config::Cluster {
         let mut cluster = cluster();
         let named = |ca: &str| Some(KeyPairFiles { certificate: self.0.name(&format!("{ca}.crt")), key: None });
         cluster.pki.ca = named("ca");

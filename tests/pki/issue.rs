@@ -1,7 +1,7 @@
 //! What is kept, what is issued anew, and why.
 
-use hoist::error::Error;
-use hoist::pki;
+use hoist::base::error::Error;
+use hoist::desired::pki;
 
 use crate::support::{
     Files, Folder, changed, cluster, controller, days, info, issue, issue_at, none, now, reasons, refused, refused_at,

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use hoist::config::{
+use hoist::base::error::Error;
+use hoist::desired::config::{
     ApiServer, Autoscaler, Cluster, Component, Controller, Dns, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles,
     KubeProxy, Level, Network, Networking, PkiConfig, Plugin, PodSecurity, ProxyMode, Version,
 };
-use hoist::error::Error;
-use hoist::pki::{self, Pki, UserFiles};
+use hoist::desired::pki::{self, Pki, UserFiles};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 

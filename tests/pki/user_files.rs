@@ -1,7 +1,7 @@
 //! CAs and keys of the user's, and an external etcd.
 
-use hoist::config::Etcd;
-use hoist::pki;
+use hoist::desired::config::Etcd;
+use hoist::desired::pki;
 
 use crate::support::{Files, Folder, changed, cluster, days, issue, issue_at, now, reasons, refused};
 

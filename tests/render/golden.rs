@@ -6,13 +6,13 @@ use std::fs;
 use std::path::Path;
 
 use base64::Engine;
-use hoist::assets::AssetSet;
+use hoist::desired::assets::AssetSet;
 
 use crate::support::{NAMES, cluster, documents, golden, is_secret, render, text};
 
 /// All files of the set with their modes, and for a Secret's manifest its keys.
 fn listing(set: &AssetSet) -> String {
-    let line = |(path, file): (&String, &hoist::files::File)| {
+    let line = |(path, file): (&String, &hoist::base::files::File)| {
         let mode = format!("{:04o}", file.mode);
         let mut line = format!("{mode} {path}\n");
         if path.ends_with("/secret.yaml") {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use base64::Engine;
-use hoist::assets::AssetSet;
+use hoist::desired::assets::AssetSet;
 use serde_json::Value;
 
 use crate::support::{
@@ -82,7 +82,7 @@ fn nothing_is_bound_to_cluster_admin() {
             let text = text(&set, path);
             for word in ["cluster-admin", "system:masters", "serviceaccount"] {
                 // An audit policy names whom it is about, and binds nobody.
-                let is_policy = path == hoist::server_config::PATH && word == "serviceaccount";
+                let is_policy = path == hoist::desired::server_config::PATH && word == "serviceaccount";
                 assert!(is_policy || !text.contains(word), "{path} says {word}");
             }
             for document in documents(path, &text) {
@@ -160,7 +160,7 @@ fn the_bridge_names_the_port_that_clients_know() {
 fn a_users_flag_takes_the_place_of_hoists() {
     let cluster = cluster("full");
     let set = render(&cluster);
-    let hoist::config::Etcd::Local { extra_args: etcd, .. } = &cluster.etcd else { panic!("etcd is local") };
+    let hoist::desired::config::Etcd::Local { extra_args: etcd, .. } = &cluster.etcd else { panic!("etcd is local") };
     let mut commands = vec![(etcd, "bootstrap-manifests/etcd.yaml".to_owned())];
     let args = [&cluster.api_server.extra_args, &cluster.controller_manager.extra_args, &cluster.scheduler.extra_args];
     for ((component, kind), args) in COMPONENTS.into_iter().zip(args) {
@@ -183,8 +183,8 @@ fn a_render_depends_on_nothing_but_its_input() {
     for golden in NAMES {
         let cluster = cluster(golden);
         let tls = issue(&cluster, &Files::new()).files;
-        let first = hoist::render::render(&cluster, &tls, TOKEN).unwrap();
-        assert!(first == hoist::render::render(&cluster, &tls, TOKEN).unwrap());
+        let first = hoist::desired::render::render(&cluster, &tls, TOKEN).unwrap();
+        assert!(first == hoist::desired::render::render(&cluster, &tls, TOKEN).unwrap());
         // Other keys at another time change nothing that is reviewed.
         let second = render(&cluster);
         for (path, file) in first.files.iter().filter(|(path, _)| !is_secret(path)) {
@@ -194,7 +194,7 @@ fn a_render_depends_on_nothing_but_its_input() {
         }
         // What was resolved is an input that makes the same.
         let resolved = parse(&text(&first, "cluster.yaml"));
-        assert!(first == hoist::render::render(&resolved, &tls, TOKEN).unwrap());
+        assert!(first == hoist::desired::render::render(&resolved, &tls, TOKEN).unwrap());
     }
 }
 
@@ -204,8 +204,8 @@ fn another_controller_changes_only_what_must_change() {
     let one = parse(&text);
     let two = parse(&format!("{text}- name: minimal-2\n  address: 192.0.2.11\n"));
     let pki = issue(&one, &Files::new());
-    let before = hoist::render::render(&one, &pki.files, TOKEN).unwrap();
-    let after = hoist::render::render(&two, &issue(&two, &pki.files).files, TOKEN).unwrap();
+    let before = hoist::desired::render::render(&one, &pki.files, TOKEN).unwrap();
+    let after = hoist::desired::render::render(&two, &issue(&two, &pki.files).files, TOKEN).unwrap();
     let changed = |path: &&String| before.files.get(*path) != after.files.get(*path);
     let changed: Vec<_> = after.files.keys().filter(changed).map(String::as_str).collect();
     let expected = [
@@ -263,8 +263,8 @@ fn the_network_is_the_one_that_is_declared() {
     for (cluster, set) in all() {
         let (flannel, proxy) = (&ASK_THE_ENDPOINT[0], &ASK_THE_ENDPOINT[1]);
         let is_there = |folder: &str| set.files.keys().any(|path| path.starts_with(&format!("manifests/{folder}/")));
-        let has_flannel = cluster.network.plugin != hoist::config::Plugin::None;
-        let has_proxy = cluster.kube_proxy.mode != hoist::config::ProxyMode::None;
+        let has_flannel = cluster.network.plugin != hoist::desired::config::Plugin::None;
+        let has_proxy = cluster.kube_proxy.mode != hoist::desired::config::ProxyMode::None;
         assert_eq!((is_there("flannel"), is_there("kube-proxy")), (has_flannel, has_proxy));
         let subnets = &cluster.networking.pod_subnets;
         if has_flannel {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hoist::assets::AssetSet;
-use hoist::config::{Arg, Cluster, Etcd};
-use hoist::secrets::{self, Server};
-use hoist::server_config;
+use hoist::desired::assets::AssetSet;
+use hoist::desired::config::{Arg, Cluster, Etcd};
+use hoist::desired::secrets::{self, Server};
+use hoist::desired::server_config;
 use serde_json::Value;
 
 use crate::support::{Files, TOKEN, all, cluster, documents, golden, is_manifest, issue, parse, render, text};
@@ -404,7 +404,7 @@ fn a_cluster_that_has_run_without_encryption_learns_to_read_first() {
     let mut older = issue(&cluster, &Files::new()).files;
     older.remove("encryption.yaml");
     let renewed = issue(&cluster, &older);
-    let set = hoist::render::render(&cluster, &renewed.files, TOKEN).unwrap();
+    let set = hoist::desired::render::render(&cluster, &renewed.files, TOKEN).unwrap();
     assert_eq!(first_provider(&set), "identity");
     let said: Vec<_> = renewed.issued.iter().map(|file| (file.path.as_str(), file.reason.as_str())).collect();
     let reason = "new; Secrets are written as plain text until its key is the first (docs/security.md)";

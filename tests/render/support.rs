@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hoist::assets::AssetSet;
-use hoist::config::{self, Cluster};
-use hoist::pki::{self, Pki, UserFiles};
-use hoist::render;
-use hoist::yaml::{self, Document};
+use hoist::base::yaml::{self, Document};
+use hoist::desired::assets::AssetSet;
+use hoist::desired::config::{self, Cluster};
+use hoist::desired::pki::{self, Pki, UserFiles};
+use hoist::desired::render;
 use time::OffsetDateTime;
 
 pub const NAMES: [&str; 4] = ["minimal", "full", "external", "external-ca"];

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use hoist::yaml;
+use hoist::base::yaml;
 
 /// What is wrong with `document` as an object of its own apiVersion and kind: the path of each problem (`spec.x[0].y`)
 /// and a sentence. Kinds that hoist does not render itself are the API server's to judge: nothing is said of them.
@@ -86,7 +86,7 @@ fn of<K: DeserializeOwned>(document: &Value) -> Vec<(String, String)> {
     problems
 }
 
-/// A path as [`yaml::Positions`](hoist::yaml::Positions) has it.
+/// A path as [`yaml::Positions`](hoist::base::yaml::Positions) has it.
 fn spelled(path: &serde_ignored::Path<'_>) -> String {
     match path {
         serde_ignored::Path::Root => String::new(),

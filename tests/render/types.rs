@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{all, documents, is_manifest, text};
 use crate::typed;
-use hoist::schema::{self, Reader};
-use hoist::yaml;
+use hoist::base::yaml;
+use hoist::desired::schema::{self, Reader};
 
 /// Maps whose keys are the user's to choose.
 const FREE: [&str; 6] = ["data", "labels", "matchLabels", "nodeSelector", "requests", "limits"];

@@ -18,7 +18,7 @@ fn rendered_clusters() {
 fn every_version() {
     for version in ["v1.34.4", "v1.35.4", "v1.36.3", "v1.37.2"] {
         let mut cluster = rendered::cluster("minimal");
-        let text = cluster.to_yaml().replace(hoist::config::KUBERNETES_VERSION, version);
+        let text = cluster.to_yaml().replace(hoist::desired::config::KUBERNETES_VERSION, version);
         cluster = rendered::parse(&text);
         assert_eq!(findings(&rendered::render(&cluster)), [""; 0], "{version}");
     }
@@ -27,7 +27,8 @@ fn every_version() {
 #[test]
 fn a_start_looks_at_its_own_controller_and_not_at_the_clock() {
     let (cluster, mut set) = rendered::all().remove(1);
-    let decisive = |set: &_| hoist::validate::decisive(set, &cluster, &cluster.controllers[1], Path::new("assets"));
+    let decisive =
+        |set: &_| hoist::check::validate::decisive(set, &cluster, &cluster.controllers[1], Path::new("assets"));
     set.files.retain(|path, _| !path.starts_with("tls/etcd/full-1.example.com/"));
     assert!(decisive(&set).is_empty(), "{:?}", decisive(&set));
     set.files.remove("tls/etcd/full-2.example.com/peer.key");
@@ -37,7 +38,8 @@ fn a_start_looks_at_its_own_controller_and_not_at_the_clock() {
     let cluster = directory.set.cluster(Path::new("/")).unwrap();
     let late = OffsetDateTime::now_utc() + time::Duration::days(400);
     assert!(!all(&directory.set, late).is_empty());
-    let decisive = hoist::validate::decisive(&directory.set, &cluster, &cluster.controllers[0], Path::new("assets"));
+    let decisive =
+        hoist::check::validate::decisive(&directory.set, &cluster, &cluster.controllers[0], Path::new("assets"));
     assert!(decisive.is_empty(), "{decisive:?}");
 }
 

@@ -63,8 +63,9 @@ fn unknown_and_deprecated_ones() {
 /// The finding names the version that a flag came with, and the one of the image that is given it.
 #[test]
 fn of_another_version() {
-    let cluster =
-        rendered::parse(&rendered::cluster("minimal").to_yaml().replace(hoist::config::KUBERNETES_VERSION, "v1.35.4"));
+    let cluster = rendered::parse(
+        &rendered::cluster("minimal").to_yaml().replace(hoist::desired::config::KUBERNETES_VERSION, "v1.35.4"),
+    );
     let mut directory = Directory { set: rendered::render(&cluster) };
     let add = |directory: &mut Directory, path: &str| {
         directory.edit(

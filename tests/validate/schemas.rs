@@ -77,7 +77,7 @@ fn about(version: &str, more: &[(&str, &str)]) -> Vec<String> {
         let paths: Vec<_> = directory.set.files.keys().filter(|path| rendered::is_manifest(path)).cloned().collect();
         for path in paths {
             let text = directory.text(&path);
-            let from = format!("/{image}:{}", hoist::config::KUBERNETES_VERSION);
+            let from = format!("/{image}:{}", hoist::desired::config::KUBERNETES_VERSION);
             if text.contains(&from) {
                 directory.put(&path, text.replace(&from, &format!("/{image}:v{version}")));
             }
@@ -89,9 +89,9 @@ fn about(version: &str, more: &[(&str, &str)]) -> Vec<String> {
     findings(&directory.set)
 }
 
-fn hoist_version(text: &str) -> hoist::config::Version {
+fn hoist_version(text: &str) -> hoist::desired::config::Version {
     let numbers: Vec<_> = text.split('.').map(|number| number.parse().unwrap()).collect();
-    hoist::config::Version { major: numbers[0], minor: numbers[1], patch: numbers[2] }
+    hoist::desired::config::Version { major: numbers[0], minor: numbers[1], patch: numbers[2] }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use hoist::assets::AssetSet;
-use hoist::error::{Finding, Severity};
-use hoist::files::File;
+use hoist::base::error::{Finding, Severity};
+use hoist::base::files::File;
+use hoist::desired::assets::AssetSet;
 use time::OffsetDateTime;
 
 use crate::rendered;
@@ -15,7 +15,7 @@ pub struct Directory {
 }
 
 pub fn all(set: &AssetSet, now: OffsetDateTime) -> Vec<Finding> {
-    hoist::validate::validate(set, Path::new("assets"), now)
+    hoist::check::validate::validate(set, Path::new("assets"), now)
 }
 
 /// Findings as lines, without remedies.

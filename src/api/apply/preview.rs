@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{Answer, Applier, CONCURRENT, Name, Refusal, marked};
 use crate::api::is_not_found;
-use crate::assets::Manifest;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::desired::assets::Manifest;
 
 /// What would become of one object.
 #[derive(Debug)]

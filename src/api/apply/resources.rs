@@ -10,8 +10,8 @@ use kube::discovery::{self, Scope};
 use serde_json::Value;
 
 use crate::api::is_not_found;
-use crate::assets::Manifest;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::desired::assets::Manifest;
 
 /// How long a CRD may take to be established, and its kinds to be served, before the whole apply is tried again, in
 /// seconds.

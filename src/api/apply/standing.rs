@@ -10,8 +10,8 @@ use kube::{Client, ResourceExt};
 use super::resources::Resources;
 use super::{CONCURRENT, MANIFEST_SUM};
 use crate::api::{Verdict, pages, verdict};
-use crate::assets::Manifest;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::desired::assets::Manifest;
 
 /// From so many manifests of a kind in a namespace on, one list says what stands instead of a question for each.
 const LIST_FROM: usize = 16;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::assets::Manifest;
+use crate::desired::assets::Manifest;
 
 /// An object of an add-on.
 #[derive(Debug, Clone, PartialEq, Eq)]

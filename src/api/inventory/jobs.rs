@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::apply::sum;
-use crate::assets::Manifest;
+use crate::desired::assets::Manifest;
 
 /// Whether the object of a manifest is a Job that takes itself away.
 pub fn goes(manifest: &Manifest) -> bool {

@@ -13,9 +13,9 @@ use crate::support::{CLUSTER, Folder};
 fn bootkube() -> Folder {
     let folder = Folder::new();
     // Keys of an RSA CA as bootkube makes it are in tests/pki; here it is the files that matter.
-    let cluster = hoist::config::parse("f", CLUSTER, Path::new("/")).unwrap();
+    let cluster = hoist::desired::config::parse("f", CLUSTER, Path::new("/")).unwrap();
     let now = time::OffsetDateTime::now_utc();
-    let made = hoist::pki::issue(&cluster, &BTreeMap::new(), &Default::default(), now).unwrap().files;
+    let made = hoist::desired::pki::issue(&cluster, &BTreeMap::new(), &Default::default(), now).unwrap().files;
     for (name, from) in [
         ("ca.crt", "ca.crt"),
         ("ca.key", "ca.key"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hoist::pki::{self, Pki};
+use hoist::desired::pki::{self, Pki};
 use time::{Duration, OffsetDateTime};
 
 use super::{Row, Table};
@@ -12,7 +12,7 @@ use crate::support::{CLUSTER, Folder, sparse};
 /// Keys and certificates that were made `ago`.
 fn made(ago: Duration) -> BTreeMap<String, Vec<u8>> {
     let text = format!("{CLUSTER}pki: {{caCertificateValidityPeriod: 48h, certificateValidityPeriod: 24h}}\n");
-    let cluster = hoist::config::parse("f", &text, Path::new("/")).unwrap();
+    let cluster = hoist::desired::config::parse("f", &text, Path::new("/")).unwrap();
     let now = OffsetDateTime::now_utc() - ago;
     let Pki { files, .. } = pki::issue(&cluster, &BTreeMap::new(), &Default::default(), now).unwrap();
     files

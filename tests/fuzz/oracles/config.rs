@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use hoist::{config, pki, render};
+use hoist::desired::config;
+use hoist::desired::pki;
+use hoist::desired::render;
 use time::OffsetDateTime;
 
 /// Panics where hoist is wrong about `data`.

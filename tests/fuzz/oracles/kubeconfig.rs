@@ -1,6 +1,7 @@
 //! A kubeconfig: whatever is found fit makes a client.
 
-use hoist::{api, kubeconfig};
+use hoist::api;
+use hoist::desired::kubeconfig;
 
 /// Panics where hoist is wrong about `data`.
 pub fn check(data: &[u8]) {

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use hoist::assets::AssetSet;
-use hoist::files::File;
-use hoist::yaml;
+use hoist::base::files::File;
+use hoist::base::yaml;
+use hoist::desired::assets::AssetSet;
 use serde::Deserialize;
 use serde_json::Value;
 

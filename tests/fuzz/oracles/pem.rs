@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use hoist::config::{self, Cluster, KeyPairFiles};
-use hoist::pki::{self, UserFiles};
+use hoist::desired::config::{self, Cluster, KeyPairFiles};
+use hoist::desired::pki::{self, UserFiles};
 use pem::Pem;
 use time::OffsetDateTime;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hoist::files::{self, Operation};
+use hoist::base::files::{self, Operation};
 
 use super::World;
 use super::process::{End, Program};

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hoist::files::Operation;
+use hoist::base::files::Operation;
 use time::OffsetDateTime;
 
 pub use api::{Request, Response, status};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hoist::outside::Ran;
+use hoist::node::world::Ran;
 
 use super::World;
 

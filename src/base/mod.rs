@@ -1,0 +1,13 @@
+//! What everything stands on and what knows nothing of Kubernetes: errors, files, input, YAML, reports, time.
+
+pub mod backoff;
+pub mod error;
+pub mod files;
+pub mod grpc;
+pub mod input;
+pub mod limits;
+pub mod log;
+pub mod probe;
+pub mod progress;
+pub mod report;
+pub mod yaml;

@@ -1,0 +1,180 @@
+//! The command line: what users type, and which room it goes to. No logic. A file for each command.
+
+mod admin;
+mod apply;
+mod backup;
+mod completion;
+mod controller;
+mod forward;
+mod guard;
+mod images;
+mod join_assets;
+mod man;
+mod preflight;
+mod recover;
+mod render;
+mod reset;
+mod start;
+mod status;
+mod token;
+mod unpivot;
+mod validate;
+mod version;
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::path::Path;
+use std::task::Poll;
+
+pub use render::WOULD_CHANGE;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::base::error::{Error, Result};
+use crate::base::limits;
+use crate::base::log;
+use crate::desired::config;
+use crate::node::processes;
+
+/// Brings up a self-hosted Kubernetes control plane from nothing but a kubelet, and keeps it up.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What is logged to standard error
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: String,
+    /// How logs, and the error that ends a command, are written to standard error
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: log::Format,
+    /// No colours, as with the environment variable NO_COLOR
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+impl Cli {
+    /// What was typed; wrong usage and `--help` end the process.
+    pub fn from_env() -> Self {
+        // Help and usage may have colours, and are shown before there is an answer to what was typed.
+        let plain = std::env::args_os().any(|arg| arg == "--no-color");
+        let command = Self::command().color(if plain { ColorChoice::Never } else { ColorChoice::Auto });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Whether a terminal may be given colours: see no-color.org.
+    fn color(&self) -> bool {
+        !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write the asset directory of a cluster: TLS material, static pods, manifests, the kubelet's files
+    Render(render::Args),
+    /// Bring the cluster up on this controller, or go on where an earlier run stopped
+    Start(start::Args),
+    /// Apply manifests/ and addons/ of an asset directory again to the cluster that it made
+    Apply(apply::Args),
+    /// Write one file from which this controller can be brought back: a snapshot of its etcd and the asset directory
+    Backup(backup::Args),
+    /// Bring the cluster back: put back what is missing of its control plane, or restore its data first
+    Recover(recover::Args),
+    /// Make the control plane static pods for good, as the self-hosted one is now; `start` pivots again
+    Unpivot(unpivot::Args),
+    /// Take hoist off this node: it shows what it takes away, and asks first
+    Reset(reset::Args),
+    /// Check whether this machine is ready for `start`, and change nothing
+    Preflight(preflight::Args),
+    /// Show what this controller and its cluster are now; the exit code is 0 if all is well
+    Status(status::Args),
+    /// Check that an asset directory goes together: references, certificates, ports, subnets, flags
+    Validate(validate::Args),
+    /// Bootstrap tokens, by which machines join the cluster as workers
+    Token(token::Args),
+    /// Write what a machine needs to become a worker, and nothing more: the CA, a bootstrap kubeconfig, the kubelet's files
+    JoinAssets(join_assets::Args),
+    /// About cluster.yaml
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// About the images of a cluster
+    #[command(subcommand)]
+    Images(images::Command),
+    /// Print what makes a shell complete hoist's command line
+    Completion(completion::Args),
+    /// Print hoist's man page, or write those of all commands
+    Man(man::Args),
+    /// Print hoist's version, and the versions of Kubernetes that it knows
+    Version(version::Args),
+    /// Pass connections on to the bridge's API server once it is ready (run by the bridge's static pod)
+    #[command(hide = true)]
+    Forward(forward::Args),
+    /// Keep the API served on this controller: raise the bridge when its API server is gone, lower it when that serves
+    /// again (run by a static pod)
+    Guard(guard::Args),
+}
+
+/// `hoist config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a cluster.yaml with every field, its meaning and its default
+    Default,
+}
+
+/// Runs a command, writing what it says to `out`, and returns the exit code: 0 but for commands that answer by it.
+///
+/// # Errors
+/// Whatever the command ends with.
+pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
+    let color = cli.color();
+    // To one that is out of files it looks as if nobody listened and nothing ran.
+    limits::raise_open_files();
+    match cli.command {
+        Command::Render(args) => return render::run(&args, color, out),
+        Command::Start(args) => start::run(args, color).await?,
+        Command::Apply(args) => return apply::run(args, color, out).await,
+        Command::Backup(args) => backup::run(args, color).await?,
+        Command::Recover(args) => recover::run(args, color).await?,
+        Command::Reset(args) => reset::run(&args, color, out).await?,
+        Command::Unpivot(args) => unpivot::run(args, color).await?,
+        Command::Validate(args) => return validate::run(&args, out),
+        Command::Preflight(args) => return preflight::run(args, out).await,
+        Command::Status(args) => return status::run(&args, out).await,
+        Command::Token(args) => token::run(args, out).await?,
+        Command::JoinAssets(args) => join_assets::run(&args, out).await?,
+        Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,
+        Command::Images(command) => images::run(&command, out)?,
+        Command::Completion(args) => completion::run(args, out)?,
+        Command::Man(args) => man::run(&args, out)?,
+        Command::Version(args) => version::run(&args, out)?,
+        Command::Forward(args) => forward::run(args).await?,
+        Command::Guard(args) => guard::run(args).await?,
+    }
+    Ok(0)
+}
+
+/// Completes when the process is asked to end, or its terminal is gone, with the signal's number.
+fn stop() -> Result<impl Future<Output = u8>> {
+    let mut kinds = vec![Signal::SIGTERM, Signal::SIGINT];
+    // Where it was ignored from the beginning, nohup or its like wants it to stay so.
+    if !processes::ignores(Path::new("/proc"), Signal::SIGHUP as u8) {
+        kinds.push(Signal::SIGHUP);
+    }
+    let mut heard = Vec::new();
+    for kind in kinds {
+        let listen = signal(SignalKind::from_raw(kind as i32));
+        heard.push((kind as u8, listen.map_err(|error| Error::failed("listen for signals", error))?));
+    }
+    Ok(poll_fn(move |context| {
+        let got = heard.iter_mut().find_map(|(number, signal)| signal.poll_recv(context).is_ready().then_some(*number));
+        got.map_or(Poll::Pending, Poll::Ready)
+    }))
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<()> {
+    out.write_all(text.as_bytes()).map_err(|error| Error::failed("write to standard output", error))
+}

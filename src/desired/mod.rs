@@ -1,0 +1,16 @@
+//! What the user wants, and what follows from it: cluster.yaml, the CAs and certificates, the asset directory. Pure but for
+//! reading and writing that directory; nothing here asks a cluster or looks at the machine.
+
+pub mod assets;
+pub mod config;
+pub mod first_boot;
+pub mod join;
+pub mod known_flags;
+pub mod kubeconfig;
+pub mod pki;
+pub mod render;
+pub mod schema;
+pub mod secrets;
+pub mod server_config;
+pub mod template;
+pub mod tokens;

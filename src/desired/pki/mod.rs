@@ -1,0 +1,69 @@
+//! Keys and certificates. [`issue`] is pure: what stands in tls/, the files the user names and the time go in,
+//! what belongs in tls/ comes out. A key or a CA that is there is never replaced.
+//!
+//! ```text
+//! plan (what a cluster needs) ─► issue (keep or make each file) ─► Pki
+//!                                  └─ parse, sign, inspect, external
+//! ```
+
+mod constraints;
+mod encryption;
+mod external;
+mod file;
+mod inspect;
+mod issue;
+mod issuer;
+mod parse;
+mod pin;
+mod plan;
+mod request;
+mod sign;
+mod token;
+mod user;
+pub mod verify;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::base::error::Finding;
+
+pub use encryption::{ENCRYPTION, lost_keys};
+pub use inspect::{CertificateInfo, inspect};
+pub use issue::issue;
+pub use issuer::{certificates_of, is_issued_by, vouches_for_client};
+pub use pin::pins;
+pub use request::{Request, request};
+pub use token::{bootstrap_token, is_token, is_token_id};
+pub use user::{UserFiles, exposed_user_files, read_user_files};
+
+/// Everything that belongs in tls/, and what of it is new.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pki {
+    /// Contents by path relative to tls/. Files of controllers that left the cluster are not among them.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The files that are new or differ from what stood there, in the order of their making.
+    pub issued: Vec<Issued>,
+    /// Certificates that CAs whose keys are elsewhere have yet to sign; each has its request among the files. While
+    /// there are any, nothing can be made of the files.
+    pub awaited: Vec<Finding>,
+    /// Certificates of such CAs that will expire soon; they have their requests, too.
+    pub due: Vec<Finding>,
+}
+
+/// A file that [`issue`] made or changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Its path in tls/.
+    pub path: String,
+    /// Why: "new", "expired 2026-01-02", "a name was added: c2".
+    pub reason: String,
+    /// It is a user's file as it is; what is not is made by chance, and no two are alike.
+    pub is_copied: bool,
+}
+
+/// Names the files only: half of them are secret.
+impl fmt::Debug for Pki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pki").field("files", &self.files.keys()).field("issued", &self.issued).finish()
+    }
+}

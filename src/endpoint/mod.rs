@@ -1,0 +1,3 @@
+//! How clients reach an API server that serves.
+
+pub mod forward;

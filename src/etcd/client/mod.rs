@@ -1,0 +1,151 @@
+//! etcd, asked by its own gRPC service Maintenance: a snapshot of its data as a stream, its version, its alarms. The few
+//! messages that hoist needs are written down here, field by field.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use prost::Message;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+
+use crate::base::error::{Error, Result};
+use crate::base::grpc::{Connection, Failure, Messages};
+use crate::base::probe;
+use crate::desired::secrets::Tls;
+use crate::etcd::snapshot;
+
+pub(super) const SERVICE: &str = "etcdserverpb.Maintenance";
+/// How long it may be silent.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Message)]
+pub(crate) struct StatusRequest {}
+
+#[derive(Message)]
+pub(crate) struct ResponseHeader {
+    #[prost(int64, tag = "3")]
+    pub(crate) revision: i64,
+}
+
+#[derive(Message)]
+pub(crate) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<ResponseHeader>,
+    #[prost(string, tag = "2")]
+    pub(crate) version: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) db_size: i64,
+    /// Since etcd 3.6.
+    #[prost(int64, tag = "12")]
+    pub(crate) db_size_quota: i64,
+}
+
+/// Asks for all alarms: what is left out says so.
+#[derive(Message)]
+pub(crate) struct AlarmRequest {}
+
+#[derive(Message)]
+pub(crate) struct AlarmResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) alarms: Vec<AlarmMember>,
+}
+
+#[derive(Message)]
+pub(crate) struct AlarmMember {
+    /// 1 is NOSPACE, 2 CORRUPT.
+    #[prost(int32, tag = "2")]
+    pub(crate) alarm: i32,
+}
+
+#[derive(Message)]
+pub(crate) struct SnapshotRequest {}
+
+#[derive(Message)]
+pub(crate) struct SnapshotResponse {
+    /// Of the database, behind this piece.
+    #[prost(uint64, tag = "2")]
+    pub(crate) remaining_bytes: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) blob: Vec<u8>,
+}
+
+/// A snapshot on its way. Its pieces, one behind the other, are the file that `etcdctl snapshot save` writes.
+pub struct Snapshot {
+    /// The version of the etcd that makes it.
+    pub version: String,
+    /// How long it is in all.
+    pub length: u64,
+    first: Option<Vec<u8>>,
+    rest: Messages<SnapshotResponse>,
+    // It ends when it is dropped.
+    _connection: Connection,
+}
+
+impl Snapshot {
+    /// Asks the etcd at `address` for one, with the client certificate that the API servers have.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used; an etcd that does not answer.
+    pub async fn begin(address: SocketAddr, tls: &Tls) -> Result<Self> {
+        let mut connection = in_time(address, connect(address, tls)).await?.map_err(|why| failed(address, why))?;
+        let failure = |failure: Failure| failed(address, failure);
+        let status = connection.call(SERVICE, "Status", &StatusRequest {});
+        let status: StatusResponse = in_time(address, status).await?.map_err(failure)?;
+        let stream = connection.stream(SERVICE, "Snapshot", &SnapshotRequest {});
+        let mut rest: Messages<SnapshotResponse> = in_time(address, stream).await?.map_err(failure)?;
+        let first = in_time(address, rest.next()).await?.map_err(failure)?.unwrap_or_default();
+        let length = first.remaining_bytes + (first.blob.len() + snapshot::SUM) as u64;
+        Ok(Self { version: status.version, length, first: Some(first.blob), rest, _connection: connection })
+    }
+
+    /// The next piece; `None` when etcd has said that it was the last.
+    ///
+    /// # Errors
+    /// A stream that breaks off.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let broken = |why: &dyn std::fmt::Display| Error::Failed {
+            action: "read the snapshot from etcd".into(),
+            cause: why.to_string(),
+            next: Some("run the same command again".into()),
+        };
+        match tokio::time::timeout(LIMIT, self.rest.next()).await {
+            Ok(piece) => Ok(piece.map_err(|failure| broken(&failure))?.map(|piece| piece.blob)),
+            Err(_) => Err(broken(&"it has been silent for too long")),
+        }
+    }
+}
+
+/// A connection with the client certificate that the API servers have.
+pub(super) async fn connect(address: SocketAddr, tls: &Tls) -> Result<Connection, String> {
+    let file = |name: &str| tls.get(name).map(Vec::as_slice).unwrap_or_default();
+    let identity = (file("apiserver-etcd-client.crt"), file("apiserver-etcd-client.key"));
+    let connector = probe::connector(file("etcd/ca.crt"), Some(identity), b"h2").map_err(|error| error.to_string())?;
+    let connect = async {
+        let stream = TcpStream::connect(address).await?;
+        let stream = connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?;
+        Connection::over(stream).await
+    };
+    connect.await.map_err(|error| error.to_string())
+}
+
+async fn in_time<T>(address: SocketAddr, what: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(LIMIT, what).await.map_err(|_| failed(address, "no answer in time"))
+}
+
+fn failed(address: SocketAddr, why: impl std::fmt::Display) -> Error {
+    Error::Failed {
+        action: format!("ask etcd at {address} for a snapshot"),
+        cause: why.to_string(),
+        next: Some(
+            "run it on a controller whose etcd runs: `crictl ps --name etcd` shows it; \
+             its data may be there without it: see `hoist recover --help`"
+                .into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,15 @@
+//! The machine that hoist runs on: its folders, its kubelet, its processes, its container runtime. Each outside thing has
+//! one owner here.
+
+pub mod cri;
+pub mod host;
+pub mod images;
+pub mod kubelet;
+pub mod lock;
+pub mod mounts;
+pub mod own_unit;
+pub mod packet_filter;
+pub mod processes;
+pub mod rollback;
+pub mod static_pods;
+pub mod world;

@@ -1,0 +1,178 @@
+//! What guard does: each of its acts, once it is decided.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::copy::Copy;
+use super::decide::{Cause, Decision, Server, decide};
+use super::run::Guard;
+use super::{install, leave, tell};
+use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
+use crate::api::write;
+use crate::base::error::{Error, Result};
+use crate::desired::secrets::{self, COMPONENTS};
+use crate::node::lock;
+use crate::node::processes::{self, Process, Signal};
+use crate::ops::start::{HandOver, Stepped};
+
+/// Between two steps of a hand-over, and when it has been waiting for long.
+const STEP: Duration = Duration::from_millis(150);
+const LONG_STEP: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(30);
+/// After so long a hand-over is begun anew, with all that was observed in it forgotten.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(900);
+/// What an API server that hangs has to say what it was doing.
+const TO_QUIT: Duration = Duration::from_millis(500);
+
+impl Guard<'_> {
+    /// Says whether it could.
+    pub(super) async fn raise(&mut self, cause: Cause) -> bool {
+        let raised = async {
+            let _lock = lock::try_take(self.host)?;
+            let copy = Copy::load(self.host)?;
+            let copy = copy.ok_or_else(|| Error::failed("raise the bridge", "its copy is gone"))?;
+            let present = install::present(self.host, &copy).await;
+            install::raise(self.host, &copy, present.as_deref())
+        };
+        match raised.await {
+            Ok(_) => self.has_raised(cause),
+            Err(error) => {
+                self.fail(&error);
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn has_raised(&mut self, cause: Cause) {
+        let now = self.host.outside().now();
+        self.observer.raised(Instant::now());
+        self.leases = None;
+        self.metrics.set(|counts| {
+            counts.last_raise = now.unix_timestamp();
+            let of = Cause::ALL.iter().position(|one| *one == cause);
+            of.and_then(|of| counts.raises.get_mut(of)).into_iter().for_each(|count| *count += 1);
+        });
+        let said = &self.observer.said;
+        let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let text = format!("the bridge is raised: {cause}{said}");
+        self.say(text.clone());
+        self.teller.event(now, "BridgeRaised", text, true);
+    }
+
+    /// Ends an API server that hangs. The kubelet starts another.
+    pub(super) async fn end(&mut self, hung: Process) {
+        let proc = self.host.path("/proc");
+        let failed = |error| Error::failed("end the API server that hangs", error);
+        let held = match processes::hold(&proc, &hung) {
+            Ok(Some(held)) => held,
+            // It has ended by itself.
+            Ok(None) => return,
+            Err(error) => return self.fail(&failed(error)),
+        };
+        // It is held now, and no other can be taken for it: it must still be the one that listens.
+        if !processes::only_listener(&proc, self.at.loopback).is_some_and(|listener| listener.is(&hung)) {
+            return;
+        }
+        // Go's programs say what each of their threads was doing when they are told to quit.
+        let told = held.signal(Signal::QUIT);
+        sleep(TO_QUIT).await;
+        let ended = told.and_then(|is_there| if is_there { held.signal(Signal::KILL) } else { Ok(false) });
+        if let Err(error) = ended {
+            return self.fail(&failed(error));
+        }
+        let text = format!("the self-hosted API server (pid {}) hung, with its port open, and was ended", hung.pid);
+        self.say(text.clone());
+        self.teller.event(self.host.outside().now(), "HungServerEnded", text, true);
+    }
+
+    /// Hands over to the self-hosted control plane, as long as it serves.
+    pub(super) async fn lower(&mut self) -> Result<()> {
+        let Some(copy) = self.copy.clone() else { return Ok(()) };
+        let (cluster, controller) = copy.cluster()?;
+        let tls = copy.assets.tls();
+        let kubeconfig = secrets::of_guard(&cluster, &tls)?;
+        let required = COMPONENTS.map(|name| Required { namespace: "kube-system".into(), name: name.into() });
+        let nothing = Default::default();
+        let ca = tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default();
+        let host = self.host;
+        let mut hand_over = HandOver::new(host, (&cluster, &controller), &kubeconfig, &required, &nothing, ca)?;
+        if let Some((leases, _)) = &self.leases {
+            hand_over.knows(leases.of_bridge());
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < HAND_OVER_LIMIT {
+            let observed = self.look().await?;
+            match decide(&observed) {
+                Decision::Lower => {}
+                // Lowered, and not proved yet.
+                Decision::Rest(_) if observed.server == Server::Ready && observed.busy.is_none() => {}
+                Decision::Raise(cause) => {
+                    self.raise(cause).await;
+                    return Ok(());
+                }
+                Decision::Leave => {
+                    // Just before it leaves they are asked once more.
+                    self.ask_others_at = Instant::now();
+                    return Ok(());
+                }
+                Decision::Rest(_) | Decision::End(_) | Decision::Adopt => return Ok(()),
+            }
+            match hand_over.step(self.reporter).await {
+                Ok(Stepped::Done) => {
+                    let text = "the bridge is lowered: the self-hosted control plane serves".to_owned();
+                    self.say(text.clone());
+                    self.metrics.set(|counts| counts.lowers += 1);
+                    self.teller.event(self.host.outside().now(), "BridgeLowered", text, false);
+                    self.leases = None;
+                    return Ok(());
+                }
+                Ok(Stepped::Acted) => {}
+                Ok(Stepped::Waits(what)) => self.say(format!("lowering the bridge: waiting for {what}")),
+                Ok(Stepped::Failed) => {
+                    self.raise(Cause::Unready).await;
+                    return Ok(());
+                }
+                Err(error) => self.fail(&error),
+            }
+            self.talk(&observed, false).await;
+            sleep(if begun.elapsed() < LONG { STEP } else { LONG_STEP }).await;
+        }
+        Ok(())
+    }
+
+    /// Gives the Node its label and taints again.
+    pub(super) async fn adopt(&mut self) {
+        let Some(copy) = &self.copy else { return };
+        // What comes of it the API says the next time that it is heard.
+        self.observer.adopted();
+        let adopted = async {
+            let (cluster, _) = copy.cluster()?;
+            let own = cluster.controllers.iter().find(|controller| controller.name == self.node);
+            let taints = own.map(|controller| controller.taints.clone()).unwrap_or_default();
+            write::adopt_node(&tell::client(self.host, copy, self.at.node_ip).await?, &self.node, &taints).await
+        };
+        match adopted.await {
+            Ok(()) => {
+                let text = format!("the Node was made anew, without the label {CONTROL_PLANE_LABEL}: it has it again");
+                self.say(text.clone());
+                self.teller.event(self.host.outside().now(), "LabelRestored", text, false);
+                self.teller.hurry(Instant::now());
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Takes this controller out of the cluster's addresses, and guard and its bridge from the node.
+    pub(super) async fn leave(&mut self) -> Result<()> {
+        let copy =
+            self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
+        let own = self.at.node_ip;
+        self.way.set(None);
+        leave::retract(&tell::client(self.host, copy, own).await?, own.ip()).await?;
+        sleep(leave::TO_MOVE).await;
+        self.reporter.note("this node is no controller any more: guard and its bridge are taken away");
+        install::remove(self.host)
+    }
+}

@@ -1,0 +1,484 @@
+//! The loop of guard: observe, decide, act, tell; and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::{Instant, sleep};
+
+use super::copy::Copy;
+use super::decide::{
+    Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
+};
+use super::leases::Leases;
+use super::metrics::Metrics;
+use super::observer::{Addresses, Observer};
+use super::watch::{self, Watch};
+use super::{install, keeper, leave, tell};
+use crate::api::observe::CONTROL_PLANE_LABEL;
+use crate::base::error::{Error, Result};
+use crate::base::files;
+use crate::base::report::Reporter;
+use crate::desired::config::API_PORT;
+use crate::node::host::Host;
+use crate::node::images;
+use crate::node::lock;
+use crate::node::world::Ask;
+use crate::plane::bridge::Bridge;
+
+/// Between two looks while the self-hosted API server serves.
+const AT_REST: Duration = Duration::from_secs(1);
+/// Between two looks otherwise: how late a raise may be.
+const ALERT: Duration = Duration::from_millis(250);
+/// For how long after a raise Leases of dead holders are looked for: their own time is over then.
+const LEASES_FOR: Duration = Duration::from_secs(30);
+/// A hand-over that could not be begun is not tried again for so long.
+const LOWER_AGAIN: Duration = Duration::from_secs(5);
+/// How long the API must have refused guard what is its right before an event says so: while its caches are cold, an API
+/// server refuses everybody.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Events are kept for an hour: what is still so is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(3500);
+/// What gives guard its rights again.
+pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory puts them back, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
+/// A bridge that stands when guard begins and is no older was raised before the kubelet started.
+const FRESH: Duration = Duration::from_secs(120);
+
+/// What guard was told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// This controller's Node.
+    pub node_name: String,
+    /// Where metrics are served.
+    pub metrics: SocketAddr,
+}
+
+/// Guards until this node is no controller any more.
+///
+/// # Errors
+/// A CA that cannot be used when it begins. Whatever else goes wrong is said, and tried again.
+pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
+    let metrics = Metrics::default();
+    let served = metrics.clone().serve(options.metrics);
+    let way = keeper::Shared::default();
+    let counts = metrics.clone();
+    let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
+    let guarded = guard.forever();
+    let kept = keeper::run(host, &way, reporter, &counts);
+    tokio::pin!(served, guarded, kept);
+    let mut is_served = true;
+    loop {
+        tokio::select! {
+            error = &mut served, if is_served => {
+                is_served = false;
+                reporter.note(&format!("no metrics are served at {}: {error}", options.metrics));
+            }
+            ended = &mut guarded => return ended,
+            never = &mut kept => match never {},
+        }
+    }
+}
+
+pub(super) struct Guard<'a> {
+    pub(super) host: &'a Host,
+    pub(super) node: String,
+    pub(super) reporter: &'a Reporter,
+    pub(super) metrics: Metrics,
+    pub(super) observer: Observer,
+    pub(super) teller: tell::Teller,
+    pub(super) copy: Option<Copy>,
+    copy_state: CopyState,
+    mark: Option<install::Mark>,
+    pub(super) at: Addresses,
+    probe: Option<Arc<dyn Ask>>,
+    /// The probe is to be made anew: the copy, and with it the CA, is another.
+    is_probe_old: bool,
+    pub(super) way: keeper::Shared,
+    /// When other controllers may be asked again.
+    pub(super) ask_others_at: Instant,
+    lower_at: Instant,
+    /// What the API has refused guard that is its right, and since when it refuses.
+    refused: Option<(Instant, String)>,
+    /// When an event was last told that is told as long as it is so, by its reason.
+    told: BTreeMap<&'static str, Instant>,
+    /// Since the last raise: what was seen of Leases, and with which client.
+    pub(super) leases: Option<(Leases, Client)>,
+    watch: Watch,
+    /// etcd's data was not there when it was last looked for.
+    lacked_data: bool,
+    /// What was said of images that the copy does not follow.
+    unfollowed: BTreeSet<String>,
+    said: String,
+}
+
+impl<'a> Guard<'a> {
+    fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics, way: keeper::Shared) -> Self {
+        let now = Instant::now();
+        Self {
+            host,
+            node: options.node_name.clone(),
+            reporter,
+            metrics,
+            observer: Observer::new(now),
+            teller: tell::Teller::new(&options.node_name, now),
+            copy: None,
+            copy_state: CopyState::Missing,
+            mark: None,
+            at: Addresses::unknown(),
+            probe: None,
+            is_probe_old: true,
+            way,
+            ask_others_at: now,
+            lower_at: now,
+            refused: None,
+            told: BTreeMap::new(),
+            leases: None,
+            watch: Watch::default(),
+            lacked_data: false,
+            unfollowed: BTreeSet::new(),
+            said: String::new(),
+        }
+    }
+
+    async fn forever(&mut self) -> Result<()> {
+        self.read_copy();
+        // Without any CA there is nothing to go on with; the kubelet starts guard again.
+        self.probe()?;
+        self.notice_a_boot();
+        loop {
+            let observed = match self.look().await {
+                Ok(observed) => observed,
+                Err(error) => {
+                    self.fail(&error);
+                    sleep(AT_REST).await;
+                    continue;
+                }
+            };
+            let pause =
+                if observed.server == Server::Ready && observed.stands == Stands::Nothing { AT_REST } else { ALERT };
+            if stays(&observed) {
+                self.tell_that_it_stays();
+            }
+            match decide(&observed) {
+                Decision::Rest(why) => self.say(why),
+                Decision::Raise(cause) => {
+                    let is_raised = self.raise(cause).await;
+                    // Not after another look: that takes as long as one that hangs is asked in vain.
+                    let then = decide(&Observed { stands: Stands::All, ..observed.clone() });
+                    if let (true, Decision::End(process)) = (is_raised, then) {
+                        self.end(process).await;
+                    }
+                }
+                Decision::End(process) => self.end(process).await,
+                Decision::Lower if Instant::now() < self.lower_at => {}
+                Decision::Lower => {
+                    if let Err(error) = self.lower().await {
+                        self.lower_at = Instant::now() + LOWER_AGAIN;
+                        self.fail(&error);
+                    }
+                }
+                Decision::Adopt => self.adopt().await,
+                Decision::Leave => match self.leave().await {
+                    Ok(()) => return Ok(()),
+                    // It stays, and keeps what it kept.
+                    Err(error) => {
+                        self.fail(&error);
+                        self.mark = None;
+                        self.read_copy();
+                    }
+                },
+            }
+            self.free_leases(&observed).await;
+            self.watch(&observed).await;
+            self.talk(&observed, true).await;
+            sleep(pause).await;
+        }
+    }
+
+    /// Looks, with a copy that is read anew if it has changed.
+    pub(super) async fn look(&mut self) -> Result<Observed> {
+        self.read_copy();
+        let probe = self.probe()?;
+        let mut observed = self.observer.observe(self.host, &*probe, &self.at, self.copy_state).await;
+        if observed.not_controller_for.is_some_and(|so_long| so_long >= LEAVE_AFTER) {
+            observed.another_serves = self.another_serves(&*probe).await;
+        }
+        self.metrics.set(|counts| {
+            counts.raised = observed.stands != Stands::Nothing;
+            counts.ready = observed.server == Server::Ready;
+            counts.copy = observed.copy == CopyState::Whole;
+            counts.hold = hold(observed.raises);
+        });
+        Ok(observed)
+    }
+
+    /// What asks API servers, by the CA of now; where that cannot be used, by the one before.
+    fn probe(&mut self) -> Result<Arc<dyn Ask>> {
+        if let (Some(probe), false) = (&self.probe, self.is_probe_old) {
+            return Ok(probe.clone());
+        }
+        self.is_probe_old = false;
+        let made = self.ca().and_then(|ca| self.host.outside().probe(&ca));
+        match (made, self.probe.clone()) {
+            (Ok(made), _) => Ok(self.probe.insert(made.into()).clone()),
+            (Err(error), Some(before)) => {
+                self.fail(&error);
+                Ok(before)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Whether another controller serves, asked now and then.
+    async fn another_serves(&mut self, probe: &dyn Ask) -> Option<bool> {
+        let (Some(copy), true) = (&self.copy, Instant::now() >= self.ask_others_at) else { return None };
+        self.ask_others_at = Instant::now() + leave::ASK_AGAIN;
+        let own = self.at.node_ip;
+        let asked = async { leave::another_serves(&tell::client(self.host, copy, own).await?, probe, own.ip()).await };
+        match asked.await {
+            Ok(serves) => Some(serves),
+            Err(error) => {
+                self.fail(&error);
+                None
+            }
+        }
+    }
+
+    /// Says why guard does not leave a node whose label was taken off.
+    fn tell_that_it_stays(&mut self) {
+        let text = format!(
+            "this Node has no label {CONTROL_PLANE_LABEL}, and no other controller is published and answers: guard stays, and keeps the API served. To have this controller again: `kubectl label node {} {CONTROL_PLANE_LABEL}=`",
+            self.node
+        );
+        self.tell_as_long_as_it_is_so("GuardStays", text);
+    }
+
+    /// Says what an event tells about once an hour.
+    fn tell_as_long_as_it_is_so(&mut self, reason: &'static str, text: String) {
+        let now = Instant::now();
+        if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
+            self.told.insert(reason, now);
+            self.reporter.note(&text);
+            self.teller.event(self.host.outside().now(), reason, text, true);
+        }
+    }
+
+    /// The CA that vouches for the API servers: the copy's, or the one that the kubelet believes.
+    fn ca(&self) -> Result<Vec<u8>> {
+        if let Some(ca) = self.copy.as_ref().and_then(|copy| copy.assets.tls().remove("ca.crt")) {
+            return Ok(ca);
+        }
+        let path = self.host.path("/etc/kubernetes/pki/ca.crt");
+        let ca = files::read_if_there(&path)?;
+        ca.ok_or_else(|| {
+            Error::failed("guard", format!("there is neither a copy of the bridge nor {}", path.display()))
+        })
+    }
+
+    fn read_copy(&mut self) {
+        let mark = install::mark(self.host);
+        if self.mark == Some(mark) {
+            return;
+        }
+        self.mark = Some(mark);
+        let read = Copy::load(self.host).and_then(|copy| {
+            let addresses = copy.as_ref().map(Addresses::of).transpose()?;
+            Ok(copy.zip(addresses))
+        });
+        match read {
+            Ok(Some((copy, addresses))) => {
+                // As an older hoist has left it: what is not kept any more goes.
+                if copy.has_more
+                    && let Err(error) = lock::try_take(self.host).and_then(|_lock| copy.store(self.host))
+                {
+                    self.fail(&error);
+                }
+                match keeper::Way::of(&copy) {
+                    Ok(way) => self.way.set(Some(way)),
+                    Err(error) => self.fail(&error),
+                }
+                (self.copy_state, self.at, self.copy) = (CopyState::Whole, addresses, Some(copy));
+                self.is_probe_old = true;
+            }
+            Ok(None) => self.copy_state = CopyState::Missing,
+            // What was whole before still tells where the API is, and lets the cluster's copy be asked for.
+            Err(error) => {
+                self.copy_state = CopyState::Broken;
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Whoever raised the bridge before the kubelet started could tell nobody.
+    fn notice_a_boot(&mut self) {
+        let bridge = Bridge::new(self.host);
+        let is_fresh = bridge.raised_at().is_some_and(|at| at.elapsed().is_ok_and(|age| age < FRESH));
+        if bridge.standing().is_all() && is_fresh && lock::holder(self.host).is_none() {
+            self.has_raised(Cause::Boot);
+        }
+    }
+
+    /// After a raise, as soon as the API answers: takes away the Leases of those who died with the API server.
+    async fn free_leases(&mut self, observed: &Observed) {
+        let raised_at = Bridge::new(self.host).raised_at();
+        let lately = raised_at.filter(|at| at.elapsed().is_ok_and(|age| age < LEASES_FOR));
+        let (Some(raised_at), Some(copy), true) = (lately, &self.copy, self.observer.api_answers) else { return };
+        if observed.stands != Stands::All || observed.busy.is_some() {
+            return;
+        }
+        let free = async {
+            if self.leases.is_none() {
+                self.leases = Some((Leases::default(), tell::client(self.host, copy, self.at.node_ip).await?));
+            }
+            match &mut self.leases {
+                Some((leases, client)) => leases.free(self.host, client, raised_at).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        match free.await {
+            Ok(freed) => freed
+                .iter()
+                .for_each(|name| self.reporter.note(&format!("the Lease {name} was a dead holder's: deleted"))),
+            Err(error) => {
+                self.leases = None;
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Looks at what else may keep the API away, and says what is new of it.
+    async fn watch(&mut self, observed: &Observed) {
+        let Some(copy) = &self.copy else { return };
+        let waits = observed.stands == Stands::All && !self.observer.api_answers;
+        let mut news = self.watch.look(self.host, copy, self.at.etcd, waits).await;
+        let lacks = observed.lacks_data.clone().filter(|_| !self.lacked_data);
+        self.lacked_data = observed.lacks_data.is_some();
+        news.extend(lacks.map(|place| ("EtcdDataMissing", lacks_data(&place))));
+        self.metrics.set(|counts| {
+            counts.alarms = self.watch.alarms.unwrap_or_default();
+            counts.missing_images = self.watch.missing.unwrap_or_default();
+        });
+        for (reason, text) in news {
+            self.reporter.note(&text);
+            self.teller.event(self.host.outside().now(), reason, text, true);
+        }
+    }
+
+    /// The copy follows the images of a control plane that has proved itself.
+    fn follow(&mut self, heard: &tell::Runs, observed: &Observed) {
+        let is_proved = observed.stands == Stands::Nothing
+            && observed.server == Server::Ready
+            && observed.server_for >= hold(observed.raises);
+        let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
+        let Some((major, minor, _)) = images::version(&format!(":{}", copy.kubernetes)) else { return };
+        let named = |component: &str| {
+            let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
+            images::of_container(&text, component)
+        };
+        let (followed, left) = watch::follow(&copy.images, named, &heard.images, heard.version, (major, minor));
+        for text in left {
+            if self.unfollowed.insert(text.clone()) {
+                self.reporter.note(&text);
+                self.teller.event(self.host.outside().now(), "BridgeOutdated", text, true);
+            }
+        }
+        let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };
+        let stored =
+            lock::try_take(self.host).and_then(|_lock| Copy { images: followed.clone(), ..copy }.store(self.host));
+        match stored {
+            Ok(_) => {
+                let images: Vec<_> = followed.values().map(|followed| followed.to.as_str()).collect();
+                let of = if images.is_empty() { "its manifests".to_owned() } else { images.join(", ") };
+                self.say(format!(
+                    "the bridge is raised from the images that the self-hosted control plane has proved: {of}"
+                ));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Tells and hears what is due, while the API answers.
+    pub(super) async fn talk(&mut self, observed: &Observed, may_follow: bool) {
+        if self.copy_state != CopyState::Whole {
+            self.teller.hurry(Instant::now());
+        }
+        let (Some(copy), Some(probe), true) = (&self.copy, &self.probe, self.observer.api_answers) else { return };
+        let address = SocketAddr::new(self.at.node_ip.ip(), API_PORT);
+        let may_put_back = self.copy_state == CopyState::Whole && observed.busy.is_none();
+        match self.teller.tell(self.host, copy, address, &**probe, may_put_back).await {
+            Ok(None) => {}
+            Ok(Some(heard)) => {
+                if let Some(leaderless_for) = heard.leaderless_for {
+                    self.observer.leaderless(leaderless_for);
+                }
+                let newer = heard.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
+                if let Some(newer) = newer {
+                    match newer.store(self.host) {
+                        Ok(_) => self.say("the copy of the bridge is that of the cluster's Secret now".into()),
+                        Err(error) => self.fail(&error),
+                    }
+                }
+                if let (Some(runs), true) = (&heard.runs, may_follow) {
+                    self.follow(runs, observed);
+                }
+                heard.news.into_iter().for_each(|news| self.say(news));
+                match heard.role {
+                    Some(role) => self.hear(role),
+                    None => heard.trouble.iter().for_each(|error| self.fail(error)),
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Hears what the Node says of this controller: guard's rights are there then.
+    fn hear(&mut self, role: Role) {
+        self.refused = None;
+        self.told.remove("RightsMissing");
+        self.observer.role(role, Instant::now());
+        if role != Role::Absent {
+            self.told.remove("NodeMissing");
+        }
+        match role {
+            Role::Controller => drop(self.told.remove("GuardStays")),
+            Role::Absent => {
+                let text = format!(
+                    "there is no Node {}: its kubelet registers it when it starts (`systemctl restart kubelet`)",
+                    self.node
+                );
+                self.tell_as_long_as_it_is_so("NodeMissing", text);
+            }
+            Role::MadeAnew | Role::TakenOff => {}
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.metrics.set(|counts| counts.errors += 1);
+        let text = error.to_string();
+        if !text.contains(" is forbidden: User \"hoist:guard\"") {
+            return self.say(text);
+        }
+        let now = Instant::now();
+        let (since, before) = self.refused.take().map_or((now, None), |(since, before)| (since, Some(before)));
+        // It is refused again and again.
+        if before.as_ref() != Some(&text) {
+            self.say(format!("{text}\n  next: {RIGHTS}"));
+        }
+        if now - since >= REFUSED_FOR {
+            self.tell_as_long_as_it_is_so("RightsMissing", format!("{text}; {RIGHTS}"));
+        }
+        self.refused = Some((since, text));
+    }
+
+    /// Says what was not said last.
+    pub(super) fn say(&mut self, text: String) {
+        // Seconds that run are no news.
+        let is_news = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        if is_news(&self.said) != is_news(&text) {
+            self.reporter.note(&text);
+            self.said = text;
+        }
+    }
+}

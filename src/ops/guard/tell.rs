@@ -1,0 +1,322 @@
+//! What guard tells the cluster and hears from it, while the API answers: events about its Node when something has
+//! happened, and once a minute a heartbeat, with which it learns whether this node is a controller, whether somebody
+//! leads, and whether the cluster's copy of the bridge is another than its own, or gone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube::Client;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::copy::Copy;
+use super::decide::{Role, role};
+use super::observer::{ASK_LIMIT, WITHOUT_ETCD};
+use crate::api::guard as told;
+use crate::api::observe::{LEASES, LeaseView, lease};
+use crate::api::{dns, write};
+use crate::base::error::{Error, Result};
+use crate::desired::secrets;
+use crate::node::host::Host;
+use crate::node::world::Ask;
+
+/// Between two heartbeats.
+const MINUTE: Duration = Duration::from_secs(60);
+/// After one that failed.
+const AGAIN: Duration = Duration::from_secs(5);
+/// For so long it has not answered: more than a round of guard's takes, whatever it does in it.
+const AWAY: Duration = Duration::from_secs(20);
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How much of that counting the nodes of a large cluster may.
+const SCALE_LIMIT: Duration = Duration::from_secs(5);
+/// When it takes longer than this, it is asked again and again whether anybody listens.
+const LISTENS: Duration = Duration::from_secs(1);
+/// Events that nobody could be told are forgotten, the oldest first.
+const PENDING: usize = 32;
+
+/// What was heard.
+#[derive(Default)]
+pub struct Heard {
+    /// What this controller's Node says of it; `None` where that could not be read.
+    pub role: Option<Role>,
+    /// Why it could not.
+    pub trouble: Option<Error>,
+    /// For how long a Lease of the control plane has not been renewed; `None` where that was not asked.
+    pub leaderless_for: Option<Duration>,
+    /// The cluster's copy of the bridge, if it is another than the one here.
+    pub copy: Option<Copy>,
+    /// What the self-hosted control plane of this controller runs.
+    pub runs: Option<Runs>,
+    /// What there is to say: of CoreDNS's replicas, of a Secret that was gone.
+    pub news: Vec<String>,
+}
+
+/// What the self-hosted control plane of a controller runs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// The images of its ready pods, each with its component.
+    pub images: Vec<(String, String)>,
+    /// The minor version that the API server says it is.
+    pub version: (u32, u32),
+}
+
+/// What there is to tell.
+pub struct Teller {
+    node: String,
+    pending: VecDeque<told::Told>,
+    due: Instant,
+    /// When to look at the Node, where that is sooner.
+    look: Instant,
+    /// What was last to be told or heard came to nothing: it is not tried again before its time.
+    has_failed: bool,
+    /// When the API was last known to answer.
+    heard_at: Instant,
+    renewals: Renewals,
+    /// The sums of the cluster's copy and of this one, where they say the same all the same.
+    compared: Option<(String, String)>,
+}
+
+/// The Leases as they were last seen to change, by this machine's clock alone: no other's needs to agree with it.
+#[derive(Default)]
+struct Renewals(BTreeMap<&'static str, (Option<LeaseView>, Instant)>);
+
+impl Renewals {
+    /// Notes how a Lease is now; says for how long it has been so.
+    fn note(&mut self, name: &'static str, seen: Option<LeaseView>, now: Instant) -> Duration {
+        match self.0.get(name) {
+            Some((before, since)) if *before == seen => now - *since,
+            _ => {
+                self.0.insert(name, (seen, now));
+                Duration::ZERO
+            }
+        }
+    }
+}
+
+impl Teller {
+    /// Nothing yet but a first heartbeat.
+    pub fn new(node: &str, now: Instant) -> Self {
+        Self {
+            node: node.to_owned(),
+            pending: VecDeque::new(),
+            due: now,
+            look: now,
+            has_failed: false,
+            heard_at: now,
+            renewals: Renewals::default(),
+            compared: None,
+        }
+    }
+
+    /// Asks before its time: what is here is not as it should be.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now + AGAIN);
+    }
+
+    /// The API answers. While it did not, nobody could renew a Lease: now that it does again, each has its time to.
+    fn heard(&mut self, now: Instant) {
+        if now - self.heard_at > AWAY {
+            self.renewals = Renewals::default();
+        }
+        self.heard_at = now;
+    }
+
+    /// Keeps an event until the API answers.
+    pub fn event(&mut self, at: OffsetDateTime, reason: &'static str, message: String, is_warning: bool) {
+        if self.pending.len() == PENDING {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(told::Told { at, reason, message, is_warning });
+    }
+
+    /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers; when it falls silent
+    /// meanwhile, that is soon noticed. A Secret that is gone is put back from `copy` if guard `may_put_back` any: it is
+    /// whole, and nobody else is at work here who may have taken it away.
+    ///
+    /// # Errors
+    /// Why that could not be: it is tried again.
+    pub async fn tell(
+        &mut self,
+        host: &Host,
+        copy: &Copy,
+        address: SocketAddr,
+        probe: &dyn Ask,
+        may_put_back: bool,
+    ) -> Result<Option<Heard>> {
+        self.heard(Instant::now());
+        if Instant::now() < self.due.min(self.look) && (self.pending.is_empty() || self.has_failed) {
+            return Ok(None);
+        }
+        // Another client each time: one at rest would keep its connections, and its memory.
+        let talk = async {
+            let client = client(host, copy, address).await?;
+            self.talk(host, &client, copy, may_put_back).await
+        };
+        let fail = |why: &str| Err(Error::failed("tell the API of this node", why));
+        let heard = tokio::select! {
+            heard = timeout(LIMIT, talk) => heard.unwrap_or_else(|_| fail("no answer in time")),
+            () = falls_silent(probe, address) => fail("it answers nobody any more"),
+        };
+        self.has_failed = heard.is_err();
+        if self.has_failed {
+            (self.due, self.look) = (Instant::now() + AGAIN, Instant::now() + AGAIN);
+        }
+        heard.map(Some)
+    }
+
+    async fn talk(&mut self, host: &Host, client: &Client, copy: &Copy, may_put_back: bool) -> Result<Heard> {
+        while let Some(event) = self.pending.front() {
+            told::tell(client, &self.node, event).await?;
+            self.pending.pop_front();
+        }
+        let mut heard = Heard::default();
+        // What else there is to hear is heard where the Node cannot be read, too.
+        let labelled = match self.role(client).await {
+            Ok((role, labelled)) => {
+                heard.role = Some(role);
+                labelled
+            }
+            Err(error) => {
+                heard.trouble = Some(error);
+                told::labelled(client, &self.node).await?
+            }
+        };
+        let is_well = heard.role == Some(Role::Controller);
+        self.look = Instant::now() + if is_well { MINUTE } else { AGAIN };
+        if Instant::now() < self.due {
+            return Ok(heard);
+        }
+        told::heartbeat(client, &self.node, host.outside().now(), labelled.as_deref()).await?;
+        let mut unchanged_for = Duration::ZERO;
+        for name in LEASES {
+            let seen = lease(client, name).await?;
+            unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
+        }
+        heard.leaderless_for = Some(unchanged_for);
+        let (sum, own) = (told::copy_sum(client).await?, copy.shared().sum());
+        match sum {
+            Some(sum) if sum != own && self.compared.as_ref() != Some(&(sum.clone(), own.clone())) => {
+                if let Some(text) = told::copy(client).await? {
+                    let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+                    // An older hoist's may say the same and more.
+                    heard.copy = Some(shared.completed(copy)).filter(|heard| heard != copy);
+                    self.compared = heard.copy.is_none().then_some((sum, own));
+                }
+            }
+            None if may_put_back => {
+                let shared = copy.shared();
+                write::guard_copy(client, &shared.to_json(), &own).await?;
+                heard
+                    .news
+                    .push("the Secret kube-system/hoist-guard was gone: it is put back from the copy here".into());
+            }
+            _ => {}
+        }
+        let images = told::images(client, &self.node).await?;
+        heard.runs = told::version(client).await?.map(|version| Runs { images, version });
+        // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
+        let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
+        heard.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
+            Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
+            Err(error) => Some(error.to_string()),
+        });
+        self.due = Instant::now() + MINUTE;
+        Ok(heard)
+    }
+
+    /// What the Node says of it, and the uid of the Node that last had the label.
+    async fn role(&self, client: &Client) -> Result<(Role, Option<String>)> {
+        let node = told::node(client, &self.node).await?;
+        let labelled = match &node {
+            Some(node) if node.has_label => Some(node.uid.clone()),
+            _ => told::labelled(client, &self.node).await?,
+        };
+        Ok((role(node.as_ref(), labelled.as_deref()), labelled))
+    }
+}
+
+/// Ends when nobody answers at `address`.
+async fn falls_silent(probe: &dyn Ask, address: SocketAddr) {
+    loop {
+        sleep(LISTENS).await;
+        if probe.get(address, WITHOUT_ETCD, ASK_LIMIT).await.is_missed() {
+            return;
+        }
+    }
+}
+
+/// A client with guard's own certificate.
+///
+/// # Errors
+/// A copy that lacks it.
+pub async fn client(host: &Host, copy: &Copy, address: SocketAddr) -> Result<Client> {
+    let (cluster, _) = copy.cluster()?;
+    let kubeconfig = secrets::of_guard(&cluster, &copy.assets.tls())?;
+    host.outside().connect(&kubeconfig, address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::base::probe::Answer;
+
+    #[test]
+    fn a_lease_is_as_old_as_its_last_change_that_was_seen() {
+        let [name, other] = LEASES;
+        let begun = Instant::now();
+        let view = |renewed: &str| Some(LeaseView { renewed: renewed.into(), ..LeaseView::default() });
+        let mut renewals = Renewals::default();
+        // What it says of the time may be another machine's clock.
+        assert_eq!(renewals.note(name, view("1970"), begun), Duration::ZERO);
+        assert_eq!(renewals.note(name, view("1970"), begun + MINUTE), MINUTE);
+        assert_eq!(renewals.note(name, view("1971"), begun + MINUTE * 2), Duration::ZERO);
+        assert_eq!(renewals.note(name, None, begun + MINUTE * 3), Duration::ZERO);
+        assert_eq!(renewals.note(name, None, begun + MINUTE * 4), MINUTE);
+        assert_eq!(renewals.note(other, None, begun + MINUTE * 4), Duration::ZERO);
+    }
+
+    /// Answers that often, and then never.
+    struct Answers(AtomicU32);
+
+    impl Ask for Answers {
+        fn get<'a>(&'a self, _: SocketAddr, _: &'a str, limit: Duration) -> BoxFuture<'a, Answer> {
+            let is_left = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+            Box::pin(async move {
+                if is_left {
+                    return Answer::Http { status: 200, body: String::new() };
+                }
+                sleep(limit).await;
+                Answer::TimedOut
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_listens_no_more_is_not_told_to_the_end() {
+        let begun = Instant::now();
+        falls_silent(&Answers(4.into()), SocketAddr::from(([127, 0, 0, 1], 1))).await;
+        assert_eq!(begun.elapsed(), LISTENS * 5 + ASK_LIMIT);
+    }
+
+    #[test]
+    fn while_the_api_is_away_no_lease_gets_older() {
+        let begun = Instant::now();
+        let mut teller = Teller::new("c1", begun);
+        let note = |teller: &mut Teller, at| teller.renewals.note(LEASES[0], Some(LeaseView::default()), at);
+        note(&mut teller, begun);
+        teller.heard(begun + AWAY);
+        teller.heard(begun + AWAY * 2);
+        assert_eq!(note(&mut teller, begun + AWAY * 2), AWAY * 2, "a look in vain is no outage");
+        // etcd's quorum went with another node, and is back: whoever led renews now.
+        let back = begun + AWAY * 2 + MINUTE;
+        teller.heard(back);
+        assert_eq!(note(&mut teller, back), Duration::ZERO);
+    }
+}

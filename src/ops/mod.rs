@@ -1,0 +1,11 @@
+//! What commands do, each an observation, a decision and acts.
+
+pub mod addons;
+pub mod backup;
+pub mod explain;
+pub mod guard;
+pub mod recover;
+pub mod reset;
+pub mod start;
+pub mod status;
+pub mod unpivot;

@@ -1,0 +1,287 @@
+//! `hoist recover`: a controller whose control plane is gone, or parts of it, serves itself again. It is what `start`
+//! does, with the bridge raised whatever serves; and, if it is told to, etcd's data is restored from a snapshot first.
+//!
+//! ```text
+//! source, origin: what is to be restored, read and checked ─► plan: said, and with --dry-run the end
+//!   ─► restore: beside ─► everything stopped ─► exchanged (places) ─► start, as Mode::Recover
+//! ```
+//! Until it is said what will be done, nothing is changed.
+
+mod origin;
+mod places;
+mod restore;
+mod source;
+mod unpack;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+
+use nix::sys::statvfs::statvfs;
+
+use origin::Origin;
+use places::{Places, State};
+use restore::{Restore, settle};
+use source::Source;
+
+use crate::base::error::{Error, Finding, Result};
+use crate::base::report::Reporter;
+use crate::desired::assets;
+use crate::desired::config::{Cluster, Etcd};
+use crate::node::host::Host;
+use crate::node::kubelet;
+use crate::node::lock;
+use crate::ops::start::{self, Input, Mode};
+
+/// The check that asks whether etcd's data is another cluster's: it is what is to be brought back.
+const DATA_CHECK: &str = "DirAvailable--var-lib-etcd";
+const MIB: u64 = 1 << 20;
+
+/// Which data the cluster has.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// What etcd has.
+    There,
+    /// A file of `etcdctl snapshot save`.
+    Snapshot(PathBuf),
+    /// A file of `hoist backup`.
+    Backup {
+        /// The file.
+        file: PathBuf,
+        /// The file with the secret key that it is encrypted to.
+        identity: Option<PathBuf>,
+    },
+}
+
+/// What `hoist recover` was told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which data the cluster has.
+    pub data: Data,
+    /// Whether it is only said what would be done.
+    pub dry_run: bool,
+    /// The rest; its mode is [`Mode::Recover`].
+    pub start: start::Options,
+}
+
+/// How it ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was said what would be done.
+    Planned,
+    /// The cluster serves itself.
+    Recovered,
+}
+
+/// Recovers this controller. When `stop` completes, with the number of a signal, it ends at the next safe point.
+///
+/// # Errors
+/// See [`Error`]; whatever it is, etcd's data is the old or the new, whole, and an API that was served still is unless
+/// that data was being exchanged.
+pub async fn recover(
+    host: &Host,
+    options: &Options,
+    reporter: &Reporter,
+    stop: impl Future<Output = u8>,
+) -> Result<Outcome> {
+    if !host.outside().is_root() {
+        let finding = Finding::new("IsPrivilegedUser", "hoist recover must run as root");
+        return Err(Error::Preflight(vec![finding.remedy("run it with sudo")]));
+    }
+    let place = assets::absolute(&options.start.asset_dir)?;
+    let source = Source::read(&options.data)?;
+    let origin = Origin::find(host, &source, &place)?;
+    let place = place.as_path();
+    let input = Input::of(origin.assets(), place)?;
+    let places = match &input.cluster().etcd {
+        Etcd::Local { data_dir, .. } => Some(Places::of(host, data_dir)),
+        Etcd::External { .. } => None,
+    };
+    possible(host, input.cluster(), places.as_ref(), &source)?;
+    let mut start = options.start.clone();
+    start.preflight.skip.push(DATA_CHECK);
+    let checked = start::check(host, &input, &start, reporter).await?;
+    let plan = plan(host, &input, place, places.as_ref(), (&source, &origin), &start);
+    for (number, line) in plan.iter().enumerate() {
+        reporter.note(&format!("{}. {line}", number + 1));
+    }
+    if options.dry_run {
+        return Ok(Outcome::Planned);
+    }
+    let lock = lock::take(host)?;
+    let mut stop = pin!(stop);
+    origin.unpack(place)?;
+    // Cut off before etcd has run on it, a restore need not be done twice.
+    let in_place = places.as_ref().is_some_and(|places| match (places.state(), source.sum()) {
+        (State::Exchanged(there), Some(sum)) => there == sum,
+        _ => false,
+    });
+    if let Some(places) = &places {
+        settle(places, host, reporter)?;
+    }
+    if let (Some(places), Some(sum), false) = (&places, source.sum(), in_place) {
+        let restore = Restore {
+            host,
+            assets: input.assets(),
+            cluster: input.cluster(),
+            controller: checked.controller,
+            places,
+            sum,
+            progress_timeout: start.progress_timeout,
+            reporter,
+        };
+        let beside = restore.beside(|to: &mut dyn Write| source.copy(to));
+        tokio::select! {
+            biased;
+            signal = &mut stop => {
+                restore.abandon()?;
+                let state = "etcd's data is as it was; run the same command again to restore the snapshot".into();
+                return Err(Error::Interrupted { signal, state });
+            }
+            done = beside => done?,
+        }
+        restore.in_place().await?;
+        reporter.note(&format!(
+            "the snapshot is restored: if this run is cut off now, `hoist recover --asset-dir {}` goes on",
+            place.display()
+        ));
+    }
+    match checked.run(lock, reporter, stop).await {
+        Ok(()) => Ok(Outcome::Recovered),
+        Err(error) if source.sum().is_some() => Err(after_restore(error, place)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a run whose snapshot is restored: the same command would restore it once more.
+fn after_restore(mut error: Error, place: &Path) -> Error {
+    let text = format!("the snapshot is restored; go on without it: `hoist recover --asset-dir {}`", place.display());
+    match &mut error {
+        Error::Interrupted { state, .. } => *state = format!("{state}\n  {text}"),
+        Error::TimedOut { details, .. } => details.push(text),
+        _ => {}
+    }
+    error
+}
+
+/// Whether it can be done at all.
+fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &Source) -> Result<()> {
+    let refuse = |place: &str, message: String, remedy: String| {
+        Err(Error::Preflight(vec![Finding::new(place, message).remedy(remedy)]))
+    };
+    let Some(places) = places else {
+        return match source.sum() {
+            None => Ok(()),
+            Some(_) => refuse(
+                "cluster.yaml: etcd.external",
+                "this etcd is no controller's: hoist does not restore its data".into(),
+                "restore it as it was set up, and run `hoist recover` without a snapshot then".into(),
+            ),
+        };
+    };
+    let data = host.inside(&places.place).display().to_string();
+    let Some(length) = source.length() else {
+        return match places.state() {
+            _ if places.has_data() => Ok(()),
+            State::Restored(_) => refuse(
+                &data,
+                "a restore was cut off between moving the old data aside and putting the new in place".into(),
+                "run it again with the same --etcd-snapshot or --backup".into(),
+            ),
+            _ => refuse(
+                &data,
+                "there is no data of etcd, so there is no cluster to bring back".into(),
+                "mount its disk, or name a snapshot or a backup (--etcd-snapshot, --backup); `hoist start --new-cluster` begins a new cluster".into(),
+            ),
+        };
+    };
+    let names: Vec<_> = cluster.controllers.iter().map(|controller| controller.name.as_str()).collect();
+    if names.len() > 1 {
+        return refuse(
+            "cluster.yaml: controllers",
+            format!(
+                "etcd has a member on each of {}: a snapshot restored on one of them would make two clusters of them",
+                names.join(", ")
+            ),
+            "where they have lost their quorum, restore by hand: https://etcd.io/docs/v3.6/op-guide/recovery/".into(),
+        );
+    }
+    if !kubelet::is_systemd(host) {
+        return refuse(
+            "systemd",
+            "does not run here, and hoist could not stop the kubelet while it exchanges etcd's data".into(),
+            "restore by hand: `etcdutl snapshot restore` into the data directory, with the kubelet stopped; then run `hoist recover` without a snapshot".into(),
+        );
+    }
+    // The copy of the snapshot, what is made of it, and the log that a new member begins with.
+    let needed = 2 * length + 128 * MIB;
+    let parent = places.work.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    match statvfs(parent).map(|stat| stat.fragment_size() * stat.blocks_free()) {
+        Ok(free) if free < needed => refuse(
+            &host.inside(parent).display().to_string(),
+            format!("{} MB are free, and {} MB are needed beside the data that is there", free / MIB, needed / MIB),
+            "make room there".into(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What is going to be done, as a list.
+fn plan(
+    host: &Host,
+    input: &Input,
+    place: &Path,
+    places: Option<&Places>,
+    (source, origin): (&Source, &Origin<'_>),
+    options: &start::Options,
+) -> Vec<String> {
+    let mut plan = Vec::from_iter(origin.plan(place));
+    let name = |path: &Path| host.inside(path).display().to_string();
+    if let Some(places) = places {
+        if let State::Exchanged(_) = places.state() {
+            plan.push("finish the restore that an earlier run has begun: move the data from before aside".into());
+        }
+        if let Some(what) = source.what() {
+            plan.push(format!("restore {what} to {}, by a static pod of etcd's own image", name(&places.work)));
+            plan.push(
+                "stop the kubelet, etcd and the control plane of this controller: the API is away for a while".into(),
+            );
+            let aside = places.aside(host.outside().now());
+            plan.push(match places.has_data() {
+                true => format!(
+                    "move {} to {}, and what was restored into its place; what was written after the snapshot is in the former only",
+                    name(&places.place),
+                    name(&aside)
+                ),
+                false => format!("move what was restored to {}", name(&places.place)),
+            });
+        } else if let State::Restored(_) | State::Unfinished = places.state() {
+            plan.push(format!(
+                "leave {} alone: a restore that was cut off has left it, and the data from before is in place",
+                name(&places.work)
+            ));
+        }
+    }
+    let count = input.manifests().len();
+    plan.push("raise the bridge: it serves the API, beside a self-hosted API server that still does".into());
+    plan.push(match options.mode {
+        Mode::Recover { force_manifests: true } => {
+            format!("apply all {count} objects of {}/manifests as they stand, over what was edited in the cluster", place.display())
+        }
+        _ => format!(
+            "apply what is missing or has changed of the {count} objects of {}/manifests; what was edited in the cluster stands",
+            place.display()
+        ),
+    });
+    plan.push("prove that the self-hosted control plane serves, and lower the bridge".into());
+    if !input.addons().is_empty() {
+        plan.push(format!(
+            "apply what is missing or has changed of the {} objects of its add-ons",
+            input.addons().len()
+        ));
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests;

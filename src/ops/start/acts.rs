@@ -1,0 +1,448 @@
+//! One run of `start`: what is fixed in it, the little that it knows of its own doings, and its acts.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use kube::Client;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::decide::{Act, Observed, Target};
+use super::observer::Observer;
+use super::run::Mode;
+use crate::api::apply::{Change, Refusal, apply};
+use crate::api::observe::{self, ClusterView, Required, hopeless};
+use crate::api::{self, endpoints, write};
+use crate::base::error::{Error, Result};
+use crate::base::files;
+use crate::base::files::File;
+use crate::base::report::Reporter;
+use crate::desired::assets::{AssetSet, CLUSTER_ID, Manifest};
+use crate::desired::config::{API_PORT, Cluster, Controller};
+use crate::desired::server_config;
+use crate::etcd::alarms;
+use crate::etcd::data::Data;
+use crate::node::host::Host;
+use crate::node::images;
+use crate::node::kubelet;
+use crate::node::kubelet::UnitState;
+use crate::node::lock;
+use crate::node::lock::Lock;
+use crate::node::packet_filter;
+use crate::node::rollback::Before;
+use crate::ops::explain::{self, Explanation, Kept, Seen};
+use crate::ops::guard;
+use crate::plane::bridge::{self, Bridge, Plan};
+use crate::plane::static_plane::Permanent;
+
+/// How long etcd may take to say its alarms.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// One run: what is fixed, and the little that it knows of its own doings.
+pub(super) struct Run<'a> {
+    pub(super) fixed: Fixed<'a>,
+    /// What guard shall keep of them; `None` where there shall be no guard.
+    pub(super) guard: Option<guard::Copy>,
+    /// This run has kept it in the cluster, too.
+    pub(super) kept_copy: bool,
+    /// Why what it did last came to nothing.
+    pub(super) trouble: Option<String>,
+    /// The ends of logs that the kubelet may delete before anybody explains by them.
+    pub(super) kept: Kept,
+    pub(super) applied: bool,
+    pub(super) made_token: bool,
+    /// When this run last started the kubelet.
+    pub(super) kubelet_since: Option<Instant>,
+    /// This run has started the kubelet anew for the API's sake.
+    pub(super) kubelet_knows: bool,
+    /// This run has raised the bridge; whether that left the kubelet with something to wait for.
+    pub(super) raised: Option<bool>,
+    pub(super) has_replaced: bool,
+    pub(super) has_lowered: bool,
+    pub(super) refused: Vec<Refusal>,
+    /// Keeps others from this node, while this run changes it; see [`Run::may_act`].
+    pub(super) lock: Option<Lock>,
+    /// How the disk and the kubelet's unit stood before this run's first raise.
+    pub(super) before: Option<(Before, Option<UnitState>)>,
+}
+
+/// What is fixed of a run.
+#[derive(Clone, Copy)]
+pub(super) struct Fixed<'a> {
+    pub(super) host: &'a Host,
+    pub(super) cluster: &'a Cluster,
+    pub(super) controller: &'a Controller,
+    pub(super) required: &'a [Required],
+    pub(super) kubeconfig: &'a str,
+    pub(super) asset_dir: &'a Path,
+    pub(super) assets: &'a AssetSet,
+    pub(super) manifests: &'a [Manifest],
+    pub(super) binary: &'a Path,
+    pub(super) mode: Mode,
+    pub(super) target: Target,
+    /// Where there is no data of etcd's, it begins a cluster.
+    pub(super) may_begin: bool,
+}
+
+impl<'a> Run<'a> {
+    /// One that has done nothing yet.
+    pub(super) fn new(fixed: Fixed<'a>) -> Self {
+        let Fixed { assets, cluster, controller, .. } = fixed;
+        let wanted = guard::is_wanted(assets);
+        Self {
+            fixed,
+            guard: wanted.then(|| {
+                let copy = guard::Copy::new(assets, cluster, controller);
+                guard::Copy { asset_dir: Some(fixed.asset_dir.to_owned()), ..copy }
+            }),
+            kept_copy: !wanted,
+            trouble: None,
+            kept: Kept::default(),
+            applied: false,
+            // Where nothing in the cluster signs, a token leads to no certificate.
+            made_token: cluster.has_external_ca(),
+            kubelet_since: None,
+            kubelet_knows: false,
+            raised: None,
+            has_replaced: false,
+            has_lowered: false,
+            refused: Vec::new(),
+            lock: None,
+            before: None,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// What is typed to go on.
+    pub(super) fn command(&self) -> &'static str {
+        match self.fixed.target {
+            Target::Static => self.fixed.target.command(),
+            Target::SelfHosted => self.fixed.mode.command(),
+        }
+    }
+
+    /// Chance for this run, which others on other machines do not share.
+    pub(super) fn seed(&self) -> u64 {
+        let now = self.fixed.host.outside().now();
+        now.unix_timestamp().unsigned_abs().rotate_left(32) ^ u64::from(now.nanosecond())
+    }
+
+    /// Whether this run may change the node by what it has seen. If not, it has taken the lock just now, and must look
+    /// again first: somebody else may have had it.
+    ///
+    /// # Errors
+    /// Who has the lock; the system's refusal.
+    pub(super) fn may_act(&mut self) -> Result<bool> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        self.lock = Some(lock::try_take(self.fixed.host)?);
+        Ok(false)
+    }
+
+    /// Does one thing. `client` is there once the API has answered.
+    pub(super) async fn act(&mut self, act: &Act, client: Option<&Client>, reporter: &Reporter) -> Result<()> {
+        tracing::debug!(?act, "acting");
+        let bridge = Bridge::new(self.fixed.host);
+        let client = || client.ok_or_else(|| Error::failed("reach the API", "there is no connection"));
+        match act {
+            Act::Raise => {
+                let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                let plan = plan.with_folder(self.fixed.host.path(server_config::AUDIT_LOGS));
+                let plan = self.with_images(plan.beginning(self.fixed.may_begin)).await;
+                let kubelet =
+                    kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                if self.before.is_none() {
+                    let footprint =
+                        bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &kubelet));
+                    self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.fixed.host).await?));
+                }
+                // A kubelet that has not reached any API yet ends no static pod, and so does not replace one, until it
+                // is started anew.
+                let raised = bridge.raise(&plan, self.fixed.binary)?;
+                let changed = kubelet::install_files(self.fixed.host, &kubelet)? || raised.pods;
+                if kubelet::is_systemd(self.fixed.host) {
+                    if kubelet::run_by_systemd(self.fixed.host, self.fixed.assets, changed).await? {
+                        self.kubelet_since = Some(Instant::now());
+                    }
+                } else {
+                    reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
+                }
+                self.raised = Some(raised.any || changed);
+            }
+            Act::BootstrapToken => {
+                let token = kubelet::bootstrap_token(self.fixed.assets)?;
+                let expiration = rfc3339(self.fixed.host.outside().now() + self.fixed.cluster.pki.bootstrap_token_ttl);
+                write::bootstrap_token(client()?, &token, &expiration).await?;
+                self.made_token = true;
+            }
+            Act::Apply => {
+                let (manifests, said) = packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || {
+                    self.fixed.host.outside().nftables()
+                });
+                said.iter().for_each(|said| reporter.note(said));
+                let outcome = apply(client()?, &manifests, self.force_manifests()).await?;
+                for refusal in &outcome.refused {
+                    reporter.note(&format!("refused: {}", refusal.finding));
+                }
+                let hopeless = hopeless(&outcome.refused, self.fixed.required);
+                if !hopeless.is_empty() {
+                    return Err(Error::Refused(hopeless));
+                }
+                // In a cluster that is up they were deleted, or their manifests are new.
+                if self.raised.is_none() {
+                    for made in outcome.changes.iter().filter(|made| made.change == Change::Created) {
+                        reporter.note(&format!("{} was not there, and is made", made.name));
+                    }
+                }
+                reporter.note(&format!("{} objects applied", outcome.applied));
+                self.refused = outcome.refused;
+                self.applied = true;
+            }
+            Act::KeepCopy => {
+                let id = observe::cluster_id(client()?).await?;
+                if let Some(copy) = &mut self.guard {
+                    copy.assets.files.insert(CLUSTER_ID.into(), File::private(format!("{id}\n")));
+                    let shared = copy.shared();
+                    match write::guard_copy(client()?, &shared.to_json(), &shared.sum()).await {
+                        Err(Error::Refused(findings)) => {
+                            findings.iter().for_each(|finding| reporter.note(&format!("refused: {finding}")));
+                            let refusal = |finding| Refusal {
+                                kind: "Secret".into(),
+                                namespace: "kube-system".into(),
+                                name: api::guard::NAME.into(),
+                                finding,
+                            };
+                            self.refused.extend(findings.into_iter().map(refusal));
+                        }
+                        kept => kept?,
+                    }
+                }
+                self.kept_copy = true;
+            }
+            Act::RestartKubelet => {
+                self.kubelet_knows = true;
+                kubelet::restart(self.fixed.host).await?;
+            }
+            Act::PublishEndpoint => {
+                endpoints::publish(client()?, self.fixed.controller.address).await?;
+            }
+            Act::AdoptNode => {
+                write::adopt_node(client()?, &self.fixed.controller.name, &self.fixed.controller.taints).await?
+            }
+            Act::ReplacePods(pods) => {
+                write::delete_pods(client()?, pods).await?;
+                for (namespace, name) in pods {
+                    reporter.note(&format!(
+                        "{namespace}/{name} failed before, and is made anew: it would be tried again minutes later"
+                    ));
+                }
+                self.has_replaced = true;
+            }
+            Act::InstallGuard => {
+                if let Some(copy) = &self.guard {
+                    let copy = copy.clone().keeping(self.fixed.host);
+                    guard::install(self.fixed.host, &copy, self.fixed.binary)?;
+                }
+            }
+            Act::LowerControllers => bridge.lower_controllers()?,
+            Act::DeleteLease { name, resource_version } => {
+                write::delete_lease(client()?, name, resource_version).await?
+            }
+            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client()?, names).await?,
+            Act::LowerApiServer => {
+                bridge.lower_api_server()?;
+                self.has_lowered = true;
+            }
+            Act::CleanUp => {
+                if self.fixed.target == Target::SelfHosted {
+                    Permanent::new(self.fixed.host).clean_up()?;
+                }
+                bridge.clean_up()?;
+            }
+            Act::RemoveStatic => {
+                reporter.note("the bridge serves; the static control plane makes way for the self-hosted one");
+                Permanent::new(self.fixed.host).remove()?;
+            }
+            Act::RaiseAndFail => {
+                let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+                bridge.raise(&self.with_images(plan).await, self.fixed.binary)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A plan by the images that have proved themselves and are there.
+    pub(super) async fn with_images(&self, plan: Plan) -> Plan {
+        let Fixed { host, assets, .. } = self.fixed;
+        let followed = guard::Copy::load(host).ok().flatten().map(|copy| copy.images).unwrap_or_default();
+        let present = match kubelet::runtime_socket(host, assets) {
+            Ok(socket) => images::present(&socket).await.ok(),
+            Err(_) => None,
+        };
+        plan.with_images(|component, named| images::choose(named, followed.get(component), present.as_deref()))
+    }
+
+    /// Notes in the asset directory and in guard's copy of which cluster they are: without the disk of its data, none is
+    /// begun by them.
+    pub(super) async fn remember_cluster(&self, client: &Client, reporter: &Reporter) {
+        let path = self.fixed.asset_dir.join(CLUSTER_ID);
+        let noted = async {
+            let id = observe::cluster_id(client).await?;
+            files::write(&path, &File::private(format!("{id}\n")))?;
+            let Some(mut copy) = guard::Copy::load(self.fixed.host)?.filter(|_| self.guard.is_some()) else {
+                return Ok(());
+            };
+            let known = copy.cluster_id();
+            if known.as_ref() == Some(&id) {
+                return Ok(());
+            }
+            // While it waited, this run may have let go of it.
+            let _lock = match self.lock {
+                Some(_) => None,
+                None => Some(lock::try_take(self.fixed.host)?),
+            };
+            if let Some(known) = known {
+                reporter.note(&format!("this is another cluster than before ({known}): {id} is noted"));
+            }
+            copy.assets.files.insert(CLUSTER_ID.into(), File::private(format!("{id}\n")));
+            copy.asset_dir = Some(self.fixed.asset_dir.to_owned());
+            copy.store(self.fixed.host)?;
+            let shared = copy.shared();
+            write::guard_copy(client, &shared.to_json(), &shared.sum()).await
+        };
+        if let Err(error) = noted.await {
+            reporter.note(&format!("the cluster's id is not noted: {error}"));
+        }
+    }
+
+    /// Whether the API server has refused the object that is so called: by kind, namespace and name.
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.refused.iter().any(|no| format!("{} {}/{}", no.kind, no.namespace, no.name) == name)
+    }
+
+    /// Whether what was edited in the cluster is to be as its manifest has it.
+    fn force_manifests(&self) -> bool {
+        self.fixed.mode == (Mode::Recover { force_manifests: true }) && !self.applied
+    }
+
+    /// Removes what killed runs have left of files that were not whole yet.
+    pub(super) fn sweep(&self) -> Result<()> {
+        let bridge = Bridge::new(self.fixed.host);
+        let files = kubelet::plan(self.fixed.host, self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+        let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
+        let footprint: Vec<_> =
+            bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &files)).collect();
+        let footprint: Vec<_> = footprint.into_iter().chain(guard::footprint(self.fixed.host)).collect();
+        let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
+        folders.into_iter().try_for_each(files::sweep)
+    }
+
+    /// Puts the disk and the kubelet's unit back as they were: nothing ever ran of what this run installed.
+    pub(super) async fn restore(&self) -> Result<()> {
+        let Some((files, unit)) = &self.before else { return Ok(()) };
+        files.restore()?;
+        if let Some(unit) = unit {
+            kubelet::restore_unit(self.fixed.host, *unit).await?;
+        }
+        self.lock.as_ref().map_or(Ok(()), Lock::undo)
+    }
+
+    /// The error of a run that a signal has ended: what stands, how to go on, how to undo.
+    pub(super) fn interrupted(&self, signal: u8) -> Error {
+        let bridge = Bridge::new(self.fixed.host).state();
+        let manifests = self.fixed.host.manifests().display();
+        // It would raise the bridge again.
+        let guard = if guard::is_there(self.fixed.host) {
+            format!("{manifests}/{} first, then ", bridge::GUARD)
+        } else {
+            String::new()
+        };
+        let state = if bridge.is_lowered() {
+            "the bridge is not raised; run the same command again to see the cluster through".to_owned()
+        } else {
+            let stands = "the bridge stands and goes on serving, or coming up; run the same command again to go on";
+            match self.fixed.target {
+                Target::Static => stands.to_owned(),
+                Target::SelfHosted => format!(
+                    "{stands}\n  \
+                     to undo: remove {guard}{manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+                ),
+            }
+        };
+        Error::Interrupted { signal, state }
+    }
+
+    /// Keeps the ends of the logs of the pods that are waited for.
+    pub(super) fn keep_logs(&mut self, view: Option<&ClusterView>) {
+        let pods = explain::pods_to_keep(self.fixed.required, &self.fixed.controller.name, view);
+        self.kept.keep(self.fixed.host, pods, Instant::now());
+    }
+
+    /// Why the cluster does not get on.
+    pub(super) async fn explain(&self, observer: &Observer, observed: &Observed) -> Explanation {
+        let context = explain::Context {
+            host: self.fixed.host,
+            node: &self.fixed.controller.name,
+            address: self.fixed.controller.address,
+            asset_dir: self.fixed.asset_dir,
+            manifests: self.fixed.manifests,
+            kubeconfig: self.fixed.kubeconfig,
+            required: self.fixed.required,
+        };
+        let found = self.wrong_here().await;
+        let seen = Seen {
+            client: observer.client(),
+            view: observed.view.as_ref(),
+            api_ready: observed.api_ready,
+            found: &found,
+        };
+        explain::explain(&context, seen, &self.kept).await
+    }
+
+    /// What is wrong on this machine with etcd and with images, with what to type.
+    async fn wrong_here(&self) -> Vec<String> {
+        let Fixed { host, cluster, controller, assets, .. } = self.fixed;
+        let mut wrong = Vec::new();
+        if let Some(data) = Data::of(host, cluster) {
+            let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
+            match host.outside().etcd(address, &assets.tls(), ASK_LIMIT).await {
+                Ok(health) => {
+                    wrong.extend(health.said(&controller.name).iter().map(|(what, remedy)| format!("{what}; {remedy}")))
+                }
+                Err(_) if !data.mark().is_file() && !data.is_there() => {
+                    wrong.push(format!("etcd's data is not in {}: {}", data.name(), Data::remedy()));
+                }
+                Err(_) => {}
+            }
+        }
+        if let Ok(socket) = kubelet::runtime_socket(host, assets) {
+            let missing = images::missing_here(host, &socket).await.unwrap_or_default();
+            wrong.extend(missing.iter().map(|missing| format!("{missing}; {}", missing.remedy())));
+        }
+        wrong
+    }
+
+    /// The result of a run that has reached its end.
+    pub(super) fn outcome(&mut self) -> Result<()> {
+        let refused: Vec<_> = self.refused.drain(..).map(|refusal| refusal.finding).collect();
+        if refused.is_empty() { Ok(()) } else { Err(Error::Refused(refused)) }
+    }
+
+    pub(super) fn logs_of(&self, component: &str) -> String {
+        let ip = self.fixed.controller.address;
+        format!(
+            "`kubectl --server https://{} -n kube-system logs -l component={component}` shows why",
+            std::net::SocketAddr::new(ip, API_PORT)
+        )
+    }
+}
+
+/// A moment as the API and people write it, to the second.
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}

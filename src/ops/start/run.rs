@@ -1,0 +1,546 @@
+//! The loop of `start`, and how it ends.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::acts::{Fixed, Run};
+use super::decide::{Act, Decision, Observed, Step, Target, decide};
+use super::observer::Observer;
+use super::progress::Progress;
+use crate::api::observe::Required;
+use crate::base::backoff::{Backoff, Retries};
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Limits, pulled};
+use crate::base::report::Reporter;
+use crate::check::preflight;
+use crate::check::validate;
+use crate::desired::assets::{self, AssetSet, Manifest};
+use crate::desired::config::{Cluster, Controller};
+use crate::etcd::data::Data;
+use crate::node::host::Host;
+use crate::node::kubelet;
+use crate::node::lock;
+use crate::node::lock::Lock;
+use crate::ops::addons;
+use crate::ops::explain::Explanation;
+
+/// Between two rounds of the loop.
+pub(super) const INTERVAL: Duration = Duration::from_millis(150);
+/// The longest pause, but for chance, before what has failed is tried again.
+pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5);
+/// Without any progress for so long, whoever waits is told the likely cause, if it is recognised.
+const HINT_AFTER: Duration = Duration::from_secs(10);
+/// How many of the last words of a kubelet that does not answer are shown.
+const KUBELET_LINES: usize = 5;
+/// How long a bridge that is raised again may take to serve.
+const RAISE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What `hoist start` was told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The asset directory.
+    pub asset_dir: PathBuf,
+    /// Which controller this is, where its addresses do not tell.
+    pub node_name: Option<String>,
+    /// The checks of this machine that the user knows better than.
+    pub preflight: preflight::Choice,
+    /// Whether the asset directory must go together: references and certificates.
+    pub validate: bool,
+    /// The workloads whose pods must be ready before the bridge is lowered.
+    pub required_pods: Vec<Required>,
+    /// How long it may go without any progress.
+    pub progress_timeout: Duration,
+    /// How long the whole may take.
+    pub timeout: Duration,
+    /// hoist's own binary, for the bridge's pods.
+    pub binary: PathBuf,
+    /// What is taken for granted.
+    pub mode: Mode,
+}
+
+/// What a run takes for granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A cluster that is up is as it should be: nothing is done.
+    Start,
+    /// Something of it may be missing, whatever serves now: the bridge is raised, and what is missing is put back.
+    Recover {
+        /// What was edited in the cluster does not stand.
+        force_manifests: bool,
+    },
+}
+
+impl Mode {
+    /// The command that a user types for it.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::Start => "hoist start",
+            Self::Recover { .. } => "hoist recover",
+        }
+    }
+}
+
+impl Step {
+    const ALL: [Self; 9] = [
+        Self::Install,
+        Self::Api,
+        Self::Apply,
+        Self::Node,
+        Self::HandOver,
+        Self::SelfHosted,
+        Self::Required,
+        Self::Lower,
+        Self::Prove,
+    ];
+
+    pub(super) fn id(self, target: Target) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Api => "api",
+            Self::Apply => "apply",
+            Self::Node => "node",
+            Self::SelfHosted if target == Target::Static => "static",
+            Self::SelfHosted => "self-hosted",
+            Self::Required => "required-pods",
+            Self::HandOver => "hand-over",
+            Self::Lower => "lower",
+            Self::Prove => "prove",
+        }
+    }
+
+    pub(super) fn title(self, target: Target) -> &'static str {
+        match self {
+            Self::SelfHosted if target == Target::Static => "the static API server serves",
+            Self::HandOver if target == Target::Static => "hand over to the static controllers",
+            Self::Prove if target == Target::Static => "prove that the static control plane serves",
+            Self::Install => "raise the bridge",
+            Self::Api => "the bridge serves the API",
+            Self::Apply => "apply the self-hosted control plane",
+            Self::Node => "the kubelet joins as a controller",
+            Self::SelfHosted => "the self-hosted API server serves",
+            Self::Required => "the required pods are ready",
+            Self::HandOver => "hand over to the self-hosted controllers",
+            Self::Lower => "lower the bridge",
+            Self::Prove => "prove that the cluster serves itself",
+        }
+    }
+}
+
+/// Brings the cluster up on this controller, or goes on where an earlier run stopped. When `stop` completes, with the
+/// number of a signal, it ends at the next safe point: between two acts.
+///
+/// # Errors
+/// See [`Error`]; whatever it is, an API that was served still is.
+pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+    start_with(host, &Input::load(&options.asset_dir)?, options, reporter, stop).await
+}
+
+/// What an asset directory says: read and checked.
+pub struct Input {
+    pub(super) assets: AssetSet,
+    pub(super) cluster: Cluster,
+    pub(super) manifests: Vec<Manifest>,
+    pub(super) addons: Vec<Manifest>,
+}
+
+impl Input {
+    /// Reads an asset directory.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(asset_dir: &Path) -> Result<Self> {
+        let dir = assets::absolute(asset_dir)?;
+        Self::of(AssetSet::load(&dir)?, &dir)
+    }
+
+    /// Checks an asset directory that was read, from wherever; `place` is what messages call it.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn of(assets: AssetSet, place: &Path) -> Result<Self> {
+        assets.check_kubeconfigs(place)?;
+        let cluster = assets.cluster(place)?;
+        let (manifests, addons) = assets.manifests(place)?;
+        addons::Order::of(&addons)?;
+        Ok(Self { assets, cluster, manifests, addons })
+    }
+
+    /// The asset directory.
+    pub fn assets(&self) -> &AssetSet {
+        &self.assets
+    }
+
+    /// The objects that its manifests/ makes.
+    pub fn manifests(&self) -> &[Manifest] {
+        &self.manifests
+    }
+
+    /// The objects that its addons/ makes.
+    pub fn addons(&self) -> &[Manifest] {
+        &self.addons
+    }
+
+    /// What its cluster.yaml says.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+/// [`start`] with an asset directory that is read already.
+///
+/// # Errors
+/// The same.
+pub async fn start_with(
+    host: &Host,
+    input: &Input,
+    options: &Options,
+    reporter: &Reporter,
+    stop: impl Future<Output = u8>,
+) -> Result<()> {
+    let checked = check(host, input, options, reporter).await?;
+    let lock = lock::take(host)?;
+    checked.run(lock, reporter, stop).await
+}
+
+/// A run whose input and machine are as they should be.
+pub(crate) struct Checked<'a> {
+    host: &'a Host,
+    input: &'a Input,
+    options: &'a Options,
+    pub(crate) controller: &'a Controller,
+    asset_dir: PathBuf,
+    /// etcd has no data that could be gone later: it begins a cluster.
+    may_begin: bool,
+}
+
+/// Checks input and machine, and changes nothing.
+///
+/// # Errors
+/// All that stands in the way.
+pub(crate) async fn check<'a>(
+    host: &'a Host,
+    input: &'a Input,
+    options: &'a Options,
+    reporter: &Reporter,
+) -> Result<Checked<'a>> {
+    let Input { assets, cluster, .. } = input;
+    let asset_dir = assets::absolute(&options.asset_dir)?;
+    let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
+    let broken =
+        if options.validate { validate::decisive(assets, cluster, controller, &asset_dir) } else { Vec::new() };
+    if !broken.is_empty() {
+        return Err(Error::Input(broken));
+    }
+    let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
+    checked.verdict()?.iter().for_each(|text| reporter.note(text));
+    let is_there = Data::of(host, cluster).is_none_or(|data| data.is_there());
+    let may_begin = !is_there && options.mode == Mode::Start;
+    Ok(Checked { host, input, options, controller, asset_dir, may_begin })
+}
+
+impl Checked<'_> {
+    /// Runs, and gives the lock back once the cluster serves itself.
+    ///
+    /// # Errors
+    /// See [`start`].
+    pub(crate) async fn run(&self, lock: Lock, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+        drive(self, lock, reporter, stop).await
+    }
+}
+
+async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
+    let Checked { host, input, options, controller, asset_dir, may_begin } = checked;
+    let Input { assets, cluster, manifests, addons } = input;
+    let mut stop = pin!(stop);
+    let begun = Instant::now();
+    let ca = assets.tls().remove("ca.crt").unwrap_or_default();
+    let kubeconfig = assets.text("auth/kubeconfig")?;
+    let mut run = Run::new(Fixed {
+        host,
+        cluster,
+        controller,
+        required: &options.required_pods,
+        kubeconfig: &kubeconfig,
+        asset_dir,
+        assets,
+        manifests,
+        binary: &options.binary,
+        mode: options.mode,
+        target: Target::SelfHosted,
+        may_begin: *may_begin,
+    });
+    run.lock = Some(lock);
+    run.sweep()?;
+    let mut observer = Observer::new(host, &ca)?;
+    reporter.note(&format!("this is the controller {} at {}", controller.name, controller.address));
+    for warning in assets.exposed(asset_dir) {
+        reporter.note(&warning.to_string());
+    }
+    for required in
+        run.fixed.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required)))
+    {
+        reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
+    }
+    let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
+    see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;
+    if let Some(client) = observer.client() {
+        run.remember_cluster(client, reporter).await;
+    }
+    // Whatever comes to harm from now on is guard's to mend, however long users' objects take.
+    run.lock = None;
+    if addons.is_empty() {
+        return run.outcome();
+    }
+    let applied = tokio::select! {
+        biased;
+        signal = &mut stop => {
+            let state = format!("{}; run the same command again, or `hoist apply`, to go on with its add-ons", observer.served(&run).await);
+            Err(Error::Interrupted { signal, state })
+        }
+        applied = apply_addons(addons, manifests, &observer, options, limits, reporter) => applied,
+    };
+    // What held when they began need not hold now.
+    let applied = match applied {
+        Ok(()) => see_through(&mut run, &mut observer, limits, reporter, stop).await,
+        failed => failed,
+    };
+    both(run.outcome(), applied)
+}
+
+/// Applies the add-ons to a cluster that serves itself.
+async fn apply_addons(
+    manifests: &[Manifest],
+    others: &[Manifest],
+    observer: &Observer,
+    options: &Options,
+    limits: Limits,
+    reporter: &Reporter,
+) -> Result<()> {
+    let Some(client) = observer.client().filter(|_| !manifests.is_empty()) else { return Ok(()) };
+    let options = addons::Options {
+        force_conflicts: options.mode == Mode::Recover { force_manifests: true },
+        prune: false,
+        wait: false,
+        tell_each: false,
+        progress_timeout: limits.progress,
+        timeout: limits.total.saturating_sub(limits.begun.elapsed()),
+    };
+    addons::apply(client, &addons::Order::of(manifests)?, others, &options, reporter).await.map(drop)
+}
+
+/// The result of two parts of a run, with all that was refused in either.
+fn both(first: Result<()>, second: Result<()>) -> Result<()> {
+    match (first, second) {
+        (Err(Error::Refused(first)), Err(Error::Refused(second))) => Err(Error::Refused([first, second].concat())),
+        (first, second) => first.and(second),
+    }
+}
+
+/// The loop: until all is as it should be.
+pub(super) async fn see_through(
+    run: &mut Run<'_>,
+    observer: &mut Observer,
+    limits: Limits,
+    reporter: &Reporter,
+    mut stop: Pin<&mut impl Future<Output = u8>>,
+) -> Result<()> {
+    let target = run.fixed.target;
+    let mut progress = Progress::new(Instant::now());
+    let mut hints = BTreeSet::new();
+    let mut hint_at = HINT_AFTER;
+    let mut retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
+    loop {
+        let observed = tokio::select! {
+            biased;
+            signal = &mut stop => return Err(run.interrupted(signal)),
+            observed = observer.observe(run, Instant::now()) => observed?,
+        };
+        let decision = decide(&observed);
+        let stuck_for = progress.note(&observed, &decision, pulled(run.fixed.host), Instant::now());
+        if limits.are_over(stuck_for) {
+            return Err(timed_out(run, observer, &observed, &decision).await);
+        }
+        run.keep_logs(observed.view.as_ref());
+        if stuck_for < HINT_AFTER {
+            hint_at = HINT_AFTER;
+        } else if stuck_for > hint_at {
+            hint_at = stuck_for * 2;
+            let explanation = tokio::select! {
+                biased;
+                signal = &mut stop => return Err(run.interrupted(signal)),
+                explanation = run.explain(observer, &observed) => explanation,
+            };
+            if let Some(hint) = explanation.hint()
+                && hints.insert(hint.clone())
+            {
+                reporter.note(&hint);
+            }
+        }
+        match decision {
+            // What was read a moment ago is enough to wait by, and for nothing else.
+            Decision::Done | Decision::Do(..) if observer.is_stale() => observer.forget(),
+            Decision::Done => {
+                for step in Step::ALL {
+                    reporter.done_if_started(step.id(target));
+                }
+                return Ok(());
+            }
+            Decision::Wait(step, what) => {
+                let what = match &observer.trouble {
+                    Some(trouble) => format!("{what} ({trouble})"),
+                    None => what,
+                };
+                report(reporter, step, target);
+                reporter.waiting(step.id(target), &what);
+                if target == Target::SelfHosted && observed.serves_itself() {
+                    run.lock = None;
+                }
+                tokio::time::sleep(INTERVAL).await;
+            }
+            Decision::Do(step, acts) => {
+                report(reporter, step, target);
+                let later = match (retries.waits(&acts, Instant::now()), run.may_act()) {
+                    (Some(why), _) => Some(why.to_owned()),
+                    (None, Ok(true)) => None,
+                    (None, Ok(false)) => continue,
+                    (None, Err(error @ Error::Locked { .. })) => Some(error.to_string()),
+                    (None, Err(error)) => return Err(error),
+                };
+                if let Some(why) = later {
+                    reporter.waiting(step.id(target), &why);
+                    tokio::time::sleep(INTERVAL).await;
+                    continue;
+                }
+                if acts.contains(&Act::RaiseAndFail) {
+                    return Err(give_up(run, observer, reporter).await?);
+                }
+                let mut outcome = Ok(());
+                for act in &acts {
+                    run.trouble = None;
+                    outcome = run.act(act, observer.client(), reporter).await.map_err(|error| (act, error));
+                    // What follows may build on it.
+                    if let Err((_, error)) = &outcome {
+                        run.trouble = Some(error.to_string());
+                        break;
+                    }
+                }
+                match outcome {
+                    Ok(()) => retries.succeeded(),
+                    Err((act, error)) if observer.client().is_none() || is_final(act, &error) => {
+                        reporter.fail(step.id(target), &error.to_string());
+                        return Err(error);
+                    }
+                    // What the API could not do now it may do the next time round.
+                    Err((_, error)) => {
+                        reporter.waiting(step.id(target), &error.to_string());
+                        retries.failed(acts, &error, Instant::now());
+                        tokio::time::sleep(INTERVAL).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether a run ends by `error`, with which `act` has failed. What the API server refuses for good before the hand-over
+/// stays refused; later the bridge is being lowered, and to go on is better than to stop half way.
+fn is_final(act: &Act, error: &Error) -> bool {
+    let is_early = matches!(act, Act::Apply | Act::BootstrapToken | Act::AdoptNode);
+    !error.is_passing() && (is_early || !matches!(error, Error::Refused(_)))
+}
+
+/// Whether `manifest` is the workload that must be ready.
+fn makes(manifest: &Manifest, required: &Required) -> bool {
+    let text = |pointer| manifest.object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or("default");
+    text("/metadata/name") == required.name && text("/metadata/namespace") == required.namespace
+}
+
+/// Shows that `step` is under way and those before it are done.
+fn report(reporter: &Reporter, step: Step, target: Target) {
+    for earlier in Step::ALL.into_iter().take_while(|earlier| *earlier < step) {
+        reporter.done_if_started(earlier.id(target));
+    }
+    reporter.start(step.id(target), step.title(target));
+}
+
+/// Raises the bridge again, and tells what the self-hosted control plane failed at: the error to end with.
+async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter) -> Result<Error> {
+    run.act(&Act::RaiseAndFail, None, reporter).await?;
+    let begun = Instant::now();
+    let mut observed = observer.observe(run, begun).await?;
+    let was_away = !observed.api_ready;
+    while !observed.api_ready && begun.elapsed() < RAISE_LIMIT {
+        let what = format!("the bridge, which is raised again: {}", observed.api_said);
+        reporter.waiting(Step::Prove.id(run.fixed.target), &what);
+        tokio::time::sleep(INTERVAL).await;
+        observed = observer.observe(run, Instant::now()).await?;
+    }
+    let mut details = vec![format!("the bridge is raised again; {} answers {}", observed.node_ip, observed.api_said)];
+    if was_away && observed.api_ready && kubelet::is_systemd(run.fixed.host) {
+        // It would go on asking in ever longer intervals, and whatever is mended now would wait for it.
+        details.extend(run.act(&Act::RestartKubelet, None, reporter).await.err().map(|error| error.to_string()));
+    }
+    let explanation = run.explain(observer, &observed).await;
+    let again = format!("then run `{}` again", run.command());
+    let next = next(&explanation, &again).unwrap_or_else(|| format!("{}; {again}", run.logs_of("kube-apiserver")));
+    details.extend(explanation.lines);
+    Ok(Error::TimedOut {
+        waiting_for: format!(
+            "the {} control plane to prove itself in time, with a part of the bridge lowered",
+            run.fixed.target
+        ),
+        api_served: observer.asks(run).await.is_ready(),
+        details,
+        next,
+    })
+}
+
+/// What to do about the cause, if one was recognised.
+fn next(explanation: &Explanation, again: &str) -> Option<String> {
+    let (_, cause) = explanation.cause.as_ref()?;
+    Some(format!("{}; {again}", cause.next))
+}
+
+/// The error of a run whose time is up, with all that explains it.
+pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Observed, decision: &Decision) -> Error {
+    let waiting_for = match decision {
+        Decision::Wait(_, what) => what.clone(),
+        Decision::Do(step, _) => match &run.trouble {
+            Some(trouble) => format!("{}: {trouble}", step.title(run.fixed.target)),
+            None => step.title(run.fixed.target).to_owned(),
+        },
+        Decision::Done => "nothing".into(),
+    };
+    let explanation = run.explain(observer, observed).await;
+    let again = format!("then run `{}` again", run.command());
+    let recognised = next(&explanation, &again);
+    let mut details = explanation.lines;
+    details.extend(observer.trouble.clone());
+    let next = if let Some(next) = recognised {
+        next
+    } else if observed.api_ready {
+        format!("{}; {again}", run.logs_of("kube-apiserver"))
+    } else if kubelet::answers(run.fixed.host).await {
+        "`crictl ps -a` and the logs below /var/log/pods show the bridge's containers; `journalctl -u kubelet` the kubelet's view".into()
+    } else {
+        details.push("no kubelet answers on this machine (http://127.0.0.1:10248/healthz); its last words:".into());
+        details.extend(
+            kubelet::last_lines(run.fixed.host, KUBELET_LINES).await.into_iter().map(|line| format!("    {line}")),
+        );
+        // Only where nothing has come of it yet: what serves, or may be looked into, stays.
+        if observed.bridge.processes.is_empty() && !observer.seen_api {
+            details.push(match run.restore().await {
+                Ok(()) => "the disk is as it was before".into(),
+                Err(error) => format!("the disk could not be put back as it was: {error}"),
+            });
+        }
+        format!("make the kubelet run (`journalctl -u kubelet -n 50` says more), {again}")
+    };
+    // To explain has taken a while.
+    let api_served = observer.asks(run).await.is_ready();
+    Error::TimedOut { waiting_for, api_served, details, next }
+}

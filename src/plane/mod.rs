@@ -1,0 +1,4 @@
+//! What a control plane is made of: the bridge, the static control plane, and what stands beside them on a controller.
+
+pub mod bridge;
+pub mod static_plane;
