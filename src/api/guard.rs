@@ -12,10 +12,8 @@ use time::OffsetDateTime;
 use super::observe::{CONTROL_PLANE_LABEL, pod_view};
 use super::{FIELD_MANAGER, Verdict, explain, verdict};
 use crate::base::error::{Error, Result};
+use crate::base::time::rfc3339;
 use crate::desired::secrets::COMPONENTS;
-use crate::node::images;
-use crate::ops::guard::decide::NodeSeen;
-use crate::ops::start::rfc3339;
 
 /// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
 pub const NAME: &str = "hoist-guard";
@@ -41,6 +39,15 @@ pub struct Told {
     pub message: String,
     /// It is a warning.
     pub is_warning: bool,
+}
+
+/// A Node, as far as it matters to guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its uid: another one is another Node, whatever its name.
+    pub uid: String,
+    /// It has the control plane's label.
+    pub has_label: bool,
 }
 
 /// The Node `name`; `None` where there is no such Node.
@@ -172,7 +179,8 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
 pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
     let info = client.apiserver_version().await;
     let info = info.map_err(|error| Error::failed("ask the API server for its version", explain(&error)))?;
-    Ok(images::version(&format!(":{}", info.git_version)).map(|(major, minor, _)| (major, minor)))
+    Ok(crate::desired::config::version::of_image(&format!(":{}", info.git_version))
+        .map(|(major, minor, _)| (major, minor)))
 }
 
 /// The checksum of the cluster's copy of the bridge; `None` where there is none.

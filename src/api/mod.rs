@@ -12,6 +12,7 @@ pub mod observe;
 pub mod owners;
 mod pages;
 pub mod requests;
+mod resources;
 pub mod self_hosted;
 pub mod tokens;
 mod transport;

@@ -11,8 +11,7 @@ use kube::{Client, ResourceExt};
 
 use super::{failed, pages};
 use crate::base::error::{Error, Finding, Result};
-use crate::desired::secrets::COMPONENTS;
-use crate::plane::bridge;
+use crate::desired::secrets::{BRIDGE_PODS, COMPONENTS};
 
 /// Marks a Node as a controller; the kubelet may not set it itself.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
@@ -179,7 +178,7 @@ async fn node_view(client: &Client, name: &str) -> Result<NodeView> {
 /// The pods of a namespace, as far as they matter to the required workloads in it.
 async fn required_pods(client: &Client, namespace: &str, required: &[Required], which: Pods) -> Result<Vec<PodView>> {
     if namespace == "kube-system" && which == Pods::ControlPlane {
-        let components = COMPONENTS.into_iter().chain(bridge::PODS).chain(BESIDE).collect::<Vec<_>>().join(",");
+        let components = COMPONENTS.into_iter().chain(BRIDGE_PODS).chain(BESIDE).collect::<Vec<_>>().join(",");
         let pods = pods_in(client, namespace, Some(&format!("component in ({components})"))).await?;
         let mut wanted = required.iter().filter(|workload| workload.namespace == namespace);
         if wanted.all(|workload| pods.iter().any(|pod| pod.workload == workload.name)) {

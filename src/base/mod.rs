@@ -10,4 +10,5 @@ pub mod log;
 pub mod probe;
 pub mod progress;
 pub mod report;
+pub mod time;
 pub mod yaml;

@@ -1,15 +1,9 @@
 //! Tells progress from going in circles: what counts is something that was not seen before.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::node::host::Host;
-
-/// Where containerd keeps what it has of an image that it is pulling.
-const PULLS: &str = "/var/lib/containerd/io.containerd.content.v1.content/ingest";
 
 /// Whether a run must end: it has taken `so_long`, and has seen nothing new for `stuck_for`.
 pub fn is_over(so_long: Duration, stuck_for: Duration, timeout: Duration, progress_timeout: Duration) -> bool {
@@ -61,11 +55,4 @@ impl Sights {
 /// A pod's reason without what follows its last colon: texts hold names and times, which are always new.
 pub fn kind(reason: &str) -> &str {
     reason.split(": ").nth(1).unwrap_or(reason)
-}
-
-/// The bytes of images that containerd is pulling on this host.
-pub fn pulled(host: &Host) -> u64 {
-    let size = |entry: std::fs::DirEntry| std::fs::metadata(entry.path().join("data")).ok().map(|meta| meta.len());
-    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries(&host.path(PULLS)).filter_map(size).sum()
 }

@@ -67,7 +67,7 @@ impl Controller {
 
     /// This machine.
     pub(super) fn host(&self) -> Host {
-        Host::new(Path::new("/"), &self.pod_manifest_path)
+        crate::node::system::host(Path::new("/"), &self.pod_manifest_path)
     }
 
     /// All of it; without conditions, whoever runs it has its own.

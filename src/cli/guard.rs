@@ -7,8 +7,8 @@ use super::controller::absolute;
 use crate::base::error::{Error, Result};
 use crate::base::report::{Output, Reporter};
 use crate::desired::config::Controller;
-use crate::node::host::Host;
 use crate::ops::guard;
+use crate::plane::guard_pod;
 
 /// `hoist guard`
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ struct Install {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let host = Host::new(Path::new("/"), &args.pod_manifest_path);
+    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
     let reporter = Reporter::stdout(Output::Text, false);
     let name = || args.node_name.clone().ok_or_else(|| Error::failed("guard", "--node-name says which Node this is"));
     match args.what {
@@ -65,21 +65,21 @@ pub(super) async fn run(args: Args) -> Result<()> {
             }
         }
         Some(What::Boot) => {
-            if guard::boot(&host).await? {
+            if guard_pod::boot(&host).await? {
                 reporter.note("no API server runs here: the bridge is raised");
             }
             Ok(())
         }
         Some(What::Install(install)) => {
             let controller = Controller { name: name()?, address: install.node_ip, taints: Vec::new() };
-            if guard::install_from(&host, &install.from, &install.binary, controller)? {
+            if guard_pod::install_from(&host, &install.from, &install.binary, controller)? {
                 reporter.note("guard is on this node");
             }
             Ok(())
         }
         Some(What::Remove) => {
             guard::may_remove(&host).await?;
-            guard::remove(&host)?;
+            guard_pod::remove(&host)?;
             reporter.note("guard, and the bridge that it kept, are gone from this node");
             Ok(())
         }

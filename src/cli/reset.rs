@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Finding, Result};
 use crate::base::report::{Output, Reporter, Success};
-use crate::node::host::Host;
 use crate::node::lock;
 use crate::ops::reset;
 
@@ -27,8 +26,8 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<()> {
-    let host = Host::new(Path::new("/"), &args.pod_manifest_path);
-    if !host.outside().is_root() {
+    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
+    if !host.world().is_root() {
         let finding = Finding::new("hoist reset", "must run as root").remedy("run it with sudo");
         return Err(Error::Preflight(vec![finding]));
     }

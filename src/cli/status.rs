@@ -34,13 +34,13 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
-    let host = Host::new(Path::new("/"), &args.pod_manifest_path);
+    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
     let status = match &args.asset_dir {
         Some(dir) => {
             let dir = assets::absolute(dir)?;
             let assets = AssetSet::load(&dir)?;
             let cluster = assets.cluster(&dir)?;
-            let own = host.outside().addresses()?;
+            let own = host.world().addresses()?;
             status::look(&Subject {
                 host: &host,
                 cluster: &cluster,
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn what_start_has_written_for_the_kubelet_says_who_this_is() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         let Err(Error::Preflight(findings)) = installed(&host) else { panic!() };
         assert!(findings[0].place.ends_with("/etc/kubernetes/kubelet.env"));
 

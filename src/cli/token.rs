@@ -11,11 +11,11 @@ use super::admin::Choice;
 use crate::api::{Admin, tokens as api};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::report::Output;
+use crate::base::time::rfc3339;
 use crate::desired::config;
 use crate::desired::pki;
 use crate::desired::tokens;
 use crate::desired::tokens::{DEFAULT_GROUP, Token, USAGES};
-use crate::ops::start::rfc3339;
 
 /// `hoist token`
 #[derive(Debug, clap::Args)]

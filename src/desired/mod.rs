@@ -7,6 +7,7 @@ pub mod first_boot;
 pub mod join;
 pub mod known_flags;
 pub mod kubeconfig;
+pub mod kubelet_config;
 pub mod pki;
 pub mod render;
 pub mod schema;

@@ -41,6 +41,9 @@ pub const BRIDGE_PORT: u16 = 6444;
 /// The components that mount secrets, as their files and flags name them.
 pub const COMPONENTS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
+/// The bridge's static pods, as their manifests name them; the mirror pods have the node's name behind.
+pub const BRIDGE_PODS: [&str; 3] = ["bridge-kube-apiserver", "bridge-kube-controller-manager", "bridge-kube-scheduler"];
+
 /// What `component` (one of [`COMPONENTS`]) mounts.
 ///
 /// # Errors

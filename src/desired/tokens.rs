@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::base::error::Finding;
-use crate::ops::start::rfc3339;
+use crate::base::time::rfc3339;
 
 /// The type of such a Secret.
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";

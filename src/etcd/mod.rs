@@ -1,6 +1,5 @@
-//! etcd: what hoist asks it, its snapshots, its data on the disk.
+//! etcd: what hoist asks it, its alarms, its snapshots.
 
 pub mod alarms;
 pub mod client;
-pub mod data;
 pub mod snapshot;

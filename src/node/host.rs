@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::node::world::{Outside, System};
+use crate::node::world::World;
 
 /// How many links a path may lead through, as the kernel has it: more are a circle.
 const MOST_LINKS: usize = 40;
@@ -15,23 +15,18 @@ const MOST_LINKS: usize = 40;
 pub struct Host {
     root: PathBuf,
     manifests: PathBuf,
-    outside: Arc<dyn Outside>,
+    world: Arc<dyn World>,
 }
 
 impl Host {
     /// A host whose file system begins at `root` (`/` but for tests), with the kubelet's static pods in `manifests`.
-    pub fn new(root: &Path, manifests: &Path) -> Self {
-        Self::with(root, manifests, Arc::new(System))
-    }
-
-    /// The same with another outside than this machine's.
-    pub fn with(root: &Path, manifests: &Path, outside: Arc<dyn Outside>) -> Self {
-        Self { root: root.to_owned(), manifests: below(root, manifests), outside }
+    pub fn new(root: &Path, manifests: &Path, world: Arc<dyn World>) -> Self {
+        Self { root: root.to_owned(), manifests: below(root, manifests), world }
     }
 
     /// What of it is no file.
-    pub fn outside(&self) -> &dyn Outside {
-        &*self.outside
+    pub fn world(&self) -> &dyn World {
+        &*self.world
     }
 
     /// Where a kubelet keeps its client certificate.
@@ -135,7 +130,7 @@ mod tests {
     #[test]
     fn links_are_followed_below_the_root() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         for folder in ["var/lib", "data/disk"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }

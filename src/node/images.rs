@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::yaml;
+use crate::desired::config::version::of_image;
 use crate::node::cri;
 use crate::node::cri::Trouble;
 use crate::node::host::Host;
@@ -91,15 +92,6 @@ pub fn is_there(reference: &str, present: &[String]) -> bool {
     present.contains(&reference)
 }
 
-/// The minor version and the patch that a tag such as `v1.36.3-1` says.
-pub fn version(reference: &str) -> Option<(u32, u32, u32)> {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    let (_, tag) = name.rsplit_once(':')?;
-    let mut numbers = tag.strip_prefix('v')?.split(['.', '-', '+', '_']).map(str::parse);
-    let mut next = || numbers.next()?.ok();
-    Some((next()?, next()?, next()?))
-}
-
 /// The image of the container `container` in a pod's manifest, with its line and column.
 fn place(text: &str, container: &str) -> Option<(String, yaml::Position)> {
     let document = yaml::documents("", text).ok()?.into_iter().next()?;
@@ -137,11 +129,11 @@ pub fn choose(named: &str, followed: Option<&Followed>, present: Option<&[String
     if let Some(there) = [wanted, named].into_iter().find(|image| is_there(image, present)) {
         return there.to_owned();
     }
-    let minor = |image: &str| version(image).map(|(major, minor, _)| (major, minor));
+    let minor = |image: &str| of_image(image).map(|(major, minor, _)| (major, minor));
     let (wanted_minor, of) = (minor(wanted).or_else(|| minor(named)), normal(wanted));
     let alike = present.iter().filter(|there| repository(there) == repository(&of) && !there.contains('@'));
     let alike = alike.filter(|there| wanted_minor.is_some() && minor(there) == wanted_minor);
-    alike.max_by_key(|there| version(there)).cloned().unwrap_or_else(|| wanted.to_owned())
+    alike.max_by_key(|there| of_image(there)).cloned().unwrap_or_else(|| wanted.to_owned())
 }
 
 /// The images that the runtime at `socket` has.
@@ -256,9 +248,9 @@ mod tests {
 
     #[test]
     fn a_version_is_read_from_the_tag() {
-        assert_eq!(version(PROVED), Some((1, 36, 3)));
-        assert_eq!(version("r.io:5000/a"), None);
-        assert_eq!(version("a:latest"), None);
-        assert_eq!(version("a:v1.37.2@sha256:aa"), Some((1, 37, 2)));
+        assert_eq!(of_image(PROVED), Some((1, 36, 3)));
+        assert_eq!(of_image("r.io:5000/a"), None);
+        assert_eq!(of_image("a:latest"), None);
+        assert_eq!(of_image("a:v1.37.2@sha256:aa"), Some((1, 37, 2)));
     }
 }

@@ -13,14 +13,13 @@ use crate::base::yaml;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{API_PORT, Cluster, Controller};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
+use crate::desired::kubelet_config;
 use crate::desired::pki;
 use crate::desired::secrets::{self, Tls};
 use crate::node::host::Host;
 
 /// How long systemd may take for one command.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
-/// Where containerd listens.
-const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
 /// hoist's own unit of the kubelet.
 pub(crate) const UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// What is installed instead where there is another unit. It sorts after kubeadm's, which would win otherwise.
@@ -101,7 +100,7 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         ),
     ];
     // Where nothing in the cluster signs, the kubelet has none but the rendered ones.
-    let wanted = cluster.has_external_ca() || !has_certificate(host, host.outside().now());
+    let wanted = cluster.has_external_ca() || !has_certificate(host, host.world().now());
     let certificate = wanted.then(|| host.path(RENDERED_CERTIFICATE));
     if let Some(path) = &certificate {
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
@@ -206,7 +205,7 @@ pub async fn restore_unit(host: &Host, before: UnitState) -> Result<()> {
 pub async fn last_lines(host: &Host, count: usize) -> Vec<String> {
     let count = count.to_string();
     let args = ["-u", "kubelet", "-n", &count, "-o", "cat", "--no-pager"];
-    let ran = host.outside().run("journalctl", &args, Duration::from_secs(5)).await;
+    let ran = host.world().run("journalctl", &args, Duration::from_secs(5)).await;
     ran.unwrap_or_default().stdout.lines().map(str::to_owned).collect()
 }
 
@@ -228,12 +227,6 @@ fn configuration(assets: &AssetSet, manifests: &Path) -> Result<String> {
     Ok(yaml::to_string(&document.value))
 }
 
-/// Where a kubelet's configuration says that the container runtime is.
-pub fn runtime_endpoint(configuration: &serde_json::Value) -> &str {
-    let endpoint = configuration.get("containerRuntimeEndpoint").and_then(serde_json::Value::as_str);
-    endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or(RUNTIME)
-}
-
 /// The socket of the container runtime of this host's kubelet.
 ///
 /// # Errors
@@ -242,7 +235,7 @@ pub fn runtime_socket(host: &Host, assets: &AssetSet) -> Result<PathBuf> {
     let path = "kubelet/config.yaml";
     let documents = yaml::documents(path, &assets.text(path)?).map_err(Error::Input)?;
     let value = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
-    let endpoint = runtime_endpoint(&value);
+    let endpoint = kubelet_config::runtime_endpoint(&value);
     Ok(host.path(endpoint.strip_prefix("unix://").unwrap_or(endpoint)))
 }
 
@@ -253,7 +246,7 @@ pub fn is_systemd(host: &Host) -> bool {
 
 /// Whether a kubelet answers on this machine.
 pub async fn answers(host: &Host) -> bool {
-    host.outside().accepts((Ipv4Addr::LOCALHOST, 10248).into(), Duration::from_secs(1)).await
+    host.world().accepts((Ipv4Addr::LOCALHOST, 10248).into(), Duration::from_secs(1)).await
 }
 
 /// Where the kubelet's program is: the one of its unit, or the first on PATH.
@@ -345,7 +338,7 @@ fn drop_in(unit: &str) -> String {
 /// # Errors
 /// systemd's refusal.
 pub async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
-    let ran = host.outside().run("systemctl", args, SYSTEMCTL_LIMIT).await?;
+    let ran = host.world().run("systemctl", args, SYSTEMCTL_LIMIT).await?;
     if ran.success {
         // It leaves the links that it makes and removes to the next flush: a power cut would undo it.
         if matches!(args, ["enable" | "disable", ..]) {
@@ -385,7 +378,7 @@ mod tests {
     #[test]
     fn a_certificate_counts_until_it_ends() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let now = OffsetDateTime::now_utc();
@@ -407,7 +400,7 @@ mod tests {
     #[test]
     fn what_another_ca_has_issued_is_not_served() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let issue =
@@ -427,7 +420,7 @@ mod tests {
     #[test]
     fn one_that_has_expired_is_written_again() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let now = OffsetDateTime::now_utc();

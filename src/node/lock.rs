@@ -18,8 +18,8 @@ use nix::sys::signal::kill;
 use nix::unistd::{Pid, geteuid};
 
 use crate::base::error::{Error, Result};
+use crate::base::time::rfc3339;
 use crate::node::host::Host;
-use crate::ops::start::rfc3339;
 
 const OWN: &str = "/var/lib/hoist/lock";
 const OLD: &str = "/run/hoist.lock";
@@ -205,7 +205,7 @@ fn take_old(host: &Host) -> Result<Option<File>> {
         }
         Err(held) => return Err(held.into_error(host, &file)),
     }
-    let text = format!("pid {}, since {}\n", std::process::id(), rfc3339(host.outside().now()));
+    let text = format!("pid {}, since {}\n", std::process::id(), rfc3339(host.world().now()));
     // For people; the lock holds without it.
     let wrote = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
     if let Err(error) = wrote {
@@ -267,7 +267,7 @@ mod tests {
     fn host() -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("run")).unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         (root, host)
     }
 

@@ -2,6 +2,7 @@
 //! one owner here.
 
 pub mod cri;
+pub mod etcd_data;
 pub mod host;
 pub mod images;
 pub mod kubelet;
@@ -10,6 +11,8 @@ pub mod mounts;
 pub mod own_unit;
 pub mod packet_filter;
 pub mod processes;
+pub mod pulls;
 pub mod rollback;
 pub mod static_pods;
+pub mod system;
 pub mod world;

@@ -17,7 +17,7 @@ use crate::desired::assets::AssetSet;
 use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::desired::server_config;
-use crate::etcd::data::{self, Data};
+use crate::node::etcd_data::{self, Data};
 use crate::node::host::Host;
 use crate::node::images;
 use crate::node::processes;
@@ -32,9 +32,6 @@ const ETCD: &str = "etcd.yaml";
 pub const GUARD: &str = "hoist-guard.yaml";
 /// The folder of hoist's own binary.
 const BINARIES: &str = "/var/lib/hoist/bin";
-
-/// The bridge's static pods, as their manifests name them; the mirror pods have the node's name behind.
-pub const PODS: [&str; 3] = ["bridge-kube-apiserver", "bridge-kube-controller-manager", "bridge-kube-scheduler"];
 
 /// Which of the bridge's manifests stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -211,7 +208,7 @@ impl<'a> Bridge<'a> {
         if let Etcd::Local { data_dir, .. } = &cluster.etcd {
             plan.add(&self.host.etcd_pki(), secrets::of_etcd(&controller.name, &assets.tls())?);
             let manifest = assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
-            plan.manifests.insert(0, (ETCD, data::guarded(&manifest)));
+            plan.manifests.insert(0, (ETCD, etcd_data::guarded(&manifest)));
             plan.folders.push(self.host.path(data_dir));
             plan.etcd = Some((Data::at(self.host, data_dir), false));
         }
@@ -260,11 +257,11 @@ impl<'a> Bridge<'a> {
             let is_new = data.begin()?;
             raised.any |= is_new;
             // The kubelet waits for it, and would look again minutes later.
-            raised.pods |= is_new && self.pods.read(ETCD).is_some_and(|text| data::guarded(&text) == text);
+            raised.pods |= is_new && self.pods.read(ETCD).is_some_and(|text| etcd_data::guarded(&text) == text);
         }
         for (name, text) in &plan.manifests {
             let stood = self.pods.has(name);
-            if *name == ETCD && stood && self.pods.read(name).is_some_and(|there| data::is_alike(&there, text)) {
+            if *name == ETCD && stood && self.pods.read(name).is_some_and(|there| etcd_data::is_alike(&there, text)) {
                 continue;
             }
             let changed = self.pods.install(name, text)?;

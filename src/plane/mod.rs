@@ -1,4 +1,6 @@
 //! What a control plane is made of: the bridge, the static control plane, and what stands beside them on a controller.
 
 pub mod bridge;
+pub mod guard_pod;
+pub mod kept_copy;
 pub mod static_plane;

@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn what_is_prepared_is_put_in_and_taken_out_again() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         std::fs::create_dir_all(host.path("/etc/kubernetes")).unwrap();
         let permanent = Permanent::new(&host);
         assert_eq!(permanent.state(), State::default());

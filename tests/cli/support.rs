@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use hoist::node::world::{Outside, System};
+use hoist::node::system::System;
+use hoist::node::world::World;
 use tempfile::TempDir;
 
 pub const CLUSTER: &str = "\

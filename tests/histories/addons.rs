@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hoist::node::lock;
-use hoist::ops::guard;
+use hoist::plane::guard_pod;
 use serde_json::json;
 
 use crate::history::{History, tell};
@@ -63,7 +63,7 @@ fn guard_raises_while_a_start_waits_for_add_ons_and_the_start_goes_on_through_th
             drop(lock::try_take(&history.host()).unwrap());
             history.world().lock().unwrap().take_api_server();
             // As guard does: under the lock.
-            assert!(guard::boot(&history.host()).await.unwrap(), "it did not raise");
+            assert!(guard_pod::boot(&history.host()).await.unwrap(), "it did not raise");
             tokio::time::sleep(Duration::from_secs(30)).await;
             assert!(history.bridge_stands() && !history.has("configmaps", "after"));
             history.make_it_ready();

@@ -173,7 +173,7 @@ impl History {
     }
 
     pub fn host(&self) -> Host {
-        Host::with(self.root.path(), &Path::new("/").join(MANIFESTS), Arc::new(self.scripted.clone()))
+        Host::new(self.root.path(), &Path::new("/").join(MANIFESTS), Arc::new(self.scripted.clone()))
     }
 
     fn reporter(&self) -> Reporter {

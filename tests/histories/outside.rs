@@ -16,7 +16,7 @@ use hoist::base::files::{self, Operation};
 use hoist::base::probe::Answer;
 use hoist::desired::secrets::Tls;
 use hoist::etcd::alarms::Health;
-use hoist::node::world::{Ask, Outside, Ran};
+use hoist::node::world::{Ask, Ran, World};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -207,7 +207,7 @@ fn remove_some(dir: &Path, choose: &mut dyn FnMut(&Path) -> bool) {
     }
 }
 
-impl Outside for Scripted {
+impl World for Scripted {
     fn now(&self) -> OffsetDateTime {
         self.world.lock().unwrap().date()
     }

@@ -2,7 +2,6 @@
 //! [`Applier`] whatever it is given, for who has an order of their own.
 
 mod preview;
-mod resources;
 mod standing;
 
 use std::time::Duration;
@@ -16,13 +15,12 @@ use kube::core::ApiResource;
 use serde_json::{Map, Value};
 
 use super::inventory::{self, Jobs};
+use super::resources::Resources;
 use super::{FIELD_MANAGER, Verdict, explain, failed, verdict};
 use crate::base::error::{Error, Finding, Result};
-use crate::base::files;
 use crate::desired::assets::Manifest;
 
 pub use preview::Preview;
-pub(super) use resources::Resources;
 pub use standing::There;
 
 /// How many requests are under way at once.
@@ -196,12 +194,7 @@ pub async fn apply(client: &Client, manifests: &[Manifest], force: bool) -> Resu
 
 /// Whether an object was applied from this manifest.
 pub fn stands(manifest: &Manifest, there: &Option<There>) -> bool {
-    there.as_ref().is_some_and(|there| there.sum.as_deref() == Some(&*sum(manifest)))
-}
-
-/// The sum of a manifest, as its object has it.
-pub(super) fn sum(manifest: &Manifest) -> String {
-    files::sha256(manifest.object.to_string().as_bytes())
+    there.as_ref().is_some_and(|there| there.sum.as_deref() == Some(&*manifest.sum()))
 }
 
 /// Applies what it is given.
@@ -338,7 +331,7 @@ fn marked(manifest: &Manifest) -> Value {
             *annotations = Value::Object(Map::new());
         }
         if let Some(annotations) = annotations.as_object_mut() {
-            annotations.insert(MANIFEST_SUM.into(), sum(manifest).into());
+            annotations.insert(MANIFEST_SUM.into(), manifest.sum().into());
         }
     }
     object
@@ -348,7 +341,7 @@ fn marked(manifest: &Manifest) -> Value {
 async fn establish(client: &Client, name: &str) -> Result<bool> {
     // Of all that a CRD says, its conditions: its type in full is a hundred others that nothing else here reads.
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<CustomResourceDefinition>(&()));
-    for _ in 0..resources::ESTABLISH_LIMIT * 10 {
+    for _ in 0..super::resources::ESTABLISH_LIMIT * 10 {
         match api.get_opt(name).await {
             Ok(Some(crd)) => {
                 let conditions = crd.data.pointer("/status/conditions").and_then(Value::as_array);

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta};
 use kube::{Client, ResourceExt};
 
-use super::resources::Resources;
 use super::{CONCURRENT, MANIFEST_SUM};
+use crate::api::resources::Resources;
 use crate::api::{Verdict, pages, verdict};
 use crate::base::error::{Error, Result};
 use crate::desired::assets::Manifest;

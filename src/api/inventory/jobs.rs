@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::apply::sum;
 use crate::desired::assets::Manifest;
 
 /// Whether the object of a manifest is a Job that takes itself away.
@@ -38,12 +37,12 @@ impl Jobs {
 
     /// Notes that a Job was applied from this manifest.
     pub fn note(&mut self, manifest: &Manifest) {
-        self.0.insert(key(manifest), sum(manifest));
+        self.0.insert(key(manifest), manifest.sum());
     }
 
     /// Whether a Job that takes itself away was applied from this manifest as it is.
     pub fn hold(&self, manifest: &Manifest) -> bool {
-        goes(manifest) && self.0.get(&key(manifest)).is_some_and(|there| *there == sum(manifest))
+        goes(manifest) && self.0.get(&key(manifest)).is_some_and(|there| *there == manifest.sum())
     }
 }
 

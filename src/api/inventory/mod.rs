@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditi
 use kube::{Client, ResourceExt, discovery};
 use serde_json::json;
 
-use super::apply::Resources;
+use super::resources::Resources;
 use super::{ADDONS_MANAGER, FIELD_MANAGER, Verdict, failed, is_not_found, verdict};
 use crate::base::error::{Error, Result};
 

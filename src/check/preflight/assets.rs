@@ -5,8 +5,8 @@ use crate::desired::assets::AssetSet;
 use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::pki::ENCRYPTION;
 use crate::desired::secrets::{self, COMPONENTS, Server};
-use crate::ops::guard;
 use crate::plane::bridge::{Bridge, GUARD};
+use crate::plane::guard_pod;
 
 /// Files of the asset directory that `start` needs on this controller and that are not there.
 pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Vec<Finding> {
@@ -17,7 +17,7 @@ pub(crate) fn missing_files(assets: &AssetSet, cluster: &Cluster, controller: &C
     // Without guard's manifest there shall be no guard.
     let wanted = |name: &&str| *name != GUARD && (local || *name != "etcd.yaml");
     let manifests = Bridge::manifest_names().into_iter().filter(wanted);
-    let of_guard = guard::is_wanted(assets).then(|| secrets::of_guard(cluster, &tls).map(drop));
+    let of_guard = guard_pod::is_wanted(assets).then(|| secrets::of_guard(cluster, &tls).map(drop));
     let of_kubelet = secrets::of_kubelet(&controller.name, &tls).map(drop);
     let texts = ["auth/kubeconfig", "auth/kubeconfig-kubelet", "kubelet/config.yaml", "kubelet/kubelet.service"]
         .into_iter()

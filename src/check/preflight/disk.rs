@@ -10,9 +10,9 @@ use crate::base::error::Finding;
 use crate::base::files;
 use crate::desired::assets::CLUSTER_ID;
 use crate::desired::config::Etcd;
-use crate::etcd::data::Data;
+use crate::node::etcd_data::Data;
 use crate::node::mounts::Mounts;
-use crate::ops::guard;
+use crate::plane::kept_copy;
 
 const MIB: u64 = 1 << 20;
 
@@ -143,7 +143,7 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
 /// The data of a cluster that this machine or the asset directory has known.
 fn gone(facts: &Facts, data: &Data) -> Option<Finding> {
     // One that is torn is one that was there.
-    let by_guard = !matches!(guard::Copy::load(&facts.host), Ok(None));
+    let by_guard = !matches!(kept_copy::Copy::load(&facts.host), Ok(None));
     let by = match (by_guard, facts.assets.files.contains_key(CLUSTER_ID)) {
         (true, _) => "guard's copy on this machine",
         (false, true) => "the asset directory (cluster-id)",

@@ -53,7 +53,7 @@ pub(super) async fn forward(facts: &Facts) -> Vec<Finding> {
     let adds_rules = match facts.cluster.kube_proxy.mode {
         ProxyMode::Iptables => true,
         ProxyMode::Nftables => false,
-        ProxyMode::Auto | ProxyMode::None => facts.host.outside().nftables().is_err(),
+        ProxyMode::Auto | ProxyMode::None => facts.host.world().nftables().is_err(),
     };
     let chains = closed(facts, Hook::Forward).await;
     chains.iter().filter_map(|chain| judge_forward(chain, &subnets, adds_rules)).collect()
@@ -142,7 +142,7 @@ fn is_used(facts: &Facts, family: Family) -> bool {
 /// What the first of these programs says that is there and succeeds.
 async fn run(facts: &Facts, programs: &[&str], args: &[&str]) -> Option<String> {
     for program in programs {
-        if let Ok(ran) = facts.host.outside().run(program, args, LIMIT).await
+        if let Ok(ran) = facts.host.world().run(program, args, LIMIT).await
             && ran.success
         {
             return Some(ran.stdout);

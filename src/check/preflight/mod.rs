@@ -126,7 +126,7 @@ impl Facts {
             controller: controller.clone(),
             kubelet: documents.into_iter().next().map(|document| document.value).unwrap_or_default(),
             now,
-            is_root: host.outside().is_root(),
+            is_root: host.world().is_root(),
             new_cluster: false,
             path: std::env::var_os("PATH").unwrap_or_default(),
             proxy: ["HTTPS_PROXY", "NO_PROXY"].map(variable),
@@ -156,7 +156,7 @@ pub async fn check(
     if !missing.is_empty() {
         return Err(Error::Input(missing));
     }
-    let mut facts = Facts::new(host, assets, cluster, controller, host.outside().now())?;
+    let mut facts = Facts::new(host, assets, cluster, controller, host.world().now())?;
     facts.new_cluster = choice.new_cluster;
     Ok(run(CHECKS, Arc::new(facts), choice, LIMIT).await)
 }

@@ -24,7 +24,7 @@ pub(super) fn port(facts: &Facts, port: u16, own: &[&str]) -> Vec<Finding> {
     let loopback: IpAddr = if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
     for _ in 0..LOOKS {
         let taken =
-            [address, loopback].into_iter().find(|host| !facts.host.outside().is_free(SocketAddr::new(*host, port)));
+            [address, loopback].into_iter().find(|host| !facts.host.world().is_free(SocketAddr::new(*host, port)));
         let Some(host) = taken else { return Vec::new() };
         if let Some((name, pid)) = processes::listener(&facts.host.path("/proc"), host, port) {
             return held(port, own, Some((&name, &pid))).into_iter().collect();
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_port_that_somebody_listens_at() {
         let mut facts = Machine::new().facts("");
-        facts.host = crate::node::host::Host::new("/".as_ref(), "/etc/kubernetes/manifests".as_ref());
+        facts.host = crate::node::system::host("/".as_ref(), "/etc/kubernetes/manifests".as_ref());
         facts.controller.address = Ipv4Addr::LOCALHOST.into();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let number = listener.local_addr().unwrap().port();

@@ -14,7 +14,7 @@ type Answer = Result<Runtime, Trouble>;
 
 /// Where the kubelet's configuration says that the runtime is.
 fn endpoint(facts: &Facts) -> &str {
-    kubelet::runtime_endpoint(&facts.kubelet)
+    crate::desired::kubelet_config::runtime_endpoint(&facts.kubelet)
 }
 
 /// Its answer; one check asks, the others wait for it.

@@ -51,7 +51,7 @@ impl Machine {
     }
 
     pub fn host(&self) -> Host {
-        Host::new(self.path(), Path::new("/etc/kubernetes/manifests"))
+        crate::node::system::host(self.path(), Path::new("/etc/kubernetes/manifests"))
     }
 
     /// What there is to look at on it, for a kubelet with this configuration.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::files::KUBELET_CA;
 use super::flags;
 use super::inventory::{Inventory, Object, Running, items};
-use super::shown::KUBELET_CONFIG;
+use super::presented::KUBELET_CONFIG;
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::Finding;
 use crate::base::yaml::{self, child};

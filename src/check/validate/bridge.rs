@@ -6,8 +6,8 @@ use super::inventory::{Inventory, Running, text};
 use crate::base::error::{Finding, Severity};
 use crate::base::yaml::child;
 use crate::desired::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kubelet, Scheduler};
-use crate::ops::guard;
 use crate::plane::bridge::GUARD;
+use crate::plane::guard_pod;
 
 /// Flags in which the two must differ, or may.
 const OWN: [&str; 12] = [
@@ -78,7 +78,7 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
 /// Guard's file without guard in it.
 fn no_guard(inventory: &Inventory<'_>) -> Option<Finding> {
     let is_guard = |object: &&super::inventory::Object| object.is_static() && object.name() == "hoist-guard";
-    let is_missing = guard::is_wanted(inventory.assets) && inventory.objects.iter().find(is_guard).is_none();
+    let is_missing = guard_pod::is_wanted(inventory.assets) && inventory.objects.iter().find(is_guard).is_none();
     is_missing.then(|| {
         let path = format!("bootstrap-manifests/{GUARD}");
         Finding::new(inventory.place(&path), "holds no static pod hoist-guard".to_owned())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::files::Contents;
+use super::contents::Contents;
 use crate::base::error::Finding;
 use crate::base::yaml::{self, child, item};
 use crate::desired::assets::{AssetSet, Parsed};

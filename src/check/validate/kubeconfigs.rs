@@ -1,9 +1,9 @@
 //! kubeconfigs: the admin's, a new kubelet's, and those that the controllers are given.
 
-use super::certificates::{AGAIN, Faults, field};
+use super::faults::{AGAIN, Faults, field};
 use super::files::Source;
 use super::inventory::{Inventory, Object};
-use super::shown::{Shown, at};
+use super::presented::{Presented, at};
 use crate::base::error::Finding;
 use crate::base::yaml::{self, Position};
 use crate::desired::config::{API_PORT, Controller};
@@ -84,12 +84,12 @@ pub(super) fn all(inventory: &Inventory<'_>) -> Vec<KubeConfig> {
 }
 
 /// Those that the controllers' flags name; each content once.
-fn mounted(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) -> Vec<KubeConfig> {
+fn mounted(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Faults) -> Vec<KubeConfig> {
     let mut seen: Vec<(Vec<u8>, Program)> = Vec::new();
     let mut found = Vec::new();
     let Some(controller) = inventory.cluster.controllers.first() else { return found };
     for (program, user) in [(ControllerManager, "kube-controller-manager"), (Scheduler, "kube-scheduler")] {
-        for source in FLAGS.iter().flat_map(|flag| shown.contents(inventory, program, flag, controller)) {
+        for source in FLAGS.iter().flat_map(|flag| presented.contents(inventory, program, flag, controller)) {
             let key = (source.bytes.clone(), program);
             if seen.contains(&key) {
                 continue;
@@ -108,7 +108,7 @@ fn mounted(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) ->
     found
 }
 
-pub(super) fn check(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) {
+pub(super) fn check(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Faults) {
     for (path, _) in FILES {
         let Ok(text) = inventory.assets.text(path) else { continue };
         match yaml::documents(&inventory.place(path), &text) {
@@ -120,19 +120,19 @@ pub(super) fn check(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut F
             Err(found) => found.into_iter().for_each(|finding| faults.add("unreadable", finding.remedy(ANEW))),
         }
     }
-    let all: Vec<_> = all(inventory).into_iter().chain(mounted(inventory, shown, faults)).collect();
+    let all: Vec<_> = all(inventory).into_iter().chain(mounted(inventory, presented, faults)).collect();
     for file in &all {
-        server(inventory, shown, file, faults);
-        authority(inventory, shown, file, faults);
+        server(inventory, presented, file, faults);
+        authority(inventory, presented, file, faults);
         match file.user {
-            Some(user) => certificate(inventory, shown, file, user, faults),
+            Some(user) => certificate(inventory, presented, file, user, faults),
             None => token(file, faults),
         }
     }
 }
 
 /// The API server's certificate has the name that clients of this kubeconfig call it by.
-fn server(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, faults: &mut Faults) {
+fn server(inventory: &Inventory<'_>, presented: &Presented<'_>, file: &KubeConfig, faults: &mut Faults) {
     let Some(url) = &file.server else {
         faults.add("server", file.finding(SERVER, "it is required").remedy("run `hoist render` again"));
         return;
@@ -142,7 +142,7 @@ fn server(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, fault
         faults.add("server", file.finding(SERVER, format!("{url} is no https URL")).remedy("write https://HOST:PORT"));
         return;
     };
-    for cert in shown.certs.iter().filter(|cert| cert.flag == "tls-cert-file") {
+    for cert in presented.certs.iter().filter(|cert| cert.flag == "tls-cert-file") {
         if !verify::has_name(&cert.chain[0].info, host) {
             let message = format!("{} lacks the name {host}, so clients would refuse it", cert.source.place);
             let remedy = "use a name that it has, or add this one to apiServer.certSANs and render again";
@@ -169,12 +169,12 @@ fn split(endpoint: &str) -> (&str, u16) {
 }
 
 /// Who uses it trusts the API server.
-fn authority(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, faults: &mut Faults) {
+fn authority(inventory: &Inventory<'_>, presented: &Presented<'_>, file: &KubeConfig, faults: &mut Faults) {
     let (Some(bytes), Some(controller)) = (&file.ca, inventory.cluster.controllers.first()) else { return };
     let path = file.ca_path();
     let source = file.source(inventory, bytes, &path, controller);
     let Some(roots) = faults.read(&source) else { return };
-    for cert in shown.certs.iter().filter(|cert| cert.flag == "tls-cert-file") {
+    for cert in presented.certs.iter().filter(|cert| cert.flag == "tls-cert-file") {
         if !verify::is_trusted(&cert.chain, &roots) && !faults.has("chain", &cert.source.place) {
             let message = format!("did not issue {}, so its users would not trust the API server", cert.source.place);
             faults.add("ca", file.finding(&path, message).remedy("run `hoist render` again"));
@@ -183,7 +183,13 @@ fn authority(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, fa
 }
 
 /// The API server trusts who uses it, and takes it for whom it should.
-fn certificate(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, user: &str, faults: &mut Faults) {
+fn certificate(
+    inventory: &Inventory<'_>,
+    presented: &Presented<'_>,
+    file: &KubeConfig,
+    user: &str,
+    faults: &mut Faults,
+) {
     let (Some(bytes), Some(controller)) = (&file.certificate, inventory.cluster.controllers.first()) else { return };
     let path = file.certificate_path();
     let source = file.source(inventory, bytes, &path, controller);
@@ -197,7 +203,7 @@ fn certificate(inventory: &Inventory<'_>, shown: &Shown<'_>, file: &KubeConfig, 
     {
         faults.purpose(&chain[0], &needed, |message| file.finding(&path, message));
     }
-    for ca in shown.contents(inventory, ApiServer, "client-ca-file", controller) {
+    for ca in presented.contents(inventory, ApiServer, "client-ca-file", controller) {
         let trusted = faults.read(&ca).is_none_or(|roots| verify::is_trusted(&chain, &roots));
         if !trusted {
             let at = source.position.or(Some((chain[0].line, 1)));

@@ -17,17 +17,20 @@
 mod agreement;
 mod bridge;
 mod certificates;
+mod contents;
 mod encryption;
 mod exported;
+mod faults;
 mod files;
 mod flags;
 mod inventory;
 mod kubeconfigs;
 mod network;
+mod presented;
 mod references;
 mod schemas;
-mod shown;
 mod sizes;
+mod trust;
 
 use std::path::Path;
 
@@ -38,7 +41,7 @@ use crate::base::error::{Finding, Severity};
 use crate::base::yaml;
 use crate::desired::assets::{AssetSet, Parsed, helm};
 use crate::desired::config::{Cluster, Controller};
-use files::Contents;
+use contents::Contents;
 use inventory::{Inventory, Object};
 
 /// Everything that can be said of the asset directory `assets`, which messages call `dir`, in the order of its files.

@@ -9,7 +9,8 @@ use super::inventory::Inventory;
 use crate::base::error::Finding;
 use crate::desired::assets::{AssetSet, Parsed};
 use crate::desired::config::{Cluster, Controller, Etcd};
-use crate::ops::guard;
+use crate::plane::guard_pod;
+use crate::plane::kept_copy;
 
 /// The data of a Secret or a ConfigMap (MaxSecretSize; a ConfigMap's limit is the same).
 const DATA: usize = 1 << 20;
@@ -29,14 +30,14 @@ pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
 
 /// What guard keeps on this controller and in the cluster.
 pub(super) fn guards_copy(assets: &AssetSet, cluster: &Cluster, controller: &Controller, dir: &Path) -> Vec<Finding> {
-    if !guard::is_wanted(assets) {
+    if !guard_pod::is_wanted(assets) {
         return Vec::new();
     }
-    let (copy, left_out) = guard::Copy::fitting(assets, cluster, controller, guard::LIMIT);
+    let (copy, left_out) = kept_copy::Copy::fitting(assets, cluster, controller, kept_copy::LIMIT);
     let mut findings: Vec<_> = left_out
         .iter()
         .map(|path| {
-            let message = format!("finds no room in guard's copy, which has {} MiB", guard::LIMIT >> 20);
+            let message = format!("finds no room in guard's copy, which has {} MiB", kept_copy::LIMIT >> 20);
             Finding::new(dir.join(path).display().to_string(), message).warning().remedy(
                 "`hoist recover` lacks it where the asset directory is lost: keep a backup (`hoist backup`), or split off what the control plane does not need into addons/",
             )

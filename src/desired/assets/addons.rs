@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::diff::holds_secrets;
+use super::secrecy::holds_secrets;
 use super::{existing, is_manifest, objects, problems};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::File;

@@ -9,6 +9,7 @@ use diffy::{DiffOptions, PatchFormatter};
 use serde_json::Value;
 
 use super::plan::Plan;
+use super::secrecy::holds_secrets;
 use crate::base::files::{self, File};
 use crate::base::yaml;
 use crate::desired::pki::{self, Issued};
@@ -154,13 +155,6 @@ fn certificate(pem: &[u8], is_by_chance: bool) -> Option<String> {
         let _ = write!(text, "; names {}", info.sans.join(", "));
     }
     Some(text)
-}
-
-/// Whether a text that anybody may read today holds what nobody else should see: a Secret that a user put there, a key.
-pub(super) fn holds_secrets(content: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(content);
-    let bare = |line: &str| line.replace([' ', '"', '\'', '-', ','], "");
-    text.contains("PRIVATE KEY-----") || text.lines().any(|line| bare(line).contains("kind:Secret"))
 }
 
 /// The fields of kubeconfigs and Secrets that are no secret: all others are named only.

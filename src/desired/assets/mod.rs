@@ -14,7 +14,6 @@ use crate::desired::config::{self, Cluster, Rendered, Version};
 use crate::desired::kubeconfig;
 use crate::desired::schema::{self, Reader as ReadBy};
 use crate::desired::secrets::Tls;
-use crate::node::images;
 
 mod addons;
 mod bootkube;
@@ -25,6 +24,7 @@ mod merge;
 mod plan;
 mod read;
 mod record;
+mod secrecy;
 mod write;
 
 use read::Reader;
@@ -72,6 +72,11 @@ pub struct Manifest {
 pub const EXPORTED: [&str; 3] = ["uid", "resourceVersion", "managedFields"];
 
 impl Manifest {
+    /// The SHA-256 of what the manifest says, as its object bears it once it was applied.
+    pub fn sum(&self) -> String {
+        files::sha256(self.object.to_string().as_bytes())
+    }
+
     /// Those of [`EXPORTED`] that it has.
     pub fn exported(&self) -> Vec<&'static str> {
         exported(&self.object)
@@ -187,7 +192,7 @@ impl AssetSet {
                 || path.starts_with("auth/")
                 || path.ends_with("/secret.yaml")
                 || path.ends_with("-kubeconfig")
-                || path.starts_with("addons/") && diff::holds_secrets(&file.content)
+                || path.starts_with("addons/") && secrecy::holds_secrets(&file.content)
         };
         let open = self.files.iter().filter(|(path, file)| is_secret(path, file)).map(|(path, _)| path);
         let open: Vec<_> = open.filter(|path| files::is_exposed(&dir.join(path))).collect();
@@ -336,7 +341,7 @@ impl AssetSet {
 /// The version that the tag of `image` says, for an image of `program`.
 fn tagged(image: &str, program: &str) -> Option<Version> {
     let (name, _) = image.rsplit_once(":v")?;
-    let (major, minor, patch) = images::version(image)?;
+    let (major, minor, patch) = config::version::of_image(image)?;
     (name.rsplit('/').next() == Some(program)).then_some(Version { major, minor, patch })
 }
 

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::diff::holds_secrets;
 use super::merge::{Clash, merge};
 use super::record::{History, RENDERED, RENDERING, Record, TEXTS, Texts};
+use super::secrecy::holds_secrets;
 use super::{AssetSet, is_applied, is_manifest, objects, problems, read_by};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};

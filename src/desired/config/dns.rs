@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::validate::Check;
+use super::check::Check;
 use super::{Networking, defaults, nth, raw};
 use crate::base::yaml::{child, item};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::validate::Check;
+use super::check::Check;
 use super::{Arg, Version, raw};
 use crate::base::yaml::{Fields, child, item};
 use crate::desired::known_flags::{self, Program, Verdict};

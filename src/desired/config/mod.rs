@@ -1,6 +1,7 @@
 //! The cluster as its user declares it: `cluster.yaml` is read, completed with defaults and checked here, and
 //! nobody checks it again. What comes out is [`Cluster`].
 
+mod check;
 mod defaults;
 mod dns;
 mod flags;
@@ -10,7 +11,7 @@ mod pod_security;
 mod raw;
 mod syntax;
 mod validate;
-mod version;
+pub mod version;
 mod write;
 
 use std::collections::BTreeSet;
@@ -98,7 +99,7 @@ fn parse_again(place: &str, text: &str, base_dir: &Path, rendered: Rendered) -> 
         let (header, positions) = yaml::parse_one::<raw::Header>(place, text)?;
         check_header(place, &header, &positions)?;
         let (raw, positions) = yaml::parse_one::<raw::Cluster>(place, text)?;
-        let check = validate::Check { place, positions: &positions, base_dir, findings: Vec::new() };
+        let check = check::Check { place, positions: &positions, base_dir, findings: Vec::new() };
         let (cluster, warnings) = validate::validate(&raw, rendered, check)?;
         Ok(Loaded { cluster, names_version: raw.kubernetes_version.is_some(), warnings })
     };

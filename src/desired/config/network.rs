@@ -1,6 +1,6 @@
 //! What connects pods, and what gives Services their addresses.
 
-use super::validate::Check;
+use super::check::Check;
 use super::{Arg, FlannelBackend, KubeProxy, Network, Plugin, ProxyMode, Version, defaults, flags, raw, syntax};
 
 /// A choice, by the name that users write.

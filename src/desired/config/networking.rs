@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::validate::Check;
+use super::check::Check;
 use super::{API_PORT, Arg, Controller, Endpoint, Network, Networking, Plugin, defaults, raw, syntax};
 use crate::base::yaml::{child, item};
 

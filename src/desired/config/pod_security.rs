@@ -1,7 +1,7 @@
 //! The Pod Security Standards' levels that hold where a namespace's labels say nothing.
 
+use super::check::Check;
 use super::raw;
-use super::validate::Check;
 use crate::base::yaml::child;
 
 /// A level of the Pod Security Standards.

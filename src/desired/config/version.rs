@@ -49,6 +49,15 @@ impl Rendered {
     }
 }
 
+/// The minor version and the patch that a tag such as `v1.36.3-1` says.
+pub fn of_image(reference: &str) -> Option<(u32, u32, u32)> {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let (_, tag) = name.rsplit_once(':')?;
+    let mut numbers = tag.strip_prefix('v')?.split(['.', '-', '+', '_']).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

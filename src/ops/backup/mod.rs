@@ -67,11 +67,11 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
             finding.remedy("back it up as it was set up; and copy the asset directory, which is all else there is"),
         ]));
     }
-    if !host.outside().is_root() {
+    if !host.world().is_root() {
         let finding = Finding::new("IsPrivilegedUser", "hoist backup must run as root: it reads every key");
         return Err(Error::Preflight(vec![finding.remedy("run it with sudo")]));
     }
-    let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
+    let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.world().addresses()?)?;
     let address = SocketAddr::new(cluster.loopback(), ETCD_PORT);
     reporter.start(STEP, "back up etcd and the asset directory");
     let work = async {
@@ -100,7 +100,7 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
 }
 
 fn manifest(host: &Host, cluster: &Cluster, controller: &str, etcd_version: &str) -> Manifest {
-    let now = host.outside().now();
+    let now = host.world().now();
     Manifest {
         schema: archive::SCHEMA.into(),
         hoist: env!("CARGO_PKG_VERSION").into(),

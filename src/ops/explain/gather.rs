@@ -15,14 +15,13 @@ use super::logs::{Kept, Log};
 use super::{Context, LINES, LOOKED_THROUGH, Trouble, shape};
 use crate::api::observe::{ClusterView, PodView, Required};
 use crate::node::kubelet;
-use crate::plane::bridge;
 
 /// How long one question to the API may take.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 /// How many lines of the kubelet's journal.
 const JOURNAL_LINES: usize = 200;
 /// The static pods without which no API is served.
-const STATIC_PODS: [&str; 2] = [bridge::PODS[0], "etcd"];
+const STATIC_PODS: [&str; 2] = [crate::desired::secrets::BRIDGE_PODS[0], "etcd"];
 
 /// What is wrong with this machine, whatever its pods say: nothing of them gets on while it is.
 pub(super) fn of_this_machine(context: &Context<'_>, found: &[String]) -> Vec<(Trouble, Subject)> {

@@ -156,7 +156,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         (dir, host)
     }
 

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::copy::Copy;
 use super::decide::{Cause, Decision, Server, decide};
 use super::run::Guard;
-use super::{install, leave, tell};
+use super::{leave, tell};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
 use crate::api::write;
 use crate::base::error::{Error, Result};
@@ -15,6 +14,8 @@ use crate::desired::secrets::{self, COMPONENTS};
 use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
 use crate::ops::start::{HandOver, Stepped};
+use crate::plane::guard_pod;
+use crate::plane::kept_copy::Copy;
 
 /// Between two steps of a hand-over, and when it has been waiting for long.
 const STEP: Duration = Duration::from_millis(150);
@@ -32,8 +33,8 @@ impl Guard<'_> {
             let _lock = lock::try_take(self.host)?;
             let copy = Copy::load(self.host)?;
             let copy = copy.ok_or_else(|| Error::failed("raise the bridge", "its copy is gone"))?;
-            let present = install::present(self.host, &copy).await;
-            install::raise(self.host, &copy, present.as_deref())
+            let present = guard_pod::present(self.host, &copy).await;
+            guard_pod::raise(self.host, &copy, present.as_deref())
         };
         match raised.await {
             Ok(_) => self.has_raised(cause),
@@ -46,7 +47,7 @@ impl Guard<'_> {
     }
 
     pub(super) fn has_raised(&mut self, cause: Cause) {
-        let now = self.host.outside().now();
+        let now = self.host.world().now();
         self.observer.raised(Instant::now());
         self.leases = None;
         self.metrics.set(|counts| {
@@ -84,7 +85,7 @@ impl Guard<'_> {
         }
         let text = format!("the self-hosted API server (pid {}) hung, with its port open, and was ended", hung.pid);
         self.say(text.clone());
-        self.teller.event(self.host.outside().now(), "HungServerEnded", text, true);
+        self.teller.event(self.host.world().now(), "HungServerEnded", text, true);
     }
 
     /// Hands over to the self-hosted control plane, as long as it serves.
@@ -124,7 +125,7 @@ impl Guard<'_> {
                     let text = "the bridge is lowered: the self-hosted control plane serves".to_owned();
                     self.say(text.clone());
                     self.metrics.set(|counts| counts.lowers += 1);
-                    self.teller.event(self.host.outside().now(), "BridgeLowered", text, false);
+                    self.teller.event(self.host.world().now(), "BridgeLowered", text, false);
                     self.leases = None;
                     return Ok(());
                 }
@@ -157,7 +158,7 @@ impl Guard<'_> {
             Ok(()) => {
                 let text = format!("the Node was made anew, without the label {CONTROL_PLANE_LABEL}: it has it again");
                 self.say(text.clone());
-                self.teller.event(self.host.outside().now(), "LabelRestored", text, false);
+                self.teller.event(self.host.world().now(), "LabelRestored", text, false);
                 self.teller.hurry(Instant::now());
             }
             Err(error) => self.fail(&error),
@@ -173,6 +174,6 @@ impl Guard<'_> {
         leave::retract(&tell::client(self.host, copy, own).await?, own.ip()).await?;
         sleep(leave::TO_MOVE).await;
         self.reporter.note("this node is no controller any more: guard and its bridge are taken away");
-        install::remove(self.host)
+        guard_pod::remove(self.host)
     }
 }

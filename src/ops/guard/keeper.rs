@@ -12,9 +12,8 @@ use kube::Client;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::approver::Approver;
-use super::copy::Copy;
 use super::metrics::Metrics;
-use super::run::RIGHTS;
+use super::tell::RIGHTS;
 use crate::api::approve::Reserved;
 use crate::api::endpoints;
 use crate::base::error::{Error, Result};
@@ -22,6 +21,7 @@ use crate::base::report::Reporter;
 use crate::desired::config::API_PORT;
 use crate::desired::secrets;
 use crate::node::host::Host;
+use crate::plane::kept_copy::Copy;
 
 /// Between two turns.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ impl Keeper<'_> {
     async fn turn(&mut self, host: &Host, way: &Arc<Way>) -> Result<()> {
         let client = match &self.client {
             Some((of, client)) if Arc::ptr_eq(of, way) => client.clone(),
-            _ => host.outside().connect(&way.kubeconfig, way.address).await?,
+            _ => host.world().connect(&way.kubeconfig, way.address).await?,
         };
         self.client = Some((way.clone(), client.clone()));
         let published = endpoints::publish(&client, way.address.ip()).await;

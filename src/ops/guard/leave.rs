@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kube::Client;
 
-use super::copy::Copy;
 use super::observer::{ASK_LIMIT, Addresses};
 use crate::api::endpoints::{self, Retracted};
 use crate::base::error::{Error, Finding, Result};
@@ -14,6 +13,7 @@ use crate::desired::config::API_PORT;
 use crate::node::host::Host;
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
+use crate::plane::kept_copy::Copy;
 
 /// Between two times that other controllers are asked.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub async fn may_remove(host: &Host) -> Result<()> {
     let ca = ca.or(files::read_if_there(&host.path("/etc/kubernetes/pki/ca.crt"))?);
     // Without both there is no bridge whose place anybody could know.
     let (Some(at), Some(ca), true) = (at, ca, Bridge::new(host).standing().api_server) else { return Ok(()) };
-    let probe = host.outside().probe(&ca)?;
+    let probe = host.world().probe(&ca)?;
     let (node, own) =
         tokio::join!(probe.get(at.node_ip, "/readyz", ASK_LIMIT), probe.get(at.loopback, "/readyz", ASK_LIMIT));
     if own.is_ready() || !node.is_ready() {
@@ -138,6 +138,6 @@ mod tests {
     #[tokio::test]
     async fn without_a_bridge_guard_may_be_removed() {
         let root = tempfile::tempdir().unwrap();
-        may_remove(&Host::new(root.path(), Path::new("/etc/kubernetes/manifests"))).await.unwrap();
+        may_remove(&crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"))).await.unwrap();
     }
 }

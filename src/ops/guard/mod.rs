@@ -5,15 +5,14 @@
 //! observer ────┴─► decide (pure) ─► raise (install) │ hand over (start) │ rest
 //!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
 //! ```
-//! `decide.rs` says when, `run.rs` is the loop, `acts.rs` what it does, `copy.rs` the bridge that it keeps, `install.rs` how both get on the disk.
+//! `decide` says when, `run.rs` is the loop, `acts.rs` what it does. plane/ has the bridge that it keeps (`kept_copy`) and how
+//! both get on the disk (`guard_pod`).
 //! `watch.rs` is what it looks at beside: etcd's alarms, images. `leave.rs` is what comes before it goes. `keeper.rs` runs
 //! beside the loop: this controller's address, and by `approver.rs` kubelets' serving certificates.
 
 mod acts;
 mod approver;
-mod copy;
 pub mod decide;
-mod install;
 mod keeper;
 mod leases;
 mod leave;
@@ -23,10 +22,5 @@ mod run;
 mod tell;
 mod watch;
 
-pub use copy::Copy;
-pub use copy::{LIMIT, SECRET_LIMIT};
-pub use install::{
-    Mark, boot, footprint, install, install_from, is_there, is_wanted, lacks, mark, present, remove, stands, withdraw,
-};
 pub use leave::may_remove;
 pub use run::{Options, run};

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::copy::Copy;
 use super::decide::{CopyState, HANGS_BELOW, Observed, Role, SILENT_GRACE, Server, Stands};
 use crate::base::error::Result;
 use crate::base::probe::Answer;
 use crate::desired::config::{API_PORT, Etcd};
 use crate::etcd::alarms;
-use crate::etcd::data::Data;
+use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::processes::{self, Process};
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
+use crate::plane::kept_copy::Copy;
 
 /// How long one question to an API server may take.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(2);
@@ -172,7 +172,7 @@ impl Observer {
             };
         }
         let etcd = match at.etcd {
-            Some(address) if !is_well => host.outside().accepts(address, ETCD_LIMIT).await,
+            Some(address) if !is_well => host.world().accepts(address, ETCD_LIMIT).await,
             _ => true,
         };
         let data = at.etcd_data.as_deref().filter(|_| !etcd).map(|dir| Data::at(host, dir));

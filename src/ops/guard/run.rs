@@ -8,15 +8,15 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use super::copy::Copy;
 use super::decide::{
     Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
 };
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
+use super::tell::RIGHTS;
 use super::watch::{self, Watch};
-use super::{install, keeper, leave, tell};
+use super::{keeper, leave, tell};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::{Error, Result};
 use crate::base::files;
@@ -27,6 +27,8 @@ use crate::node::images;
 use crate::node::lock;
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
+use crate::plane::guard_pod;
+use crate::plane::kept_copy::Copy;
 
 /// Between two looks while the self-hosted API server serves.
 const AT_REST: Duration = Duration::from_secs(1);
@@ -41,8 +43,6 @@ const LOWER_AGAIN: Duration = Duration::from_secs(5);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Events are kept for an hour: what is still so is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(3500);
-/// What gives guard its rights again.
-pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory puts them back, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
 /// A bridge that stands when guard begins and is no older was raised before the kubelet started.
 const FRESH: Duration = Duration::from_secs(120);
 
@@ -90,7 +90,7 @@ pub(super) struct Guard<'a> {
     pub(super) teller: tell::Teller,
     pub(super) copy: Option<Copy>,
     copy_state: CopyState,
-    mark: Option<install::Mark>,
+    mark: Option<guard_pod::Mark>,
     pub(super) at: Addresses,
     probe: Option<Arc<dyn Ask>>,
     /// The probe is to be made anew: the copy, and with it the CA, is another.
@@ -220,7 +220,7 @@ impl<'a> Guard<'a> {
             return Ok(probe.clone());
         }
         self.is_probe_old = false;
-        let made = self.ca().and_then(|ca| self.host.outside().probe(&ca));
+        let made = self.ca().and_then(|ca| self.host.world().probe(&ca));
         match (made, self.probe.clone()) {
             (Ok(made), _) => Ok(self.probe.insert(made.into()).clone()),
             (Err(error), Some(before)) => {
@@ -261,7 +261,7 @@ impl<'a> Guard<'a> {
         if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
             self.told.insert(reason, now);
             self.reporter.note(&text);
-            self.teller.event(self.host.outside().now(), reason, text, true);
+            self.teller.event(self.host.world().now(), reason, text, true);
         }
     }
 
@@ -278,7 +278,7 @@ impl<'a> Guard<'a> {
     }
 
     fn read_copy(&mut self) {
-        let mark = install::mark(self.host);
+        let mark = guard_pod::mark(self.host);
         if self.mark == Some(mark) {
             return;
         }
@@ -362,7 +362,7 @@ impl<'a> Guard<'a> {
         });
         for (reason, text) in news {
             self.reporter.note(&text);
-            self.teller.event(self.host.outside().now(), reason, text, true);
+            self.teller.event(self.host.world().now(), reason, text, true);
         }
     }
 
@@ -372,7 +372,10 @@ impl<'a> Guard<'a> {
             && observed.server == Server::Ready
             && observed.server_for >= hold(observed.raises);
         let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
-        let Some((major, minor, _)) = images::version(&format!(":{}", copy.kubernetes)) else { return };
+        let Some((major, minor, _)) = crate::desired::config::version::of_image(&format!(":{}", copy.kubernetes))
+        else {
+            return;
+        };
         let named = |component: &str| {
             let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
             images::of_container(&text, component)
@@ -381,7 +384,7 @@ impl<'a> Guard<'a> {
         for text in left {
             if self.unfollowed.insert(text.clone()) {
                 self.reporter.note(&text);
-                self.teller.event(self.host.outside().now(), "BridgeOutdated", text, true);
+                self.teller.event(self.host.world().now(), "BridgeOutdated", text, true);
             }
         }
         let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };

@@ -10,7 +10,6 @@ use kube::Client;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::copy::Copy;
 use super::decide::{Role, role};
 use super::observer::{ASK_LIMIT, WITHOUT_ETCD};
 use crate::api::guard as told;
@@ -20,6 +19,10 @@ use crate::base::error::{Error, Result};
 use crate::desired::secrets;
 use crate::node::host::Host;
 use crate::node::world::Ask;
+use crate::plane::kept_copy::Copy;
+
+/// What gives guard its rights again.
+pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory puts them back, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
 
 /// Between two heartbeats.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -188,7 +191,7 @@ impl Teller {
         if Instant::now() < self.due {
             return Ok(heard);
         }
-        told::heartbeat(client, &self.node, host.outside().now(), labelled.as_deref()).await?;
+        told::heartbeat(client, &self.node, host.world().now(), labelled.as_deref()).await?;
         let mut unchanged_for = Duration::ZERO;
         for name in LEASES {
             let seen = lease(client, name).await?;
@@ -254,7 +257,7 @@ async fn falls_silent(probe: &dyn Ask, address: SocketAddr) {
 pub async fn client(host: &Host, copy: &Copy, address: SocketAddr) -> Result<Client> {
     let (cluster, _) = copy.cluster()?;
     let kubeconfig = secrets::of_guard(&cluster, &copy.assets.tls())?;
-    host.outside().connect(&kubeconfig, address).await
+    host.world().connect(&kubeconfig, address).await
 }
 
 #[cfg(test)]

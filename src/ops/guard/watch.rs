@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::copy::Copy;
-use super::install;
 use crate::desired::secrets::COMPONENTS;
 use crate::node::host::Host;
-use crate::node::images::{self, Followed, Images};
+use crate::node::images::{Followed, Images};
+use crate::plane::guard_pod;
+use crate::plane::kept_copy::Copy;
 
 /// Between two looks at etcd's alarms and at images while nothing is wrong, and while something is.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -45,15 +45,15 @@ impl Watch {
         let mut said = Said::new();
         let node = copy.controller.as_ref().map(|controller| controller.name.clone()).unwrap_or_default();
         let health = match etcd {
-            Some(address) => host.outside().etcd(address, &copy.assets.tls(), LIMIT).await.ok(),
+            Some(address) => host.world().etcd(address, &copy.assets.tls(), LIMIT).await.ok(),
             None => None,
         };
         for (what, remedy) in health.iter().flat_map(|health| health.said(&node)) {
             said.insert(("EtcdAlarm", format!("{what}; {remedy}")));
         }
         self.alarms = health.map(|health| health.alarms.len());
-        let missing = match install::present(host, copy).await {
-            Some(present) => install::lacks(host, copy, &present).ok(),
+        let missing = match guard_pod::present(host, copy).await {
+            Some(present) => guard_pod::lacks(host, copy, &present).ok(),
             None => None,
         };
         for missing in missing.iter().flatten() {
@@ -85,7 +85,7 @@ pub fn follow(
         // In the middle of a rollout nothing is proved.
         let (Some(runs), None) = (of_it.next(), of_it.next()) else { continue };
         let Some(named) = named(component) else { continue };
-        let minor = images::version(runs).map_or(serves, |(major, minor, _)| (major, minor));
+        let minor = crate::desired::config::version::of_image(runs).map_or(serves, |(major, minor, _)| (major, minor));
         if minor != ours {
             left.push(format!(
                 "{component} runs Kubernetes {}, and the copy of its bridge is of {}, whose flags may be others: set kubernetesVersion in cluster.yaml, and run `hoist render` and `hoist start`",

@@ -84,7 +84,7 @@ pub async fn recover(
     reporter: &Reporter,
     stop: impl Future<Output = u8>,
 ) -> Result<Outcome> {
-    if !host.outside().is_root() {
+    if !host.world().is_root() {
         let finding = Finding::new("IsPrivilegedUser", "hoist recover must run as root");
         return Err(Error::Preflight(vec![finding.remedy("run it with sudo")]));
     }
@@ -246,7 +246,7 @@ fn plan(
             plan.push(
                 "stop the kubelet, etcd and the control plane of this controller: the API is away for a while".into(),
             );
-            let aside = places.aside(host.outside().now());
+            let aside = places.aside(host.world().now());
             plan.push(match places.has_data() {
                 true => format!(
                     "move {} to {}, and what was restored into its place; what was written after the snapshot is in the former only",

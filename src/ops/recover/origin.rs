@@ -12,7 +12,7 @@ use crate::base::files::File;
 use crate::desired::assets::AssetSet;
 use crate::desired::pki::{ENCRYPTION, lost_keys};
 use crate::node::host::Host;
-use crate::ops::guard::Copy;
+use crate::plane::kept_copy::Copy;
 
 /// What belongs to a cluster and to no other: data of one is of no use with the keys of another.
 const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];

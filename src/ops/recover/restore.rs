@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::places::{Places, State};
 use crate::base::error::{Error, Result};
 use crate::base::files;
-use crate::base::progress::pulled;
 use crate::base::report::Reporter;
 use crate::desired::assets::AssetSet;
 use crate::desired::config;
@@ -23,9 +22,10 @@ use crate::node::cri::pods::{Once, Pods};
 use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::processes;
+use crate::node::pulls::pulled;
 use crate::node::static_pods::StaticPods;
 use crate::ops::explain;
-use crate::plane::bridge::{self, Bridge};
+use crate::plane::bridge::Bridge;
 
 /// The steps, as events name them.
 const RESTORE: &str = "restore";
@@ -107,7 +107,7 @@ impl Restore<'_> {
         kubelet::run_by_systemd(self.host, self.assets, changed).await?;
         let runtime = Pods::new(&kubelet::runtime_socket(self.host, self.assets)?);
         // Another name each time: what an earlier one came to proves nothing.
-        let name = format!("etcd-restore-{}", self.host.outside().now().unix_timestamp());
+        let name = format!("etcd-restore-{}", self.host.world().now().unix_timestamp());
         pods.install(MANIFEST, &self.manifest(&name)?)?;
         let mirrored = format!("{name}-{}", self.controller.name);
         let (mut last, mut last_at) = ((Once::Absent, 0), Instant::now());
@@ -141,7 +141,7 @@ impl Restore<'_> {
         let context = context! {
             name => name,
             image => &self.cluster.images.etcd,
-            bump_revision => self.host.outside().now().unix_timestamp().max(1) * REVISIONS_PER_SECOND,
+            bump_revision => self.host.world().now().unix_timestamp().max(1) * REVISIONS_PER_SECOND,
             host_url => config::url_host(address),
             node_name => &self.controller.name,
             work => self.host.inside(&self.places.work).display().to_string(),
@@ -198,7 +198,8 @@ impl Restore<'_> {
         // Or it would start again what is stopped.
         kubelet::stop(self.host).await?;
         let runtime = Pods::new(&kubelet::runtime_socket(self.host, self.assets)?);
-        let names: Vec<_> = ["etcd"].into_iter().chain(COMPONENTS).chain(bridge::PODS).collect();
+        let names: Vec<_> =
+            ["etcd"].into_iter().chain(COMPONENTS).chain(crate::desired::secrets::BRIDGE_PODS).collect();
         let stopped = runtime.stop(NAMESPACE, "component", &names, GRACE).await?;
         if !stopped.is_empty() {
             self.reporter.note(&format!("stopped: {}", stopped.join(", ")));
@@ -236,7 +237,7 @@ impl Restore<'_> {
 
     fn exchange(&self) -> Result<()> {
         self.reporter.start(EXCHANGE, "put the restored data in the place of the old");
-        let now = self.host.outside().now();
+        let now = self.host.world().now();
         self.places.exchange(now)?;
         settle(self.places, self.host, self.reporter)?;
         self.reporter.done(EXCHANGE);
@@ -256,7 +257,7 @@ impl Restore<'_> {
 
 /// Moves aside what a restore has replaced, and says where it is.
 pub(super) fn settle(places: &Places, host: &Host, reporter: &Reporter) -> Result<()> {
-    if let Some(aside) = places.settle(host.outside().now())? {
+    if let Some(aside) = places.settle(host.world().now())? {
         let aside = host.inside(&aside);
         reporter.note(&format!("the data from before is in {}: hoist never removes it", aside.display()));
     }

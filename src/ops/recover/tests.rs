@@ -21,7 +21,7 @@ fn cluster(text: &str) -> Cluster {
 fn machine() -> (tempfile::TempDir, Host) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("run/systemd/system")).unwrap();
-    let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
     (dir, host)
 }
 
@@ -137,7 +137,7 @@ fn one_that_is_lost_comes_from_what_guard_keeps() {
     let now = time::OffsetDateTime::now_utc();
     let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
     let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
-    crate::ops::guard::Copy::new(&assets, &cluster, &cluster.controllers[0]).store(&host).unwrap();
+    crate::plane::kept_copy::Copy::new(&assets, &cluster, &cluster.controllers[0]).store(&host).unwrap();
     let origin = found(&host, &Source::There, &place).unwrap();
     let said = origin.plan(&place).unwrap();
     assert!(said.contains("which is lost") && !place.exists(), "{said}");

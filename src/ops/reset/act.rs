@@ -166,7 +166,7 @@ async fn remove_folder(host: &Host, folder: &Path) -> Result<()> {
     let mounts = || Mounts::of(host).within(&own);
     for place in mounts().into_iter().rev() {
         let place = place.display().to_string();
-        host.outside().run("umount", &[&place], POD_LIMIT).await?;
+        host.world().run("umount", &[&place], POD_LIMIT).await?;
     }
     if let Some(place) = mounts().first() {
         let cause = format!("something is still mounted at {}", place.display());

@@ -11,7 +11,7 @@ use crate::desired::config;
 use crate::node::cri::sandboxes::{self, Pod};
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
-use crate::ops::guard;
+use crate::plane::kept_copy;
 
 /// How long the runtime may take to list its pods.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -121,7 +121,7 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
 
 /// Where the asset directory has noted which cluster it is of.
 fn cluster_id(host: &Host) -> Option<PathBuf> {
-    let noted = guard::Copy::load(host).ok().flatten().and_then(|copy| copy.asset_dir);
+    let noted = kept_copy::Copy::load(host).ok().flatten().and_then(|copy| copy.asset_dir);
     let default = host.path(config::ASSET_DIR);
     let dir = noted.map(|dir| host.path(&dir.to_string_lossy())).unwrap_or(default);
     Some(dir.join(assets::CLUSTER_ID)).filter(|path| path.is_file())

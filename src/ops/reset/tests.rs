@@ -25,7 +25,7 @@ impl Node {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let host = Host::new(root.path(), Path::new(MANIFESTS));
+        let host = crate::node::system::host(root.path(), Path::new(MANIFESTS));
         Self { root, host }
     }
 

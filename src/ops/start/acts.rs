@@ -1,135 +1,45 @@
-//! One run of `start`: what is fixed in it, the little that it knows of its own doings, and its acts.
+//! What a run of `start` does.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use kube::Client;
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::decide::{Act, Observed, Target};
+use super::memory::Mode;
+use super::memory::{Fixed, Run};
 use super::observer::Observer;
-use super::run::Mode;
 use crate::api::apply::{Change, Refusal, apply};
-use crate::api::observe::{self, ClusterView, Required, hopeless};
+use crate::api::observe::{self, ClusterView, hopeless};
 use crate::api::{self, endpoints, write};
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use crate::base::files::File;
 use crate::base::report::Reporter;
-use crate::desired::assets::{AssetSet, CLUSTER_ID, Manifest};
-use crate::desired::config::{API_PORT, Cluster, Controller};
+use crate::base::time::rfc3339;
+use crate::desired::assets::CLUSTER_ID;
+use crate::desired::config::API_PORT;
 use crate::desired::server_config;
 use crate::etcd::alarms;
-use crate::etcd::data::Data;
-use crate::node::host::Host;
+use crate::node::etcd_data::Data;
 use crate::node::images;
 use crate::node::kubelet;
-use crate::node::kubelet::UnitState;
 use crate::node::lock;
 use crate::node::lock::Lock;
 use crate::node::packet_filter;
 use crate::node::rollback::Before;
-use crate::ops::explain::{self, Explanation, Kept, Seen};
-use crate::ops::guard;
+use crate::ops::explain::{self, Explanation, Seen};
 use crate::plane::bridge::{self, Bridge, Plan};
+use crate::plane::guard_pod;
+use crate::plane::kept_copy;
 use crate::plane::static_plane::Permanent;
 
 /// How long etcd may take to say its alarms.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
-/// One run: what is fixed, and the little that it knows of its own doings.
-pub(super) struct Run<'a> {
-    pub(super) fixed: Fixed<'a>,
-    /// What guard shall keep of them; `None` where there shall be no guard.
-    pub(super) guard: Option<guard::Copy>,
-    /// This run has kept it in the cluster, too.
-    pub(super) kept_copy: bool,
-    /// Why what it did last came to nothing.
-    pub(super) trouble: Option<String>,
-    /// The ends of logs that the kubelet may delete before anybody explains by them.
-    pub(super) kept: Kept,
-    pub(super) applied: bool,
-    pub(super) made_token: bool,
-    /// When this run last started the kubelet.
-    pub(super) kubelet_since: Option<Instant>,
-    /// This run has started the kubelet anew for the API's sake.
-    pub(super) kubelet_knows: bool,
-    /// This run has raised the bridge; whether that left the kubelet with something to wait for.
-    pub(super) raised: Option<bool>,
-    pub(super) has_replaced: bool,
-    pub(super) has_lowered: bool,
-    pub(super) refused: Vec<Refusal>,
-    /// Keeps others from this node, while this run changes it; see [`Run::may_act`].
-    pub(super) lock: Option<Lock>,
-    /// How the disk and the kubelet's unit stood before this run's first raise.
-    pub(super) before: Option<(Before, Option<UnitState>)>,
-}
-
-/// What is fixed of a run.
-#[derive(Clone, Copy)]
-pub(super) struct Fixed<'a> {
-    pub(super) host: &'a Host,
-    pub(super) cluster: &'a Cluster,
-    pub(super) controller: &'a Controller,
-    pub(super) required: &'a [Required],
-    pub(super) kubeconfig: &'a str,
-    pub(super) asset_dir: &'a Path,
-    pub(super) assets: &'a AssetSet,
-    pub(super) manifests: &'a [Manifest],
-    pub(super) binary: &'a Path,
-    pub(super) mode: Mode,
-    pub(super) target: Target,
-    /// Where there is no data of etcd's, it begins a cluster.
-    pub(super) may_begin: bool,
-}
-
-impl<'a> Run<'a> {
-    /// One that has done nothing yet.
-    pub(super) fn new(fixed: Fixed<'a>) -> Self {
-        let Fixed { assets, cluster, controller, .. } = fixed;
-        let wanted = guard::is_wanted(assets);
-        Self {
-            fixed,
-            guard: wanted.then(|| {
-                let copy = guard::Copy::new(assets, cluster, controller);
-                guard::Copy { asset_dir: Some(fixed.asset_dir.to_owned()), ..copy }
-            }),
-            kept_copy: !wanted,
-            trouble: None,
-            kept: Kept::default(),
-            applied: false,
-            // Where nothing in the cluster signs, a token leads to no certificate.
-            made_token: cluster.has_external_ca(),
-            kubelet_since: None,
-            kubelet_knows: false,
-            raised: None,
-            has_replaced: false,
-            has_lowered: false,
-            refused: Vec::new(),
-            lock: None,
-            before: None,
-        }
-    }
-}
-
 impl Run<'_> {
-    /// What is typed to go on.
-    pub(super) fn command(&self) -> &'static str {
-        match self.fixed.target {
-            Target::Static => self.fixed.target.command(),
-            Target::SelfHosted => self.fixed.mode.command(),
-        }
-    }
-
-    /// Chance for this run, which others on other machines do not share.
-    pub(super) fn seed(&self) -> u64 {
-        let now = self.fixed.host.outside().now();
-        now.unix_timestamp().unsigned_abs().rotate_left(32) ^ u64::from(now.nanosecond())
-    }
-
     /// Whether this run may change the node by what it has seen. If not, it has taken the lock just now, and must look
     /// again first: somebody else may have had it.
     ///
@@ -175,14 +85,13 @@ impl Run<'_> {
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.fixed.assets)?;
-                let expiration = rfc3339(self.fixed.host.outside().now() + self.fixed.cluster.pki.bootstrap_token_ttl);
+                let expiration = rfc3339(self.fixed.host.world().now() + self.fixed.cluster.pki.bootstrap_token_ttl);
                 write::bootstrap_token(client()?, &token, &expiration).await?;
                 self.made_token = true;
             }
             Act::Apply => {
-                let (manifests, said) = packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || {
-                    self.fixed.host.outside().nftables()
-                });
+                let (manifests, said) =
+                    packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || self.fixed.host.world().nftables());
                 said.iter().for_each(|said| reporter.note(said));
                 let outcome = apply(client()?, &manifests, self.force_manifests()).await?;
                 for refusal in &outcome.refused {
@@ -245,7 +154,7 @@ impl Run<'_> {
             Act::InstallGuard => {
                 if let Some(copy) = &self.guard {
                     let copy = copy.clone().keeping(self.fixed.host);
-                    guard::install(self.fixed.host, &copy, self.fixed.binary)?;
+                    guard_pod::install(self.fixed.host, &copy, self.fixed.binary)?;
                 }
             }
             Act::LowerControllers => bridge.lower_controllers()?,
@@ -278,7 +187,7 @@ impl Run<'_> {
     /// A plan by the images that have proved themselves and are there.
     pub(super) async fn with_images(&self, plan: Plan) -> Plan {
         let Fixed { host, assets, .. } = self.fixed;
-        let followed = guard::Copy::load(host).ok().flatten().map(|copy| copy.images).unwrap_or_default();
+        let followed = kept_copy::Copy::load(host).ok().flatten().map(|copy| copy.images).unwrap_or_default();
         let present = match kubelet::runtime_socket(host, assets) {
             Ok(socket) => images::present(&socket).await.ok(),
             Err(_) => None,
@@ -293,7 +202,7 @@ impl Run<'_> {
         let noted = async {
             let id = observe::cluster_id(client).await?;
             files::write(&path, &File::private(format!("{id}\n")))?;
-            let Some(mut copy) = guard::Copy::load(self.fixed.host)?.filter(|_| self.guard.is_some()) else {
+            let Some(mut copy) = kept_copy::Copy::load(self.fixed.host)?.filter(|_| self.guard.is_some()) else {
                 return Ok(());
             };
             let known = copy.cluster_id();
@@ -319,11 +228,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the API server has refused the object that is so called: by kind, namespace and name.
-    pub(super) fn is_refused(&self, name: &str) -> bool {
-        self.refused.iter().any(|no| format!("{} {}/{}", no.kind, no.namespace, no.name) == name)
-    }
-
     /// Whether what was edited in the cluster is to be as its manifest has it.
     fn force_manifests(&self) -> bool {
         self.fixed.mode == (Mode::Recover { force_manifests: true }) && !self.applied
@@ -336,7 +240,7 @@ impl Run<'_> {
         let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
         let footprint: Vec<_> =
             bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &files)).collect();
-        let footprint: Vec<_> = footprint.into_iter().chain(guard::footprint(self.fixed.host)).collect();
+        let footprint: Vec<_> = footprint.into_iter().chain(guard_pod::footprint(self.fixed.host)).collect();
         let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
         folders.into_iter().try_for_each(files::sweep)
     }
@@ -356,7 +260,7 @@ impl Run<'_> {
         let bridge = Bridge::new(self.fixed.host).state();
         let manifests = self.fixed.host.manifests().display();
         // It would raise the bridge again.
-        let guard = if guard::is_there(self.fixed.host) {
+        let guard = if guard_pod::is_there(self.fixed.host) {
             format!("{manifests}/{} first, then ", bridge::GUARD)
         } else {
             String::new()
@@ -409,7 +313,7 @@ impl Run<'_> {
         let mut wrong = Vec::new();
         if let Some(data) = Data::of(host, cluster) {
             let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
-            match host.outside().etcd(address, &assets.tls(), ASK_LIMIT).await {
+            match host.world().etcd(address, &assets.tls(), ASK_LIMIT).await {
                 Ok(health) => {
                     wrong.extend(health.said(&controller.name).iter().map(|(what, remedy)| format!("{what}; {remedy}")))
                 }
@@ -439,10 +343,4 @@ impl Run<'_> {
             std::net::SocketAddr::new(ip, API_PORT)
         )
     }
-}
-
-/// A moment as the API and people write it, to the second.
-pub fn rfc3339(time: OffsetDateTime) -> String {
-    let whole = time.replace_nanosecond(0).unwrap_or(time);
-    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

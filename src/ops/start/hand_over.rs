@@ -6,10 +6,10 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
-use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Target, decide};
+use super::memory::{Fixed, Mode, Run};
 use super::observer::Observer;
-use super::run::{INTERVAL, LONG_INTERVAL, Mode};
+use super::run::{INTERVAL, LONG_INTERVAL};
 use crate::api::observe::{NodeView, Required};
 use crate::base::backoff::{Backoff, Retries};
 use crate::base::error::Result;

@@ -4,21 +4,36 @@
 //!          ┌──────────────────────────────────────────────┐
 //!          ▼                                              │
 //!   observe (observer) ─► decide (pure) ─► act (acts) ─► report      run: the loop
+//!                                                                   memory: what a run remembers
+//! ```
+//!
+//! The machine: each step is done by what is seen, not by what was done, so that a run begins at the first one that is
+//! not. `decide` has it row by row.
+//!
+//! ```text
+//!  nothing serves ──raise──► bridge serves ──apply──► objects, Node ──► successors ready
+//!        ▲                       ▲                                          │ lower the controllers
+//!        │ stop, roll back       │ raise again, exit non-zero               ▼
+//!        └── no kubelet answers  └──── not proved in time ◄──── self-hosted API server ready, required pods ready
+//!                                                                           │ lower the API server
+//!                                            done ◄──prove: Leases renewed──┘
 //! ```
 
 mod acts;
 pub mod decide;
 mod hand_over;
+mod memory;
 mod next;
 mod observer;
 mod progress;
 mod run;
 mod session;
+mod steps;
 
-pub use acts::rfc3339;
 pub use decide::Target;
 pub use hand_over::{HandOver, Stepped};
+pub use memory::Mode;
 pub use next::{Next, next};
 pub(crate) use run::check;
-pub use run::{Input, Mode, Options, start, start_with};
+pub use run::{Input, Options, start, start_with};
 pub use session::{Ending, Session};

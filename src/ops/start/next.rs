@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::acts::{Fixed, Run};
 use super::decide::{Decision, Observed, Target, decide};
+use super::memory::Mode;
+use super::memory::{Fixed, Run};
 use super::observer::Observer;
-use super::run::Mode;
 use crate::api::observe::Required;
 use crate::base::error::Result;
 use crate::desired::assets::AssetSet;

@@ -7,9 +7,8 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::acts::Run;
 use super::decide::{Observed, Target, all_lead, all_ready};
-use super::run::Mode;
+use super::memory::{Mode, Run};
 use crate::api::missing::missing;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Pods, Required, observe};
 use crate::api::owners;
@@ -20,8 +19,8 @@ use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::processes;
 use crate::node::world::Ask;
-use crate::ops::guard;
 use crate::plane::bridge::{Bridge, State};
+use crate::plane::guard_pod;
 use crate::plane::static_plane::Permanent;
 
 /// How long one question to an API server may take.
@@ -63,7 +62,7 @@ pub(super) struct Observer {
     earlier_holders: BTreeMap<String, String>,
     dead_leases: Vec<(String, String)>,
     /// Guard's copy when all of guard was last seen to be as it shall be.
-    guard_seen: Option<guard::Mark>,
+    guard_seen: Option<guard_pod::Mark>,
     leases_when_gone: Option<BTreeMap<String, LeaseView>>,
     lowered_since: Option<Instant>,
     /// When NODE_IP was first ready.
@@ -83,14 +82,14 @@ pub(super) struct Observer {
 impl Observer {
     pub(super) fn new(host: &Host, ca_pem: &[u8]) -> Result<Self> {
         Ok(Self {
-            probe: host.outside().probe(ca_pem)?,
+            probe: host.world().probe(ca_pem)?,
             client: None,
             self_hosted_ready: 0,
             required: Steady::default(),
             others: Steady::default(),
             successors: Steady::default(),
             leaderless_since: None,
-            hostname: host.outside().hostname(),
+            hostname: host.world().hostname(),
             bridge_holders: BTreeMap::new(),
             earlier_holders: BTreeMap::new(),
             dead_leases: Vec::new(),
@@ -231,10 +230,10 @@ impl Observer {
     /// Whether guard is there as it shall be. Its copy is read again only when it is another file.
     fn has_guard(&mut self, run: &Run<'_>) -> bool {
         let Some(copy) = &run.guard else { return true };
-        let mark = guard::mark(run.fixed.host);
-        let stood = self.guard_seen.as_ref() == Some(&mark) && guard::is_there(run.fixed.host);
+        let mark = guard_pod::mark(run.fixed.host);
+        let stood = self.guard_seen.as_ref() == Some(&mark) && guard_pod::is_there(run.fixed.host);
         // What did not stand is looked at anew: it may have lacked something else than its copy.
-        let stands = stood || guard::stands(run.fixed.host, copy);
+        let stands = stood || guard_pod::stands(run.fixed.host, copy);
         self.guard_seen = stands.then_some(mark);
         stands
     }
@@ -278,7 +277,7 @@ impl Observer {
     ) -> Result<Option<(ClusterView, Vec<String>)>> {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(run.fixed.host.outside().connect(run.fixed.kubeconfig, address).await?).clone(),
+            None => self.client.insert(run.fixed.host.world().connect(run.fixed.kubeconfig, address).await?).clone(),
         };
         // Those that go are told by more than their labels.
         let which = if run.fixed.target == Target::Static { Pods::All } else { Pods::ControlPlane };

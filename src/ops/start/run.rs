@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, Target, decide};
+use super::memory::{Fixed, Mode, Run};
 use super::observer::Observer;
 use super::progress::Progress;
 use crate::api::observe::Required;
 use crate::base::backoff::{Backoff, Retries};
 use crate::base::error::{Error, Result};
-use crate::base::progress::{Limits, pulled};
+use crate::base::progress::Limits;
 use crate::base::report::Reporter;
 use crate::check::preflight;
 use crate::check::validate;
 use crate::desired::assets::{self, AssetSet, Manifest};
 use crate::desired::config::{Cluster, Controller};
-use crate::etcd::data::Data;
+use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::lock;
 use crate::node::lock::Lock;
+use crate::node::pulls::pulled;
 use crate::ops::addons;
 use crate::ops::explain::Explanation;
 
@@ -60,74 +61,6 @@ pub struct Options {
     pub binary: PathBuf,
     /// What is taken for granted.
     pub mode: Mode,
-}
-
-/// What a run takes for granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// A cluster that is up is as it should be: nothing is done.
-    Start,
-    /// Something of it may be missing, whatever serves now: the bridge is raised, and what is missing is put back.
-    Recover {
-        /// What was edited in the cluster does not stand.
-        force_manifests: bool,
-    },
-}
-
-impl Mode {
-    /// The command that a user types for it.
-    pub(super) fn command(self) -> &'static str {
-        match self {
-            Self::Start => "hoist start",
-            Self::Recover { .. } => "hoist recover",
-        }
-    }
-}
-
-impl Step {
-    const ALL: [Self; 9] = [
-        Self::Install,
-        Self::Api,
-        Self::Apply,
-        Self::Node,
-        Self::HandOver,
-        Self::SelfHosted,
-        Self::Required,
-        Self::Lower,
-        Self::Prove,
-    ];
-
-    pub(super) fn id(self, target: Target) -> &'static str {
-        match self {
-            Self::Install => "install",
-            Self::Api => "api",
-            Self::Apply => "apply",
-            Self::Node => "node",
-            Self::SelfHosted if target == Target::Static => "static",
-            Self::SelfHosted => "self-hosted",
-            Self::Required => "required-pods",
-            Self::HandOver => "hand-over",
-            Self::Lower => "lower",
-            Self::Prove => "prove",
-        }
-    }
-
-    pub(super) fn title(self, target: Target) -> &'static str {
-        match self {
-            Self::SelfHosted if target == Target::Static => "the static API server serves",
-            Self::HandOver if target == Target::Static => "hand over to the static controllers",
-            Self::Prove if target == Target::Static => "prove that the static control plane serves",
-            Self::Install => "raise the bridge",
-            Self::Api => "the bridge serves the API",
-            Self::Apply => "apply the self-hosted control plane",
-            Self::Node => "the kubelet joins as a controller",
-            Self::SelfHosted => "the self-hosted API server serves",
-            Self::Required => "the required pods are ready",
-            Self::HandOver => "hand over to the self-hosted controllers",
-            Self::Lower => "lower the bridge",
-            Self::Prove => "prove that the cluster serves itself",
-        }
-    }
 }
 
 /// Brings the cluster up on this controller, or goes on where an earlier run stopped. When `stop` completes, with the
@@ -229,7 +162,7 @@ pub(crate) async fn check<'a>(
 ) -> Result<Checked<'a>> {
     let Input { assets, cluster, .. } = input;
     let asset_dir = assets::absolute(&options.asset_dir)?;
-    let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.outside().addresses()?)?;
+    let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.world().addresses()?)?;
     let broken =
         if options.validate { validate::decisive(assets, cluster, controller, &asset_dir) } else { Vec::new() };
     if !broken.is_empty() {

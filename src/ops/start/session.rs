@@ -7,18 +7,20 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::acts::{Fixed, Run};
 use super::decide::{Act, Decision, Observed, Step, Target};
+use super::memory::Mode;
+use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use super::progress::Progress;
-use super::run::{INTERVAL, Input, Mode, Options, check, see_through, timed_out};
+use super::run::{INTERVAL, Input, Options, check, see_through, timed_out};
 use crate::api::observe::Required;
 use crate::base::error::{Error, Result};
-use crate::base::progress::{Limits, pulled};
+use crate::base::progress::Limits;
 use crate::base::report::Reporter;
 use crate::desired::config::Controller;
 use crate::node::host::Host;
 use crate::node::lock::Lock;
+use crate::node::pulls::pulled;
 use crate::plane::bridge::Bridge;
 
 /// One run of a command that raises the bridge for something of its own.

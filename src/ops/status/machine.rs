@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::{EtcdStatus, Subject};
 use crate::desired::assets::{AssetSet, cluster_id};
 use crate::etcd::alarms;
-use crate::etcd::data::Data;
+use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::images;
 use crate::node::kubelet;
-use crate::ops::guard;
+use crate::plane::guard_pod;
+use crate::plane::kept_copy;
 
 /// How long etcd may take to say its alarms.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -27,8 +28,8 @@ pub(super) struct Here {
 pub(super) async fn look(subject: &Subject<'_>) -> Here {
     let Subject { host, cluster, controller, .. } = *subject;
     let mut here = Here::default();
-    let copy = guard::Copy::load(host);
-    if host.outside().is_root() && guard::is_there(host) && !matches!(copy, Ok(Some(_))) {
+    let copy = kept_copy::Copy::load(host);
+    if host.world().is_root() && guard_pod::is_there(host) && !matches!(copy, Ok(Some(_))) {
         let why = copy.as_ref().err().map_or("it is not there".to_owned(), ToString::to_string);
         here.problems.push(format!(
             "guard has no copy of the bridge, and raises none: {why}; is the disk of /var/lib/hoist mounted? `hoist start` writes it anew"
@@ -38,10 +39,10 @@ pub(super) async fn look(subject: &Subject<'_>) -> Here {
     // Without an asset directory guard's copy knows the same.
     let Some(assets) = subject.assets.or(copy.as_ref().map(|copy| &copy.assets)) else { return here };
     let cluster = copy.as_ref().and_then(|copy| copy.cluster().ok()).map_or(cluster.clone(), |(cluster, _)| cluster);
-    let data = Data::of(host, &cluster).filter(|_| host.outside().is_root());
+    let data = Data::of(host, &cluster).filter(|_| host.world().is_root());
     if let Some(data) = &data {
         let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
-        if let Ok(health) = host.outside().etcd(address, &assets.tls(), LIMIT).await {
+        if let Ok(health) = host.world().etcd(address, &assets.tls(), LIMIT).await {
             let said = health.said(&controller.name);
             here.problems.extend(said.iter().map(|(what, remedy)| format!("{what}: {remedy}")));
             let alarms = health.alarms.iter().map(alarms::Alarm::name).collect();
@@ -52,7 +53,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Here {
     }
     let Ok(socket) = kubelet::runtime_socket(host, assets) else { return here };
     let Ok(present) = images::present(&socket).await else { return here };
-    let raised = copy.iter().filter_map(|copy| guard::lacks(host, copy, &present).ok()).flatten();
+    let raised = copy.iter().filter_map(|copy| guard_pod::lacks(host, copy, &present).ok()).flatten();
     let mut missing: Vec<_> = images::missing_here(host, &socket).await.into_iter().flatten().chain(raised).collect();
     missing.sort();
     missing.dedup();
@@ -62,16 +63,16 @@ pub(super) async fn look(subject: &Subject<'_>) -> Here {
 
 /// What differs between the cluster that answers, by its id and its minor version, and what is known of it here.
 pub(super) fn compare(host: &Host, assets: Option<&AssetSet>, id: &str, version: Option<(u32, u32)>) -> Vec<String> {
-    let copy = guard::Copy::load(host).ok().flatten();
+    let copy = kept_copy::Copy::load(host).ok().flatten();
     let mut problems = Vec::new();
-    let known = copy.as_ref().and_then(guard::Copy::cluster_id).or_else(|| assets.and_then(cluster_id));
+    let known = copy.as_ref().and_then(kept_copy::Copy::cluster_id).or_else(|| assets.and_then(cluster_id));
     if known.as_ref().is_some_and(|known| known != id) {
         problems.push(format!(
             "another cluster than before is served here: {id}, and {} was; if that is meant, `hoist start` notes the new one",
             known.unwrap_or_default()
         ));
     }
-    let kept = copy.and_then(|copy| images::version(&format!(":{}", copy.kubernetes)));
+    let kept = copy.and_then(|copy| crate::desired::config::version::of_image(&format!(":{}", copy.kubernetes)));
     if let (Some((major, minor, _)), Some(version)) = (kept, version)
         && (major, minor) != version
     {
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn another_cluster_and_another_version_than_guards_are_told() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         assert_eq!(compare(&host, None, "one", Some((1, 36))), [""; 0]);
         let mut assets = AssetSet::default();
         assets.files.insert(CLUSTER_ID.into(), File::public("one\n"));
@@ -102,7 +103,7 @@ mod tests {
         assert!(
             compare(&host, Some(&assets), "two", None)[0].contains("another cluster than before is served here: two")
         );
-        let copy = guard::Copy {
+        let copy = kept_copy::Copy {
             controller: None,
             kubernetes: "v1.36.3".into(),
             assets,

@@ -26,9 +26,10 @@ use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::desired::secrets::{BRIDGE_PORT, COMPONENTS};
 use crate::node::host::Host;
 use crate::node::processes;
-use crate::ops::guard;
 use crate::ops::start::{self, Target};
 use crate::plane::bridge::{self, Bridge};
+use crate::plane::guard_pod;
+use crate::plane::kept_copy;
 use crate::plane::static_plane::Permanent;
 pub use certificates::Certificate;
 
@@ -201,7 +202,7 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
     let Subject { host, cluster, controller, .. } = *subject;
     let node_ip = SocketAddr::new(controller.address, API_PORT);
     let state = Bridge::new(host).state();
-    let probe = subject.host.outside().probe(subject.ca)?;
+    let probe = subject.host.world().probe(subject.ca)?;
     let target = if Permanent::new(host).state().is_there() { Target::Static } else { Target::SelfHosted };
     let addresses = [
         ("node", node_ip),
@@ -251,7 +252,7 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
     let here = machine::look(subject).await;
     status.etcd = here.etcd;
     let mut unknown = Vec::new();
-    if !subject.host.outside().is_root() {
+    if !subject.host.world().is_root() {
         unknown.push("only root sees processes and keys of others: run it with sudo".to_owned());
     }
     match subject.kubeconfig {
@@ -309,17 +310,17 @@ async fn ask_the_api(
 
 /// What is gone of what manifests make: those of the asset directory, or else those that guard keeps.
 async fn missing(subject: &Subject<'_>, client: &kube::Client) -> Result<Vec<String>> {
-    let kept = if subject.assets.is_none() { guard::Copy::load(subject.host).ok().flatten() } else { None };
+    let kept = if subject.assets.is_none() { kept_copy::Copy::load(subject.host).ok().flatten() } else { None };
     let Some(assets) = subject.assets.or(kept.as_ref().map(|copy| &copy.assets)) else { return Ok(Vec::new()) };
     let (manifests, _) = assets.manifests(Path::new(""))?;
-    let gone = api::missing::missing(client, &manifests, guard::is_wanted(assets)).await?;
+    let gone = api::missing::missing(client, &manifests, guard_pod::is_wanted(assets)).await?;
     Ok(gone.iter().map(ToString::to_string).collect())
 }
 
 /// The control plane's pods of this node.
 fn pods(view: &ClusterView, node: &str) -> Vec<Pod> {
     let is_static = |name: &str| {
-        bridge::PODS
+        crate::desired::secrets::BRIDGE_PODS
             .into_iter()
             .chain(COMPONENTS)
             .chain(["etcd", "hoist-guard"])

@@ -19,10 +19,10 @@ use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::own_unit::{self, UNIT};
 use crate::node::processes;
-use crate::ops::guard;
 use crate::ops::start::decide::{Observed, dead_leases};
 use crate::ops::start::{Ending, Input, Options, Session, Target};
 use crate::plane::bridge::Bridge;
+use crate::plane::guard_pod;
 use crate::plane::static_plane::{Permanent, StaticPod};
 
 const TIDY: &str = "tidy";
@@ -241,7 +241,7 @@ impl Unpivot<'_> {
                 self.has_taken = true;
                 // First what would bring it back.
                 self_hosted::delete_guard(client()?, self.node).await?;
-                guard::withdraw(self.host)?;
+                guard_pod::withdraw(self.host)?;
                 self.guard_is_away = true;
                 Ok(())
             }
@@ -311,7 +311,7 @@ impl Unpivot<'_> {
 
 /// The pauses before what the API could not do is tried again.
 fn backoff(host: &Host) -> Backoff {
-    Backoff::new(Duration::from_millis(150), Duration::from_secs(5), u64::from(host.outside().now().nanosecond()))
+    Backoff::new(Duration::from_millis(150), Duration::from_secs(5), u64::from(host.world().now().nanosecond()))
 }
 
 /// What the workloads become.

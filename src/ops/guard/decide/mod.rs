@@ -10,10 +10,11 @@
 //! To raise is the safe side: it is never held back by what happened before. That it does not go up and down for ever is
 //! seen to at the other end: each raise within the last hour doubles the time that the self-hosted one must prove itself.
 
+use crate::api::guard::NodeSeen;
 use std::fmt;
 use std::time::Duration;
 
-use crate::etcd::data::Data;
+use crate::node::etcd_data::Data;
 use crate::node::processes::Process;
 
 /// How long an API server that has just been started may refuse connections: a look or two, so that one that is
@@ -70,15 +71,6 @@ pub enum Role {
     TakenOff,
     /// There is no such Node.
     Absent,
-}
-
-/// A Node, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSeen {
-    /// Its uid: another one is another Node, whatever its name.
-    pub uid: String,
-    /// It has the control plane's label.
-    pub has_label: bool,
 }
 
 /// What a Node says, given the uid of the one that was last seen with the label: guard's Lease has it. Where that is not

@@ -39,7 +39,7 @@ impl Leases {
     /// # Errors
     /// The API server's word.
     pub async fn free(&mut self, host: &Host, client: &Client, raised_at: SystemTime) -> Result<Vec<&'static str>> {
-        let hostname = host.outside().hostname();
+        let hostname = host.world().hostname();
         let mut freed = Vec::new();
         for name in LEASES {
             let Some(now) = lease(client, name).await? else { continue };
@@ -49,7 +49,7 @@ impl Leases {
             }
             // Looked at after the Lease was read: whoever has renewed it by then is seen.
             let own = processes::oldest(&host.path("/proc"), name);
-            let began = own.map(|own| SystemTime::from(host.outside().now()) - own.age);
+            let began = own.map(|own| SystemTime::from(host.world().now()) - own.age);
             if is_dead(&now, &hostname, raised_at, entry.1.elapsed(), began) {
                 write::delete_lease(client, name, &now.resource_version).await?;
                 freed.push(name);

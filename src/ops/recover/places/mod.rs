@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 use crate::base::error::{Error, Result};
 use crate::base::files::{self, File};
-use crate::etcd::data;
+use crate::node::etcd_data;
 use crate::node::host::Host;
 use crate::node::mounts::Mounts;
 
@@ -114,7 +114,7 @@ impl Places {
     /// The system's refusal.
     pub fn mark(&self, sum: &str) -> Result<()> {
         // etcd may begin on it: without this its pod would wait for other data.
-        files::write(&self.work.join("data").join(data::MARK), &data::mark())?;
+        files::write(&self.work.join("data").join(etcd_data::MARK), &etcd_data::mark())?;
         files::sync_tree(&self.new)?;
         files::write(&self.new.join(MARK), &File::private(format!("{sum}\n"))).map(drop)
     }

@@ -9,7 +9,7 @@ const SUM: &str = "5bc3";
 
 fn host() -> (tempfile::TempDir, Host) {
     let dir = tempfile::tempdir().unwrap();
-    let host = Host::new(dir.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
     (dir, host)
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::api::observe::{ClusterView, LEASES, LeaseView, NodeView, Required, publishes};
-use crate::plane::bridge::{self, State as BridgeState};
+use crate::plane::bridge::State as BridgeState;
 use crate::plane::static_plane;
 
 /// So many answers in a row prove that an API server serves.
@@ -404,7 +404,7 @@ fn finish(o: &Observed) -> Decision {
         return Wait(Step::Prove, format!("the bridge's {component} to end"));
     }
     // The kubelet does it, too, a second or two later.
-    let names = bridge::PODS.map(|pod| format!("{pod}-{}", o.node_name));
+    let names = crate::desired::secrets::BRIDGE_PODS.map(|pod| format!("{pod}-{}", o.node_name));
     let mirrors: Vec<_> = view.pods.values().flatten().filter(|pod| pod.mirror && names.contains(&pod.name)).collect();
     if !mirrors.is_empty() {
         return Do(Step::Prove, vec![Act::DeleteMirrorPods(mirrors.iter().map(|pod| pod.name.clone()).collect())]);

@@ -1,28 +1,17 @@
-//! Who shows which certificate to whom, as flags and kubeconfigs on the disk say.
+//! Whether what is presented is trusted by those to whom it is presented, and whether keys fit each other.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::certificates::{AGAIN, Faults, field};
-use super::files::{KUBELET_CA, Resolved, Source};
-use super::inventory::{Inventory, Object, Running, text};
+use super::faults::{AGAIN, Faults, field};
+use super::files::{Resolved, Source};
+use super::inventory::{Inventory, Object};
 use super::kubeconfigs;
-use crate::desired::config::Controller;
+use super::presented::Presented;
 use crate::desired::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kubelet, Scheduler};
-use crate::desired::pki::verify::{self, Certificate, Needed};
+use crate::desired::pki::verify;
 use crate::desired::secrets::COMPONENTS;
-
-/// Flags that name a certificate and its key, and the leaf in tls/ that is meant (of etcd's, the controller's own).
-const PAIRS: [(Program, &str, &str, &str); 7] = [
-    (ApiServer, "tls-cert-file", "tls-private-key-file", "apiserver"),
-    (ApiServer, "etcd-certfile", "etcd-keyfile", "apiserver-etcd-client"),
-    (ApiServer, "kubelet-client-certificate", "kubelet-client-key", "apiserver-kubelet-client"),
-    (ApiServer, "proxy-client-cert-file", "proxy-client-key-file", "front-proxy-client"),
-    (ControllerManager, "cluster-signing-cert-file", "cluster-signing-key-file", "ca"),
-    (Etcd, "cert-file", "key-file", "server"),
-    (Etcd, "peer-cert-file", "peer-key-file", "peer"),
-];
 
 /// Who trusts what: the certificate of the first two is trusted by the CA of the last two.
 const TRUST: [(Program, &str, Program, &str); 9] = [
@@ -37,100 +26,14 @@ const TRUST: [(Program, &str, Program, &str); 9] = [
     (ControllerManager, "cluster-signing-cert-file", ApiServer, "client-ca-file"),
 ];
 
-pub(super) const KUBELET_CONFIG: &str = "kubelet/config.yaml";
-
-/// A certificate that a flag names.
-pub(super) struct Cert {
-    pub program: Program,
-    pub flag: &'static str,
-    pub controller: usize,
-    pub source: Source,
-    pub chain: Vec<Certificate>,
-}
-
-/// All of them, and the programs.
-pub(super) struct Shown<'a> {
-    pub running: Vec<Running<'a>>,
-    pub certs: Vec<Cert>,
-}
-
-impl<'a> Shown<'a> {
-    /// Reads every certificate that a flag names, and holds each against its key and its purpose.
-    pub fn of(inventory: &'a Inventory<'_>, faults: &mut Faults) -> Self {
-        let needed: BTreeMap<_, _> =
-            verify::needed(inventory.cluster).into_iter().map(|needed| (needed.stem.clone(), needed)).collect();
-        let running = inventory.running();
-        let mut certs = Vec::new();
-        for run in &running {
-            for (_, flag, key_flag, leaf) in PAIRS.into_iter().filter(|(program, ..)| *program == run.program) {
-                for (controller_index, controller) in inventory.cluster.controllers.iter().enumerate() {
-                    let Some(source) = inventory.content(run, flag, controller) else { continue };
-                    let Some(chain) = faults.read(&source) else { continue };
-                    if let Some(key) = inventory.content(run, key_flag, controller) {
-                        faults.key(&chain[0], &source, &key);
-                    }
-                    let stem = match run.program {
-                        Etcd => format!("etcd/{}/{leaf}", controller.name),
-                        _ => leaf.to_owned(),
-                    };
-                    if let Some(needed) = needed.get(&stem) {
-                        purpose(faults, run, flag, &source, &chain, needed);
-                    }
-                    certs.push(Cert { program: run.program, flag, controller: controller_index, source, chain });
-                }
-            }
-        }
-        Self { running, certs }
-    }
-
-    /// What the flag `flag` of each `program` names on a controller.
-    pub fn contents(
-        &self,
-        inventory: &Inventory<'_>,
-        program: Program,
-        flag: &str,
-        controller: &Controller,
-    ) -> Vec<Source> {
-        if program == Kubelet {
-            // What `start` puts where the kubelet's configuration names it.
-            let kubelet = inventory.kubelet_config();
-            let pointer = "/authentication/x509/clientCAFile";
-            let named = kubelet.as_ref().and_then(|object| object.value().pointer(pointer)?.as_str());
-            return (named == Some(KUBELET_CA)).then(|| inventory.tls_source("ca.crt")).flatten().into_iter().collect();
-        }
-        let of = |run: &&Running<'_>| run.program == program;
-        self.running.iter().filter(of).filter_map(|run| inventory.content(run, flag, controller)).collect()
-    }
-}
-
-/// Holds a certificate against what a flag uses it for. One of tls/ that is the one meant was judged there; where the
-/// flag names another of tls/, it is the flag that is wrong.
-fn purpose(
-    faults: &mut Faults,
-    run: &Running<'_>,
-    flag: &str,
-    source: &Source,
-    chain: &[Certificate],
-    needed: &Needed,
-) {
-    match &source.tls {
-        Some(path) if *path == format!("{}.crt", needed.stem) => {}
-        Some(path) => {
-            faults
-                .purpose(&chain[0], needed, |message| run.finding(flag, format!("names tls/{path}, which {message}")));
-        }
-        None => faults.purpose(&chain[0], needed, |message| source.finding(message)),
-    }
-}
-
 /// Holds what is shown against who is to trust it, and keys against each other.
-pub(super) fn check(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) {
+pub(super) fn check(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Faults) {
     let mut judged = BTreeMap::new();
-    for cert in &shown.certs {
+    for cert in &presented.certs {
         let controller = &inventory.cluster.controllers[cert.controller];
         let trusting = TRUST.iter().filter(|(program, flag, ..)| (*program, *flag) == (cert.program, cert.flag));
         for (_, _, by, ca_flag) in trusting {
-            for ca in shown.contents(inventory, *by, ca_flag, controller) {
+            for ca in presented.contents(inventory, *by, ca_flag, controller) {
                 let key = (cert.source.bytes.clone(), ca.bytes.clone());
                 let trusted = *judged
                     .entry(key)
@@ -143,23 +46,23 @@ pub(super) fn check(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut F
             }
         }
     }
-    signing_ca(shown, faults);
-    front_proxy(inventory, shown, faults);
-    service_accounts(inventory, shown, faults);
-    kubeconfigs::check(inventory, shown, faults);
+    signing_ca(presented, faults);
+    front_proxy(inventory, presented, faults);
+    service_accounts(inventory, presented, faults);
+    kubeconfigs::check(inventory, presented, faults);
 }
 
 /// kube-controller-manager takes one certificate to sign with, and exits on more.
-fn signing_ca(shown: &Shown<'_>, faults: &mut Faults) {
-    for cert in shown.certs.iter().filter(|cert| cert.flag == "cluster-signing-cert-file" && cert.chain.len() > 1) {
+fn signing_ca(presented: &Presented<'_>, faults: &mut Faults) {
+    for cert in presented.certs.iter().filter(|cert| cert.flag == "cluster-signing-cert-file" && cert.chain.len() > 1) {
         let finding = cert.source.finding("holds several certificates, and kube-controller-manager signs with one");
         faults.add("several", finding.remedy("leave only the first one in it"));
     }
 }
 
 /// The API server's own name is among those that it lets speak for others.
-fn front_proxy(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) {
-    for run in shown.running.iter().filter(|run| run.program == ApiServer) {
+fn front_proxy(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Faults) {
+    for run in presented.running.iter().filter(|run| run.program == ApiServer) {
         let Some(allowed) = run.value("requestheader-allowed-names").filter(|names| !names.is_empty()) else {
             continue;
         };
@@ -178,11 +81,11 @@ fn front_proxy(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults
 }
 
 /// Every token that anything here signs is good for every API server here.
-fn service_accounts(inventory: &Inventory<'_>, shown: &Shown<'_>, faults: &mut Faults) {
+fn service_accounts(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Faults) {
     let Some(controller) = inventory.cluster.controllers.first() else { return };
-    let mut signing = shown.contents(inventory, ApiServer, "service-account-signing-key-file", controller);
-    signing.extend(shown.contents(inventory, ControllerManager, "service-account-private-key-file", controller));
-    for run in shown.running.iter().filter(|run| run.program == ApiServer) {
+    let mut signing = presented.contents(inventory, ApiServer, "service-account-signing-key-file", controller);
+    signing.extend(presented.contents(inventory, ControllerManager, "service-account-private-key-file", controller));
+    for run in presented.running.iter().filter(|run| run.program == ApiServer) {
         let named = run.args.iter().filter(|arg| arg.name == "service-account-key-file");
         let public: Vec<_> = named
             .filter_map(|arg| match inventory.resolve(run, &arg.value, controller) {
@@ -242,16 +145,4 @@ pub(super) fn copies(inventory: &Inventory<'_>) -> Vec<Source> {
         }
     }
     copies
-}
-
-impl Inventory<'_> {
-    /// The kubelet's configuration.
-    pub fn kubelet_config(&self) -> Option<Object> {
-        Object::of_file(self.dir, KUBELET_CONFIG, &self.assets.text(KUBELET_CONFIG).ok()?)
-    }
-}
-
-/// The text at a pointer.
-pub(super) fn at<'v>(value: &'v Value, pointer: &str, key: &str) -> Option<&'v str> {
-    text(value.pointer(pointer)?, key)
 }

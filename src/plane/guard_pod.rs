@@ -4,12 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::copy::{self, Copy};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::Controller;
-use crate::etcd::data::{self, Data};
+use crate::node::etcd_data::{self, Data};
 use crate::node::host::Host;
 use crate::node::images::{self, Missing};
 use crate::node::kubelet;
@@ -17,6 +16,7 @@ use crate::node::lock;
 use crate::node::processes;
 use crate::node::static_pods::StaticPods;
 use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
+use crate::plane::kept_copy::{self, Copy};
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -38,7 +38,7 @@ pub fn stands(host: &Host, copy: &Copy) -> bool {
 
 /// Tells whether guard's copy on the host is another than it was.
 pub fn mark(host: &Host) -> Mark {
-    let meta = std::fs::metadata(copy::path(host)).ok()?;
+    let meta = std::fs::metadata(kept_copy::path(host)).ok()?;
     Some((meta.modified().ok()?, meta.len()))
 }
 
@@ -69,7 +69,7 @@ pub fn remove(host: &Host) -> Result<()> {
     let bridge = Bridge::new(host);
     bridge.lower_api_server()?;
     bridge.lower_controllers()?;
-    if let Some(folder) = copy::path(host).parent() {
+    if let Some(folder) = kept_copy::path(host).parent() {
         files::remove_dir(folder)?;
     }
     bridge.clean_up()?;
@@ -88,12 +88,12 @@ pub fn remove(host: &Host) -> Result<()> {
 /// The system's refusal; running it again goes on.
 pub fn withdraw(host: &Host) -> Result<()> {
     StaticPods::new(host.manifests()).remove(GUARD)?;
-    copy::path(host).parent().map_or(Ok(()), |folder| files::remove_dir(folder).map(drop))
+    kept_copy::path(host).parent().map_or(Ok(()), |folder| files::remove_dir(folder).map(drop))
 }
 
 /// Every file that [`install`] may make.
 pub fn footprint(host: &Host) -> Vec<PathBuf> {
-    vec![host.binary(), copy::path(host), host.manifests().join(GUARD)]
+    vec![host.binary(), kept_copy::path(host), host.manifests().join(GUARD)]
 }
 
 /// Raises the bridge from `copy`, by the images that are `present` on this machine, as far as that is known. etcd is left as
@@ -146,7 +146,7 @@ fn keep_etcd(host: &Host) -> Result<()> {
     }
     match processes::running(&host.path("/proc")).others.contains("etcd") {
         true => Ok(()),
-        false => pods.install(ETCD, &data::guarded(&text)).map(drop),
+        false => pods.install(ETCD, &etcd_data::guarded(&text)).map(drop),
     }
 }
 
@@ -184,7 +184,7 @@ fn boot_with(host: &Host, present: Option<&[String]>) -> Result<bool> {
     // It stood already: the power was cut while it did. Who led then is dead, too.
     let is_cold = running.bridge.is_empty();
     if is_cold {
-        Bridge::new(host).raise_anew(host.outside().now().into())?;
+        Bridge::new(host).raise_anew(host.world().now().into())?;
     }
     Ok(is_cold)
 }
@@ -218,7 +218,7 @@ mod tests {
         // In memory where there is such a place: it is filled over and over.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         fs::create_dir(root.path().join("run")).unwrap();
         let binary = root.path().join("hoist");
         fs::write(&binary, "").unwrap();
@@ -273,7 +273,7 @@ mod tests {
         lower(&host).unwrap();
         let secret = root.path().join("bridge.json");
         fs::write(&secret, copy.shared().to_json()).unwrap();
-        fs::write(copy::path(&host), "{").unwrap();
+        fs::write(kept_copy::path(&host), "{").unwrap();
         let controller = copy.controller.clone().unwrap();
         assert!(install_from(&host, &secret, &root.path().join("hoist"), controller).unwrap());
         assert!(raise(&host, &Copy::load(&host).unwrap().unwrap(), None).unwrap().any);
@@ -332,10 +332,10 @@ mod tests {
             "",
         );
         let older = bare(&older);
-        assert!(data::is_alike(&older, &guarded) && data::guarded(&older) != older);
+        assert!(etcd_data::is_alike(&older, &guarded) && etcd_data::guarded(&older) != older);
         pods.install("etcd.yaml", &older).unwrap();
         boot_with(&host, None).unwrap();
-        assert!(data::guarded(&pods.read("etcd.yaml").unwrap()) == pods.read("etcd.yaml").unwrap());
+        assert!(etcd_data::guarded(&pods.read("etcd.yaml").unwrap()) == pods.read("etcd.yaml").unwrap());
         assert!(!data.mark().exists(), "its disk is missing");
         fs::create_dir_all(root.path().join("var/lib/etcd/member/snap")).unwrap();
         fs::write(root.path().join("var/lib/etcd/member/snap/db"), "x").unwrap();

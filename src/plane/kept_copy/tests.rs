@@ -11,7 +11,7 @@ fn assets() -> (AssetSet, Cluster) {
 
 fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
-    let host = Host::new(root.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
     (root, host)
 }
 
