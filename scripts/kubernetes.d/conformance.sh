@@ -15,10 +15,12 @@ SUITE_PROGRAMS=(
 
 # The suite as a test binary, what runs it, and what its pods run.
 build_conformance() {
-	local mod=$1 bin=$2 out=$3
+	local version=$1 mod=$2 bin=$3 out=$4 flags
+	# Some tests choose by it what they expect.
+	flags="-s -w$(version_flags "$version")"
 	say "compiling Kubernetes' own tests: about 3 minutes on 2 cores the first time"
 	(cd "$CONFORMANCE" && export CGO_ENABLED=0 &&
-		go test -c -vet=off -modfile="$mod" -ldflags '-s -w' -o "$bin/e2e.test" . &&
+		go test -c -vet=off -modfile="$mod" -ldflags "$flags" -o "$bin/e2e.test" . &&
 		go build -modfile="$mod" -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo &&
 		go build -modfile="$mod" -ldflags '-s -w' -o "$out/" k8s.io/kubernetes/test/images/agnhost k8s.io/sample-apiserver)
 }
