@@ -3,7 +3,7 @@
 use kube::Client;
 
 use super::apply::{Applier, How, Name};
-use super::{FIELD_MANAGER, guard};
+use super::{FIELD_MANAGER, guard, inventory};
 use crate::base::error::Result;
 use crate::desired::assets::Manifest;
 
@@ -21,6 +21,15 @@ pub async fn missing(client: &Client, manifests: &[Manifest], has_guard: bool) -
         gone.push(Name { kind: "Secret".into(), namespace: "kube-system".into(), name: guard::NAME.into() });
     }
     Ok(gone)
+}
+
+/// The inventory of add-ons, if it is gone: applying them again makes it.
+///
+/// # Errors
+/// The API server's word.
+pub async fn inventory(client: &Client) -> Result<Option<Name>> {
+    let name = Name { kind: "ConfigMap".into(), namespace: "kube-system".into(), name: inventory::NAME.into() };
+    Ok((!inventory::is_there(client).await?).then_some(name))
 }
 
 /// Whether Kubernetes itself deletes the object after a while.

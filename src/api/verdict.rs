@@ -66,6 +66,8 @@ fn heals_by_itself(status: &Status) -> bool {
         || (says("RBAC: ") && says("role.rbac.authorization.k8s.io") && says("not found"))
         // A quota that was made a moment ago, of which nothing has been counted yet.
         || says("status unknown for quota")
+        // Admission has not read yet what it judges by: policies, webhooks, namespaces.
+        || says("not yet ready to handle request")
 }
 
 /// The error of a request that came to nothing, with when to ask again where the server has said that.
@@ -120,6 +122,7 @@ mod tests {
                 Refused,
             ),
             (403, "Forbidden", "pods \"a\" is forbidden: status unknown for quota: q, resources: pods", Again(None)),
+            (403, "Forbidden", "pods \"a\" is forbidden: not yet ready to handle request", Again(None)),
             (
                 403,
                 "Forbidden",

@@ -11,8 +11,8 @@ use crate::desired::secrets::Tls;
 pub const PORT: u16 = 2379;
 /// etcd's own, where it is not told another.
 const DEFAULT_QUOTA: i64 = 2 << 30;
-/// etcdctl in etcd's own container, which has the files.
-const ETCDCTL: &str = "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/secrets/ca.crt --cert=/etc/kubernetes/secrets/server.crt --key=/etc/kubernetes/secrets/server.key";
+/// The files that etcdctl takes in etcd's own container.
+const FILES: &str = "--cacert=/etc/kubernetes/secrets/ca.crt --cert=/etc/kubernetes/secrets/server.crt --key=/etc/kubernetes/secrets/server.key";
 
 /// An alarm of etcd's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +37,10 @@ impl Alarm {
 }
 
 /// How etcd is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
+    /// Where it was asked.
+    pub address: SocketAddr,
     /// The alarms that are raised.
     pub alarms: BTreeSet<Alarm>,
     /// The bytes of its database.
@@ -53,7 +55,8 @@ impl Health {
     /// Each alarm as a sentence without a full stop, and what to type on or for the controller `node`.
     pub fn said(&self, node: &str) -> Vec<(String, String)> {
         let mib = |bytes: i64| bytes >> 20;
-        let exec = format!("kubectl -n kube-system exec etcd-{node} -- {ETCDCTL}");
+        let address = self.address;
+        let exec = format!("kubectl -n kube-system exec etcd-{node} -- etcdctl --endpoints=https://{address} {FILES}");
         let said = |alarm: &Alarm| {
             let begin = format!("etcd has raised the alarm {}", alarm.name());
             match alarm {
@@ -96,6 +99,7 @@ pub async fn ask(address: SocketAddr, tls: &Tls, limit: Duration) -> Result<Heal
             number => Alarm::Other(number),
         };
         Ok(Health {
+            address,
             alarms: alarms.alarms.into_iter().map(alarm).collect(),
             size: status.db_size,
             quota: if status.db_size_quota > 0 { status.db_size_quota } else { DEFAULT_QUOTA },

@@ -65,6 +65,9 @@ fn normal(reference: &str) -> String {
     let (first, rest) = reference.split_once('/').unwrap_or(("", reference));
     let named = if first.is_empty() {
         format!("docker.io/library/{rest}")
+    } else if ["docker.io", "index.docker.io"].contains(&first) {
+        let folder = if rest.contains('/') { "" } else { "library/" };
+        format!("docker.io/{folder}{rest}")
     } else if first.contains(['.', ':']) || first == "localhost" {
         reference.to_owned()
     } else {
@@ -192,6 +195,8 @@ mod tests {
         ]);
         for there in [
             "busybox:1.36",
+            "docker.io/busybox:1.36",
+            "index.docker.io/me/x",
             "registry.k8s.io/pause:3.10",
             "r.io:5000/a:1@sha256:aa",
             "me/x",

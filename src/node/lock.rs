@@ -122,7 +122,7 @@ pub fn holder(host: &Host) -> Option<String> {
     }
     let file = File::open(host.path(OLD)).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) if is_roots(host, &file) => Some(words(host, &file)),
+        Err(TryLockError::WouldBlock) if is_ours(&host.path("/proc"), &file) => Some(words(host, &file)),
         _ => None,
     }
 }
@@ -199,7 +199,7 @@ fn take_old(host: &Host) -> Result<Option<File>> {
     }
     match lock(&file, &path) {
         Ok(()) => {}
-        Err(Held::ByAnother) if !is_roots(host, &file) => {
+        Err(Held::ByAnother) if !is_ours(&host.path("/proc"), &file) => {
             tracing::warn!(path = %path.display(), "another user's process holds the lock of older versions");
             return Ok(None);
         }
@@ -214,19 +214,19 @@ fn take_old(host: &Host) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Whether a process of root's (in a test: of this user's) holds `file`. One that cannot be told is taken for one.
-fn is_roots(host: &Host, file: &File) -> bool {
-    let holders = holders(host, file);
-    let is_roots = |pid: &i32| match fs::metadata(host.path(&format!("/proc/{pid}"))) {
+/// Whether a process of root's or of this user's holds `file`, as `proc` tells. One that cannot be told is taken for one.
+pub(crate) fn is_ours(proc: &Path, file: &File) -> bool {
+    let holders = holders(proc, file);
+    let is_ours = |pid: &i32| match fs::metadata(proc.join(pid.to_string())) {
         Ok(meta) => meta.uid() == 0 || meta.uid() == geteuid().as_raw(),
         // It has ended since, and its lock with it.
         Err(_) => true,
     };
-    holders.is_empty() || holders.iter().any(is_roots)
+    holders.is_empty() || holders.iter().any(is_ours)
 }
 
 /// The processes that hold `file`, as the kernel has them.
-fn holders(host: &Host, file: &File) -> Vec<i32> {
+fn holders(proc: &Path, file: &File) -> Vec<i32> {
     let Ok(meta) = file.metadata() else { return Vec::new() };
     let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
     let id = format!("{major:02x}:{minor:02x}:{}", meta.ino());
@@ -236,7 +236,7 @@ fn holders(host: &Host, file: &File) -> Vec<i32> {
         let is_its = fields.len() >= 6 && fields[1] == "FLOCK" && fields[5] == id;
         fields.get(4).filter(|_| is_its)?.parse().ok()
     };
-    let locks = fs::read_to_string(host.path("/proc/locks")).unwrap_or_default();
+    let locks = fs::read_to_string(proc.join("locks")).unwrap_or_default();
     locks.lines().filter_map(holder).filter(|pid| *pid > 0).collect()
 }
 
@@ -246,7 +246,7 @@ fn words(host: &Host, file: &File) -> String {
     let said = File::open(host.path(OLD)).and_then(|mut old| old.read_to_string(&mut text));
     let text = if said.is_ok() { text.trim() } else { "" };
     let named = text.strip_prefix("pid ").and_then(|rest| rest.split(',').next()).and_then(|pid| pid.parse().ok());
-    match (holders(host, file).first(), named) {
+    match (holders(&host.path("/proc"), file).first(), named) {
         (Some(pid), Some(named)) if *pid == named => text.to_owned(),
         (Some(pid), _) => format!("pid {pid}"),
         (None, Some(named)) if is_there(named) => text.to_owned(),
@@ -376,6 +376,25 @@ mod tests {
         assert_eq!(holder(&host), None);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// A folder that everybody may read, such as an asset directory.
+    #[test]
+    fn it_is_told_whose_process_holds_a_folder() {
+        let (root, _host) = host();
+        let proc = Path::new("/proc");
+        let open = || File::open(root.path()).unwrap();
+        let own = open();
+        own.try_lock().unwrap();
+        assert!(is_ours(proc, &open()));
+        drop(own);
+        if geteuid().is_root() {
+            fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+            let mut child = foreign(root.path());
+            assert!(open().try_lock().is_err() && !is_ours(proc, &open()));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

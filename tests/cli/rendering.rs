@@ -272,7 +272,7 @@ fn a_lost_encryption_key_is_not_replaced() {
 fn what_may_not_be_meant_is_said() {
     let text = format!(
         "{CLUSTER}controlPlaneEndpoint: 169.254.10.10\nnetworking: {{podSubnet: 10.244.0.0/24}}\n\
-         dns: {{upstreams: [10.96.0.53, 127.0.0.53]}}\n\
+         dns: {{upstreams: [10.96.0.53, 127.0.0.53, 10.244.0.53]}}\n\
          apiServer:\n  extraArgs:\n  - {{name: enable-admission-plugins, value: AlwaysPullImages}}\n  - {{name: disable-admission-plugins, value: 'PodSecurity,NodeRestriction'}}\n"
     );
     let folder = Folder::with(&text);
@@ -283,6 +283,7 @@ fn what_may_not_be_meant_is_said() {
         ":7:25: warning: networking.podSubnet: 10.244.0.0/24 has room for 1 node, each with a /24 of it: none is left for a worker\n    give it a prefix of /23",
         ":8:19: warning: dns.upstreams[0]: 10.96.0.53 lies in the service subnet 10.96.0.0/12: no other name resolves",
         ":8:31: warning: dns.upstreams[1]: 127.0.0.53 is each pod of CoreDNS itself, where nothing else answers",
+        ":8:43: warning: dns.upstreams[2]: 10.244.0.53 lies in the pod subnet 10.244.0.0/24: no other name resolves",
         ":11:45: warning: apiServer.extraArgs[0].value: NodeRestriction is not in it: every kubelet could change the other nodes and their pods\n    unless that is meant, write NodeRestriction,AlwaysPullImages",
         ":12:46: warning: apiServer.extraArgs[1].value: without PodSecurity, `podSecurity` and the labels",
         ":12:46: warning: apiServer.extraArgs[1].value: without NodeRestriction, every kubelet could",

@@ -239,9 +239,38 @@ fn a_ca_that_may_not_sign_what_it_is_to_sign() {
         assert!(message.contains(&said), "{constraints}: {message}");
         assert_eq!(message.matches("constraints exclude").count(), 1, "{message}");
     }
+    // Of directories, critical or not: rustls refuses what is under them.
+    let section = "[req]\ndistinguished_name=d\nprompt=no\n[d]\nCN=a\n[dn]\nO=x\n";
+    std::fs::write(user.path().join("dn.cnf"), section).unwrap();
+    for kind in ["permitted", "excluded"] {
+        let named = with(&format!("{kind};dirName:dn -config dn.cnf"));
+        let message = refused(&named, &Files::new());
+        assert!(message.contains("its name constraints are of directory names"), "{message}");
+        user.openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout l.key -out l.csr -subj /CN=l -addext subjectAltName=DNS:l");
+        user.openssl("x509 -req -in l.csr -CA ca.crt -CAkey ca.key -days 9 -copy_extensions copyall -out l.crt");
+        assert!(trusted(&user).unwrap_err().contains("NameConstraintViolation"), "{kind}");
+    }
+    with("critical,excluded;DNS:corp.example");
+    user.openssl("x509 -req -in l.csr -CA ca.crt -CAkey ca.key -days 9 -copy_extensions copyall -out l.crt");
+    trusted(&user).unwrap();
     let fine = with("critical,excluded;DNS:corp.example,excluded;IP:172.16.0.0/255.240.0.0");
     let folder = Folder::of(&issue(&fine, &Files::new()).files);
     folder.openssl("verify -CAfile ca.crt -purpose sslserver apiserver.crt");
+}
+
+/// Whether rustls believes the server with the certificate `l.crt`, called `l`, where it trusts `ca.crt` alone.
+fn trusted(folder: &Folder) -> Result<(), String> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    let read = |name: &str| CertificateDer::from_pem_slice(&folder.read(name)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(read("ca.crt")).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+    let name = ServerName::try_from("l").unwrap();
+    use rustls::client::danger::ServerCertVerifier;
+    let verified = verifier.verify_server_cert(&read("l.crt"), &[], &name, &[], UnixTime::now());
+    verified.map(drop).map_err(|error| format!("{error:?}"))
 }
 
 /// A key that git has given other ends of lines.

@@ -53,6 +53,18 @@ impl Entry {
     pub fn holds_others(&self) -> bool {
         matches!((self.group(), &*self.kind), ("", "Namespace") | ("apiextensions.k8s.io", "CustomResourceDefinition"))
     }
+
+    /// Whether `other` goes with it.
+    pub fn holds(&self, other: &Self) -> bool {
+        match (self.group(), &*self.kind) {
+            ("", "Namespace") => self.name == other.namespace,
+            // Its name ends with the group of its kind; objects of another kind of that group are taken for its own.
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                self.name.split_once('.').is_some_and(|(_, group)| group == other.group())
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Entry {

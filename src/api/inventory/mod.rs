@@ -9,13 +9,15 @@ use kube::{Client, ResourceExt, discovery};
 use serde_json::json;
 
 use super::resources::Resources;
-use super::{ADDONS_MANAGER, FIELD_MANAGER, Verdict, failed, is_not_found, verdict};
+use super::{ADDONS_MANAGER, FIELD_MANAGER, Verdict, failed, is_not_found, refused_or_failed, verdict};
 use crate::base::error::{Error, Result};
+use crate::desired::assets::helm;
 
 pub use entries::{Entry, Inventory};
 pub use jobs::{Jobs, goes};
 
-const NAME: &str = "hoist-inventory";
+/// The ConfigMap that it is.
+pub const NAME: &str = "hoist-inventory";
 const NAMESPACE: &str = "kube-system";
 const KEY: &str = "objects";
 const JOBS: &str = "jobs";
@@ -53,6 +55,16 @@ pub async fn read(client: &Client) -> Result<Kept> {
         )),
     })?;
     Ok(Kept { inventory, jobs, version })
+}
+
+/// Whether there is one.
+///
+/// # Errors
+/// The API server's word.
+pub async fn is_there(client: &Client) -> Result<bool> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
+    let there = api.get_metadata_opt(NAME).await;
+    there.map(|there| there.is_some()).map_err(|error| failed("read the inventory of add-ons", &error))
 }
 
 /// Changes what is kept, as often as it takes where somebody else does so at the same time.
@@ -97,6 +109,8 @@ pub struct Found {
     uid: Option<String>,
     /// hoist's field manager of add-ons has applied it.
     pub is_ours: bool,
+    /// It says of itself that it is to stay (`helm.sh/resource-policy: keep`).
+    pub stays: bool,
     /// Who has yet to agree to its end.
     pub finalizers: Vec<String>,
 }
@@ -126,6 +140,7 @@ impl<'a> Finder<'a> {
             is_ours: found.metadata.managed_fields.iter().flatten().any(|fields| {
                 fields.manager.as_deref() == Some(ADDONS_MANAGER) && fields.operation.as_deref() == Some("Apply")
             }),
+            stays: helm::stays(found.annotations()),
             finalizers: found.finalizers().to_vec(),
         }))
     }
@@ -140,7 +155,7 @@ impl<'a> Finder<'a> {
         match api.delete(&entry.name, &DeleteParams::background().preconditions(preconditions)).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
-            Err(error) => Err(failed(format!("delete {entry}"), &error)),
+            Err(error) => Err(refused_or_failed(&entry.to_string(), format!("delete {entry}"), &error)),
         }
     }
 

@@ -15,7 +15,7 @@ mod split;
 mod surrogates;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
@@ -292,17 +292,17 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, path: &str, depth: usize) -> Result<Map<String, Value>, Finding> {
-        let mut map = Map::new();
+        let (mut map, mut merged) = (Map::new(), HashSet::new());
         loop {
             let (event, span) = self.event()?;
             let at = self.start(span);
             let key = match event {
                 Event::MappingEnd => return Ok(map),
+                Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<" => {
+                    self.merge(path, at, depth, &mut map, &mut merged)?;
+                    continue;
+                }
                 Event::Scalar(text, style, _, tag) => {
-                    if style == ScalarStyle::Plain && text == "<<" {
-                        let finding = self.finding(at, "merge keys (`<<`) are not supported");
-                        self.findings.push(finding.remedy("write the fields out"));
-                    }
                     match self.scalar(&text, style, tag.as_deref(), at) {
                         Value::String(key) => key,
                         // Kubernetes takes `1:` and `on:` for the keys "1" and "true".
@@ -320,7 +320,7 @@ impl<'a> Reader<'a> {
                 }
             };
             let path = child(path, &key);
-            if map.contains_key(&key) {
+            if !merged.remove(&key) && map.contains_key(&key) {
                 let mut message = format!("duplicate key `{key}`");
                 if let Some((line, _)) = self.positions.key(&path) {
                     let _ = write!(message, ", first on line {line}");
@@ -332,6 +332,43 @@ impl<'a> Reader<'a> {
             let value = self.node(&path, Some(at), event, span, depth + 1)?;
             map.insert(key, value);
         }
+    }
+
+    /// Reads the value of a merge key (`<<`), whose fields stand in `map` unless those behind it say otherwise; `merged` has
+    /// their names. Kubernetes' reader lets them replace fields in front of it, and others do not: that is refused.
+    fn merge(
+        &mut self,
+        path: &str,
+        at: Position,
+        depth: usize,
+        map: &mut Map<String, Value>,
+        merged: &mut HashSet<String>,
+    ) -> Result<(), Finding> {
+        let (event, span) = self.event()?;
+        let value = self.node(&child(path, "<<"), Some(at), event, span, depth + 1)?;
+        let maps = if let Value::Array(list) = value { list } else { vec![value] };
+        // Of several, the first that has a field counts.
+        for one in maps {
+            let Value::Object(fields) = one else {
+                let finding = self.finding(at, "a merge key (`<<`) takes a map, or a list of maps");
+                self.findings.push(finding.remedy("write the fields out"));
+                continue;
+            };
+            for (key, value) in fields {
+                if merged.contains(&key) {
+                    continue;
+                }
+                if map.contains_key(&key) {
+                    let message = format!("this merge key (`<<`) has `{key}`, which stands in front of it, too");
+                    let finding = self.finding(at, message);
+                    self.findings.push(finding.remedy("write the merge key first: what follows it counts"));
+                    continue;
+                }
+                merged.insert(key.clone());
+                map.insert(key, value);
+            }
+        }
+        Ok(())
     }
 
     fn alias(&mut self, anchor: usize, at: Position) -> Result<Value, Finding> {

@@ -1,13 +1,14 @@
 //! Characters beyond U+FFFF as JSON escapes them: in two halves, `\ud83d\ude80`. The parser knows no halves. They are
-//! masked before it reads the text, each as a character of private use that the text does not have, which takes as much
-//! room: what the parser says of places holds for the text itself.
+//! masked before it reads the text, each by another first digit, as a character that the text does not have: it takes as
+//! much room, and what the parser says of places holds for the text itself.
 
 use std::borrow::Cow;
 
 use saphyr_parser::ScalarStyle;
 
-/// Where 2,048 characters of private use begin; the text may have some of them itself.
-const BLOCKS: [u32; 3] = [0xe800, 0xe000, 0xf000];
+/// Where 2,048 characters begin that differ from the halves by their first digit alone: of private use, and Hangul
+/// syllables. The text may have some of them itself.
+const BLOCKS: [u32; 3] = [0xe800, 0xc800, 0xb800];
 const FIRST: u32 = 0xd800;
 const COUNT: u32 = 0x800;
 
@@ -29,14 +30,16 @@ pub(super) fn mask(text: &str) -> Option<(String, Mask)> {
     };
     let block = BLOCKS.into_iter().find(|block| !has(*block))?;
     let mut masked = text.to_owned();
-    for (at, code) in halves {
-        let digits = &text[at + 2..at + 6];
-        let mask = format!("{:04x}", code - FIRST + block);
-        // What is unmasked must be what was there: the case of the letters, too.
-        let mask = if digits.bytes().any(|b| b.is_ascii_uppercase()) { mask.to_ascii_uppercase() } else { mask };
-        masked.replace_range(at + 2..at + 6, &mask);
-    }
+    halves.for_each(|(at, _)| exchange(&mut masked, at, block));
     Some((masked, Mask { block }))
+}
+
+/// Gives the escape at a place of `text` the first digit of `block`. What is unmasked must be what was there: the case of
+/// the letters, too.
+fn exchange(text: &mut String, at: usize, block: u32) {
+    let is_upper = text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase());
+    let digit = format!("{:x}", block >> 12);
+    text.replace_range(at + 2..at + 3, &if is_upper { digit.to_ascii_uppercase() } else { digit });
 }
 
 impl Mask {
@@ -48,14 +51,8 @@ impl Mask {
         if style != ScalarStyle::DoubleQuoted {
             // No escape means anything here.
             let mut plain = text.to_owned();
-            for (at, code) in escapes(text) {
-                if let Some(code) = half(code) {
-                    let digits = format!("{code:04x}");
-                    let is_upper = text[at + 2..at + 6].bytes().any(|b| b.is_ascii_uppercase());
-                    let digits = if is_upper { digits.to_ascii_uppercase() } else { digits };
-                    plain.replace_range(at + 2..at + 6, &digits);
-                }
-            }
+            let masked = escapes(text).filter(|(_, code)| half(*code).is_some());
+            masked.for_each(|(at, _)| exchange(&mut plain, at, FIRST));
             return (plain.into(), false);
         }
         if !text.chars().any(|c| half(c.into()).is_some()) {
@@ -84,12 +81,10 @@ fn is_half(code: u32) -> bool {
     (FIRST..FIRST + COUNT).contains(&code)
 }
 
-/// Everything that could be an escape of four digits, whose letters are all of one case: where it begins, and its code.
+/// Everything that could be an escape of four digits: where it begins, and its code.
 fn escapes(text: &str) -> impl Iterator<Item = (usize, u32)> {
     text.match_indices("\\u").filter_map(move |(at, _)| {
-        let digits = text.get(at + 2..at + 6)?;
-        let is = |all: fn(&u8) -> bool| digits.bytes().all(|b| b.is_ascii_digit() || all(&b));
-        let is_one = is(|b| matches!(b, b'a'..=b'f')) || is(|b| matches!(b, b'A'..=b'F'));
-        Some((at, u32::from_str_radix(digits, 16).ok().filter(|_| is_one)?))
+        let digits = text.get(at + 2..at + 6).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        Some((at, u32::from_str_radix(digits, 16).ok()?))
     })
 }

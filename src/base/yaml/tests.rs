@@ -62,11 +62,23 @@ fn plain_scalars_are_read_as_kubernetes_reads_them() {
     assert_eq!(read("1: a\non: b\n"), json!({"1": "a", "true": "b"}));
 }
 
+/// As Kubernetes' reader has it, wherever readers agree.
+#[test]
+fn merge_keys_bring_fields() {
+    let text = "a: &a {x: 1, p: {z: [2]}}\nb: &b {x: 3, w: 4}\nc:\n  <<: *a\n  x: 5\nd:\n  <<: [*a, *b, {v: 6}]\n  '<<': 7\ne: {<<: {}, u: 8}\n";
+    let read = documents("t", text).unwrap().pop().unwrap().value;
+    assert_eq!(read["c"], json!({"x": 5, "p": {"z": [2]}}));
+    assert_eq!(read["d"], json!({"x": 1, "p": {"z": [2]}, "w": 4, "v": 6, "<<": 7}));
+    assert_eq!(read["e"], json!({"u": 8}));
+    same(&wrong("<<: {a: 1}\na: 2\na: 3\n"), &["t:3:1: duplicate key `a`, first on line 2 | keep one of them"]);
+}
+
 #[test]
 fn json_is_read_as_kubernetes_reads_it() {
     for (text, value) in [
         (r#"{"k": "\ud83d\ude80 a\/b \u0041"}"#, json!("🚀 a/b A")),
         (r#"{"k":"\uD83D\uDE80"}"#, json!("🚀")),
+        (r#"{"k":"\uD83d\ude8A \ud83D"}"#, json!("🚊 \u{fffd}")),
         (r#"{"k": "\ud83d x"}"#, json!("\u{fffd} x")),
         (r#"{"k": "\ude80\ud83d"}"#, json!("\u{fffd}\u{fffd}")),
         (r#"{"k": "\\ud83d\\ude80"}"#, json!(r"\ud83d\ude80")),
@@ -157,7 +169,13 @@ fn everything_wrong_is_reported_with_its_place() {
         ("a: 1\n---\nb: 1\nb: 2\n", vec!["t:4:1: duplicate key `b`, first on line 3 | keep one of them"]),
         ("a: .inf\n", vec!["t:1:4: `.inf` is not a number that JSON can hold | for a string write \".inf\""]),
         ("a: !secret x\n", vec!["t:1:4: the tag !secret is not supported here | remove it"]),
-        ("a: {<<: {}}\n", vec!["t:1:5: merge keys (`<<`) are not supported | write the fields out"]),
+        ("a: {<<: 1}\n", vec!["t:1:5: a merge key (`<<`) takes a map, or a list of maps | write the fields out"]),
+        (
+            "a: {b: 1, <<: {b: 2}}\n",
+            vec![
+                "t:1:11: this merge key (`<<`) has `b`, which stands in front of it, too | write the merge key first: what follows it counts",
+            ],
+        ),
         ("? [a]\n: b\n", vec!["t:1:3: a key must be a string"]),
         ("~: b\n", vec!["t:1:1: a key is empty"]),
     ] {

@@ -141,6 +141,16 @@ fn admission(run: &Running<'_>) -> Option<Finding> {
     const NAME: &str = "enable-admission-plugins";
     let has =
         |name: &str| run.value(name).is_some_and(|list| list.split(',').any(|plugin| plugin == "NodeRestriction"));
+    if run.arg("admission-control").is_some() {
+        if run.arg(NAME).is_none() && run.arg("disable-admission-plugins").is_none() {
+            return None;
+        }
+        let message =
+            "cannot stand beside --enable-admission-plugins and --disable-admission-plugins: the API server would exit";
+        return Some(
+            run.finding("admission-control", message).remedy("remove it, and name its plugins in the other two"),
+        );
+    }
     if has("disable-admission-plugins") && has(NAME) {
         let message = "has NodeRestriction, and so has --disable-admission-plugins: the API server would exit";
         return Some(run.finding(NAME, message).remedy("take it out of one of the two"));

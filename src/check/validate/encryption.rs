@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::inventory::{Inventory, Running};
 use crate::base::error::Finding;
 use crate::base::yaml;
-use crate::desired::known_flags::Program::ApiServer;
+use crate::desired::known_flags::{self, Program::ApiServer};
 use crate::desired::pki::ENCRYPTION;
 
 const FLAG: &str = "encryption-provider-config";
@@ -33,7 +33,7 @@ pub(super) fn anonymous(inventory: &Inventory<'_>) -> Vec<Finding> {
     let is_open = |run: &&Running<'_>| {
         run.program == ApiServer
             && run.value("authentication-config").is_none()
-            && run.value("anonymous-auth") != Some("false")
+            && run.value("anonymous-auth").and_then(known_flags::boolean) != Some(false)
     };
     let finding = |run: &Running<'_>| {
         run.finding(

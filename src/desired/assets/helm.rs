@@ -1,6 +1,8 @@
 //! Helm's hooks, as `helm template` writes them among the other manifests: what is for an install or an upgrade is applied
 //! as anything else, what is for another event is left alone.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// The annotation that makes a manifest a hook: events with commas between them.
@@ -26,7 +28,8 @@ pub fn hook(object: &Value) -> Option<Hook<'_>> {
     let annotation = |name: &str| object.get("metadata")?.get("annotations")?.get(name)?.as_str();
     let events = annotation(HOOK)?;
     let weight = annotation(WEIGHT).and_then(|weight| weight.trim().parse().ok()).unwrap_or_default();
-    let has = |name: &str| events.split(',').any(|event| event.trim() == name);
+    // Helm takes them in any case of letters.
+    let has = |name: &str| events.split(',').any(|event| event.trim().eq_ignore_ascii_case(name));
     Some(match () {
         () if has("crd-install") => Hook::Installed,
         // What is for both is for the install: there, it comes first.
@@ -36,6 +39,11 @@ pub fn hook(object: &Value) -> Option<Hook<'_>> {
         () if has("post-upgrade") => Hook::After(weight),
         () => Hook::Elsewhere(events),
     })
+}
+
+/// Whether an object with these annotations is to stay where a chart's objects are taken away.
+pub fn stays(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get("helm.sh/resource-policy").is_some_and(|policy| policy.trim().eq_ignore_ascii_case("keep"))
 }
 
 /// The events that a hook is for which is not applied.
@@ -58,6 +66,7 @@ mod tests {
             ("pre-install", None, Hook::Before(0)),
             ("pre-install,pre-upgrade", Some("-5"), Hook::Before(-5)),
             (" post-install , post-upgrade", Some("7"), Hook::After(7)),
+            ("Pre-Install", Some(" 3 "), Hook::Before(3)),
             ("post-upgrade,pre-install", Some("x"), Hook::Before(0)),
             ("pre-upgrade", None, Hook::Before(0)),
             ("post-upgrade", None, Hook::After(0)),

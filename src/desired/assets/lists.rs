@@ -27,11 +27,18 @@ pub(super) fn flatten(document: Document) -> Vec<Document> {
     flat
 }
 
-/// An object of a kind that merely ends so has a name; a list has none.
+/// An object of a kind that merely ends so has a name, and items that are no objects; a list that has a name is one by
+/// what it holds.
 fn is_list(value: &Value) -> bool {
-    let is_kind = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-    let has_items = matches!(value.get("items"), Some(Value::Array(_) | Value::Null));
-    is_kind && has_items && value.pointer("/metadata/name").is_none()
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let has_objects = |items: &[Value]| !items.is_empty() && items.iter().all(|item| item.get("metadata").is_some());
+    let is_named = value.pointer("/metadata/name").is_some();
+    kind.ends_with("List")
+        && match value.get("items") {
+            Some(Value::Array(items)) => !is_named || kind == "List" || has_objects(items),
+            Some(Value::Null) => !is_named || kind == "List",
+            _ => false,
+        }
 }
 
 #[cfg(test)]
@@ -66,6 +73,13 @@ mod tests {
         {
             assert_eq!(flat(one).len(), 1, "{one}");
         }
+        for named in
+            ["kind: List\nmetadata: {name: a}\nitems: []\n", "kind: RoleList\nmetadata: {name: a}\nitems: []\n"]
+        {
+            assert_eq!(flat(named).len(), usize::from(named.contains("Role")), "{named}");
+        }
+        let named = flat("apiVersion: v1\nkind: SecretList\nmetadata: {name: a}\nitems: [{metadata: {name: b}}]\n");
+        assert_eq!((named.len(), named[0].value["kind"].as_str()), (1, Some("Secret")));
         let half = flat("apiVersion: v1\nkind: PodList\nitems: [{kind: Pod}, 5]\n");
         assert_eq!(half[0].value, serde_json::json!({"kind": "Pod"}), "kubectl completes no half, either");
         assert_eq!(half[1].value, 5);

@@ -96,6 +96,9 @@ fn upstream(check: &mut Check<'_>, path: &str, text: &str, node_local: Option<Ip
         let message =
             format!("{text} lies in the service subnet {net}: no other name resolves until that Service is there");
         check.warn(path, message, OTHER.to_owned());
+    } else if let Some(net) = networking.pod_subnets.iter().find(|net| net.contains(&address)) {
+        let message = format!("{text} lies in the pod subnet {net}: no other name resolves until that pod is there");
+        check.warn(path, message, OTHER.to_owned());
     } else if address.is_loopback() {
         check.warn(path, format!("{text} is each pod of CoreDNS itself, where nothing else answers"), OTHER.to_owned());
     }

@@ -166,6 +166,12 @@ pub(super) fn together(check: &mut Check<'_>, path: &str, args: &[Arg]) {
             check.wrong(&field(i, "name"), message, format!("remove it, and say it in the file that {file} names"));
         }
     }
+    if let Some(i) = find("admission-control") {
+        let message = "`admission-control` cannot stand beside `enable-admission-plugins`, which hoist sets: the API server would exit";
+        let remedy = "give enable-admission-plugins a value instead, with NodeRestriction in it";
+        check.wrong(&field(i, "name"), message, remedy.to_owned());
+    }
+    authorizers(check, path, args);
     let list = |name: &str| {
         let at = find(name)?;
         Some((at, args[at].value.split(',').map(str::trim).collect::<Vec<_>>()))
@@ -202,6 +208,39 @@ pub(super) fn together(check: &mut Check<'_>, path: &str, args: &[Arg]) {
             message,
             "to go without, give enable-admission-plugins a value of yours, too".to_owned(),
         );
+    }
+}
+
+/// Modes of authorization need their files, and files their modes (BuiltInAuthorizationOptions.Validate of
+/// pkg/kubeapiserver/options/authorization.go).
+fn authorizers(check: &mut Check<'_>, path: &str, args: &[Arg]) {
+    const MODE: &str = "authorization-mode";
+    let find = |name: &str| args.iter().rposition(|arg| arg.name == name);
+    let field = |i: usize, name: &str| child(&item(path, i), name);
+    if find("authorization-config").is_some() {
+        return;
+    }
+    let at = find(MODE);
+    // Without a value of the user's it is hoist's.
+    let modes: Vec<_> = at.map_or("Node,RBAC", |i| &args[i].value).split(',').collect();
+    for (mode, file) in [("ABAC", "authorization-policy-file"), ("Webhook", "authorization-webhook-config-file")] {
+        match (at.filter(|_| modes.contains(&mode)), find(file).filter(|i| !args[*i].value.is_empty())) {
+            (Some(i), None) => {
+                let message = format!("{mode} needs `{file}`: the API server would exit");
+                check.wrong(&field(i, "value"), message, format!("add {file}, or take {mode} out"));
+            }
+            (None, Some(i)) => {
+                let message = format!("`{file}` needs {mode} in `{MODE}`: the API server would exit");
+                let remedy = format!("add {{name: {MODE}, value: \"{},{mode}\"}}, or remove it", modes.join(","));
+                check.wrong(&field(i, "name"), message, remedy);
+            }
+            _ => {}
+        }
+    }
+    let is_twice = |mode: &&str| modes.iter().filter(|other| other == &mode).count() > 1;
+    if let (Some(i), Some(mode)) = (at, modes.iter().find(|mode| is_twice(mode))) {
+        let message = format!("{mode} is in it twice: the API server would exit");
+        check.wrong(&field(i, "value"), message, "write it once".to_owned());
     }
 }
 

@@ -1,7 +1,9 @@
 //! What connects pods, and what gives Services their addresses.
 
 use super::check::Check;
-use super::{Arg, FlannelBackend, KubeProxy, Network, Plugin, ProxyMode, Version, defaults, flags, raw, syntax};
+use super::{
+    Arg, FlannelBackend, KubeProxy, Network, Plugin, ProxyMode, Version, defaults, flags, networking, raw, syntax,
+};
 
 /// A choice, by the name that users write.
 type Choices<T, const N: usize> = [(&'static str, T); N];
@@ -52,7 +54,7 @@ pub(super) fn network(check: &mut Check<'_>, raw: Option<&raw::Network>, kcm_arg
     if plugin == PluginName::None && flannel.is_some() {
         check.wrong_key("network.flannel", "the plugin is not flannel", "remove it".to_owned());
     }
-    let allocates = !kcm_args.iter().any(|arg| arg.name == "allocate-node-cidrs" && arg.value == "false");
+    let allocates = networking::allocates(kcm_args);
     if plugin == PluginName::Flannel && !allocates {
         let message =
             "flannel takes each node's subnet from the controller manager, whose allocate-node-cidrs is false";

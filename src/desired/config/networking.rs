@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::check::Check;
 use super::{API_PORT, Arg, Controller, Endpoint, Network, Networking, Plugin, defaults, raw, syntax};
 use crate::base::yaml::{child, item};
+use crate::desired::known_flags;
 
 const POD_SUBNET: &str = "networking.podSubnet";
 const SERVICE_SUBNET: &str = "networking.serviceSubnet";
@@ -96,8 +97,10 @@ fn node_prefix(subnet: IpNet, kcm_args: &[Arg]) -> u8 {
     set.unwrap_or(default)
 }
 
-fn allocates(kcm_args: &[Arg]) -> bool {
-    !kcm_args.iter().any(|arg| arg.name == "allocate-node-cidrs" && arg.value == "false")
+/// Whether the controller manager cuts a part of the pod subnet for each node.
+pub(super) fn allocates(kcm_args: &[Arg]) -> bool {
+    let said = kcm_args.iter().rfind(|arg| arg.name == "allocate-node-cidrs");
+    said.is_none_or(|arg| known_flags::boolean(&arg.value) != Some(false))
 }
 
 /// Each controller's pods get a part of the pod subnet, and so do those of each worker.
@@ -146,7 +149,8 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
     };
     let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
     let is_local_name = host == "localhost" || host.ends_with(".localhost");
-    let address: Option<IpAddr> = host.parse().ok();
+    // An IPv4 address as IPv6 writes it (`::ffff:127.0.0.1`) is that address.
+    let address: Option<IpAddr> = host.parse().ok().map(|address: IpAddr| address.to_canonical());
     if is_local_name || address.is_some_and(|address| address.is_loopback()) {
         // On a controller, this is the self-hosted API server alone, and elsewhere nobody. At another port there may be a
         // proxy; `hoist validate` asks about it.

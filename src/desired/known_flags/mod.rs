@@ -8,7 +8,7 @@ use crate::desired::config::Version;
 
 mod values;
 
-pub use values::fits;
+pub use values::{boolean, fits};
 
 /// A program whose flags are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,12 @@ pub(super) fn broken(certificates: &[Vec<u8>], names: &[String]) -> Option<Strin
         if let Ok(Some(constraints)) = certificate.name_constraints() {
             let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
             let forbidden = constraints.value.excluded_subtrees.as_deref().unwrap_or_default();
+            let is_of_directories =
+                |subtree: &GeneralSubtree<'_>| matches!(subtree.base, GeneralName::DirectoryName(_));
+            // Go passes over them, unless they are critical; rustls, by which hoist asks, knows none, and refuses all.
+            if permitted.iter().chain(forbidden).any(is_of_directories) {
+                return Some("are of directory names, and no certificate under them is trusted".to_owned());
+            }
             if constraints.critical && permitted.iter().chain(forbidden).any(|subtree| !is_known(&subtree.base)) {
                 return Some("are of a kind that no component of Kubernetes knows, and critical".to_owned());
             }

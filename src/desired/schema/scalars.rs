@@ -25,6 +25,9 @@ pub(super) fn misfit(scalar: Scalar, value: &Value) -> Option<(&'static str, Opt
     let number_remedy = || value.as_str().and_then(|text| text.parse::<f64>().ok()).and(PLAIN);
     match scalar {
         Scalar::String | Scalar::Time if !value.is_string() => Some(("a string", remedy(true))),
+        Scalar::Time if !value.as_str().is_some_and(time) => {
+            Some(("a time", Some("write it like 2026-07-01T12:00:00Z, or leave it out")))
+        }
         Scalar::Bytes if !value.is_string() => Some(("a string in base64", None)),
         Scalar::Bytes if !value.as_str().is_some_and(base64) => {
             Some(("base64", Some("encode it with `base64`; a Secret takes plain text in stringData")))
@@ -54,6 +57,31 @@ pub(super) fn misfit(scalar: Scalar, value: &Value) -> Option<(&'static str, Opt
         }
         _ => None,
     }
+}
+
+/// A time as RFC 3339 has it, and as leniently as Go's `time.Parse`: an hour may have one digit, a fraction a comma.
+fn time(text: &str) -> bool {
+    let number = |text: &str, widths: &[usize], range: std::ops::RangeInclusive<u32>| {
+        let is_one = widths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        is_one && text.parse().is_ok_and(|number| range.contains(&number))
+    };
+    let clock = |text: &str, widths: &[usize]| {
+        text.split_once(':').is_some_and(|(h, m)| number(h, widths, 0..=23) && number(m, &[2], 0..=59))
+    };
+    let Some((date, rest)) = text.split_once('T') else { return false };
+    let date: Vec<_> = date.split('-').collect();
+    // Hours and minutes, and what is behind them.
+    let Some((at, _)) = rest.match_indices(':').nth(1) else { return false };
+    let (hours, rest) = (&rest[..at], &rest[at + 1..]);
+    let end = rest.find(['Z', '+', '-']).unwrap_or(rest.len());
+    let (seconds, zone) = rest.split_at(end);
+    let (whole, fraction) = seconds.split_once(['.', ',']).map_or((seconds, None), |(a, b)| (a, Some(b)));
+    let is_fraction = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    matches!(date[..], [y, m, d] if number(y, &[4], 0..=9999) && number(m, &[2], 1..=12) && number(d, &[2], 1..=31))
+        && clock(hours, &[1, 2])
+        && number(whole, &[2], 0..=59)
+        && fraction.is_none_or(is_fraction)
+        && (zone == "Z" || zone.strip_prefix(['+', '-']).is_some_and(|zone| clock(zone, &[2])))
 }
 
 /// Base64 as Go has it: line ends mean nothing, the padding must be there.
@@ -127,6 +155,36 @@ mod tests {
         }
         for text in ["", "10", "1d", "s", ".s", "1..2s", "1 s", "-", "10S"] {
             assert!(!duration(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_as_go_reads_them() {
+        for text in [
+            "2026-07-01T12:00:00Z",
+            "2026-07-01T2:00:00+02:00",
+            "2026-12-31T23:59:59.123456789Z",
+            "0001-01-01T00:00:00,5-11:30",
+        ] {
+            assert!(time(text), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "2026-07-01",
+            "2026-07-01 12:00:00Z",
+            "2026-07-01T12:00:00",
+            "2026-07-01T12:00Z",
+            "2026-13-01T12:00:00Z",
+            "2026-07-01T24:00:00Z",
+            "2026-07-01T12:00:00.Z",
+            "2026-07-01t12:00:00z",
+            "2026-07-01T12:00:00+0200",
+            "T::Z",
+            ":T:",
+            "2026-7-1T12:00:00Z",
+        ] {
+            assert!(!time(text), "{text}");
         }
     }
 

@@ -177,6 +177,10 @@ async fn its_alarms_are_named_with_what_to_type() {
     assert!(space.0.contains("NOSPACE") && space.0.contains("16 MiB of 16 MiB"), "{space:?}");
     assert!(space.1.contains("server.key compact --physical 1234") && space.1.contains("exec etcd-c1 --"), "{space:?}");
     assert!(said[1].0.contains("CORRUPT") && said[1].1.contains("hoist recover --backup"), "{said:?}");
+    let of = |address: &str| alarms::Health { address: address.parse().unwrap(), ..health.clone() }.said("c1");
+    for address in ["127.0.0.1:2379", "[::1]:2379"] {
+        assert!(of(address)[0].1.contains(&format!("etcdctl --endpoints=https://{address} --cacert")), "{address}");
+    }
     tls.insert("etcd/ca.crt".into(), Authority::new().pem().into_bytes());
     alarms::ask(address, &tls, LIMIT).await.unwrap_err();
 }

@@ -46,13 +46,13 @@ pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_colo
     if options.prune {
         let wanted: Inventory = order.all().map(|manifest| Entry::of(0, manifest)).collect();
         let unwanted = unwanted(inventory::read(client).await?.inventory, &wanted, whole.manifests);
-        for (entry, is_ours) in prune::plan(client, &unwanted).await? {
-            if is_ours {
+        for (entry, left) in prune::plan(client, &unwanted).await? {
+            if let Some(left) = left {
+                plan.lines.push(format!("would leave {entry}: {left}"));
+            } else {
                 plan.summary.pruned += 1;
                 plan.lines.push(format!("would prune {entry}"));
                 plan.diff.push_str(&format!("# would prune {entry}\n"));
-            } else {
-                plan.lines.push(format!("would leave {entry}: somebody else has taken it over"));
             }
         }
     }

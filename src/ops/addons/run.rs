@@ -141,9 +141,11 @@ async fn take_away(
     limits: Limits,
     reporter: &Reporter,
 ) -> Result<usize> {
-    let unwanted = unwanted(inventory::read(client).await?.inventory, wanted, others);
+    let kept = prune::tried(client, limits, reporter, STEP, async || inventory::read(client).await).await?;
+    let unwanted = unwanted(kept.inventory, wanted, others);
     let pruned = prune::prune(client, &unwanted, limits, reporter, STEP).await?;
-    inventory::update(client, |kept| kept.inventory = std::mem::take(&mut kept.inventory).without(&unwanted)).await?;
+    let forget = |kept: &mut inventory::Kept| kept.inventory = std::mem::take(&mut kept.inventory).without(&unwanted);
+    prune::tried(client, limits, reporter, STEP, async || inventory::update(client, forget).await).await?;
     Ok(pruned.len())
 }
 

@@ -33,6 +33,10 @@ use crate::ops::explain::Explanation;
 pub(super) const INTERVAL: Duration = Duration::from_millis(150);
 /// The longest pause, but for chance, before what has failed is tried again.
 pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5);
+/// So many times in a row the same may be done before it is taken for something that changes nothing.
+const REPEATED: u32 = 5;
+/// Before it is done once more then.
+const REPEATED_PAUSE: Duration = Duration::from_secs(1);
 /// Without any progress for so long, whoever waits is told the likely cause, if it is recognised.
 const HINT_AFTER: Duration = Duration::from_secs(10);
 /// How many of the last words of a kubelet that does not answer are shown.
@@ -286,6 +290,7 @@ pub(super) async fn see_through(
     let mut hints = BTreeSet::new();
     let mut hint_at = HINT_AFTER;
     let mut retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
+    let mut repeated = Repeated::default();
     loop {
         let observed = tokio::select! {
             biased;
@@ -362,7 +367,14 @@ pub(super) async fn see_through(
                     }
                 }
                 match outcome {
-                    Ok(()) => retries.succeeded(),
+                    Ok(()) => {
+                        retries.succeeded();
+                        if let Some(what) = repeated.note(acts) {
+                            tracing::warn!("{what}");
+                            reporter.waiting(step.id(target), &what);
+                            tokio::time::sleep(REPEATED_PAUSE).await;
+                        }
+                    }
                     Err((act, error)) if observer.client().is_none() || is_final(act, &error) => {
                         reporter.fail(step.id(target), &error.to_string());
                         return Err(error);
@@ -376,6 +388,23 @@ pub(super) async fn see_through(
                 }
             }
         }
+    }
+}
+
+/// What was done last, and how many times in a row: what goes well and is to be done again changes nothing that is seen.
+#[derive(Default)]
+struct Repeated {
+    acts: Vec<Act>,
+    times: u32,
+}
+
+impl Repeated {
+    /// Notes what was done. Says so where that is the same for long.
+    fn note(&mut self, acts: Vec<Act>) -> Option<String> {
+        self.times = if self.acts == acts { self.times.saturating_add(1) } else { 1 };
+        self.acts = acts;
+        (self.times > REPEATED)
+            .then(|| format!("what was done {} times and is still to be done: {:?}", self.times, self.acts))
     }
 }
 
@@ -476,4 +505,23 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
     // To explain has taken a while.
     let api_served = observer.asks(run).await.is_ready();
     Error::TimedOut { waiting_for, api_served, details, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_well_again_and_again_is_named() {
+        let mut repeated = Repeated::default();
+        for times in 1..=REPEATED {
+            assert_eq!(repeated.note(vec![Act::Apply]), None, "{times}");
+        }
+        assert_eq!(
+            repeated.note(vec![Act::Apply]).as_deref(),
+            Some("what was done 6 times and is still to be done: [Apply]")
+        );
+        assert_eq!(repeated.note(vec![Act::KeepCopy]), None);
+        assert_eq!(repeated.note(vec![Act::Apply]), None, "another came between");
+    }
 }

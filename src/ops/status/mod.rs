@@ -312,8 +312,11 @@ async fn ask_the_api(
 async fn missing(subject: &Subject<'_>, client: &kube::Client) -> Result<Vec<String>> {
     let kept = if subject.assets.is_none() { kept_copy::Copy::load(subject.host).ok().flatten() } else { None };
     let Some(assets) = subject.assets.or(kept.as_ref().map(|copy| &copy.assets)) else { return Ok(Vec::new()) };
-    let (manifests, _) = assets.manifests(Path::new(""))?;
-    let gone = api::missing::missing(client, &manifests, guard_pod::is_wanted(assets)).await?;
+    let (manifests, addons) = assets.manifests(Path::new(""))?;
+    let mut gone = api::missing::missing(client, &manifests, guard_pod::is_wanted(assets)).await?;
+    if !addons.is_empty() {
+        gone.extend(api::missing::inventory(client).await?);
+    }
     Ok(gone.iter().map(ToString::to_string).collect())
 }
 

@@ -13,6 +13,7 @@ use super::record::{RENDERED, RENDERING, TEXTS};
 use super::{AssetSet, bootkube};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
+use crate::node::lock;
 
 impl AssetSet {
     /// Writes the set to `dir`. What its user edited since the last time is kept, and so is the gap where a manifest was
@@ -24,7 +25,7 @@ impl AssetSet {
     pub fn write(&self, dir: &Path, choices: &Choices) -> Result<Written> {
         let is_new = !dir.exists();
         files::make_dir(dir, 0o755)?;
-        let _lock = lock(dir)?;
+        let _lock = locked(dir)?;
         self.plan(dir, choices)?.carry_out(dir).inspect_err(|_| {
             if is_new {
                 // Where something is in it, it stays.
@@ -139,11 +140,13 @@ pub fn check_target(dir: &Path, config: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a second render from `dir` until it is dropped.
-fn lock(dir: &Path) -> Result<fs::File> {
+/// Keeps a second render from `dir` until it is dropped; a process of another user's, but for root's, keeps none.
+fn locked(dir: &Path) -> Result<fs::File> {
     let file = fs::File::open(dir).map_err(|error| Error::io("lock", dir, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
+        // Whoever may read the folder may lock it.
+        Err(fs::TryLockError::WouldBlock) if !lock::is_ours(Path::new("/proc"), &file) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { holder: format!("it renders {}", dir.display()) }),
         Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", dir, error)),
     }

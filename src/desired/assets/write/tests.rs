@@ -361,7 +361,7 @@ fn a_link_to_the_right_content_stays() {
 #[test]
 fn a_second_render_at_the_same_time_is_refused() {
     let dir = rendered(&[(A, "a")]);
-    let held = lock(dir.path()).unwrap();
+    let held = locked(dir.path()).unwrap();
     assert_eq!(again(&dir, &[(A, "a2")]).unwrap_err().exit_code(), 5);
     drop(held);
     again(&dir, &[(A, "a2")]).unwrap();

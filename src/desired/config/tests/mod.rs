@@ -120,9 +120,9 @@ imageRepository: localhost:5000
 images: {kubeAPIServer: "localhost:5000/a/b@sha256:00ff", etcd: "etcd:1"}
 apiServer:
   certSANs: [api.example.com, "*.example.com", "fd00::6"]
-  extraArgs: [{name: v, value: "4"}, {name: v, value: ""}]
+  extraArgs: [{name: v, value: "4"}, {name: vmodule, value: ""}]
 controllerManager: {extraArgs: [{name: node-cidr-mask-size-ipv4, value: "26"}]}
-scheduler: {extraArgs: [{name: v, value: "on"}]}
+scheduler: {extraArgs: [{name: vmodule, value: "on"}]}
 etcd: {local: {dataDir: /data/etcd, extraArgs: [{name: quota-backend-bytes, value: "1_000"}]}}
 controllers:
 - {name: c1, address: 192.0.2.10, taints: []}

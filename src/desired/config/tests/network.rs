@@ -39,6 +39,13 @@ fn what_is_not_to_be_had() {
     );
     let flag = "controllerManager: {extraArgs: [{name: allocate-node-cidrs, value: 'false'}]}\n";
     with(&format!("network: {{plugin: none}}\n{flag}")).unwrap();
+    // As Go reads it; of several, the last counts.
+    let none = "network: {plugin: none}\nnetworking: {podSubnet: 10.244.0.0/25}\n";
+    for value in ["False", "f", "0"] {
+        with(&format!("{none}{}", flag.replace("false", value))).unwrap();
+    }
+    let again = flag.replace("}]}", "}, {name: allocate-node-cidrs, value: 'true'}]}");
+    assert!(with(&again).is_ok() && with(&format!("{none}{again}")).is_err());
     refused(
         flag,
         &[

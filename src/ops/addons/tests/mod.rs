@@ -301,6 +301,42 @@ async fn pruning_takes_what_hoist_applied_and_nothing_else_the_last_first() {
     assert!(server.has("namespaces", "", "demo") && !server.has("configmaps", "demo", "kept"));
 }
 
+/// As while guard raises the bridge, from whichever request on.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_while_things_are_pruned_is_waited_for() {
+    for (spared, answer) in (0..16).flat_map(|spared| [(spared, None), (spared, Some(503))]) {
+        let server = Server::default();
+        run(&server, &[namespace(), map("a", "one", "1"), map("a", "two", "1")], &options()).await.unwrap();
+        server.state(|state| (state.spared, state.away) = (spared, vec![(4, answer)]));
+        let pruning = Options { prune: true, ..options() };
+        assert_eq!(run(&server, &[namespace()], &pruning).await.unwrap().pruned, 2, "{spared} {answer:?}");
+        assert!(!server.has("configmaps", "demo", "one") && !server.has("configmaps", "demo", "two"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_that_it_stays_is_not_pruned_nor_what_holds_it() {
+    let server = Server::default();
+    let mut data = map("a", "data", "1");
+    data.object["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
+    let all = [namespace(), crd(), data, map("a", "gone", "1"), widget("a", "one")];
+    run(&server, &all, &options()).await.unwrap();
+    let whole = Whole { manifests: &[], addons: &[], addons_only: false };
+    let pruning = Options { prune: true, ..options() };
+    let Plan { lines, summary, .. } = plan(&server.client(), &whole, &pruning, false).await.unwrap();
+    assert_eq!(summary.pruned, 3, "{lines:?}");
+    for left in [
+        "would leave ConfigMap demo/data: it says helm.sh/resource-policy: keep",
+        "would leave Namespace demo, with all that is in it: something in it says helm.sh/resource-policy: keep",
+    ] {
+        assert!(lines.iter().any(|line| line == left), "{lines:?}");
+    }
+    assert_eq!(run(&server, &[], &pruning).await.unwrap().pruned, 3);
+    assert!(server.has("configmaps", "demo", "data") && server.has("namespaces", "", "demo"));
+    assert!(!server.has("configmaps", "demo", "gone"));
+    assert_eq!(run(&server, &[], &pruning).await.unwrap().pruned, 0, "it is nobody's any more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_pruned_while_what_is_wanted_does_not_stand() {
     let server = Server::default();
