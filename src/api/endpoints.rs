@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PostParams};
 
-use super::{FIELD_MANAGER, explain};
+use super::FIELD_MANAGER;
 use crate::base::error::{Error, Result};
 use crate::desired::config::API_PORT;
 
@@ -203,7 +203,7 @@ fn params() -> PostParams {
 }
 
 fn failed(error: &kube::Error) -> Error {
-    Error::failed("publish the address of the kubernetes Service", explain(error))
+    super::failed("publish the address of the kubernetes Service", error)
 }
 
 #[cfg(test)]

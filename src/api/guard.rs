@@ -10,8 +10,8 @@ use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
 use super::observe::{CONTROL_PLANE_LABEL, pod_view};
-use super::{FIELD_MANAGER, Verdict, explain, verdict};
-use crate::base::error::{Error, Result};
+use super::{FIELD_MANAGER, Verdict, verdict};
+use crate::base::error::Result;
 use crate::base::time::rfc3339;
 use crate::desired::secrets::COMPONENTS;
 
@@ -57,7 +57,7 @@ pub struct NodeSeen {
 pub async fn node(client: &Client, name: &str) -> Result<Option<NodeSeen>> {
     let api: Api<Node> = Api::all(client.clone());
     let node = api.get_metadata_opt(name).await;
-    let node = node.map_err(|error| Error::failed("read the node", explain(&error)))?;
+    let node = node.map_err(|error| super::failed("read the node", &error))?;
     Ok(node.map(|node| NodeSeen {
         has_label: node.labels().contains_key(CONTROL_PLANE_LABEL),
         uid: node.uid().unwrap_or_default(),
@@ -73,7 +73,7 @@ pub async fn labelled(client: &Client, name: &str) -> Result<Option<String>> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let name = lease(name);
     let lease = api.get_metadata_opt(&name).await;
-    let lease = lease.map_err(|error| Error::failed(format!("read the Lease {name}"), explain(&error)))?;
+    let lease = lease.map_err(|error| super::failed(format!("read the Lease {name}"), &error))?;
     Ok(lease.and_then(|lease| lease.annotations().get(LABELLED).cloned()))
 }
 
@@ -105,7 +105,7 @@ pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime, labelle
     };
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let patched = api.patch_metadata(&name, &params, &Patch::Apply(&lease)).await;
-    patched.map_err(|error| Error::failed(format!("renew the Lease {name}"), explain(&error))).map(drop)
+    patched.map_err(|error| super::failed(format!("renew the Lease {name}"), &error)).map(drop)
 }
 
 /// Makes an event about the Node `name`.
@@ -148,7 +148,7 @@ pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
         Ok(_) => Ok(()),
         // An earlier try came through, and its answer did not.
         Err(error) if verdict(&error) == Verdict::Stale => Ok(()),
-        Err(error) => Err(Error::failed("tell the node's events", explain(&error))),
+        Err(error) => Err(super::failed("tell the node's events", &error)),
     }
 }
 
@@ -160,7 +160,7 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     let params = ListParams::default().labels("tier=control-plane").fields(&format!("spec.nodeName={name}"));
     let pods = api.list(&params).await;
-    let pods = pods.map_err(|error| Error::failed("list the control plane's pods of this node", explain(&error)))?;
+    let pods = pods.map_err(|error| super::failed("list the control plane's pods of this node", &error))?;
     let of_pod = |pod: Pod| {
         let view = pod_view(&pod);
         let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
@@ -178,7 +178,7 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
 /// The API server's word.
 pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
     let info = client.apiserver_version().await;
-    let info = info.map_err(|error| Error::failed("ask the API server for its version", explain(&error)))?;
+    let info = info.map_err(|error| super::failed("ask the API server for its version", &error))?;
     Ok(crate::desired::config::version::of_image(&format!(":{}", info.git_version))
         .map(|(major, minor, _)| (major, minor)))
 }
@@ -190,7 +190,7 @@ pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
 pub async fn copy_sum(client: &Client) -> Result<Option<String>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     let secret = api.get_metadata_opt(NAME).await;
-    let secret = secret.map_err(|error| Error::failed("read the cluster's copy of the bridge", explain(&error)))?;
+    let secret = secret.map_err(|error| super::failed("read the cluster's copy of the bridge", &error))?;
     Ok(secret.and_then(|secret| secret.annotations().get(SUM).cloned()))
 }
 
@@ -201,7 +201,7 @@ pub async fn copy_sum(client: &Client) -> Result<Option<String>> {
 pub async fn copy(client: &Client) -> Result<Option<Vec<u8>>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     let secret = api.get_opt(NAME).await;
-    let secret = secret.map_err(|error| Error::failed("read the cluster's copy of the bridge", explain(&error)))?;
+    let secret = secret.map_err(|error| super::failed("read the cluster's copy of the bridge", &error))?;
     let data: Option<BTreeMap<_, _>> = secret.and_then(|secret| secret.data);
     Ok(data.and_then(|mut data| data.remove(FILE)).map(|bytes| bytes.0))
 }

@@ -8,9 +8,9 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::{FIELD_MANAGER, Verdict, explain, pages, verdict};
+use super::{FIELD_MANAGER, Verdict, pages, verdict};
 use crate::api::approve::{Addresses, Asked, SIGNER};
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 
 /// How many objects are read at once: Nodes are large, and the reader is to stay small.
 const PAGE: u32 = 25;
@@ -52,7 +52,7 @@ pub async fn pending(client: &Client) -> Result<Vec<Pending>> {
             }
         },
     );
-    listed.await.map_err(|error| Error::failed("list requests for certificates", explain(&error)))?;
+    listed.await.map_err(|error| super::failed("list requests for certificates", &error))?;
     Ok(found)
 }
 
@@ -75,7 +75,7 @@ pub async fn node_addresses(client: &Client, name: &str) -> Result<Option<Addres
     }
     let api: Api<Node> = Api::all(client.clone());
     let node = api.get_opt(name).await;
-    let node = node.map_err(|error| Error::failed(format!("read the node {name}"), explain(&error)))?;
+    let node = node.map_err(|error| super::failed(format!("read the node {name}"), &error))?;
     Ok(node.map(|node| of(node).1))
 }
 
@@ -94,7 +94,7 @@ pub async fn addresses(client: &Client) -> Result<BTreeMap<String, Addresses>> {
     let mut found = BTreeMap::new();
     let params = ListParams::default().limit(PAGE);
     let listed = pages::each(params, async |params| api.list(params).await, |node: Node| found.extend([of(node)]));
-    listed.await.map_err(|error| Error::failed("list the nodes", explain(&error)))?;
+    listed.await.map_err(|error| super::failed("list the nodes", &error))?;
     Ok(found)
 }
 
@@ -118,6 +118,6 @@ pub async fn approve(client: &Client, pending: &Pending) -> Result<()> {
         Ok(_) => Ok(()),
         // Another controller's guard was faster.
         Err(error) if matches!(verdict(&error), Verdict::Missing | Verdict::Stale) => Ok(()),
-        Err(error) => Err(Error::failed(format!("approve the request {}", pending.name), explain(&error))),
+        Err(error) => Err(super::failed(format!("approve the request {}", pending.name), &error)),
     }
 }

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod error;
 pub mod files;
 pub mod grpc;
+pub mod holders;
 pub mod input;
 pub mod limits;
 pub mod log;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 
 use crate::base::error::{Error, Result};
+use crate::base::holders;
 use crate::base::time::rfc3339;
 use crate::node::host::Host;
 
@@ -122,7 +123,7 @@ pub fn holder(host: &Host) -> Option<String> {
     }
     let file = File::open(host.path(OLD)).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) if is_ours(&host.path("/proc"), &file) => Some(words(host, &file)),
+        Err(TryLockError::WouldBlock) if holders::is_ours(&host.path("/proc"), &file) => Some(words(host, &file)),
         _ => None,
     }
 }
@@ -199,7 +200,7 @@ fn take_old(host: &Host) -> Result<Option<File>> {
     }
     match lock(&file, &path) {
         Ok(()) => {}
-        Err(Held::ByAnother) if !is_ours(&host.path("/proc"), &file) => {
+        Err(Held::ByAnother) if !holders::is_ours(&host.path("/proc"), &file) => {
             tracing::warn!(path = %path.display(), "another user's process holds the lock of older versions");
             return Ok(None);
         }
@@ -214,39 +215,13 @@ fn take_old(host: &Host) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Whether a process of root's or of this user's holds `file`, as `proc` tells. One that cannot be told is taken for one.
-pub(crate) fn is_ours(proc: &Path, file: &File) -> bool {
-    let holders = holders(proc, file);
-    let is_ours = |pid: &i32| match fs::metadata(proc.join(pid.to_string())) {
-        Ok(meta) => meta.uid() == 0 || meta.uid() == geteuid().as_raw(),
-        // It has ended since, and its lock with it.
-        Err(_) => true,
-    };
-    holders.is_empty() || holders.iter().any(is_ours)
-}
-
-/// The processes that hold `file`, as the kernel has them.
-fn holders(proc: &Path, file: &File) -> Vec<i32> {
-    let Ok(meta) = file.metadata() else { return Vec::new() };
-    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
-    let id = format!("{major:02x}:{minor:02x}:{}", meta.ino());
-    // proc(5): number, FLOCK, ADVISORY, READ or WRITE, pid, device and inode, from, to. One that waits has an arrow.
-    let holder = |line: &str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let is_its = fields.len() >= 6 && fields[1] == "FLOCK" && fields[5] == id;
-        fields.get(4).filter(|_| is_its)?.parse().ok()
-    };
-    let locks = fs::read_to_string(proc.join("locks")).unwrap_or_default();
-    locks.lines().filter_map(holder).filter(|pid| *pid > 0).collect()
-}
-
 /// What can be said of who holds `file`: their own words, if they are of a process that is there and holds it.
 fn words(host: &Host, file: &File) -> String {
     let mut text = String::new();
     let said = File::open(host.path(OLD)).and_then(|mut old| old.read_to_string(&mut text));
     let text = if said.is_ok() { text.trim() } else { "" };
     let named = text.strip_prefix("pid ").and_then(|rest| rest.split(',').next()).and_then(|pid| pid.parse().ok());
-    match (holders(&host.path("/proc"), file).first(), named) {
+    match (holders::holders(&host.path("/proc"), file).first(), named) {
         (Some(pid), Some(named)) if *pid == named => text.to_owned(),
         (Some(pid), _) => format!("pid {pid}"),
         (None, Some(named)) if is_there(named) => text.to_owned(),
@@ -261,6 +236,8 @@ fn is_there(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
+
+    use nix::unistd::geteuid;
 
     use super::*;
 
@@ -386,12 +363,12 @@ mod tests {
         let open = || File::open(root.path()).unwrap();
         let own = open();
         own.try_lock().unwrap();
-        assert!(is_ours(proc, &open()));
+        assert!(holders::is_ours(proc, &open()));
         drop(own);
         if geteuid().is_root() {
             fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
             let mut child = foreign(root.path());
-            assert!(open().try_lock().is_err() && !is_ours(proc, &open()));
+            assert!(open().try_lock().is_err() && !holders::is_ours(proc, &open()));
             child.kill().unwrap();
             child.wait().unwrap();
         }

@@ -240,7 +240,7 @@ fn a_ca_that_may_not_sign_what_it_is_to_sign() {
         assert_eq!(message.matches("constraints exclude").count(), 1, "{message}");
     }
     // Of directories, critical or not: rustls refuses what is under them.
-    let section = "[req]\ndistinguished_name=d\nprompt=no\n[d]\nCN=a\n[dn]\nO=x\n";
+    let section = "[req]\ndistinguished_name=d\nprompt=no\nx509_extensions=v\n[v]\nbasicConstraints=critical,CA:TRUE\n[d]\nCN=a\n[dn]\nO=x\n";
     std::fs::write(user.path().join("dn.cnf"), section).unwrap();
     for kind in ["permitted", "excluded"] {
         let named = with(&format!("{kind};dirName:dn -config dn.cnf"));

@@ -82,3 +82,17 @@ fn what_finds_no_room_in_guards_copy_is_told() {
     let found = found(large);
     assert_eq!(found, ["assets/manifests/two.yaml: warning: finds no room in guard's copy, which has 16 MiB"]);
 }
+
+#[test]
+fn the_inventory_of_add_ons_is_one_object() {
+    let with = |count: usize| {
+        let maps: Vec<_> =
+            (0..count).map(|i| object("ConfigMap", "").replace("name: a", &format!("name: a{i:0>200}"))).collect();
+        found(|directory| directory.put("addons/a.yaml", maps.join("---\n")))
+    };
+    assert_eq!(with(4000), [""; 0]);
+    assert_eq!(
+        with(5000),
+        ["assets/addons: the inventory of add-ons, a ConfigMap, would have 1147 KiB, and 1024 KiB are the limit"]
+    );
+}

@@ -8,9 +8,10 @@ use nix::unistd::{AccessFlags, access};
 use super::Facts;
 use crate::base::error::Finding;
 use crate::base::files;
-use crate::desired::assets::CLUSTER_ID;
+use crate::desired::assets::{AssetSet, CLUSTER_ID};
 use crate::desired::config::Etcd;
 use crate::node::etcd_data::Data;
+use crate::node::host::Host;
 use crate::node::mounts::Mounts;
 use crate::plane::kept_copy;
 
@@ -140,15 +141,20 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
     )]
 }
 
+/// What knows of a cluster that was brought up on this machine, or from these assets, if anything does.
+pub(crate) fn known_by(host: &Host, assets: &AssetSet) -> Option<&'static str> {
+    // One that is torn is one that was there.
+    let by_guard = !matches!(kept_copy::Copy::load(host), Ok(None));
+    match (by_guard, assets.files.contains_key(CLUSTER_ID)) {
+        (true, _) => Some("guard's copy on this machine"),
+        (false, true) => Some("the asset directory (cluster-id)"),
+        (false, false) => None,
+    }
+}
+
 /// The data of a cluster that this machine or the asset directory has known.
 fn gone(facts: &Facts, data: &Data) -> Option<Finding> {
-    // One that is torn is one that was there.
-    let by_guard = !matches!(kept_copy::Copy::load(&facts.host), Ok(None));
-    let by = match (by_guard, facts.assets.files.contains_key(CLUSTER_ID)) {
-        (true, _) => "guard's copy on this machine",
-        (false, true) => "the asset directory (cluster-id)",
-        (false, false) => return None,
-    };
+    let by = known_by(&facts.host, &facts.assets)?;
     let message = format!("has no data of etcd's, and {by} knows of a cluster: it would be begun anew, empty");
     Some(Finding::new(data.dir().display().to_string(), message).remedy(Data::remedy()))
 }

@@ -42,6 +42,7 @@ use crate::node::host::Host;
 pub(crate) use assets::missing_files;
 pub use catalogue::{ALL, CHECKS, known};
 pub use controller::controller;
+pub(crate) use disk::known_by;
 pub use report::{Outcome, Report, list};
 
 /// How long one check may take. They run at once, so that all of them take no longer.

@@ -5,12 +5,12 @@ use std::path::Path;
 use base64::Engine;
 use serde_json::Value;
 
-use super::inventory::Inventory;
+use super::inventory::{Inventory, Object};
+use crate::api::inventory::{Entry, Inventory as Noted};
 use crate::base::error::Finding;
 use crate::desired::assets::{AssetSet, Parsed};
 use crate::desired::config::{Cluster, Controller, Etcd};
-use crate::plane::guard_pod;
-use crate::plane::kept_copy;
+use crate::plane::{guard_pod, kept_copy};
 
 /// The data of a Secret or a ConfigMap (MaxSecretSize; a ConfigMap's limit is the same).
 const DATA: usize = 1 << 20;
@@ -25,7 +25,33 @@ const REQUEST: usize = 1536 << 10;
 pub(super) fn check(inventory: &Inventory<'_>) -> Vec<Finding> {
     let request = request_limit(inventory.cluster);
     let all = inventory.objects.iter().chain(&inventory.addons).map(|object| &object.0);
-    all.filter(|parsed| parsed.is_applied()).flat_map(|parsed| of_object(parsed, request)).collect()
+    let all = all.filter(|parsed| parsed.is_applied());
+    all.flat_map(|parsed| of_object(parsed, request)).chain(kept_inventory(inventory)).collect()
+}
+
+/// What hoist notes of add-ons, in one ConfigMap: a line for each object.
+fn kept_inventory(inventory: &Inventory<'_>) -> Option<Finding> {
+    let of = |object: &Object| {
+        let text = |pointer| object.value().pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Entry {
+            rank: u32::MAX,
+            version: text("/apiVersion"),
+            kind: text("/kind"),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+        }
+    };
+    let noted: Noted = inventory.addons.iter().filter(|object| object.0.is_applied()).map(of).collect();
+    let size = noted.text().len();
+    (size > DATA).then(|| {
+        let message = format!(
+            "the inventory of add-ons, a ConfigMap, would have {} KiB, and {} KiB are the limit",
+            size >> 10,
+            DATA >> 10
+        );
+        let finding = Finding::new(inventory.dir.join("addons").display().to_string(), message);
+        finding.remedy("apply a part of the add-ons in another way, such as kubectl")
+    })
 }
 
 /// What guard keeps on this controller and in the cluster.

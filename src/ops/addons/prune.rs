@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::run::unanswered;
+use super::wait::unanswered;
 use crate::api;
 use crate::api::inventory::{Entry, Finder, Found, Inventory};
 use crate::base::backoff::Backoff;

@@ -11,6 +11,7 @@ use super::order::{Order, addon};
 use super::prune;
 use super::ready::Readiness;
 use super::wait;
+use super::wait::unanswered;
 use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stands};
 use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{self, ADDONS_MANAGER};
@@ -153,19 +154,6 @@ async fn take_away(
 pub(super) fn unwanted(kept: Inventory, wanted: &Inventory, others: &[Manifest]) -> Inventory {
     let others: Inventory = others.iter().map(|manifest| Entry::of(0, manifest)).collect();
     kept.without(wanted).without(&others)
-}
-
-/// The error of a run whose time is up while the API server did not do what it was asked: with whether it is served now.
-pub(super) async fn unanswered(client: &Client, error: Error) -> Error {
-    if !error.is_passing() {
-        return error;
-    }
-    Error::TimedOut {
-        waiting_for: format!("the API server to do what it was asked: {error}"),
-        api_served: api::is_served(client).await,
-        details: Vec::new(),
-        next: "`hoist status` on a controller says what is wrong; then run the same command again to go on".into(),
-    }
 }
 
 /// The error of what went wrong, if anything did.

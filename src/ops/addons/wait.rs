@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::order::{Order, namespace_of};
 use super::ready::{self, Readiness};
 use crate::api::apply::Applier;
-use crate::api::explain;
 use crate::api::observe::{PodView, pods_in};
+use crate::api::{self, explain};
 use crate::base::error::{Error, Result};
 use crate::base::progress::kind;
 use crate::desired::assets::Manifest;
@@ -117,4 +117,17 @@ async fn has_endpoints(client: &Client, (namespace, name): (&str, &str)) -> Resu
     let mut endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
     // By the API, one that does not say is ready.
     Ok(endpoints.any(|endpoint| endpoint.conditions.is_none_or(|conditions| conditions.ready != Some(false))))
+}
+
+/// The error of a run whose time is up while the API server did not do what it was asked: with whether it is served now.
+pub(super) async fn unanswered(client: &Client, error: Error) -> Error {
+    if !error.is_passing() {
+        return error;
+    }
+    Error::TimedOut {
+        waiting_for: format!("the API server to do what it was asked: {error}"),
+        api_served: api::is_served(client).await,
+        details: Vec::new(),
+        next: "`hoist status` on a controller says what is wrong; then run the same command again to go on".into(),
+    }
 }

@@ -6,7 +6,8 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::order::Order;
-use super::run::{Options, Summary, apply, unanswered};
+use super::run::{Options, Summary, apply};
+use super::wait::unanswered;
 use crate::api;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Finding, Result};

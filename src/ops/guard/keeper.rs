@@ -76,13 +76,19 @@ pub async fn run(host: &Host, way: &Shared, reporter: &Reporter, metrics: &Metri
     let approver = Approver::new(reporter, metrics);
     let mut keeper = Keeper { reporter, metrics, approver, client: None, failed: String::new() };
     let begun = Instant::now();
+    let mut after = Duration::ZERO;
     loop {
-        sleep(if begun.elapsed() < FIRST { AT_FIRST } else { PERIOD }).await;
+        // Not before the moment that the API server names.
+        sleep((if begun.elapsed() < FIRST { AT_FIRST } else { PERIOD }).max(after)).await;
+        after = Duration::ZERO;
         let Some(way) = way.get() else { continue };
         let turned = timeout(LIMIT, keeper.turn(host, &way)).await;
         match turned.unwrap_or_else(|_| Err(Error::failed("keep what guard keeps", "no answer in time"))) {
             Ok(()) => keeper.failed.clear(),
-            Err(error) => keeper.fail(&error),
+            Err(error) => {
+                after = error.after().unwrap_or_default();
+                keeper.fail(&error);
+            }
         }
     }
 }

@@ -163,8 +163,10 @@ impl Teller {
             () = falls_silent(probe, address) => fail("it answers nobody any more"),
         };
         self.has_failed = heard.is_err();
-        if self.has_failed {
-            (self.due, self.look) = (Instant::now() + AGAIN, Instant::now() + AGAIN);
+        if let Err(error) = &heard {
+            // Not before the moment that the API server names.
+            let next = Instant::now() + AGAIN.max(error.after().unwrap_or_default());
+            (self.due, self.look) = (next, next);
         }
         heard.map(Some)
     }

@@ -174,9 +174,15 @@ pub(crate) async fn check<'a>(
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    let is_there = Data::of(host, cluster).is_none_or(|data| data.is_there());
-    let may_begin = !is_there && options.mode == Mode::Start;
+    let may_begin = options.mode == Mode::Start && begins(host, assets, cluster, options.preflight.new_cluster);
     Ok(Checked { host, input, options, controller, asset_dir, may_begin })
+}
+
+/// Whether etcd may begin a cluster here: it has no data, and none that could be is known of. Whatever checks were skipped
+/// or ignored, another cluster in the place of one that is known takes its own flag.
+fn begins(host: &Host, assets: &AssetSet, cluster: &Cluster, new_cluster: bool) -> bool {
+    let is_there = Data::of(host, cluster).is_none_or(|data| data.is_there());
+    !is_there && (new_cluster || preflight::known_by(host, assets).is_none())
 }
 
 impl Checked<'_> {
@@ -510,6 +516,23 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::files::File;
+
+    #[test]
+    fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {
+        let root = tempfile::tempdir().unwrap();
+        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+        let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let mut assets = AssetSet::default();
+        assert!(begins(&host, &assets, &cluster, false));
+        assets.files.insert(assets::CLUSTER_ID.into(), File::public("uid\n"));
+        assert!(!begins(&host, &assets, &cluster, false) && begins(&host, &assets, &cluster, true));
+        let data = root.path().join("var/lib/etcd/member/snap");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("db"), "x").unwrap();
+        assert!(!begins(&host, &assets, &cluster, true), "it goes on");
+    }
 
     #[test]
     fn what_goes_well_again_and_again_is_named() {

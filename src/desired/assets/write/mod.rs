@@ -13,7 +13,7 @@ use super::record::{RENDERED, RENDERING, TEXTS};
 use super::{AssetSet, bootkube};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
-use crate::node::lock;
+use crate::base::holders;
 
 impl AssetSet {
     /// Writes the set to `dir`. What its user edited since the last time is kept, and so is the gap where a manifest was
@@ -146,7 +146,7 @@ fn locked(dir: &Path) -> Result<fs::File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         // Whoever may read the folder may lock it.
-        Err(fs::TryLockError::WouldBlock) if !lock::is_ours(Path::new("/proc"), &file) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) if !holders::is_ours(Path::new("/proc"), &file) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { holder: format!("it renders {}", dir.display()) }),
         Err(fs::TryLockError::Error(error)) => Err(Error::io("lock", dir, error)),
     }
