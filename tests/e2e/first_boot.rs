@@ -83,7 +83,7 @@ fn only_root_reads(node: &Node) {
 }
 
 /// Waits until the unit has done its work, at its first attempt; returns each status that it showed meanwhile.
-fn until_up(node: &Node) -> BTreeSet<String> {
+pub fn until_up(node: &Node) -> BTreeSet<String> {
     let begun = Instant::now();
     let mut said = BTreeSet::new();
     loop {

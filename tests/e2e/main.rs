@@ -21,6 +21,7 @@ mod known_flags;
 mod least_privilege;
 mod metrics;
 mod network;
+mod package;
 mod pivot;
 mod recover;
 mod recovery;

@@ -28,8 +28,12 @@ const ETCD_DATA: &str = "/var/lib/etcd";
 const UNITS: [(&str, &str); 3] = [
     ("/etc/systemd/system/kubelet.service", "# How a kubelet must be run for hoist"),
     ("/etc/systemd/system/kubelet.service.d/20-hoist.conf", ""),
-    ("/etc/systemd/system/hoist.service", "# Brings the cluster up at the first boot"),
+    ("/etc/systemd/system/hoist.service", HOISTS_UNIT),
 ];
+const HOISTS_UNIT: &str = "# Brings the cluster up at the first boot";
+/// A package's unit, and what has systemd run it at boots.
+const PACKAGED: &str = "/usr/lib/systemd/system/hoist.service";
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/hoist.service";
 const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
 
 /// All of it.
@@ -41,7 +45,7 @@ pub struct Found {
     pub files: Vec<PathBuf>,
     /// Folders, with all that is in them.
     pub folders: Vec<PathBuf>,
-    /// Files of systemd's units.
+    /// Files of systemd's units, and the link that enables a package's.
     pub units: Vec<PathBuf>,
     /// The kubelet is one that hoist runs: it is stopped, and its pods end.
     pub has_kubelet: bool,
@@ -98,6 +102,7 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
     }
     folders.retain(|folder| folder.is_dir());
     let units = UNITS.iter().map(|(path, begin)| (host.path(path), begin));
+    let units = units.filter(|(path, begin)| path.is_file() && begins_with(path, begin)).map(|(path, _)| path);
     let etcd_data = pods.host_path("etcd.yaml", "data").unwrap_or_else(|| ETCD_DATA.to_owned());
     let is_own = has_kubelet || pods.has_own("etcd.yaml") || host.kept_etcd(&etcd_data).is_file();
     let ca = files::read_if_there(&host.etcd_pki().join("ca.crt")).ok().flatten().filter(|_| has_kubelet);
@@ -106,7 +111,7 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
         manifests: pods.own(),
         files,
         folders,
-        units: units.filter(|(path, begin)| path.is_file() && begins_with(path, begin)).map(|(path, _)| path).collect(),
+        units: units.chain(enabled_by_package(host)).collect(),
         has_kubelet,
         pods: running,
         runtime_trouble,
@@ -117,6 +122,14 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
         cluster_id: cluster_id(host).filter(|_| removes_etcd_data),
         manifests_in: host.manifests().to_owned(),
     }
+}
+
+/// The link by which systemd runs a package's hoist.service at boots. The unit itself is the package's.
+fn enabled_by_package(host: &Host) -> Option<PathBuf> {
+    let link = host.path(ENABLED);
+    let unit = std::fs::read_link(&link).ok()?;
+    let is_packages = unit.ends_with("lib/systemd/system/hoist.service") && begins_with(&host.path(PACKAGED), HOISTS_UNIT);
+    is_packages.then_some(link)
 }
 
 /// Where the asset directory has noted which cluster it is of.

@@ -99,6 +99,33 @@ async fn all_of_hoists_goes_and_nothing_else() {
     assert!(again.is_empty() && again.to_string().contains("nothing of hoist's is on this node"), "{again}");
 }
 
+/// It would bring the cluster back at the next boot; the unit itself is the package's.
+#[tokio::test]
+async fn a_packages_unit_is_disabled_and_stays() {
+    const UNIT: &str = "/usr/lib/systemd/system/hoist.service";
+    const LINK: &str = "/etc/systemd/system/multi-user.target.wants/hoist.service";
+    let text = "# Brings the cluster up at the first boot, and\n";
+    let enabled = |unit: &str, leads_to: &str| {
+        let node = Node::new(&[(UNIT, unit), ("/etc/systemd/system/multi-user.target.wants/other.service", "x")]);
+        std::os::unix::fs::symlink(leads_to, node.root.path().join(&LINK[1..])).unwrap();
+        node
+    };
+    // Where Debian has it, and where everybody else has it.
+    for leads_to in ["/lib/systemd/system/hoist.service", UNIT] {
+        let node = enabled(text, leads_to);
+        let found = node.reset(false).await;
+        assert!(!found.is_empty() && found.to_string().contains(LINK), "{found}");
+        assert!(node.root.path().join(&LINK[1..]).symlink_metadata().is_err());
+        assert!(node.files().contains(&UNIT.to_owned()));
+        assert!(node.reset(false).await.is_empty());
+    }
+    for (unit, leads_to) in [("[Service]\n", UNIT), (text, "/etc/systemd/system/hoist.service")] {
+        let node = enabled(unit, leads_to);
+        assert!(node.reset(false).await.is_empty(), "{unit} {leads_to}: somebody else's");
+        assert!(node.root.path().join(&LINK[1..]).symlink_metadata().is_ok());
+    }
+}
+
 /// As long as guard is there, a reset that is cut short would find what it took away there again.
 #[tokio::test]
 async fn guard_goes_first_and_etcd_last() {
