@@ -101,8 +101,8 @@ pub enum Command {
     /// About cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// About the images of a cluster
-    #[command(subcommand)]
+    /// About the images of a cluster, and hoist's own
+    #[command(subcommand, visible_alias = "image")]
     Images(images::Command),
     /// Print what makes a shell complete hoist's command line
     Completion(completion::Args),

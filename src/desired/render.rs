@@ -220,7 +220,11 @@ fn values(cluster: &Cluster) -> Value {
             etcd => &images.etcd,
             coredns => &images.coredns,
             pause => &images.pause,
+            // What hoist's own pods run in.
+            hoist => images.hoist.as_ref().unwrap_or(&images.pause),
         },
+        // Where no image has it, the host's binary is mounted into them.
+        mounts_binary => images.hoist.is_none(),
         kube_proxy => context! {
             is_auto => cluster.kube_proxy.mode == ProxyMode::Auto,
             mode => if cluster.kube_proxy.mode == ProxyMode::Iptables { "iptables" } else { "nftables" },

@@ -63,8 +63,9 @@ pub fn render(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>, con
     environment.set_formatter(escape);
     let source = splice(name, source, extra_args)?;
     let text = environment.render_named_str(name, &source, context).map_err(|error| failed(name, &error))?;
-    // minijinja drops the last newline.
-    Ok(text + "\n")
+    // minijinja drops the last newline: of a template that ends in a statement it is the statement's.
+    let ends_in_statement = source.lines().last().is_some_and(|line| line.trim_start().starts_with("#%"));
+    Ok(if ends_in_statement { text } else { text + "\n" })
 }
 
 fn failed(name: &str, error: &minijinja::Error) -> Error {

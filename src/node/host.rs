@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::node::world::World;
 
+/// hoist's own binary on a controller, which its pods mount and the kubelet's unit runs.
+pub const BINARY: &str = "/var/lib/hoist/bin/hoist";
 /// How many links a path may lead through, as the kernel has it: more are a circle.
 const MOST_LINKS: usize = 40;
 
@@ -88,7 +90,7 @@ impl Host {
 
     /// hoist's own binary, as the bridge's pods mount it.
     pub fn binary(&self) -> PathBuf {
-        self.path("/var/lib/hoist/bin/hoist")
+        self.path(BINARY)
     }
 
     /// What the permanent static control plane mounts, and its manifests before they are put in.

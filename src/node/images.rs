@@ -58,7 +58,7 @@ impl Missing {
 }
 
 /// A reference as a runtime writes it: with a registry, and with a tag or a digest.
-fn normal(reference: &str) -> String {
+pub fn normal(reference: &str) -> String {
     if reference.starts_with("sha256:") {
         return reference.to_owned();
     }

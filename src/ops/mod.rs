@@ -4,6 +4,7 @@ pub mod addons;
 pub mod backup;
 pub mod explain;
 pub mod guard;
+pub mod image;
 pub mod recover;
 pub mod reset;
 pub mod start;

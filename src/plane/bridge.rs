@@ -18,7 +18,7 @@ use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::desired::server_config;
 use crate::node::etcd_data::{self, Data};
-use crate::node::host::Host;
+use crate::node::host::{self, Host};
 use crate::node::images;
 use crate::node::processes;
 use crate::node::static_pods::StaticPods;
@@ -131,6 +131,11 @@ impl Plan {
     /// The texts of its manifests.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.manifests.iter().map(|(_, text)| text.as_str())
+    }
+
+    /// Whether its pods run hoist from this controller's disk; where `images.hoist` names an image, they do not.
+    fn mounts_binary(&self) -> bool {
+        self.texts().any(|text| text.contains(host::BINARY))
     }
 }
 
@@ -250,7 +255,9 @@ impl<'a> Bridge<'a> {
         let written = files::write_all(plan.secrets.iter().map(|(path, file)| (path.clone(), file)))?;
         let own = self.host.binary();
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
-        let mut raised = Raised { any: files::copy_program(binary, &own)? || !written.is_empty(), pods: false };
+        // Guard's own is there already; and where an image has it, no pod of the bridge needs it.
+        let copied = (binary != own || plan.mounts_binary()) && files::copy_program(binary, &own)?;
+        let mut raised = Raised { any: copied || !written.is_empty(), pods: false };
         if let Some((data, may_begin)) = &plan.etcd
             && (*may_begin || data.is_there())
         {

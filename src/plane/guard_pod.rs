@@ -215,6 +215,11 @@ mod tests {
 
     /// A controller that guard keeps, with the bridge lowered.
     fn controller() -> (tempfile::TempDir, Host) {
+        controller_with("")
+    }
+
+    /// The same with `more` in its cluster.yaml.
+    fn controller_with(more: &str) -> (tempfile::TempDir, Host) {
         // In memory where there is such a place: it is filled over and over.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
@@ -223,13 +228,26 @@ mod tests {
         let binary = root.path().join("hoist");
         fs::write(&binary, "").unwrap();
         let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
-        let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let text = format!("{text}{more}");
+        let cluster = crate::desired::config::parse("cluster.yaml", &text, Path::new("/")).unwrap();
         let now = time::OffsetDateTime::now_utc();
         let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
         let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
         assert!(!boot_with(&host, None).unwrap(), "without guard");
         install(&host, &Copy::new(&assets, &cluster, &cluster.controllers[0]), &binary).unwrap();
         (root, host)
+    }
+
+    /// The kubelet's unit runs the binary of the disk before there are pods; guard goes on without it.
+    #[test]
+    fn a_raise_needs_the_binary_of_the_disk_only_where_no_image_has_it() {
+        for (more, needs_it) in [("", true), ("images: {hoist: 'localhost/hoist:1'}\n", false)] {
+            let (_root, host) = controller_with(more);
+            let copy = Copy::load(&host).unwrap().unwrap();
+            fs::remove_file(host.binary()).unwrap();
+            assert_eq!(raise(&host, &copy, None).is_err(), needs_it, "{more}");
+            assert!(!stands(&host, &copy), "start puts it back");
+        }
     }
 
     #[test]

@@ -147,10 +147,11 @@ fn package(program: &str) -> String {
 
 /// The binary is mounted into an image without libraries, so it must be static.
 pub(super) fn own_binary(_: &Facts) -> Vec<Finding> {
-    std::env::current_exe().map(|path| dynamic(&path)).unwrap_or_default()
+    std::env::current_exe().map(|path| not_static(&path)).unwrap_or_default()
 }
 
-fn dynamic(path: &Path) -> Vec<Finding> {
+/// Why the program at `path` cannot run in an image without libraries; nothing where it can, or cannot be read.
+pub fn not_static(path: &Path) -> Vec<Finding> {
     // The program headers are near its beginning.
     let mut head = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
@@ -188,7 +189,7 @@ mod tests {
         assert!(!has_interpreter(&elf));
         elf[0x40 + 0x38] = 3;
         assert!(has_interpreter(&elf));
-        assert!(said(&dynamic(Path::new("/bin/ls")))[0].starts_with("/bin/ls: is not a static binary"));
+        assert!(said(&not_static(Path::new("/bin/ls")))[0].starts_with("/bin/ls: is not a static binary"));
     }
 
     #[test]

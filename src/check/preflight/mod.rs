@@ -43,6 +43,7 @@ pub(crate) use assets::missing_files;
 pub use catalogue::{ALL, CHECKS, known};
 pub use controller::controller;
 pub(crate) use disk::known_by;
+pub use machine::not_static;
 pub use report::{Outcome, Report, list};
 
 /// How long one check may take. They run at once, so that all of them take no longer.

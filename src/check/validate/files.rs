@@ -8,11 +8,11 @@ use crate::base::input;
 use crate::base::yaml::{Position, child};
 use crate::desired::config::Controller;
 use crate::desired::secrets::SecretFiles;
+use crate::node::host::BINARY;
 
 /// Where `start` puts the bridge's files, etcd's, and the cluster's CA for the kubelet.
 const BRIDGE: &str = "/etc/kubernetes/bridge";
 const ETCD: &str = "/etc/kubernetes/pki/etcd";
-const BINARY: &str = "/var/lib/hoist/bin/hoist";
 /// The cluster's CA, where `start` puts it for the kubelet.
 pub(super) const KUBELET_CA: &str = "/etc/kubernetes/pki/ca.crt";
 

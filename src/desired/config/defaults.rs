@@ -75,6 +75,7 @@ pub(super) fn images(repository: &str, version: Version, tags: &Supported) -> Im
         pause: format!("{repository}/pause:{}", tags.pause),
         flannel,
         flannel_cni_plugin,
+        hoist: None,
     }
 }
 

@@ -27,7 +27,7 @@ use crate::base::yaml;
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
 pub use pod_security::{Level, PodSecurity};
-pub use syntax::{duration, subdomain};
+pub use syntax::{duration, image, subdomain};
 pub use version::Rendered;
 
 /// The commented example: every field, with its default where it has one.
@@ -257,12 +257,14 @@ pub struct Images {
     pub etcd: String,
     /// CoreDNS, as cluster DNS and as the cache of each node.
     pub coredns: String,
-    /// pause, into which hoist's own binary is mounted.
+    /// pause, into which hoist's own binary is mounted where `hoist` names no image.
     pub pause: String,
     /// flannel.
     pub flannel: String,
     /// flannel's CNI plugin.
     pub flannel_cni_plugin: String,
+    /// hoist itself, for its own pods; without it they run the host's binary in the image of pause.
+    pub hoist: Option<String>,
 }
 
 /// A flag, as kubeadm's `extraArgs` name it: no leading dashes.
@@ -403,6 +405,7 @@ impl Cluster {
             kube_scheduler.as_str(),
             pause.as_str(),
         ]);
+        images.extend(self.images.hoist.as_deref());
         if matches!(self.etcd, Etcd::Local { .. }) {
             images.insert(&self.images.etcd);
         }

@@ -69,6 +69,7 @@ pub(super) struct Images {
     pub flannel: Option<String>,
     #[serde(rename = "flannelCNIPlugin")]
     pub flannel_cni_plugin: Option<String>,
+    pub hoist: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -131,7 +131,9 @@ pub(super) fn label_value(text: &str) -> Result<(), String> {
 }
 
 /// A reference to an image. Only what is surely wrong is refused; registries know the rest.
-pub(super) fn image(text: &str) -> Result<(), String> {
+/// # Errors
+/// What it is instead, or lacks.
+pub fn image(text: &str) -> Result<(), String> {
     // A colon before the last slash is the registry's port.
     let name = text.rfind('/').map_or(0, |slash| slash + 1);
     let end = text[name..].find([':', '@']).map_or(text.len(), |i| name + i);

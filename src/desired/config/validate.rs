@@ -130,6 +130,7 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
     let pause = overridden("pause", raw.pause.as_ref());
     let flannel = overridden("flannel", raw.flannel.as_ref());
     let flannel_cni_plugin = overridden("flannelCNIPlugin", raw.flannel_cni_plugin.as_ref());
+    let hoist = overridden("hoist", raw.hoist.as_ref());
 
     let version = version?;
     let stock = defaults::images(repository, version, defaults::supported(version)?);
@@ -143,6 +144,7 @@ fn images(check: &mut Check<'_>, raw: &raw::Cluster, version: Option<Version>) -
         pause: pause.unwrap_or(stock.pause),
         flannel: flannel.unwrap_or(stock.flannel),
         flannel_cni_plugin: flannel_cni_plugin.unwrap_or(stock.flannel_cni_plugin),
+        hoist,
     })
 }
 

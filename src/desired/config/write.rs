@@ -41,6 +41,7 @@ fn value(cluster: &Cluster) -> Value {
             "pause": images.pause,
             "flannel": images.flannel,
             "flannelCNIPlugin": images.flannel_cni_plugin,
+            "hoist": images.hoist,
         },
         "apiServer": {
             "certSANs": cluster.api_server.cert_sans,
@@ -72,6 +73,9 @@ fn value(cluster: &Cluster) -> Value {
             map.remove("addons");
         }
         leave_out_nulls(map);
+        if let Some(images) = map.get_mut("images").and_then(Value::as_object_mut) {
+            leave_out_nulls(images);
+        }
         if let Some(pki) = map.get_mut("pki").and_then(Value::as_object_mut) {
             leave_out_nulls(pki);
         }

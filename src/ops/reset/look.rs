@@ -128,7 +128,8 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
 fn enabled_by_package(host: &Host) -> Option<PathBuf> {
     let link = host.path(ENABLED);
     let unit = std::fs::read_link(&link).ok()?;
-    let is_packages = unit.ends_with("lib/systemd/system/hoist.service") && begins_with(&host.path(PACKAGED), HOISTS_UNIT);
+    let is_packages =
+        unit.ends_with("lib/systemd/system/hoist.service") && begins_with(&host.path(PACKAGED), HOISTS_UNIT);
     is_packages.then_some(link)
 }
 

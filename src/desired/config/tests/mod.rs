@@ -67,6 +67,7 @@ fn what_is_not_written_has_its_default() {
                 coredns: "registry.k8s.io/coredns/coredns:v1.14.6".into(),
                 pause: "registry.k8s.io/pause:3.10.2".into(),
                 flannel: "ghcr.io/flannel-io/flannel:v0.28.10".into(),
+                hoist: None,
                 flannel_cni_plugin: "ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3".into(),
             },
             api_server: ApiServer::default(),
