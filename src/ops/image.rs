@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tar::{EntryType, Header};
 
 use crate::base::files::sha256;
+use crate::desired::config;
 use crate::node::images;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -42,7 +43,7 @@ impl Name {
                 "it has a digest, which only a registry gives an image; write it like localhost/hoist:1.0".into()
             );
         }
-        crate::desired::config::image(text).map_err(|why| format!("it {why}; write it like localhost/hoist:1.0"))?;
+        config::image(text).map_err(|why| format!("it {why}; write it like localhost/hoist:1.0"))?;
         Ok(Self(images::normal(text)))
     }
 

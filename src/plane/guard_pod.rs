@@ -31,9 +31,11 @@ pub fn is_wanted(assets: &AssetSet) -> bool {
     assets.files.contains_key(RENDERED)
 }
 
-/// Whether guard is on the host already, with a copy that says what this one does.
-pub fn stands(host: &Host, copy: &Copy) -> bool {
-    is_there(host) && host.binary().is_file() && copy.stands(host)
+/// Whether guard is on the host already, with a copy that says what this one does, and with the binary `binary`: after an
+/// upgrade of hoist it is not. Where that cannot be read, any is taken for it.
+pub fn stands(host: &Host, copy: &Copy, binary: &Path) -> bool {
+    let own = host.binary();
+    is_there(host) && own.is_file() && files::have_same_content(binary, &own).unwrap_or(true) && copy.stands(host)
 }
 
 /// Tells whether guard's copy on the host is another than it was.
@@ -246,8 +248,19 @@ mod tests {
             let copy = Copy::load(&host).unwrap().unwrap();
             fs::remove_file(host.binary()).unwrap();
             assert_eq!(raise(&host, &copy, None).is_err(), needs_it, "{more}");
-            assert!(!stands(&host, &copy), "start puts it back");
+            assert!(!stands(&host, &copy, Path::new("")), "start puts it back");
         }
+    }
+
+    #[test]
+    fn a_newer_hoist_brings_its_binary() {
+        let (root, host) = controller();
+        let copy = Copy::load(&host).unwrap().unwrap();
+        let binary = root.path().join("hoist");
+        assert!(stands(&host, &copy, &binary) && stands(&host, &copy, Path::new("")));
+        fs::write(&binary, "newer").unwrap();
+        assert!(!stands(&host, &copy, &binary));
+        assert!(install(&host, &copy, &binary).unwrap() && stands(&host, &copy, &binary));
     }
 
     #[test]

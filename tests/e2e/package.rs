@@ -65,7 +65,14 @@ fn package() {
     install(node, &deb);
     assert_eq!(runs(), before, "an upgrade restarts nothing");
     assert_eq!(before.1, "enabled");
+    // As of a newer version: another file, which does the same.
+    node.sh("cp /usr/bin/hoist /usr/bin/hoist.new; echo >>/usr/bin/hoist.new; mv /usr/bin/hoist.new /usr/bin/hoist");
     node.exec(["hoist", "start"]).expect(0);
+    node.sh("cmp /usr/bin/hoist /var/lib/hoist/bin/hoist");
+    node.exec(["hoist", "guard", "remove"]).expect(0);
+    node.exec(["hoist", "start"]).expect(0);
+    controller.has_guard();
+    assert_ne!(runs().2, before.2, "guard is a new process");
 
     let files = node.sh("dpkg -L hoist");
     let said = node.exec(["dpkg", "--purge", "hoist"]).ok();

@@ -317,7 +317,11 @@ pub fn copy_program(from: &Path, to: &Path) -> Result<bool> {
     sync_dir(dir).map(|()| true)
 }
 
-fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
+/// Whether two files hold the same.
+///
+/// # Errors
+/// One that cannot be read.
+pub fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
     let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);

@@ -233,7 +233,7 @@ impl Observer {
         let mark = guard_pod::mark(run.fixed.host);
         let stood = self.guard_seen.as_ref() == Some(&mark) && guard_pod::is_there(run.fixed.host);
         // What did not stand is looked at anew: it may have lacked something else than its copy.
-        let stands = stood || guard_pod::stands(run.fixed.host, copy);
+        let stands = stood || guard_pod::stands(run.fixed.host, copy, run.fixed.binary);
         self.guard_seen = stands.then_some(mark);
         stands
     }
