@@ -53,7 +53,12 @@ impl Missing {
     /// What to type.
     pub fn remedy(&self) -> String {
         let image = &self.image;
-        format!("`crictl pull {image}`, or `ctr -n k8s.io images import FILE` with a file of `ctr images export`")
+        // hoist writes its own.
+        let file = match repository(image).rsplit('/').next() {
+            Some("hoist") => format!("`hoist image save FILE --name {image}`"),
+            _ => "`ctr images export`".to_owned(),
+        };
+        format!("`crictl pull {image}`, or `ctr -n k8s.io images import FILE` with a file of {file}")
     }
 }
 
@@ -249,6 +254,14 @@ mod tests {
         assert_eq!(with_image(text, "c", "x"), text);
         let found = missing([&*changed], &all(&["docker.io/r/a:1"]));
         assert_eq!(found, [Missing { pod: "p".into(), image: "r/a:1-1".into() }]);
+    }
+
+    #[test]
+    fn a_missing_image_is_brought_by_who_has_it() {
+        let remedy = |image: &str| Missing { pod: "p".into(), image: image.into() }.remedy();
+        assert!(remedy(NAMED).ends_with("with a file of `ctr images export`"), "{}", remedy(NAMED));
+        let own = "localhost/hoist:0.1.0";
+        assert!(remedy(own).ends_with("with a file of `hoist image save FILE --name localhost/hoist:0.1.0`"));
     }
 
     #[test]
