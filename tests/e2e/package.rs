@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::first_boot::until_up;
 use crate::serving::assert_serves_itself;
@@ -44,6 +44,8 @@ fn unit(node: &Node, property: &str) -> String {
 fn package() {
     let deb = deb().display().to_string();
     let node = Node::up("package");
+    let begun = Instant::now();
+    let at = |what: &str| eprintln!("{what}: at {:.0?}", begun.elapsed());
     node.sh(DPKG);
     let clean = node.sh(LEFT);
     install(&node, &deb);
@@ -53,8 +55,10 @@ fn package() {
     let cluster = Cluster::render(&node);
     node.sh(&format!("cp -rp {} /etc/hoist/assets", cluster.assets.display()));
     node.sh("systemctl enable hoist; systemctl start --no-block hoist");
+    at("enabled");
     until_up(&node);
     assert_serves_itself(&node, &cluster);
+    at("up");
 
     let controller = Controller { kubectl: cluster.kubectl(), cluster, node };
     let node = &controller.node;
@@ -88,12 +92,15 @@ fn package() {
     let record = traffic.end().unwrap();
     eprintln!("over an upgrade and a purge: {record}");
     assert_eq!(record.failures().count(), 0, "{record}");
+    at("purged");
     assert_serves_itself(node, &controller.cluster);
 
     // As the purge has said; and what is installed again does not bring back at a boot what was taken off.
     install(node, &deb);
     node.sh("systemctl enable hoist");
+    at("installed again");
     node.spawn(["/var/lib/hoist/bin/hoist", "reset", "--force"]).wait(START_LIMIT).expect(0);
+    at("reset");
     assert_eq!(unit(node, "UnitFileState"), "disabled");
     assert_eq!(node.sh("dpkg --verify hoist"), "");
 }

@@ -52,6 +52,7 @@ pub fn cluster() -> Cluster {
             pause: image(),
             flannel: image(),
             flannel_cni_plugin: image(),
+            hoist: None,
         },
         api_server: ApiServer { extra_args: Vec::new(), cert_sans: vec!["203.0.113.7".into(), "localhost".into()] },
         controller_manager: Component::default(),
