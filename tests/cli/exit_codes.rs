@@ -26,7 +26,7 @@ fn table() -> Vec<(Error, u8)> {
         (Error::Interrupted { signal: 15, state: String::new() }, 143),
     ];
     for (error, _) in &all {
-        // A new kind of failure belongs into the table above, and into the README's.
+        // A new kind of failure belongs into the table above, and into the page's.
         match error {
             Error::Io { .. } | Error::Failed { .. } | Error::Input(_) | Error::Preflight(_) | Error::Locked { .. } => {}
             Error::Later { .. }
@@ -47,9 +47,10 @@ fn they_are_what_they_were() {
 }
 
 #[test]
-fn the_readme_says_so() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let (_, rest) = readme.split_once("| code | meaning |").expect("README.md has a table of exit codes");
+fn the_page_says_so() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/exit-codes.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("| code | meaning |").expect("the page has a table of exit codes");
     let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
     let rows: Vec<_> = rows.map(|row| row.trim_matches(['|', ' ']).split_once(" | ").unwrap()).collect();
     assert_eq!(rows, EXIT_CODES);

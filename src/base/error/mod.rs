@@ -1,5 +1,6 @@
 //! What can go wrong, as the user sees it: what failed, the likely cause, what to type next, and an exit code
-//! that scripts can rely on. The table of exit codes in the README is kept by a test in `tests/cli/exit_codes.rs`.
+//! that scripts can rely on. A test in `tests/cli/exit_codes.rs` holds docs/reference/exit-codes.md against the
+//! table of exit codes.
 
 mod explanation;
 #[cfg(test)]
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use explanation::{Explanation, Why};
 
-/// Every exit code, and what it says: the README's table and the man page's.
+/// Every exit code, and what it says: the table of docs/reference/exit-codes.md and of the man page.
 pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself; for `unpivot`: static pods serve it"),
     (
