@@ -9,10 +9,11 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 /// What is no part of the source: what is built, and what is fetched.
 const LEFT_OUT: [&str; 3] = ["target", ".git", ".cache"];
 
-/// A page: where its links lead, with their lines, and the anchors that it has.
+/// A page: where its links lead and which paths of the source it names, with their lines, and the anchors that it has.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Page {
     links: Vec<(usize, String)>,
+    paths: Vec<(usize, String)>,
     anchors: BTreeSet<String>,
 }
 
@@ -21,9 +22,15 @@ impl Page {
         let mut page = Self::default();
         let mut heading: Option<String> = None;
         for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
+            let line = || text[..range.start].matches('\n').count() + 1;
+            if let Event::Code(code) = &event {
+                let path = code.split([' ', ':']).next().unwrap_or_default();
+                let is_path = ["src/", "tests/", "scripts/"].iter().any(|folder| path.starts_with(folder));
+                page.paths.extend(is_path.then(|| (line(), path.to_owned())));
+            }
             match event {
                 Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                    page.links.push((text[..range.start].matches('\n').count() + 1, dest_url.into_string()));
+                    page.links.push((line(), dest_url.into_string()));
                 }
                 Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
                 Event::Text(more) | Event::Code(more) => heading.iter_mut().for_each(|text| text.push_str(&more)),
@@ -92,7 +99,7 @@ fn problem(pages: &BTreeMap<PathBuf, Page>, file: &Path, link: &str) -> Option<S
 }
 
 #[test]
-fn every_link_of_a_page_leads_somewhere() {
+fn every_link_and_path_of_a_page_leads_somewhere() {
     let pages = pages();
     for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/README.md", "docs/guard.md"] {
         assert!(pages.contains_key(&root().join(name)), "{name} was not read");
@@ -102,6 +109,9 @@ fn every_link_of_a_page_leads_somewhere() {
         for (line, link) in &page.links {
             let problem = problem(&pages, file, link);
             wrong.extend(problem.map(|problem| format!("{}:{line}: {link}: {problem}", shown(file))));
+        }
+        for (line, path) in page.paths.iter().filter(|(_, path)| !root().join(path).exists()) {
+            wrong.push(format!("{}:{line}: {path}: there is no such file", shown(file)));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
