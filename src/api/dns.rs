@@ -1,5 +1,5 @@
-//! How many replicas of CoreDNS there are: the rule in the ConfigMap kube-dns-autoscaler, which has the form of the
-//! cluster-proportional-autoscaler's "linear" mode, held against the nodes that there are.
+//! The number of CoreDNS replicas: the rule in the ConfigMap kube-dns-autoscaler, which has the form of the
+//! cluster-proportional-autoscaler's "linear" mode, applied to the current nodes.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};

@@ -1,7 +1,7 @@
-//! The addresses of the `kubernetes` Service, which no API server keeps: they run with the endpoint reconciler `none`. `start`
-//! puts a controller's own among them, guard keeps it there, and takes it out when it leaves.
+//! The addresses of the `kubernetes` Service. No API server maintains them: they run with the endpoint reconciler
+//! `none`. `start` adds a controller's own address. guard keeps it there, and removes it when it leaves the node.
 //!
-//! The EndpointSlice is what counts. The legacy Endpoints object follows it.
+//! The EndpointSlice is authoritative. The legacy Endpoints object follows it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

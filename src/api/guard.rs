@@ -1,4 +1,4 @@
-//! What guard asks and tells the API: once a minute, and when it has raised or lowered the bridge.
+//! guard's requests to the API: once a minute, and when it has raised or lowered the bridge.
 
 use std::collections::BTreeMap;
 

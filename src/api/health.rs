@@ -1,4 +1,4 @@
-//! How a node and the leaders are: for people who ask, not for decisions.
+//! The state of a node and of the leaders, for display and not for decisions.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;

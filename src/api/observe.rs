@@ -1,4 +1,4 @@
-//! What the API shows of a cluster on its way up, read in one go and boiled down to what a decision needs.
+//! The API's view of a cluster that is starting, read at once and reduced to what a decision needs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! What pods belong to, and whether it is still there. A pod lives for a while after its DaemonSet or Deployment was
-//! deleted: it serves, it is ready, and it is going to be gone.
+//! The owners of pods, and whether they still exist. A pod lives for a while after its DaemonSet or Deployment was
+//! deleted: it serves and is ready, and it will end.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Requests for serving certificates: which wait, what the Nodes say of their addresses, and a yes.
+//! Requests for serving certificates: the pending ones, the addresses of the Nodes, and the approval.
 
 use std::collections::BTreeMap;
 

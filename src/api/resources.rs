@@ -1,4 +1,4 @@
-//! Where the objects of manifests are: the resources that the API server serves, of the groups that they name.
+//! The API resources of the manifests' kinds, as the API server serves them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

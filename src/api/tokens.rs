@@ -33,8 +33,8 @@ pub async fn create(client: &Client, token: &Token) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) if verdict(&error) == Verdict::Stale => Err(Error::Failed {
             action: "make the bootstrap token".into(),
-            cause: format!("a token with the id {} is there already", token.id),
-            next: Some(format!("`hoist token list` shows it, `hoist token delete {}` takes it away", token.id)),
+            cause: format!("a token with the id {} exists already", token.id),
+            next: Some(format!("`hoist token list` shows it, `hoist token delete {}` deletes it", token.id)),
         }),
         Err(error) => Err(failed("make the bootstrap token", &error)),
     }

@@ -1,6 +1,6 @@
-//! The way to the API server beneath kube's client. kube's own can do more than hoist ever lets a kubeconfig ask for:
-//! programs that make credentials, read by JSONPath and regular expressions, and whatever CAs the machine trusts. All of
-//! that would be in the binary.
+//! The transport to the API server beneath kube's client. kube's own transport supports more than hoist lets a
+//! kubeconfig ask for: programs that make credentials, read by JSONPath and regular expressions, and the CAs that the
+//! machine trusts. All of that would be in the binary.
 
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Bytes, Incoming};

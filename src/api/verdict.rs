@@ -1,4 +1,4 @@
-//! What an answer of the API server means for who has asked: the one place that sorts them.
+//! The meaning of an API server's answer for the caller. This is the one place that classifies answers.
 
 use std::time::Duration;
 

@@ -151,7 +151,7 @@ pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
             let place = format!("the Secret kube-system/{GUARD} ({} KiB)", copy.len() >> 10);
             let finding = Finding::new(place, format!("guard's copy of the bridge is refused: {}", explain(&error)));
             Err(Error::Refused(vec![finding.remedy(
-                "`hoist validate` says what is too large; a quota or a webhook of kube-system may refuse it, too. The copy on this controller's disk is whole, and guard works by that",
+                "`hoist validate` names what is too large; a quota or a webhook of kube-system may also refuse it. The copy on this controller's disk is whole, and guard uses it",
             )]))
         }
         Err(error) => Err(failed("keep guard's copy of the bridge in the cluster", &error)),

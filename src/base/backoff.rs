@@ -1,5 +1,5 @@
-//! When what has failed is tried again: later each time, by chance not at the same moment as others, and not before the
-//! moment that a server has named.
+//! The time of the next try after a failure: later each time, with jitter, and not before the moment that a server
+//! has named.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! gRPC as a client: one message there, and one or a stream of them back, each behind five bytes that say how long it
-//! is. The messages are written down by hand, so that no compiler for .proto files is needed.
+//! A minimal gRPC client: unary and server-streaming calls. Messages are declared by hand, so no compiler for .proto
+//! files is needed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -110,7 +110,7 @@ impl Connection {
 }
 
 /// What is no message, where one was expected.
-const NO_MESSAGE: &str = "its answer is no message of gRPC";
+const NO_MESSAGE: &str = "its answer is not a message of gRPC";
 
 /// The messages of an answer, as they come: no more of them is in memory than one.
 pub struct Messages<A> {

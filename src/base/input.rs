@@ -1,5 +1,5 @@
-//! What users hand to hoist is read here: only files that are files, only so much of them, only text that is text.
-//! Everything else is refused with its cause and a remedy, in little time and memory.
+//! Reads the files that users give to hoist: only regular files, only up to a size, only valid text. Everything else
+//! is refused with its cause and a remedy, in little time and memory.
 
 use std::fs::{self, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -48,7 +48,7 @@ impl Unread {
             _ if error.raw_os_error() == Some(libc::ELOOP) => {
                 ("is a symbolic link that leads back to itself".to_owned(), "put the file in its place")
             }
-            _ => (format!("cannot be read: {error}"), "see what the system says of its disk (`dmesg`)"),
+            _ => (format!("cannot be read: {error}"), "`dmesg` shows what the system says of its disk"),
         };
         Self { source: Some(error), ..Self::because(path, message, remedy) }
     }
@@ -78,11 +78,9 @@ impl Unread {
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
     // Asked before it is opened: to open a device may do something, and to open a pipe may wait for ever.
     let check = |meta: &fs::Metadata| match kind(meta.file_type()) {
-        Some(what) => Err(Unread::because(
-            path,
-            format!("is {what}, where a file belongs"),
-            "put the file there, or correct the path",
-        )),
+        Some(what) => {
+            Err(Unread::because(path, format!("is {what}, not a file"), "put the file there, or correct the path"))
+        }
         None if meta.len() > limit => Err(too_large(&path.display().to_string(), limit)),
         None => Ok(()),
     };
@@ -200,10 +198,10 @@ mod tests {
         assert_eq!(read(&path("link"), 4).unwrap(), b"1234");
         for (name, limit, expected) in [
             ("file", 3, "is too large: hoist reads at most 0 KiB of such a file"),
-            ("pipe", 4, "is a pipe, where a file belongs"),
-            ("socket", 4, "is a socket, where a file belongs"),
-            (".", 4, "is a folder, where a file belongs"),
-            ("/dev/zero", 4, "is a device, where a file belongs"),
+            ("pipe", 4, "is a pipe, not a file"),
+            ("socket", 4, "is a socket, not a file"),
+            (".", 4, "is a folder, not a file"),
+            ("/dev/zero", 4, "is a device, not a file"),
             ("none", 4, "there is no such file"),
             ("file/none", 4, "there is no such file"),
             ("dangling", 4, "is a symbolic link to a file that is not there"),

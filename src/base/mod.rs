@@ -1,4 +1,4 @@
-//! What everything stands on and what knows nothing of Kubernetes: errors, files, input, YAML, reports, time.
+//! The foundation of all other groups, independent of Kubernetes: errors, files, input, YAML, reports, time.
 
 pub mod backoff;
 pub mod error;

@@ -1,4 +1,4 @@
-//! Tells progress from going in circles: what counts is something that was not seen before.
+//! Distinguishes progress from repetition: only states that were not seen before count.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Whether it can work: the asset directory by itself (`validate`), and on this machine (`preflight`).
+//! Checks whether a cluster can work: of the asset directory by itself (`validate`), and of this machine
+//! (`preflight`).
 
 pub mod preflight;
 pub mod validate;

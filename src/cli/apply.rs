@@ -34,26 +34,26 @@ pub struct Args {
     /// Leave manifests/ alone
     #[arg(long)]
     addons_only: bool,
-    /// Apply every manifest as it stands, over what was edited in the cluster, and over the fields of others
+    /// Apply every manifest as it is, over edits in the cluster and over the fields of other managers
     #[arg(long)]
     force_conflicts: bool,
-    /// Take away what hoist applied of add-ons before and what is in addons/ no more
+    /// Remove the objects that hoist applied from add-ons before and that addons/ does not have any more
     #[arg(long)]
     prune: bool,
-    /// Wait until what is applied last is ready, too
+    /// Also wait until the objects of the last rank are ready
     #[arg(long)]
     wait: bool,
-    /// Show what would be done, by the API server's dry run, and do none of it
+    /// Show what would be done, by the API server's dry run, and change nothing
     #[arg(long, value_name = "server", value_parser = ["server"], num_args = 0..=1, require_equals = true, default_missing_value = "server")]
     dry_run: Option<String>,
-    /// Show what would change as a unified diff, by the API server's dry run, and do none of it; exits 0 for no change, 2
+    /// Show what would change as a unified diff, by the API server's dry run, and change nothing; exits 0 for no change, 2
     /// for some
     #[arg(long)]
     diff: bool,
-    /// How long it may go without any progress; an object that gets ready and a pod that changes state are some
+    /// How long it may go without progress, such as an object that gets ready or a pod that changes state
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     progress_timeout: Duration,
-    /// How long the whole may take, as 90s, 20m or 1h30m
+    /// How long it may take altogether, as 90s, 20m or 1h30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     timeout: Duration,
     /// How progress is shown
@@ -80,7 +80,7 @@ async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
     tokio::select! {
         biased;
         signal = stop => {
-            Err(Error::Interrupted { signal, state: "what was applied stands; run the same command again to go on".into() })
+            Err(Error::Interrupted { signal, state: "what was applied stays; run the same command again to continue".into() })
         }
         summary = addons::apply_whole(&client, &whole, &options, reporter) => summary,
     }

@@ -14,17 +14,17 @@ pub struct Args {
     /// The folder that `hoist render` wrote
     #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
     asset_dir: PathBuf,
-    /// The file to write; for root's eyes only
+    /// The file to write; only root can read it
     #[arg(long, value_name = "FILE")]
     output_file: PathBuf,
-    /// Whom it is encrypted to: a public key of age's, age1…; may be given several times. Without one it is not
+    /// Encrypt the file to this public key of age's, age1…; may be given several times. Without one, the file is not
     /// encrypted, and holds every key of the cluster
     #[arg(long, value_name = "AGE_RECIPIENT")]
     recipient: Vec<Recipient>,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
-    /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
+    /// Which controller of cluster.yaml this machine is [default: the one whose address this machine has]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// How progress is shown

@@ -10,7 +10,7 @@ use crate::base::error::Result;
 /// `hoist completion`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// For which shell: `source <(hoist completion bash)`, or into the folder where it looks for completions
+    /// The shell; `source <(hoist completion bash)` loads the script, or write it to the shell's folder of completions
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -1,4 +1,4 @@
-//! What `start`, `recover` and `unpivot` are told alike: which controller, from what, and how long it may take.
+//! The options that `start`, `recover` and `unpivot` share: which controller, from what, and how long it may take.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,13 +23,13 @@ pub(super) struct Controller {
     /// The kubelet's folder of static pods
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests", value_parser = absolute)]
     pod_manifest_path: PathBuf,
-    /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
+    /// Which controller of cluster.yaml this machine is [default: the one whose address this machine has]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// How long it may go without any progress; an image that is being pulled and a pod that changes state are some
+    /// How long it may go without progress, such as an image that is being pulled or a pod that changes state
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     progress_timeout: Duration,
-    /// How long the whole may take, as 90s, 20m or 1h30m
+    /// How long it may take altogether, as 90s, 20m or 1h30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) struct Controller {
 /// What must hold before the bridge is lowered.
 #[derive(Debug, clap::Args)]
 pub(super) struct Conditions {
-    /// Refuse an asset directory whose references or certificates do not go together, as `hoist validate` says
+    /// Refuse an asset directory in which `hoist validate` finds wrong references or certificates
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     validate: bool,
     /// Workloads (NAMESPACE/NAME of a DaemonSet, Deployment, StatefulSet or Pod) whose pods must be ready before the

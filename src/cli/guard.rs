@@ -29,11 +29,11 @@ pub struct Args {
 /// What else than guarding.
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Raise the bridge if no API server runs here: before the kubelet starts (run by its unit)
+    /// Raise the bridge if no API server runs here, before the kubelet starts (run by the kubelet's unit)
     Boot,
-    /// Put guard on this node, by the bridge of the cluster's Secret (run by the DaemonSet hoist-guard)
+    /// Put guard on this node, with the bridge from the cluster's Secret (run by the DaemonSet hoist-guard)
     Install(Install),
-    /// Take guard, and the bridge that it keeps, from this node
+    /// Remove guard, and the bridge that it keeps, from this node
     Remove,
 }
 

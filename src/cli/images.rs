@@ -19,7 +19,7 @@ const SCHEMA: &str = "hoist.images/v1";
 /// `hoist images`
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List every image of a cluster, one a line: what a registry of your own must have
+    /// List every image of a cluster, one a line: the images that a registry of your own must have
     List(Args),
     /// Write hoist itself as an image, an OCI archive: what `ctr images import` and `docker load` take
     Save(Save),

@@ -30,10 +30,10 @@ pub struct Args {
     /// The folder that `hoist render` wrote
     #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
     asset_dir: PathBuf,
-    /// The folder to write to; files in it that are there are replaced
+    /// The folder to write to; existing files in it are replaced
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
-    /// What is written: files for a machine's root, or one file for its first boot
+    /// What to write: files for a machine's root, or one file for its first boot
     #[arg(long, value_enum, default_value = "dir")]
     format: Format,
     /// The name of the worker's Node [default: the machine's hostname]
@@ -42,7 +42,7 @@ pub struct Args {
     /// The address of the worker's Node [default: that of the machine's default route]
     #[arg(long, value_name = "ADDRESS")]
     node_ip: Option<IpAddr>,
-    /// Refuse another CA than the one whose public key has this hash, sha256:…; may be given several times
+    /// Refuse a CA whose public key does not have this hash, sha256:…; may be given several times
     #[arg(long, value_name = "HASH")]
     discovery_token_ca_cert_hash: Vec<String>,
 }

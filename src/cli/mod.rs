@@ -1,4 +1,5 @@
-//! The command line: what users type, and which room it goes to. No logic. A file for each command.
+//! The command line: a file for each command, which parses arguments and calls the module that does the work. No
+//! logic.
 
 mod admin;
 mod apply;
@@ -51,7 +52,7 @@ pub struct Cli {
     /// How logs, and the error that ends a command, are written to standard error
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: log::Format,
-    /// No colours, as with the environment variable NO_COLOR
+    /// Use no colours, as with the environment variable NO_COLOR
     #[arg(long, global = true)]
     pub no_color: bool,
 }
@@ -76,35 +77,35 @@ impl Cli {
 pub enum Command {
     /// Write the asset directory of a cluster: TLS material, static pods, manifests, the kubelet's files
     Render(render::Args),
-    /// Bring the cluster up on this controller, or go on where an earlier run stopped
+    /// Bring the cluster up on this controller, or continue an earlier run
     Start(start::Args),
-    /// Apply manifests/ and addons/ of an asset directory again to the cluster that it made
+    /// Apply manifests/ and addons/ of an asset directory to its cluster again
     Apply(apply::Args),
-    /// Write one file from which this controller can be brought back: a snapshot of its etcd and the asset directory
+    /// Back this controller up to one file: a snapshot of its etcd, and the asset directory
     Backup(backup::Args),
-    /// Bring the cluster back: put back what is missing of its control plane, or restore its data first
+    /// Bring the cluster back: restore the missing parts of its control plane, or etcd's data first
     Recover(recover::Args),
-    /// Make the control plane static pods for good, as the self-hosted one is now; `start` pivots again
+    /// Turn the self-hosted control plane into static pods for good, with its flags and images; `start` pivots again
     Unpivot(unpivot::Args),
-    /// Take hoist off this node: it shows what it takes away, and asks first
+    /// Take hoist off this node: show what is removed, and ask first
     Reset(reset::Args),
     /// Check whether this machine is ready for `start`, and change nothing
     Preflight(preflight::Args),
     /// Show what this controller and its cluster are now; the exit code is 0 if all is well
     Status(status::Args),
-    /// Check that an asset directory goes together: references, certificates, ports, subnets, flags
+    /// Check whether the files of an asset directory fit together: references, certificates, ports, subnets, flags
     Validate(validate::Args),
-    /// Bootstrap tokens, by which machines join the cluster as workers
+    /// Manage bootstrap tokens, with which machines join the cluster as workers
     Token(token::Args),
     /// Write what a machine needs to become a worker, and nothing more: the CA, a bootstrap kubeconfig, the kubelet's files
     JoinAssets(join_assets::Args),
-    /// About cluster.yaml
+    /// Commands for cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// About the images of a cluster, and hoist's own
+    /// Commands for the images of a cluster, and for hoist's own image
     #[command(subcommand, visible_alias = "image")]
     Images(images::Command),
-    /// Print what makes a shell complete hoist's command line
+    /// Print the script by which a shell completes hoist's command line
     Completion(completion::Args),
     /// Print hoist's man page, or write those of all commands
     Man(man::Args),
@@ -113,8 +114,8 @@ pub enum Command {
     /// Pass connections on to the bridge's API server once it is ready (run by the bridge's static pod)
     #[command(hide = true)]
     Forward(forward::Args),
-    /// Keep the API served on this controller: raise the bridge when its API server is gone, lower it when that serves
-    /// again (run by a static pod)
+    /// Keep the API served on this controller: raise the bridge when the API server is gone, and lower it when the API
+    /// server serves again (run by a static pod)
     Guard(guard::Args),
 }
 

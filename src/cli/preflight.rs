@@ -11,10 +11,10 @@ use crate::desired::assets::{self, AssetSet};
 /// Which checks the user knows better than.
 #[derive(Debug, clap::Args)]
 pub struct Choice {
-    /// Checks of this machine that are not made; `hoist preflight --list` shows their names
+    /// Checks to leave out; `hoist preflight --list` shows their names
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = preflight::known)]
     skip_preflight: Vec<&'static str>,
-    /// Checks whose errors are shown as warnings; `all` is every one
+    /// Checks whose errors are shown as warnings; `all` is every check
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = known_or_all)]
     ignore_preflight_errors: Vec<&'static str>,
 }
@@ -35,13 +35,13 @@ pub struct Args {
     /// The folder that `hoist render` wrote
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
     asset_dir: Option<PathBuf>,
-    /// Show what there is to check, and check nothing
+    /// List the checks, and make none
     #[arg(long)]
     list: bool,
     /// The kubelet's folder of static pods
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests")]
     pod_manifest_path: PathBuf,
-    /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
+    /// Which controller of cluster.yaml this machine is [default: the one whose address this machine has]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     #[command(flatten)]

@@ -14,19 +14,19 @@ use crate::ops::start::Mode;
 /// guard keeps on this controller.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Restore etcd's data from this file of `etcdctl snapshot save` first; the data that is there is moved aside
+    /// Restore etcd's data from this file of `etcdctl snapshot save` first; the current data is moved aside
     #[arg(long, value_name = "FILE", conflicts_with = "backup")]
     etcd_snapshot: Option<PathBuf>,
-    /// Restore etcd's data, and an asset directory that is not there, from this file of `hoist backup` first
+    /// Restore etcd's data, and the asset directory if it is not there, from this file of `hoist backup` first
     #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
-    /// The file with the secret key that the backup is encrypted to
+    /// The file with the secret key of the backup's recipient
     #[arg(long, value_name = "FILE", requires = "backup")]
     identity: Option<PathBuf>,
-    /// Show what would be done, and do none of it
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Apply every manifest as it stands in the asset directory, over what was edited in the cluster
+    /// Apply every manifest as it is in the asset directory, over edits in the cluster
     #[arg(long)]
     force_manifests: bool,
     #[command(flatten)]

@@ -28,18 +28,18 @@ pub struct Args {
     /// The folder to write: a new one, an empty one, or one that was rendered before
     #[arg(long, value_name = "DIR")]
     asset_dir: PathBuf,
-    /// Show what would change there as a unified diff and write nothing; exits 0 for no change, 2 for some
+    /// Show what would change as a unified diff, and write nothing; exits 0 for no change, 2 for some
     #[arg(long)]
     diff: bool,
     /// A file of the asset directory to write anew, although you edited or removed it; may be given several times
     #[arg(long, value_name = "FILE")]
     replace: Vec<PathBuf>,
-    /// A file of the asset directory to leave as you edited it, whatever has changed of it since; may be given several
-    /// times
+    /// A file of the asset directory to leave as you edited it, whatever hoist has changed in it since; may be given
+    /// several times
     #[arg(long, value_name = "FILE")]
     keep: Vec<PathBuf>,
-    /// Also write what makes a fresh machine a controller at its first boot: first-boot/ of the asset directory. It
-    /// holds keys
+    /// Also write first-boot/ of the asset directory: files that make a fresh machine a controller at its first boot.
+    /// They hold keys
     #[arg(long, value_name = "FORMAT")]
     first_boot: Option<first_boot::Format>,
 }
@@ -85,21 +85,21 @@ pub(super) fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let mut say = |line: String| said.push_str(&(line + "\n"));
     if !loaded.names_version && cluster.kubernetes_version.to_string() != config::KUBERNETES_VERSION {
         let (kept, own) = (cluster.kubernetes_version, config::KUBERNETES_VERSION);
-        say(format!("kept Kubernetes {kept}: for another one cluster.yaml names it (kubernetesVersion: {own})"));
+        say(format!("kept Kubernetes {kept}; for another version, set it in cluster.yaml (kubernetesVersion: {own})"));
     }
     // The first time, everything is new.
     for file in issued.issued.iter().filter(|_| !existing.is_empty()) {
         say(format!("issued tls/{}: {}", file.path, file.reason));
     }
-    merged.iter().for_each(|path| say(format!("merged {path}: what changed of it is in, and your edit, too")));
+    merged.iter().for_each(|path| say(format!("merged {path}: it has hoist's change and your edit")));
     kept.iter().for_each(|path| say(format!("kept your own {path}")));
     left_out.iter().for_each(|path| say(format!("left out {path}: you removed it (--replace {path} brings it back)")));
     for path in &removed {
         let is_request = path.ends_with(".csr");
-        let why = if is_request { "its certificate has come" } else { "this cluster has no use for it" };
+        let why = if is_request { "its certificate is there" } else { "this cluster does not use it" };
         say(format!("removed {path}: {why}"));
     }
-    unused.iter().for_each(|path| say(format!("left {path}, for which this cluster has no use")));
+    unused.iter().for_each(|path| say(format!("left {path}, which this cluster does not use")));
     if args.first_boot.is_none() && dir.join(first_boot::FOLDER).exists() {
         say(format!("left {}/ as it was: --first-boot writes it anew", first_boot::FOLDER));
     }

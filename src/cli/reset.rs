@@ -11,13 +11,13 @@ use crate::ops::reset;
 /// `hoist reset`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Take it away without asking
+    /// Remove without asking
     #[arg(long, short)]
     force: bool,
-    /// Only show what would be taken away
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Remove etcd's data, too: the cluster is gone then
+    /// Also remove etcd's data; the cluster is gone then
     #[arg(long)]
     remove_etcd_data: bool,
     /// The kubelet's folder of static pods
@@ -46,7 +46,7 @@ pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result
     let result = reset::reset(&host, &found, &reporter).await;
     let success = Success {
         message: "hoist is off this node",
-        next: "`hoist start` brings it back; the asset directory, images and what a network plugin has set up are still here",
+        next: "`hoist start` brings it back; the asset directory, images and the network plugin's state are still here",
     };
     reporter.finish(result.as_ref().map(|()| success));
     result

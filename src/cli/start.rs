@@ -12,7 +12,7 @@ pub struct Args {
     controller: Controller,
     #[command(flatten)]
     conditions: Conditions,
-    /// Begin a new cluster where this machine or the asset directory knows of one, and etcd's data is not there
+    /// Begin a new cluster although this machine or the asset directory knows of one whose etcd data is not there
     #[arg(long)]
     new_cluster: bool,
 }

@@ -16,16 +16,16 @@ use crate::ops::status::{self, Subject};
 /// `hoist status`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder that `hoist render` wrote: its admin's kubeconfig is used, and its certificates are shown, too
+    /// The folder that `hoist render` wrote; its auth/kubeconfig is used, and its certificates are shown
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     asset_dir: Option<PathBuf>,
-    /// An admin's kubeconfig, where there is no asset directory any more; it holds its credentials or names their files
+    /// An admin's kubeconfig, if there is no asset directory any more; it must hold its credentials or name their files
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The kubelet's folder of static pods
     #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/manifests")]
     pod_manifest_path: PathBuf,
-    /// Which controller of cluster.yaml this machine is [default: the one whose address it has]
+    /// Which controller of cluster.yaml this machine is [default: the one whose address this machine has]
     #[arg(long, value_name = "NAME", requires = "asset_dir")]
     node_name: Option<String>,
     /// How it is shown

@@ -28,7 +28,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Make a bootstrap token, by which machines join as workers, and print it
+    /// Make a bootstrap token, with which machines join as workers, and print it
     Create(Create),
     /// Show the bootstrap tokens of the cluster
     List {
@@ -36,10 +36,10 @@ enum What {
         #[arg(long, short, value_enum, default_value = "text")]
         output: Output,
     },
-    /// Take bootstrap tokens away: nobody joins by them any more
+    /// Delete bootstrap tokens: no machine joins with them any more
     #[command(visible_alias = "revoke")]
     Delete {
-        /// Whole tokens, or their first parts
+        /// Whole tokens, or their first six letters
         #[arg(required = true, value_name = "TOKEN", value_parser = token_or_id)]
         tokens: Vec<String>,
     },
@@ -47,22 +47,22 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// The token to make, of the form [a-z0-9]{6}.[a-z0-9]{16} [default: one by chance]
+    /// The token to make, of the form [a-z0-9]{6}.[a-z0-9]{16} [default: a random one]
     #[arg(value_name = "TOKEN", value_parser = super::join_assets::token)]
     token: Option<String>,
-    /// How long it counts, as 30m or 24h; 0 is for ever
+    /// How long the token is valid, as 30m or 24h; 0 is for ever
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
     ttl: Ttl,
-    /// What it is for, as `hoist token list` shows it
+    /// A description, which `hoist token list` shows
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
-    /// What it is good for; `kubeadm join` needs both
+    /// What the token may be used for; `kubeadm join` needs both
     #[arg(long, value_delimiter = ',', default_values = USAGES, value_parser = PossibleValuesParser::new(USAGES))]
     usages: Vec<String>,
-    /// What its bearers are beside system:bootstrappers; `kubeadm join` needs the default
+    /// The groups of the token's users besides system:bootstrappers; `kubeadm join` needs the default
     #[arg(long, value_name = "GROUP", value_delimiter = ',', default_values = [DEFAULT_GROUP], value_parser = tokens::group)]
     groups: Vec<String>,
-    /// Print the commands by which a machine joins, in place of the token alone
+    /// Print the commands with which a machine joins, in place of the token alone
     #[arg(long, alias = "print-join-command")]
     print_join: bool,
 }
@@ -108,11 +108,10 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<()> {
 async fn create(admin: &Admin, args: Create, dir: &str, now: OffsetDateTime) -> Result<String> {
     let text = pki::bootstrap_token(args.token.as_deref())?;
     let (id, secret) = text.split_once('.').unwrap_or_default();
-    let expires = args.ttl.0.map(|ttl| now.checked_add(ttl.try_into().ok()?)).map(|at| {
-        at.ok_or_else(|| {
-            Error::Input(vec![Finding::new("--ttl", "is longer than there are years").remedy("0 is for ever")])
-        })
-    });
+    let expires =
+        args.ttl.0.map(|ttl| now.checked_add(ttl.try_into().ok()?)).map(|at| {
+            at.ok_or_else(|| Error::Input(vec![Finding::new("--ttl", "is too long").remedy("0 is for ever")]))
+        });
     let token = Token {
         id: id.to_owned(),
         secret: secret.to_owned(),

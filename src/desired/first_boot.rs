@@ -1,9 +1,9 @@
-//! What makes a fresh machine a controller at its first boot: user data for cloud-init, or a config for Ignition. Each
-//! puts the asset directory and hoist's unit on the disk and enables the unit. Pure: nothing is written here. `join.rs`
-//! says what makes one a worker.
+//! User data for cloud-init and configs for Ignition, which make a fresh machine a controller at its first boot. Each
+//! puts the asset directory and hoist's unit on the disk and enables the unit. Pure: nothing is written here.
+//! `join.rs` does the same for workers.
 //!
-//! The binary is not in them: it is some hundred times what user data may be. It is in the image, or another part of
-//! the user's own configuration fetches it.
+//! They do not hold the binary, which is some hundred times larger than user data may be. The binary is in the image,
+//! or another part of the user's configuration fetches it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

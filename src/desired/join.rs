@@ -1,4 +1,4 @@
-//! What a machine needs to become a worker: nothing but public files and a bootstrap token. Pure.
+//! The files with which a machine becomes a worker: public files and a bootstrap token, nothing else. Pure.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
     if cluster.has_external_ca() {
         let finding = Finding::new(
             "pki.ca",
-            "the key of the cluster's CA is elsewhere: nobody in the cluster signs a worker's certificate",
+            "the key of the cluster's CA is elsewhere: nothing in the cluster can sign a worker's certificate",
         );
         return Err(Error::Input(vec![finding.remedy("have one signed for system:node:NAME in system:nodes, and give it to the kubelet in /etc/kubernetes/kubelet.conf")]));
     }
@@ -169,6 +169,6 @@ mod tests {
         cluster.pki.ca = Some(ca);
         let worker = Worker { token: TOKEN, node: None, node_ip: None };
         let Err(Error::Input(findings)) = files(&worker, &assets, &cluster) else { panic!() };
-        assert!(findings[0].message.contains("nobody in the cluster signs"));
+        assert!(findings[0].message.contains("nothing in the cluster can sign"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a kubelet's configuration says.
+//! Reads a kubelet's configuration.
 
 /// Where containerd listens.
 const RUNTIME: &str = "unix:///run/containerd/containerd.sock";

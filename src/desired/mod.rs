@@ -1,5 +1,5 @@
-//! What the user wants, and what follows from it: cluster.yaml, the CAs and certificates, the asset directory. Pure but for
-//! reading and writing that directory; nothing here asks a cluster or looks at the machine.
+//! The desired state: cluster.yaml, the CAs and certificates, the asset directory. Pure, except for reading and
+//! writing that directory; nothing here asks a cluster or looks at the machine.
 
 pub mod assets;
 pub mod config;

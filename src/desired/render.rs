@@ -1,4 +1,5 @@
-//! What a cluster's declaration and its PKI make: the whole asset directory, in memory. Pure: no clock, disk or network.
+//! Renders a cluster's declaration and its PKI into the whole asset directory, in memory. Pure: no clock, disk or
+//! network.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,7 +37,7 @@ const TLS_CIPHER_SUITES: [&str; 6] = [
 /// Renders the asset directory of `cluster`, whose tls/ is `tls`; `token` is the bootstrap token of its kubelets.
 ///
 /// # Errors
-/// A file that tls/ lacks, or a template that does not fit its Kubernetes type (a mistake in hoist).
+/// A file that tls/ lacks, or a template that does not fit its Kubernetes type (a bug in hoist).
 pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     let mut set = AssetSet::default();
     let mut add = |path: String, file: File| set.files.insert(path, file);

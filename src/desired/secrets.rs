@@ -1,4 +1,4 @@
-//! Which files each component needs of tls/, by the names that its flags use. The same set makes the Secret of the
+//! The files of tls/ that each component needs, by the names that its flags use. The same set makes the Secret of the
 //! self-hosted component and the folder that the bridge mounts, so the two cannot drift apart.
 
 use std::collections::BTreeMap;

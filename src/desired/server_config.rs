@@ -1,6 +1,6 @@
-//! What kube-apiserver reads besides flags and keys: an audit policy, who may ask without credentials, the defaults of
-//! admission. They stand in a ConfigMap of the asset directory, which the self-hosted one mounts; the bridge mounts the same
-//! files from the controller's disk, so that an edit reaches both.
+//! The configuration files of kube-apiserver: the audit policy, the paths for requests without credentials, the
+//! defaults of admission. They are in a ConfigMap of the asset directory, which the self-hosted API server mounts.
+//! The bridge mounts the same files from the controller's disk, so an edit reaches both.
 
 use std::collections::BTreeMap;
 

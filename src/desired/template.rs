@@ -1,5 +1,5 @@
-//! The templates embedded in the binary, and how they become text. A template is valid YAML as it stands: what is
-//! not YAML stands behind `#%`, and a value stands in a double-quoted scalar, for which it is escaped.
+//! The templates embedded in the binary, and how they become text. A template is valid YAML as it is: logic is behind
+//! `#%`, and each value is in a double-quoted scalar, for which it is escaped.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn collect(dir: &Dir<'static>, root: &std::path::Path, found: &mut BTreeMap<Stri
 /// the component X) is left out of the list, and of the command that begins with X: the user's takes its place.
 ///
 /// # Errors
-/// A template that names a value which is not in `context`, or does not parse: a mistake in hoist itself.
+/// A template that names a value which is not in `context`, or does not parse: a bug in hoist itself.
 pub fn render(name: &str, source: &str, extra_args: &BTreeMap<&str, &[Arg]>, context: &Value) -> Result<String> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().line_statement_prefix("#%").build();

@@ -1,4 +1,4 @@
-//! Bootstrap tokens: Secrets of kube-system, in the shape that the API server knows them by, and kubeadm, too. Pure.
+//! Bootstrap tokens: Secrets of kube-system, in the format of the API server and kubeadm. Pure.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,7 @@ pub fn problem(text: &str, known: Option<&Token>, now: OffsetDateTime) -> Option
             finding(format!("the token {id} has expired at {at}; here it is {}", rfc3339(now)))
         }
         Some(known) if !known.usages.iter().any(|usage| usage == "authentication") => {
-            finding(format!("the token {id} lets nobody in: its usages lack authentication"))
+            finding(format!("the token {id} lets no machine in: its usages lack authentication"))
         }
         Some(_) => None,
     }

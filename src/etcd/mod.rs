@@ -1,4 +1,4 @@
-//! etcd: what hoist asks it, its alarms, its snapshots.
+//! etcd: its client, its alarms, its snapshots.
 
 pub mod alarms;
 pub mod client;

@@ -1,12 +1,13 @@
-//! etcd's data on a controller's disk, and what keeps etcd from beginning a second, empty cluster where it is not there.
+//! etcd's data on a controller's disk, and the file that keeps etcd from beginning a second, empty cluster if the
+//! data is missing.
 //!
 //! ```text
 //!  dataDir/member/hoist-began   made before etcd begins ─► hostPath, type File, of etcd's static pod
 //!          │ not there: its disk is not mounted, or another one is
 //!          └─► the kubelet does not start etcd, says why, and tries again until it is there
 //! ```
-//! It needs no API and no process of hoist's, at any boot. It stands in the folder that etcd makes and that a restore
-//! exchanges, so that it comes and goes with the data.
+//! This needs no API and no process of hoist's, at any boot. The file is in the folder that etcd makes and that a
+//! restore exchanges, so it moves with the data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ impl Data {
 
     /// What is typed where the data is gone.
     pub fn remedy() -> String {
-        "mount the disk that it is on: etcd goes on by itself then. Where it is lost: `hoist recover --backup FILE`. `hoist start --new-cluster` begins another cluster, in which nothing of this one is".into()
+        "mount the disk that it is on, and etcd continues by itself. If the disk is lost: `hoist recover --backup FILE`. `hoist start --new-cluster` begins a new cluster that has nothing of this one".into()
     }
 }
 

@@ -1,5 +1,5 @@
-//! A controller: where things are on it, every path below a root, so that a test needs none of the machine's own; and
-//! what of it is no file.
+//! A controller's host: its paths, all below a root, so that tests do not touch the machine; and everything of it
+//! that is not a file.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};

@@ -1,7 +1,8 @@
 //! The images of static pods: what a manifest names, whether this machine has it, and which one the bridge is raised from.
 //!
-//! A static pod whose image is gone does not start where no registry answers, and of the bridge that means: no API. So the
-//! copy of the bridge follows the image that the self-hosted component has proved, and a raise takes one that is there.
+//! A static pod whose image is gone does not start if no registry answers; for the bridge, that means no API. So the
+//! copy of the bridge takes over the image that the self-hosted component has proved, and a raise uses an image that
+//! is there.
 
 use std::collections::BTreeMap;
 use std::path::Path;

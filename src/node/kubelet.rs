@@ -1,4 +1,4 @@
-//! The kubelet of this host: its files, and its unit where systemd runs it.
+//! The kubelet of this host: its files, and its unit if systemd runs it.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -161,7 +161,7 @@ pub async fn unit_problem(host: &Host) -> Option<Finding> {
         );
     }
     program(host).await.is_none().then(|| {
-        Finding::new("kubelet", "there is no such program: neither where kubelet.service says nor on PATH")
+        Finding::new("kubelet", "there is no such program, neither at the path in kubelet.service nor on PATH")
             .remedy("install the kubelet and a container runtime (Debian packages: kubelet, containerd)")
     })
 }

@@ -1,11 +1,12 @@
-//! One hoist at a time changes a node: the lock that sees to it.
+//! The lock that lets one hoist at a time change a node.
 //!
-//! It is the file [`OWN`], of mode 0600 from its creation: `flock` works on a descriptor for reading, so that whoever may
-//! open a lock may hold it. It stays empty, and stays where it is. Guard's pod sees it by its mount of /var/lib/hoist.
+//! The lock is the file [`OWN`], of mode 0600 from its creation: `flock` works on a descriptor for reading, so every
+//! user who may open a lock may hold it. The file stays empty and in its place. Guard's pod reaches it through its
+//! mount of /var/lib/hoist.
 //!
-//! An older hoist, or a guard that has not been started anew since an upgrade, knows [`OLD`] alone, which has mode 0644
-//! where that or the kubelet has made it. It is taken, too, so that the two exclude each other; but whoever is not root and
-//! holds it is passed over. The holder's own words stand in it.
+//! An older hoist, or a guard that has not been restarted since an upgrade, knows only [`OLD`], which has mode 0644
+//! if it or the kubelet made the file. hoist takes this lock, too, so that both exclude each other, but ignores a
+//! holder that is not root. The file describes its holder.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};

@@ -1,5 +1,5 @@
-//! hoist's own unit, hoist.service: where it is enabled, systemd runs `hoist start` at each boot, and again some seconds
-//! after one that has failed.
+//! hoist's own unit, hoist.service. If it is enabled, systemd runs `hoist start` at each boot, and again some seconds
+//! after a failed run.
 
 use crate::base::error::Result;
 use crate::node::host::Host;

@@ -1,4 +1,4 @@
-//! What containerd has of the images that it is pulling: progress that only the disk shows.
+//! What containerd has of the images that it is pulling: progress that shows only on the disk.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! How things stood on the disk before a first raise, and the way back to it: a machine whose kubelet never shows up is
-//! left as it was found.
+//! The state of the disk before a first raise, and the way back to it: a machine whose kubelet never starts is left
+//! as it was found.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! The only owner of the kubelet's folder of static pods: what stands there and whose it is, putting a manifest in
-//! whole, taking it out.
+//! The only owner of the kubelet's folder of static pods: it lists the manifests and their owners, puts a manifest in
+//! whole, and takes it out.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What hoist meets outside of itself that is no file: the machine's system, the API servers, etcd, the date. One trait, so
-//! that a test can put a scripted world in its place; `system.rs` has the real one.
+//! Everything outside of hoist that is not a file: the operating system, the API servers, etcd, the date. It is one trait,
+//! so that a test can replace it with a scripted world; `system.rs` has the real one.
 //!
 //! Durations are measured by tokio's clock, which a test can let run at its own pace.
 

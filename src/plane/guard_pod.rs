@@ -1,5 +1,6 @@
-//! Guard on this controller's disk: its copy of the bridge, hoist's binary, its static pod. Put there by `start` before
-//! the bridge is lowered for the first time, and by the DaemonSet `hoist-guard` where a node becomes a controller later.
+//! Guard on this controller's disk: its copy of the bridge, hoist's binary, its static pod. `start` puts them there
+//! before it lowers the bridge for the first time; the DaemonSet `hoist-guard` does if a node becomes a controller
+//! later.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

@@ -1,5 +1,5 @@
-//! The permanent static control plane, as `unpivot` leaves it: what of it is on this controller, putting it in, taking it
-//! out.
+//! The permanent static control plane that `unpivot` leaves: which parts of it are on this controller, putting it in,
+//! taking it out.
 //!
 //! Its pods mount folders below /etc/kubernetes/static-pods. A manifest is *prepared* there, with all that it mounts,
 //! before anything that it replaces is taken away; *put in*, it stands in the kubelet's folder.

@@ -117,7 +117,7 @@ fn patch_makes_of_it_what_render_makes() {
     assert!(text.contains("serial made when it is issued; names kubernetes"), "{text}");
     assert!(text.contains("# manifests/kube-apiserver/secret.yaml: changes: sha256 "), "{text}");
     assert!(text.contains("#   data[\"apiserver.crt\"] changes\n"), "{text}");
-    assert!(text.contains("# tls/etcd/c1/peer.key: left, though this cluster has no use for it\n"), "{text}");
+    assert!(text.contains("# tls/etcd/c1/peer.key: left, though this cluster does not use it\n"), "{text}");
     assert!(text.contains("# manifests/kubelet/rbac.yaml: kept, with your edit\n"), "{text}");
 
     folder.put("diff", text.replace("DIR", folder.path("").to_str().unwrap().trim_end_matches('/')));
@@ -130,7 +130,7 @@ fn patch_makes_of_it_what_render_makes() {
     run(Command::new("patch").args(["-p1", "--batch", "-i"]).arg(folder.path("diff")).current_dir(&copy));
     let said = folder.render().ok();
     assert!(
-        said.contains("merged manifests/kube-apiserver/daemonset.yaml: what changed of it is in, and your edit"),
+        said.contains("merged manifests/kube-apiserver/daemonset.yaml: it has hoist's change and your edit"),
         "{said}"
     );
     let (patched, rendered) = (open_files(&copy), open_files(&folder.path("assets")));
@@ -225,5 +225,5 @@ fn colours_are_for_terminals() {
 fn an_interrupted_render_is_said() {
     let folder = Folder::rendered(CLUSTER);
     folder.put("assets/.rendering", "");
-    assert_eq!(shows(diff(&folder)), "# the last render was cut short; this one would complete it\n");
+    assert_eq!(shows(diff(&folder)), "# the last render was interrupted; this one would complete it\n");
 }

@@ -47,9 +47,9 @@ fn requests_go_out_and_certificates_come_back() {
     ran.failed_saying(
         9,
         &[
-            "hoist: certificates are wanted that only the holders of the CAs' keys can sign\n  tls/apiserver.crt: is not there yet\n",
+            "hoist: certificates are awaited that only the holders of the CAs' keys can sign\n  tls/apiserver.crt: is not there yet\n",
             "    have tls/kubelet/c1/client.csr signed by CN=ca: subject O=system:nodes, CN=system:node:c1; extended key usage clientAuth\n",
-            "  next: put each certificate at the path that is named, and run the same command again\n",
+            "  next: put each certificate at its path, and run the same command again\n",
         ],
     );
     // Nothing to start yet, and nothing new to ask for.
@@ -67,7 +67,7 @@ fn requests_go_out_and_certificates_come_back() {
     );
     assert_eq!(sign_all(&folder, COPY), 12);
     let said = folder.render().ok();
-    assert!(said.contains("removed tls/apiserver.csr: its certificate has come\n"), "{said}");
+    assert!(said.contains("removed tls/apiserver.csr: its certificate is there\n"), "{said}");
     assert!(said.ends_with("assets: 72 files, 42 of them written\n"), "{said}");
     assert_eq!(folder.unchanged(|| folder.render()).ok(), "assets: 72 files, 0 of them written\n");
 
@@ -106,7 +106,7 @@ fn what_stands_goes_on_while_new_certificates_are_awaited() {
     assert_eq!(folder.read("assets/manifests/kube-apiserver/secret.yaml"), manifests, "it still fits what stands");
     assert_eq!(sign_all(&folder, COPY), 4);
     let said = folder.render().ok();
-    assert!(said.contains("removed tls/apiserver.csr: its certificate has come\n"), "{said}");
+    assert!(said.contains("removed tls/apiserver.csr: its certificate is there\n"), "{said}");
     assert_ne!(folder.read("assets/manifests/kube-apiserver/secret.yaml"), manifests);
 }
 

@@ -128,7 +128,7 @@ fn the_unit_is_enabled_and_starts() {
 fn an_asset_directory_without_the_unit() {
     let folder = Folder::rendered(CLUSTER);
     fs::remove_file(folder.path("assets/systemd/hoist.service")).unwrap();
-    // Rendering brings it back, as all that is no manifest.
+    // Rendering brings it back, as all that is not a manifest.
     let said = render(&folder, "ignition");
     assert!(said.ends_with("assets: 82 files, 1 of them written\n"), "{said}");
     let ran = folder.run(&["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--first-boot=kickstart"]);

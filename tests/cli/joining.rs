@@ -126,5 +126,5 @@ fn a_cluster_whose_ca_is_elsewhere_has_no_workers_by_token() {
     std::fs::copy(folder.path("assets/tls/ca.crt"), folder.path("assets/ca.crt")).unwrap();
     let ran = join(&folder, &[]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
-    assert!(ran.stderr.contains("nobody in the cluster signs"), "{ran:?}");
+    assert!(ran.stderr.contains("nothing in the cluster can sign"), "{ran:?}");
 }

@@ -59,7 +59,7 @@ fn where_a_backup_cannot_be_written() {
         &folder,
         &BACKUP,
         3,
-        &["DIR/backup.tar: is there already\n    name another file, or replace it by --force\n"],
+        &["DIR/backup.tar: is there already\n    name another file, or replace it with --force\n"],
     );
     for (file, said) in [
         ("none/backup.tar", "DIR/none/backup.tar: its folder is not there\n"),
@@ -93,7 +93,7 @@ fn an_etcd_that_is_no_controllers_is_not_backed_up() {
     files.iter().for_each(|(name, text)| folder.put(name, text));
     std::fs::set_permissions(folder.path("c.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     folder.render().ok();
-    refused(&folder, &BACKUP, 4, &["cluster.yaml: etcd.external: this etcd is no controller's"]);
+    refused(&folder, &BACKUP, 4, &["cluster.yaml: etcd.external: this etcd belongs to no controller"]);
 }
 
 /// Read as root: what is wrong with a file is said before anything of this machine is looked at.
@@ -120,7 +120,7 @@ fn files_that_are_no_snapshot_and_no_backup() {
         (&["--etcd-snapshot", "empty"], "empty: has no checksum at its end"),
         (&["--backup", "none"], "none: there is no such file"),
         (&["--backup", "text"], "text: is torn or damaged, or no backup of hoist's"),
-        (&["--backup", "empty"], "empty: is no backup of hoist's"),
+        (&["--backup", "empty"], "empty: is not a backup of hoist's"),
         (&["--backup", "other.tar"], "other.tar: holds \"other\", which no backup of hoist's does"),
         (&["--backup", "armored"], "armored: is encrypted, as text"),
         (&["--backup", "sealed"], "sealed: is encrypted\n    name the file with the secret key"),

@@ -22,7 +22,7 @@ A DURATION is written as `90s`, `20m` or `1h30m`.
 ";
 
 /// The pages that say more of a command.
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 19] = [
     ("hoist render", "[Rendering again](rendering-again.md), [First boot](../first-boot.md)"),
     (
         "hoist start",
@@ -42,6 +42,7 @@ const PAGES: [(&str, &str); 18] = [
     ("hoist join-assets", "[Workers](../workers.md)"),
     ("hoist config default", "[cluster.yaml](cluster-yaml.md)"),
     ("hoist images list", "[Images](../network.md#images-and-machines-without-a-registry)"),
+    ("hoist images save", "[hoist as an image](../packages.md#hoist-as-an-image)"),
     ("hoist version", "[Output for programs](../events.md#other-output-for-programs)"),
     ("hoist guard", "[guard](../guard.md)"),
 ];
@@ -65,7 +66,7 @@ fn commands_are_what_the_command_line_knows() {
     let global_names: BTreeSet<_> = global.iter().map(|arg| arg.get_id().to_string()).collect();
     text.push_str("\n## Options of all commands\n\n");
     text.push_str(&options(global));
-    sections(&hoist, "hoist", &global_names, &mut text);
+    sections(&hoist, &["hoist".to_owned()], &global_names, &mut text);
 
     let path = page("commands.md");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -100,30 +101,34 @@ fn names(command: &Command, name: &str, named: &mut Vec<(String, String)>) {
 }
 
 /// A section for each command that can be typed.
-fn sections(command: &Command, name: &str, global: &BTreeSet<String>, text: &mut String) {
+fn sections(command: &Command, called: &[String], global: &BTreeSet<String>, text: &mut String) {
     for below in visible(command) {
-        let name = format!("{name} {}", below.get_name());
+        let own: Vec<_> = std::iter::once(below.get_name()).chain(below.get_visible_aliases()).collect();
+        let called: Vec<_> =
+            called.iter().flat_map(|before| own.iter().map(move |name| format!("{before} {name}"))).collect();
         if !below.is_subcommand_required_set() {
-            text.push_str(&section(below, &name, global));
+            text.push_str(&section(below, &called, global));
         }
-        sections(below, &name, global, text);
+        sections(below, &called, global, text);
     }
 }
 
-fn section(command: &Command, name: &str, global: &BTreeSet<String>) -> String {
+/// Of a command, by all that it is called.
+fn section(command: &Command, called: &[String], global: &BTreeSet<String>) -> String {
+    let name = &called[0];
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").lines().map(|line| format!("    {}\n", line.trim()));
     let mut text = format!("\n## {name}\n\n{}.\n\n{}", escaped(about.trim_end_matches('.')), usage.collect::<String>());
-    let aliases: Vec<_> = command.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
-    if !aliases.is_empty() {
-        text.push_str(&format!("\nIt is also called {}.\n", aliases.join(", ")));
+    let others: Vec<_> = called[1..].iter().map(|other| format!("`{other}`")).collect();
+    if !others.is_empty() {
+        text.push_str(&format!("\nIt is also called {}.\n", others.join(", ")));
     }
     let own: Vec<_> = shown(command).filter(|arg| !global.contains(arg.get_id().as_str())).collect();
     if !own.is_empty() {
         text.push_str(&format!("\n{}", options(own)));
     }
-    if let Some((_, pages)) = PAGES.iter().find(|(of, _)| *of == name) {
+    if let Some((_, pages)) = PAGES.iter().find(|(of, _)| of == name) {
         text.push_str(&format!("\nMore: {pages}.\n"));
     }
     text

@@ -60,7 +60,8 @@ fn a_cluster_keeps_its_version_until_cluster_yaml_names_another() {
     folder.render().ok();
     folder.put("cluster.yaml", CLUSTER);
     let own = hoist::desired::config::KUBERNETES_VERSION;
-    let kept = format!("kept Kubernetes v1.36.3: for another one cluster.yaml names it (kubernetesVersion: {own})\n");
+    let kept =
+        format!("kept Kubernetes v1.36.3; for another version, set it in cluster.yaml (kubernetesVersion: {own})\n");
     let again = folder.unchanged(|| folder.render()).ok();
     assert_eq!(again, format!("{kept}assets: 82 files, 0 of them written\n"));
     assert!(folder.read(DAEMONSET).contains("kube-apiserver:v1.36.3"));
@@ -102,7 +103,7 @@ fn an_edit_and_a_change_of_other_lines_are_merged() {
     let folder = Folder::rendered(CLUSTER);
     folder.edit(DAEMONSET, "cpu: 250m", "cpu: 1");
     folder.put("cluster.yaml", format!("{CLUSTER}kubernetesVersion: v1.35.4\n"));
-    let merged = "merged manifests/kube-apiserver/daemonset.yaml: what changed of it is in, and your edit, too\n";
+    let merged = "merged manifests/kube-apiserver/daemonset.yaml: it has hoist's change and your edit\n";
     let said = folder.render().ok();
     assert!(said.contains(merged), "{said}");
     let text = folder.read(DAEMONSET);
@@ -121,10 +122,10 @@ fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
     folder.unchanged(|| folder.render()).failed(
         3,
         &format!(
-            "{invalid}  DIR/{DAEMONSET}:{line}:1: you edited what cluster.yaml makes another thing of now\n    \
+            "{invalid}  DIR/{DAEMONSET}:{line}:1: you edited lines that hoist now renders differently (cluster.yaml or hoist has changed)\n    \
              yours: image: \"registry.k8s.io/kube-apiserver:mine\"\n    \
              hoist's: image: \"registry.k8s.io/kube-apiserver:v1.35.4\"\n    \
-             make it say what you want and add --keep manifests/kube-apiserver/daemonset.yaml; or add --replace manifests/kube-apiserver/daemonset.yaml, and your edit is gone\n"
+             write what you want into it and add --keep manifests/kube-apiserver/daemonset.yaml; or add --replace manifests/kube-apiserver/daemonset.yaml to drop your edit\n"
         ),
     );
     let keep = ["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--keep", "cluster.yaml"];
@@ -134,7 +135,7 @@ fn an_edit_whose_input_changed_is_refused_until_the_user_says_which() {
     folder.unchanged(|| folder.run(&args)).failed(
         3,
         &format!(
-            "{invalid}  --replace: `hoist render` makes no manifests/kube-apiserver/daemonset.yml of this configuration\n    \
+            "{invalid}  --replace: `hoist render` makes no manifests/kube-apiserver/daemonset.yml from this configuration\n    \
              name a file by its path below the asset directory, such as manifests/kubelet/rbac.yaml\n"
         ),
     );
@@ -172,7 +173,7 @@ fn what_a_cluster_has_no_use_for_any_more() {
     let folder = Folder::rendered(&two);
     folder.put("cluster.yaml", CLUSTER);
     let said = folder.render().ok();
-    assert!(said.contains("left tls/etcd/c2/peer.key, for which this cluster has no use\n"), "{said}");
+    assert!(said.contains("left tls/etcd/c2/peer.key, which this cluster does not use\n"), "{said}");
     // A controller that comes back finds its keys.
     let keys = folder.read("assets/tls/etcd/c2/peer.key");
     folder.put("cluster.yaml", &two);
@@ -182,7 +183,7 @@ fn what_a_cluster_has_no_use_for_any_more() {
     let external = "etcd:\n  external:\n    endpoints: [https://192.0.2.1:2379]\n    caFile: assets/tls/etcd/ca.crt\n    certFile: assets/tls/apiserver-etcd-client.crt\n    keyFile: assets/tls/apiserver-etcd-client.key\n";
     folder.put("cluster.yaml", format!("{CLUSTER}{external}"));
     let said = folder.render().ok();
-    assert!(said.contains("removed bootstrap-manifests/etcd.yaml: this cluster has no use for it\n"), "{said}");
+    assert!(said.contains("removed bootstrap-manifests/etcd.yaml: this cluster does not use it\n"), "{said}");
     assert!(!folder.path("assets/bootstrap-manifests/etcd.yaml").exists());
     folder.unchanged(|| folder.render()).ok();
 }
@@ -201,7 +202,7 @@ fn the_users_own_cluster_yaml_in_the_asset_directory() {
     folder.unchanged(render).failed_saying(
         3,
         &[
-            "DIR/assets/cluster.yaml: was edited, and here",
+            "DIR/assets/cluster.yaml: was edited, and `hoist render` writes",
             "move it out of the asset directory and name it with --config",
         ],
     );
@@ -253,7 +254,10 @@ fn a_lost_encryption_key_is_not_replaced() {
     let refused = folder.unchanged(|| folder.render());
     refused.failed_saying(
         3,
-        &["tls/encryption.yaml: is missing, and what it has encrypted", "--replace tls/encryption.yaml"],
+        &[
+            "tls/encryption.yaml: is missing, and nothing could read what it has encrypted",
+            "--replace tls/encryption.yaml",
+        ],
     );
     folder.put(KEYS, text.replace("key1", "mine"));
     let said = folder.render().ok();
@@ -264,7 +268,9 @@ fn a_lost_encryption_key_is_not_replaced() {
     folder.run(&args).ok();
     assert!(folder.read(KEYS).contains("key1"));
     folder.put(KEYS, "kind: EncryptionConfiguration\n");
-    folder.unchanged(|| folder.render()).failed_saying(3, &["tls/encryption.yaml: is no EncryptionConfiguration of"]);
+    folder
+        .unchanged(|| folder.render())
+        .failed_saying(3, &["tls/encryption.yaml: is not an EncryptionConfiguration of"]);
 }
 
 /// What may be meant is said, with its place, and nothing is refused for it; `hoist validate` says it, too.

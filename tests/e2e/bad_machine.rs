@@ -123,7 +123,10 @@ fn warned(node: &Node, cluster: &Cluster, name: &str) -> String {
 fn firewalls_drop_what_pods_send(node: &Node, cluster: &Cluster) {
     node.sh("iptables -P FORWARD DROP");
     let said = warned(node, cluster, "FirewallForward");
-    assert!(said.contains("the chain FORWARD of iptables drops by its policy"), "{said}");
+    assert!(
+        said.contains("the chain FORWARD of iptables drops by its policy every packet that no rule accepts"),
+        "{said}"
+    );
     assert!(said.contains("`iptables -P FORWARD ACCEPT`"), "{said}");
     // Its other remedy, as it stands there.
     let rules: Vec<_> = said.split('`').filter(|text| text.starts_with("iptables -I FORWARD -")).collect();
@@ -183,10 +186,15 @@ fn a_drop_in_has_the_last_word(node: &Node, cluster: &Cluster) {
     };
     put("ExecStart=/usr/local/bin/kubelet --v=1");
     let start = refused(node, cluster.start_command(&[])).expect(4);
-    start.says(&[path, "the last word on how the kubelet is run", "systemctl cat kubelet", "nothing was changed"]);
+    start.says(&[
+        path,
+        "sets how the kubelet is run, in place of hoist",
+        "systemctl cat kubelet",
+        "nothing was changed",
+    ]);
     put("ExecStart=/usr/local/bin/kubelet --config=/var/lib/kubelet/config.yaml");
     let said = warned(node, cluster, "KubeletCommand");
-    assert!(said.starts_with(&format!("{path}: has the last word")), "{said}");
+    assert!(said.starts_with(&format!("{path}: sets how the kubelet is run")), "{said}");
     node.sh(&format!("rm {path}; rmdir $(dirname {path}) || true; systemctl daemon-reload"));
 }
 

@@ -56,7 +56,7 @@ fn failing_etcd_ca() {
         &[
             "container kube-apiserver: ",
             "x509: certificate signed by unknown authority",
-            "likely cause: etcd's certificate is not signed by the CA that kube-apiserver holds it against",
+            "likely cause: etcd's certificate is not signed by the CA that kube-apiserver trusts",
             "Unhealthy: ",
         ],
         |cluster, _, message| {
@@ -206,7 +206,7 @@ fn failing_bridge() {
         "timed out waiting for the bridge's API server",
         "the static pod bridge-kube-apiserver on e2e-failing-bridge",
         "Error: invalid argument \"soon\" for \"--service-node-port-range\" flag",
-        "likely cause: \"soon\" is no value that kube-apiserver takes for the flag --service-node-port-range",
+        "likely cause: \"soon\" is not a value that kube-apiserver takes for the flag --service-node-port-range",
         "the API is NOT served",
         "cluster.yaml, then `hoist render ",
         "then run `hoist start` again",

@@ -21,7 +21,7 @@ fn hang_up() {
     raised(&node);
     node.sh(&format!("kill -HUP $({FIND})"));
     let start = start.wait(Duration::from_secs(30)).expect(129);
-    start.says(&["interrupted", "run the same command again to go on", "to undo:"]);
+    start.says(&["interrupted", "run the same command again to continue", "to undo:"]);
 
     // Nohup keeps it from stopping; and nobody reads any more what it says.
     let command = cluster.start_command(&[]).join(" ");

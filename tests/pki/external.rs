@@ -187,7 +187,7 @@ fn what_is_wrong_with_a_signed_certificate_is_said_all_at_once() {
     // Another CA of the same name.
     holder.0.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out twin.key");
     holder.0.openssl("req -x509 -new -key twin.key -out twin.crt -days 300 -subj /O=Example/CN=ca");
-    assert_eq!(server("twin", COPY), "names that CA as its issuer, and does not bear its signature");
+    assert_eq!(server("twin", COPY), "names that CA as its issuer, and does not have its signature");
     let another = holder.sign(&files["admin.csr"], "ca", COPY);
     assert_eq!(
         said_of(&holder, &files, "apiserver", another),
@@ -203,7 +203,7 @@ fn what_is_wrong_with_a_signed_certificate_is_said_all_at_once() {
     write("usage", "extendedKeyUsage=clientAuth\nkeyUsage=keyEncipherment\nbasicConstraints=CA:TRUE\n");
     assert_eq!(
         client("-days 9 -extfile usage"),
-        "lacks the key usage digitalSignature; is a CA, which no component may be"
+        "lacks the key usage digitalSignature; is a CA, and no component may be one"
     );
     assert!(client(&format!("{COPY} -days -1")).starts_with("expired 2"));
     // openssl 3.0 cannot change a subject here, so another request of the same key is signed.
@@ -217,7 +217,7 @@ fn what_is_wrong_with_a_signed_certificate_is_said_all_at_once() {
     folder.openssl("req -new -key admin.key -subj /O=Example/O=system:masters/CN=kubernetes-admin -addext extendedKeyUsage=clientAuth -out other.csr");
     assert_eq!(said_of(&holder, &files, "admin", holder.sign(&folder.read("other.csr"), "ca", COPY)), "");
 
-    assert!(said_of(&holder, &files, "admin", b"hello".to_vec()).starts_with("is no PEM file"));
+    assert!(said_of(&holder, &files, "admin", b"hello".to_vec()).starts_with("is not a PEM file"));
     assert!(said_of(&holder, &files, "admin", files["admin.key"].clone()).starts_with("holds a PRIVATE KEY"));
 }
 
@@ -285,10 +285,7 @@ fn a_key_of_an_external_ca_must_not_stand() {
     let holder = Holder::new();
     let files = Files::from([("ca.key".to_owned(), holder.0.read("ca.key"))]);
     let message = refused(&holder.cluster(), &files);
-    assert!(
-        message.contains("tls/ca.key: stands there, while pki.ca of cluster.yaml names a certificate"),
-        "{message}"
-    );
+    assert!(message.contains("tls/ca.key: is there, while pki.ca of cluster.yaml names a certificate"), "{message}");
     assert!(message.contains("name it as pki.ca.key; or move it away"), "{message}");
 }
 

@@ -180,10 +180,10 @@ fn everything_wrong_is_reported_at_once() {
     files.remove("sa.key");
     let message = refused(&cluster(), &files);
     for finding in [
-        "tls/ca.crt: is no PEM file",
+        "tls/ca.crt: is not a PEM file",
         "tls/front-proxy-ca.key: is not the key of tls/front-proxy-ca.crt",
         "tls/etcd/c1/peer.key: is not the key of tls/etcd/c1/peer.crt",
-        "tls/etcd/healthcheck-client.crt: is no valid PEM: a block is cut off or malformed",
+        "tls/etcd/healthcheck-client.crt: is not valid PEM: a block is cut off or malformed",
         "tls/sa.key: is missing, while tls/sa.pub is there",
     ] {
         assert!(message.contains(finding), "{finding}\n{message}");

@@ -55,7 +55,7 @@ fn a_users_ca_never_replaces_the_one_that_stands() {
     cluster.pki.ca = user.pair("ca.crt", "ca.key");
     let message = refused(&cluster, &files);
     for name in ["ca.crt", "ca.key"] {
-        let finding = format!("{}: is not what stands in tls/{name}", user.name(name));
+        let finding = format!("{}: differs from tls/{name}", user.name(name));
         assert!(message.contains(&finding), "{message}");
     }
 }
@@ -100,27 +100,27 @@ fn a_ca_that_cannot_be_used_is_explained() {
     user.openssl("rsa -in rsa.key -traditional -aes256 -passout pass:secret -out legacy.key");
     says("rsa.crt", "legacy.key", "decrypt it: openssl pkey -in ");
     user.openssl("pkey -in rsa.key -outform DER -out der.key");
-    says("rsa.crt", "der.key", "is no PEM file");
+    says("rsa.crt", "der.key", "is not a PEM file");
     user.openssl("genrsa -out small.key 1024");
     user.self_sign("small", "/CN=small");
-    says("small.crt", "small.key", "is no key that hoist can use: RSA of 2048 to 4096 bits");
+    says("small.crt", "small.key", "is not a key that hoist can use: RSA of 2048 to 4096 bits");
     user.openssl("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048 -out pss.key");
     user.self_sign("pss", "/CN=pss");
-    says("pss.crt", "pss.key", "is no key that hoist can use");
+    says("pss.crt", "pss.key", "is not a key that hoist can use");
 
     user.openssl("genpkey -algorithm ED25519 -out ed.key");
     user.self_sign("ed", "/CN=ed");
-    says("ed.crt", "ed.key", "is no key that hoist can use");
+    says("ed.crt", "ed.key", "is not a key that hoist can use");
     user.openssl("ecparam -genkey -noout -name secp521r1 -out p521.key");
     user.self_sign("p521", "/CN=p521");
-    says("p521.crt", "p521.key", "is no key that hoist can use");
+    says("p521.crt", "p521.key", "is not a key that hoist can use");
     user.openssl("ec -in ca.key -no_public -out bare.key");
     says("ca.crt", "bare.key", "write it anew: openssl pkey");
 
     user.openssl("req -x509 -new -key ca.key -out leaf.crt -subj /CN=leaf -addext basicConstraints=CA:FALSE");
-    says("leaf.crt", "ca.key", "is no CA");
+    says("leaf.crt", "ca.key", "is not a CA");
     user.openssl("req -x509 -new -key ca.key -out usage.crt -subj /CN=usage -addext keyUsage=digitalSignature");
-    says("usage.crt", "ca.key", "is no CA");
+    says("usage.crt", "ca.key", "is not a CA");
 }
 
 /// An external etcd with files of the user's: `ca.crt`, `client.crt`, `client.key`.
@@ -176,8 +176,8 @@ fn an_external_etcds_files_must_fit() {
     client_certificate(&user, 10);
     let local = issue_at(&crate::support::cluster(), &Files::new(), now()).files;
     let message = refused(&cluster, &local);
-    assert!(message.contains("is not what stands in tls/etcd/ca.crt"), "{message}");
-    assert!(message.contains("is not what stands in tls/apiserver-etcd-client.key"), "{message}");
+    assert!(message.contains("differs from tls/etcd/ca.crt"), "{message}");
+    assert!(message.contains("differs from tls/apiserver-etcd-client.key"), "{message}");
 }
 
 /// A CA whose subject has several attributes of one type, as a Windows domain's has: its leaves name it byte by byte.

@@ -70,7 +70,7 @@ fn the_kubelet() {
             "rotateCertificates: true",
             "rotateCertificates: false",
             "false\n# What it serves",
-            "rotateCertificates: is false, and should be true: who is to renew its certificate is settled by where the CA's key is",
+            "rotateCertificates: is false, and should be true: the place of the CA's key decides what renews its certificate",
         ),
         row(
             KUBELET,
@@ -84,7 +84,7 @@ fn the_kubelet() {
             "serverTLSBootstrap: true",
             "serverTLSBootstrap: false",
             "false\nstaticPodPath",
-            "warning: serverTLSBootstrap: is false, and should be true: the API server believes no certificate of the kubelet's own making: logs and exec would fail",
+            "warning: serverTLSBootstrap: is false, and should be true: the API server accepts no self-signed certificate of the kubelet: logs and exec would fail",
         ),
         row(
             KUBELET,
@@ -121,21 +121,21 @@ fn etcd() {
             "etcd-servers=https://127.0.0.1:2379",
             "etcd-servers=https://127.0.0.1:2378",
             "\"--etcd-servers",
-            "--etcd-servers: etcd does not listen on https://127.0.0.1:2378: its --listen-client-urls say where",
+            "--etcd-servers: etcd does not listen on https://127.0.0.1:2378, which is not in its --listen-client-urls",
         ),
         row(
             ETCD,
             "advertise-client-urls=https://$(HOST_IP):2379",
             "advertise-client-urls=https://$(HOST_IP):2399",
             "\"--advertise-client-urls",
-            "--advertise-client-urls: https://192.0.2.10:2399 is none of --listen-client-urls, so nobody answers there",
+            "--advertise-client-urls: https://192.0.2.10:2399 is not in --listen-client-urls, so nothing answers there",
         ),
         row(
             ETCD,
             "initial-cluster=minimal-1=",
             "initial-cluster=minimal-2=",
             "\"--initial-cluster=",
-            "--initial-cluster: lacks minimal-1=https://192.0.2.10:2380, which etcd of the controller minimal-1 is",
+            "--initial-cluster: lacks minimal-1=https://192.0.2.10:2380, the etcd of the controller minimal-1",
         ),
         row(
             ETCD,
@@ -169,14 +169,14 @@ fn the_api_servers() {
             "bind-address=0.0.0.0",
             "bind-address=127.0.0.1",
             "\"--bind-address",
-            "--bind-address: is 127.0.0.1, but the self-hosted API server must listen on 0.0.0.0: an address is shared by it",
+            "--bind-address: is 127.0.0.1, but the self-hosted API server must listen on 0.0.0.0: so the two share an address",
         ),
         row(
             BRIDGE,
             "bind-address=127.0.0.1",
             "bind-address=0.0.0.0",
             "\"--bind-address",
-            "--bind-address: is 0.0.0.0, but the bridge's API server must listen on 127.0.0.1: an address is shared by it",
+            "--bind-address: is 0.0.0.0, but the bridge's API server must listen on 127.0.0.1: so the two share an address",
         ),
         row(
             API_SERVER,
@@ -369,14 +369,14 @@ fn kubeconfigs() {
             "https://192.0.2.10:6443",
             "http://192.0.2.10:6443",
             "\"http://",
-            "clusters[0].cluster.server: http://192.0.2.10:6443 is no https URL",
+            "clusters[0].cluster.server: http://192.0.2.10:6443 is not an https URL",
         ),
         row(
             "auth/kubeconfig-kubelet",
             "abcdef.0123456789abcdef",
             "abcdef",
             "\"abcdef\"",
-            "users[0].user.token: is no bootstrap token, 6 and 16 lower-case letters and digits",
+            "users[0].user.token: is not a bootstrap token, 6 and 16 lower-case letters and digits",
         ),
     ]);
 }
@@ -440,7 +440,7 @@ fn authorizers_and_admission() {
         found.len() == 2
             && found
                 .iter()
-                .all(|line| line.contains("--authorization-config: cannot stand beside --authorization-mode")),
+                .all(|line| line.contains("--authorization-config: cannot be set beside --authorization-mode")),
         "{found:?}"
     );
 }

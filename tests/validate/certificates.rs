@@ -193,7 +193,7 @@ fn keys_and_chains() {
     );
     broken(
         |directory| directory.put("tls/apiserver.crt", "none"),
-        &["assets/tls/apiserver.crt: is no PEM file: there is no -----BEGIN line"],
+        &["assets/tls/apiserver.crt: is not a PEM file: there is no -----BEGIN line"],
     );
     broken(
         |directory| {
@@ -202,7 +202,7 @@ fn keys_and_chains() {
             directory.put("tls/ca.crt", both);
         },
         &[
-            "assets/tls/ca.crt:1:1: O=system:masters, CN=kubernetes-admin is no CA: it may not issue certificates",
+            "assets/tls/ca.crt:1:1: O=system:masters, CN=kubernetes-admin is not a CA: it may not issue certificates",
             "assets/tls/ca.key: is not the key of assets/tls/ca.crt",
         ],
     );
@@ -258,7 +258,7 @@ fn what_secrets_hold() {
 
     let mut directory = Directory::new();
     let at = replace(&mut directory, "manifests/kube-scheduler/secret.yaml", "kubeconfig", "a: [");
-    assert_eq!(findings(&directory.set), [format!("{at}: is no kubeconfig")]);
+    assert_eq!(findings(&directory.set), [format!("{at}: is not a kubeconfig")]);
 
     // The API server would not let this user in.
     let mut directory = Directory::new();

@@ -62,11 +62,13 @@ fn probes_are_answered_without_credentials() {
         directory.edit(CONFIG, from, to);
         findings(&directory.set)
     };
-    let lets = |path: &str| format!("lets nobody ask {path} without credentials, as kubelets and hoist do");
+    let lets = |path: &str| {
+        format!("does not let requests without credentials reach {path}, and kubelets and hoist send such requests")
+    };
     let found = said("      enabled: true\n      conditions:\n", "      enabled: false\n      other:\n");
     assert!(found.len() == 1 && found[0].ends_with(&lets("/livez and /readyz")), "{found:?}");
     let found = said("      - path: /readyz\n", "");
     assert!(found.len() == 1 && found[0].ends_with(&lets("/readyz")), "{found:?}");
     let found = said("    anonymous:\n", "    other:\n");
-    assert!(found.len() == 1 && found[0].contains(": warning: says nothing of anonymous"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains(": warning: has no field anonymous"), "{found:?}");
 }

@@ -13,7 +13,7 @@ fn unknown_and_deprecated_ones() {
             from: "- --allow-privileged=true",
             to: "- --allow-privileged=true\n        - --audit-log-maxag=3",
             at: "--audit-log-maxag",
-            message: "--audit-log-maxag: is no flag of kube-apiserver 1.37",
+            message: "--audit-log-maxag: is not a flag of kube-apiserver 1.37",
         },
         Row {
             path: API_SERVER,
@@ -27,7 +27,7 @@ fn unknown_and_deprecated_ones() {
             from: "- --client-cert-auth=true",
             to: "- --client-cert-auth=true\n    - --walldir=/x",
             at: "--walldir",
-            message: "--walldir: is no flag of etcd for Kubernetes 1.37",
+            message: "--walldir: is not a flag of etcd for Kubernetes 1.37",
         },
         Row {
             path: "bootstrap-manifests/etcd.yaml",
@@ -48,7 +48,7 @@ fn unknown_and_deprecated_ones() {
             from: "--node-ip=${NODE_IP}",
             to: "--node-ip=${NODE_IP} --container-runtime=remote",
             at: "--container-runtime",
-            message: "--container-runtime: is no flag of kubelet 1.37",
+            message: "--container-runtime: is not a flag of kubelet 1.37",
         },
         Row {
             path: "kubelet/kubelet.service",
@@ -76,12 +76,12 @@ fn of_another_version() {
     };
     add(&mut directory, API_SERVER);
     let at = directory.position(API_SERVER, "--tls-curve-preferences");
-    let message = "--tls-curve-preferences: came with Kubernetes 1.36, and kube-apiserver is of 1.35";
+    let message = "--tls-curve-preferences: was added in Kubernetes 1.36, and kube-apiserver is of 1.35";
     assert_eq!(findings(&directory.set), [format!("assets/{API_SERVER}:{at}: {message}")]);
 
     directory.edit(API_SERVER, "kube-apiserver:v1.35.4", "kube-apiserver:v1.36.3");
     let found = findings(&directory.set);
-    assert!(!found.iter().any(|finding| finding.contains("came with")), "{found:?}");
+    assert!(!found.iter().any(|finding| finding.contains("was added in")), "{found:?}");
     assert!(found.iter().any(|finding| finding.contains("and the bridge's is")), "{found:?}");
 }
 

@@ -56,7 +56,7 @@ fn of_the_control_plane() {
             from: "--shutdown-delay-duration=20s",
             to: "--shutdown-delay-duration=$(LONG)",
             at: "--shutdown-delay-duration",
-            message: "--shutdown-delay-duration: LONG is no environment variable of the container",
+            message: "--shutdown-delay-duration: LONG is not an environment variable of the container",
         },
         Row {
             path: API_SERVER,

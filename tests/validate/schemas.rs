@@ -107,10 +107,9 @@ fn fields_and_kinds_of_another_version() {
         about("1.34.4", &more),
         [
             "assets/addons/a/pod.yaml:7:73: spec.volumes[0].projected.sources[0].podCertificate.userAnnotations: \
-             `userAnnotations` came with Kubernetes 1.35, and this cluster is of 1.34",
+             `userAnnotations` was added in Kubernetes 1.35, and this cluster is of 1.34",
             "assets/addons/c.yaml:1:13: apiVersion: resource.k8s.io/v1beta1 is off by default",
-            "assets/manifests/b.yaml:1:13: apiVersion: MutatingAdmissionPolicy of admissionregistration.k8s.io/v1 came with \
-             Kubernetes 1.36, and this cluster is of 1.34",
+            "assets/manifests/b.yaml:1:13: apiVersion: MutatingAdmissionPolicy of admissionregistration.k8s.io/v1 was added in Kubernetes 1.36, and this cluster is of 1.34",
         ]
     );
     let off = "assets/addons/c.yaml:1:13: apiVersion: resource.k8s.io/v1beta1 is off by default";
@@ -151,7 +150,7 @@ fn a_custom_resource_definition_of_1_36() {
         ["observedGeneration", "conditions[0].observedGeneration"].map(|field| {
             let at = if field.starts_with('c') { "15:41" } else { "11:3" };
             format!(
-                "assets/manifests/crd.yaml:{at}: status.{field}: `observedGeneration` came with Kubernetes 1.35, and this cluster is of 1.34"
+                "assets/manifests/crd.yaml:{at}: status.{field}: `observedGeneration` was added in Kubernetes 1.35, and this cluster is of 1.34"
             )
         })
     );

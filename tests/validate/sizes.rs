@@ -80,7 +80,7 @@ fn what_finds_no_room_in_guards_copy_is_told() {
         }
     };
     let found = found(large);
-    assert_eq!(found, ["assets/manifests/two.yaml: warning: finds no room in guard's copy, which has 16 MiB"]);
+    assert_eq!(found, ["assets/manifests/two.yaml: warning: does not fit into guard's copy, which has 16 MiB"]);
 }
 
 #[test]

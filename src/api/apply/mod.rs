@@ -1,5 +1,5 @@
-//! Applies manifests server-side, concurrently: [`apply`] those of the control plane, in stages that build on each other;
-//! [`Applier`] whatever it is given, for who has an order of their own.
+//! Applies manifests server-side, concurrently. [`apply`] applies those of the control plane, in stages that build on
+//! each other. [`Applier`] applies any manifests, in the caller's order.
 
 mod preview;
 mod standing;

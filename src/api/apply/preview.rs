@@ -1,4 +1,4 @@
-//! What applying would do, by the API server's own word: a dry run goes through admission and validation, and is not kept.
+//! What applying would do, by the API server's dry run, which passes admission and validation and is not stored.
 
 use futures::StreamExt;
 use kube::api::Patch;

@@ -1,5 +1,5 @@
-//! How the objects of manifests stand already: from which manifest each was applied. Of groups with many manifests, one
-//! list tells it instead of a question for each.
+//! The state of the manifests' objects in the cluster: from which manifest each was applied. For groups with many
+//! manifests, one list replaces a request for each object.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Whether a kubelet may have the serving certificate that it asks for. Pure.
 //!
-//! Whoever has a kubelet's client certificate can ask, and can write what its Node says of its addresses. So a name that
-//! the Node has is not enough: no other Node may have it, and the API server must not be known by it.
+//! The holder of a kubelet's client certificate can request one, and can also write its Node's addresses. So a name
+//! in the Node is not enough: no other Node may have the name, and it must not be a name of the API server.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -93,7 +93,7 @@ pub fn judge(asked: &Asked, nodes: &BTreeMap<String, Addresses>, reserved: &Rese
     const USAGES: [&[&str]; 2] =
         [&["digital signature", "server auth"], &["digital signature", "key encipherment", "server auth"]];
     let Some(name) = node_of(asked) else {
-        return Refuse(format!("{} is no kubelet", asked.username));
+        return Refuse(format!("{} is not a kubelet", asked.username));
     };
     if !asked.groups.iter().any(|group| group == "system:nodes") {
         return Refuse(format!("{} is not in the group system:nodes", asked.username));
@@ -122,13 +122,15 @@ pub fn judge(asked: &Asked, nodes: &BTreeMap<String, Addresses>, reserved: &Rese
             Name::Address(address) => reserved.has_address(name, *address),
         };
         if is_reserved {
-            return Refuse(format!("{asked} is not a worker's to have: the API server or a Service is known by it"));
+            return Refuse(format!(
+                "a worker may not have {asked}: it is a name or address of the API server or of a Service"
+            ));
         }
         if !has(own, &asked) {
             return Wait(format!("the Node {name} has no address {asked}"));
         }
         if let Some((other, _)) = nodes.iter().find(|(other, there)| *other != name && has(there, &asked)) {
-            return Refuse(format!("{asked} is the Node {other}'s, too"));
+            return Refuse(format!("the Node {other} has {asked}, too"));
         }
     }
     Approve

@@ -88,8 +88,8 @@ fn nobody_has_what_is_anothers() {
         nodes.get_mut("w1").unwrap().push((kind.into(), value.into()));
         nodes
     };
-    refused(&asked(&["w2"], OWN), &lies("InternalDNS", "w2"), "Node w2's");
-    refused(&asked(&["10.0.0.8"], OWN), &lies("InternalIP", "10.0.0.8"), "Node w2's");
+    refused(&asked(&["w2"], OWN), &lies("InternalDNS", "w2"), "the Node w2 has w2");
+    refused(&asked(&["10.0.0.8"], OWN), &lies("InternalIP", "10.0.0.8"), "the Node w2 has 10.0.0.8");
     for name in [
         "kubernetes",
         "kubernetes.default.svc",
@@ -118,10 +118,10 @@ fn who_asks_must_be_the_kubelet_and_ask_for_no_more() {
         edit(&mut asked);
         asked
     };
-    refused(&edited(&|asked| asked.username = "alice".into()), &nodes(), "alice is no kubelet");
-    refused(&edited(&|asked| asked.username = "system:node:".into()), &nodes(), "is no kubelet");
+    refused(&edited(&|asked| asked.username = "alice".into()), &nodes(), "alice is not a kubelet");
+    refused(&edited(&|asked| asked.username = "system:node:".into()), &nodes(), "is not a kubelet");
     refused(&edited(&|asked| asked.groups.clear()), &nodes(), "group system:nodes");
     refused(&edited(&|asked| asked.usages.push("client auth".into())), &nodes(), "client auth");
     refused(&edited(&|asked| asked.usages = vec!["server auth".into()]), &nodes(), "usages server auth");
-    refused(&edited(&|asked| asked.request = b"?".to_vec()), &nodes(), "no PEM");
+    refused(&edited(&|asked| asked.request = b"?".to_vec()), &nodes(), "is not PEM text");
 }

@@ -1,6 +1,6 @@
-//! What hoist has applied of add-ons: pure. It is kept in the cluster, as the ConfigMap `hoist-inventory` of kube-system: a
-//! list of exact names. Labels would not do: controllers copy those of an object to what they make of it (a Service's to its
-//! EndpointSlices), and pruning by them would take that away, too.
+//! The inventory of applied add-ons: pure. It is the ConfigMap `hoist-inventory` of kube-system, a list of exact
+//! names. Labels are unsuitable: controllers copy an object's labels to the objects that they make (a Service's to
+//! its EndpointSlices), and pruning by label would remove those, too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -99,7 +99,7 @@ impl Inventory {
             let namespace = if namespace == "-" { String::new() } else { namespace };
             Some(Entry { rank, version, kind, namespace, name })
         };
-        let entries = text.lines().map(|line| entry(line).ok_or_else(|| format!("`{line}` is no entry")));
+        let entries = text.lines().map(|line| entry(line).ok_or_else(|| format!("`{line}` is not an entry")));
         entries.collect::<Result<Vec<_>, _>>().map(Self::from_iter)
     }
 

@@ -1,5 +1,5 @@
-//! Jobs that take themselves away once they have finished (`ttlSecondsAfterFinished`): pure. One that is not there any more
-//! has run, if hoist knows that it was applied; that is kept beside the inventory of add-ons.
+//! Jobs that Kubernetes deletes after they have finished (`ttlSecondsAfterFinished`): pure. A Job that is gone has
+//! run, if hoist has recorded that it applied the Job. The record is beside the inventory of add-ons.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The inventory of add-ons in the cluster, and what of it is still there.
+//! The inventory of add-ons in the cluster, and which of its objects still exist.
 
 mod entries;
 mod jobs;
@@ -80,7 +80,7 @@ pub async fn update(client: &Client, change: impl Fn(&mut Kept)) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Error::failed("write the inventory of add-ons", "somebody else goes on writing it"))
+    Err(Error::failed("write the inventory of add-ons", "another process keeps writing it"))
 }
 
 /// Writes what is kept, unless it has changed since it was read; false if so.

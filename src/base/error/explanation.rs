@@ -1,4 +1,4 @@
-//! An error as programs read it: the same words as its text has, each in a field of its own.
+//! An error for programs: the words of its text, each in a field of its own.
 
 use std::borrow::Cow;
 
@@ -101,7 +101,7 @@ impl Error {
             Self::Unsigned(_) => PUT_SIGNED.into(),
             Self::Locked { .. } => "wait until it has ended, then run the same command again".into(),
             Self::Refused(_) => APPLY_CORRECTED.into(),
-            Self::Interrupted { .. } => "run the same command again to go on".into(),
+            Self::Interrupted { .. } => "run the same command again to continue".into(),
             Self::Io { .. } | Self::Failed { next: None, .. } | Self::Later { .. } => {
                 "remove the cause and run the same command again; `--log-level debug` says more".into()
             }
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(error.explanation()).unwrap(),
             json!({
-                "message": "the API server refused objects; all that does not depend on them stands",
+                "message": "the API server refused objects; all objects that do not depend on them are applied",
                 "exitCode": 8,
                 "next": "correct the file and run `hoist apply`",
                 "class": "refused",

@@ -16,7 +16,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself; for `unpivot`: static pods serve it"),
     (
         "1",
-        "anything that has no code of its own: the system refused a read or a write, a program failed; `reset`: nobody said yes; for `status`: no healthy cluster",
+        "any failure without a code of its own: the system refused a read or a write, a program failed; for `reset`: the question was not answered with yes; for `status`: the cluster is not healthy",
     ),
     ("2", "wrong usage: an unknown command or flag; `render --diff`, `apply --diff`: something would change"),
     (
@@ -25,21 +25,21 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ),
     (
         "4",
-        "this machine is not ready (`hoist preflight` looks, too): not root, a port is held, a foreign static pod or etcd data, no kubelet …; nothing was changed",
+        "this machine is not ready (`hoist preflight` checks the same): not root, a port in use, a foreign static pod or etcd data, no kubelet …; nothing was changed",
     ),
     ("5", "another hoist is at work on this node"),
     ("6", "timed out; the API is served at that moment"),
     ("7", "timed out; the API is not served at that moment"),
-    ("8", "the API server refused objects, which it names; what does not depend on them was applied"),
-    ("9", "`render`: certificates are wanted from a CA whose key is elsewhere; the requests are written"),
+    ("8", "the API server refused objects, which hoist names; all objects that do not depend on them were applied"),
+    ("9", "`render`: certificates are awaited from a CA whose key is elsewhere; the requests are written"),
     (
         "128+n",
-        "ended by signal n between two steps: 129 is SIGHUP (unless nohup keeps it away), 130 SIGINT, 143 SIGTERM; run the same command again to go on",
+        "ended by signal n between two steps: 129 is SIGHUP (unless nohup keeps it away), 130 SIGINT, 143 SIGTERM; run the same command again to continue",
     ),
 ];
 
 /// What to do about certificates that are wanted.
-const PUT_SIGNED: &str = "put each certificate at the path that is named, and run the same command again";
+const PUT_SIGNED: &str = "put each certificate at its path, and run the same command again";
 /// What to do about refused objects.
 const APPLY_CORRECTED: &str = "correct the file and run `hoist apply`";
 
@@ -248,7 +248,7 @@ fn list(f: &mut fmt::Formatter<'_>, title: &str, findings: &[Finding]) -> fmt::R
 /// What the user is told of a panic: it is nobody's mistake but hoist's.
 pub fn mistake(panic: impl fmt::Display) -> String {
     format!(
-        "a mistake in hoist {} ended it: {panic}\n  \
+        "a bug in hoist {} ended it: {panic}\n  \
          next: run the same command again, which is safe at any point; if it ends like this again, report these lines",
         env!("CARGO_PKG_VERSION")
     )
@@ -269,13 +269,13 @@ fn advice(error: &std::io::Error, path: &Path) -> Option<String> {
             )
         }
         Kind::PermissionDenied => format!("run it as root, or as the user who owns {folder}"),
-        Kind::IsADirectory => "a folder is there, where a file belongs: move it away".to_owned(),
-        Kind::NotADirectory => {
-            "a file is there, where a folder belongs: move it away, or name another folder".to_owned()
-        }
+        Kind::IsADirectory => "a folder is in the place of the file: move it away".to_owned(),
+        Kind::NotADirectory => "a file is in the place of the folder: move it away, or name another folder".to_owned(),
         Kind::InvalidFilename => "use shorter names".to_owned(),
         Kind::NotFound => "correct the path".to_owned(),
-        _ if error.raw_os_error() == Some(nix::libc::ELOOP) => "a link leads back to itself: remove it".to_owned(),
+        _ if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            "a symbolic link leads back to itself: remove it".to_owned()
+        }
         _ => return None,
     })
 }
@@ -286,11 +286,15 @@ impl fmt::Display for Error {
             Self::Input(findings) => list(f, "the input is not valid; nothing was changed", findings),
             Self::Preflight(findings) => list(f, "this machine is not ready; nothing was changed", findings),
             Self::Refused(findings) => {
-                list(f, "the API server refused objects; all that does not depend on them stands", findings)?;
+                list(
+                    f,
+                    "the API server refused objects; all objects that do not depend on them are applied",
+                    findings,
+                )?;
                 write!(f, "\n  next: {APPLY_CORRECTED}")
             }
             Self::Unsigned(findings) => {
-                list(f, "certificates are wanted that only the holders of the CAs' keys can sign", findings)?;
+                list(f, "certificates are awaited that only the holders of the CAs' keys can sign", findings)?;
                 write!(f, "\n  next: {PUT_SIGNED}")
             }
             Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
@@ -356,7 +360,7 @@ mod tests {
             (Kind::StorageFull, "next: `df -h /a`"),
             (Kind::ReadOnlyFilesystem, "next: name a folder that can be written"),
             (Kind::PermissionDenied, "next: run it as root, or as the user who owns /a"),
-            (Kind::NotADirectory, "next: a file is there"),
+            (Kind::NotADirectory, "next: a file is in the place of the folder"),
         ] {
             let text = Error::io("write", Path::new("/a/b"), kind.into()).to_string();
             assert!(text.contains(next), "{text}");

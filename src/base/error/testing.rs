@@ -1,4 +1,4 @@
-//! How tests of several rooms hold findings against what they expect.
+//! Helpers with which tests compare findings with what they expect.
 
 /// Each finding begins as expected, and has a remedy: where none is expected, any.
 #[track_caller]

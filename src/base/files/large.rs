@@ -1,4 +1,4 @@
-//! What is too large for the memory: a file that is written piece by piece, folders that are renamed and exchanged.
+//! Files that are too large for memory, written piece by piece, and folders that are renamed and exchanged.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Files on the disk: written beside, fsynced, renamed in; a private one has its mode from the moment it exists.
 //!
-//! What is brought to the disk is what was written and nothing else, each file and folder on its own file system: a flush
-//! of a whole file system waits for whatever else anybody has written there. `sync.rs` does it.
+//! Only what was written is synced, each file and folder on its own file system. A flush of a whole file system would
+//! wait for the writes of other programs. `sync.rs` does this.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Bringing to the disk what was written: files, folders, trees, and nothing beside them.
+//! Syncs what was written to the disk: files, folders, trees, and nothing else.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;

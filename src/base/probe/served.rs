@@ -1,4 +1,4 @@
-//! Which certificate a server shows: also one that nobody should trust, for that is worth knowing.
+//! The certificate that a server presents, including one that should not be trusted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

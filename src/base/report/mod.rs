@@ -1,8 +1,8 @@
-//! What somebody who watches a run sees, be it a person or a program.
+//! The output of a run, for people and for programs.
 //!
-//! A run has steps, and [`Reporter`] is told how each one stands: started, waiting for something, done, failed. It is
-//! told levels, not edges: a loop may say "waiting for etcd" a hundred times, and one line comes of it. What does
-//! change becomes an `Event`, which one of three views shows, and a fourth beside it under systemd:
+//! A run has steps, and callers report the state of each step to [`Reporter`]: started, waiting for something, done,
+//! failed. They report levels, not edges: a loop may report "waiting for etcd" a hundred times, and one line results.
+//! A change becomes an `Event`. One of three views shows it, and under systemd a fourth does, too:
 //!
 //! ```text
 //! loop ─ start, waiting, done, … ─► Reporter ─ Event ─► terminal  a list that lives, with times that run

@@ -1,4 +1,5 @@
-//! A line per change, for logs. What is waited for is said again from time to time, so that a log shows signs of life.
+//! A line per change, for logs. The current wait is repeated from time to time, so that a log shows that the run is
+//! alive.
 
 use std::collections::HashMap;
 use std::io::Write;

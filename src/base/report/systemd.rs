@@ -1,4 +1,4 @@
-//! What `systemctl status` shows of a run that systemd has started: one line, and that it is ready in the end.
+//! The line that `systemctl status` shows for a run under systemd, and the notification that the run is ready.
 
 use std::time::Duration;
 

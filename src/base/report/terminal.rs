@@ -1,4 +1,4 @@
-//! A list that lives: what runs is drawn again and again at the bottom, what has ended stays above it.
+//! A live list: running steps are redrawn at the bottom, and ended steps stay above them.
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

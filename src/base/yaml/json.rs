@@ -1,5 +1,5 @@
-//! Text in JSON. Kubernetes reads a file that begins with a brace as one: objects may follow each other without anything
-//! between them, and strings may hold what no YAML may.
+//! JSON text. Kubernetes reads a file that begins with a brace as JSON: objects may follow each other without a
+//! separator, and strings may hold characters that YAML does not allow.
 
 use serde::de::IgnoredAny;
 

@@ -1,4 +1,4 @@
-//! The one owner of YAML: what is read and what is written passes here.
+//! The only owner of YAML: all reading and writing of YAML goes through this module.
 //!
 //! Plain scalars are read as Kubernetes reads them (YAML 1.1: `0644` is octal, `on` and `yes` are booleans), so
 //! that a manifest means the same to hoist as to kubectl. Duplicate keys are refused, and every value keeps its
@@ -423,7 +423,7 @@ impl<'a> Reader<'a> {
 
     fn too_deep(&self, at: Position) -> Finding {
         let finding = self.finding(at, format!("nested more than {MAX_DEPTH} levels deep"));
-        finding.remedy("nothing that Kubernetes reads is: is it the right file?")
+        finding.remedy("nothing that Kubernetes reads is nested so deep: is it the right file?")
     }
 
     fn finding(&self, at: Position, message: impl Into<String>) -> Finding {

@@ -1,4 +1,4 @@
-//! YAML into Rust types, with every misfit reported at its place in one go.
+//! Deserialises YAML into Rust types, and reports all mismatches at once with their places.
 
 use std::collections::HashMap;
 use std::fmt;

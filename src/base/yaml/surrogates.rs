@@ -1,6 +1,6 @@
-//! Characters beyond U+FFFF as JSON escapes them: in two halves, `\ud83d\ude80`. The parser knows no halves. They are
-//! masked before it reads the text, each by another first digit, as a character that the text does not have: it takes as
-//! much room, and what the parser says of places holds for the text itself.
+//! Characters beyond U+FFFF as JSON escapes them, in two halves: `\ud83d\ude80`. The parser does not support halves. They are
+//! masked before the parser reads the text, each by another first digit, as a character that the text does not have. The mask
+//! takes the same room, so the parser's positions hold for the text itself.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the asset directory lacks: no check of this machine, for it is mended elsewhere.
+//! Files that the asset directory lacks. This is not a check of the machine: the remedy is elsewhere.
 
 use crate::base::error::{Error, Finding};
 use crate::desired::assets::AssetSet;

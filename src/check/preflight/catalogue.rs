@@ -1,4 +1,5 @@
-//! Every check, in the order in which they are shown. Names are what users type, and stay: kubeadm's where it has one.
+//! Every check, in display order. Users type the names, so the names are stable; they are kubeadm's if kubeadm has
+//! the check.
 
 use Severity::{Error, Warning};
 
@@ -13,15 +14,15 @@ pub const CHECKS: &[Check] = &[
     Check::reads("IsPrivilegedUser", "hoist runs as root", Error, machine::root),
     Check::reads("NumCPU", "there are at least 2 processors", Error, machine::processors),
     Check::reads("Mem", "there are at least 1700 MB of memory", Error, machine::memory),
-    Check::reads("Swap", "nothing is swapped, or the kubelet may run where it is", Error, machine::swap),
-    Check::reads("SystemVerification", "the cgroups are those that the kubelet needs", Error, machine::cgroups),
+    Check::reads("Swap", "swap is off, or the kubelet may run with it", Error, machine::swap),
+    Check::reads("SystemVerification", "the machine has the cgroups that the kubelet needs", Error, machine::cgroups),
     Check::reads("Clock", "the clock is within the validity of every certificate", Error, clock::clock),
     Check::reads("DiskSpace", "there is room for etcd, images, volumes and logs", Error, disk::space),
-    Check::reads("DirWritable", "hoist can write where it has to", Error, disk::writable),
-    Check::reads("DirExecutable", "hoist's binary can be run where it is put", Warning, disk::executable),
+    Check::reads("DirWritable", "hoist can write to its folders", Error, disk::writable),
+    Check::reads("DirExecutable", "hoist's binary can be run at its place", Warning, disk::executable),
     Check::reads("StaticBinary", "hoist's binary runs in an image without libraries", Error, machine::own_binary),
     Check::reads("SELinux", "SELinux enforces nothing", Warning, machine::selinux),
-    Check::asks("Hostname", "the Node's name is this machine's, and resolves", Warning, |facts| {
+    Check::asks("Hostname", "the Node's name is this machine's name, and resolves", Warning, |facts| {
         Box::pin(network::hostname(facts))
     }),
     Check::asks("Service-Kubelet", "systemd can run a kubelet", Error, |facts| Box::pin(kubelet::service(facts))),
@@ -85,7 +86,7 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::reads(
         "DirAvailable--var-lib-etcd",
-        "the folder of etcd's data holds this cluster's, once it has begun, and no other's",
+        "the folder of etcd's data holds this cluster's data, if it has begun, and no other's",
         Error,
         disk::etcd_data,
     ),
@@ -100,10 +101,10 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::reads("PodNetworkLeftovers", "nothing is left of an earlier pod network", Warning, leftovers::pod_network),
     Check::reads("FileExisting-mount", "the kubelet can mount volumes", Error, |facts| {
-        machine::program(facts, "mount", "the kubelet mounts every Secret by it")
+        machine::program(facts, "mount", "the kubelet mounts every Secret with it")
     }),
     Check::reads("FileExisting-losetup", "the kubelet can serve block volumes", Warning, |facts| {
-        machine::program(facts, "losetup", "the kubelet serves block volumes by it")
+        machine::program(facts, "losetup", "the kubelet serves block volumes with it")
     }),
     Check::reads("FileExisting-ip", "network plugins have ip", Warning, |facts| {
         machine::program(facts, "ip", "network plugins use it")
@@ -132,13 +133,13 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::reads(
         "FileContent--proc-sys-net-ipv4-ip_forward",
-        "IPv4 packets are forwarded, if pods have such",
+        "IPv4 packets are forwarded, if pods have IPv4 addresses",
         Warning,
         network::ipv4_forward,
     ),
     Check::reads(
         "FileContent--proc-sys-net-ipv6-conf-default-forwarding",
-        "IPv6 packets are forwarded, if pods have such",
+        "IPv6 packets are forwarded, if pods have IPv6 addresses",
         Warning,
         network::ipv6_forward,
     ),
@@ -147,7 +148,7 @@ pub const CHECKS: &[Check] = &[
     Check::asks("FirewallForward", "no firewall drops what pods send to each other", Warning, |facts| {
         Box::pin(firewall::forward(facts))
     }),
-    Check::asks("FirewallInput", "no firewall shuts out other machines", Warning, |facts| {
+    Check::asks("FirewallInput", "no firewall blocks other machines", Warning, |facts| {
         Box::pin(firewall::input(facts))
     }),
 ];

@@ -1,4 +1,4 @@
-//! The clock, held against what it is compared with next: the validity of the certificates.
+//! The clock, compared with the validity of the certificates.
 
 use time::OffsetDateTime;
 
@@ -11,9 +11,9 @@ const EARLIEST: i64 = 1_735_689_600;
 
 pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
     let now = facts.now;
-    let remedy = "set the clock (`date -s`), and let it be kept right by chrony or systemd-timesyncd";
+    let remedy = "set the clock (`date -s`), and keep it right with chrony or systemd-timesyncd";
     if now.unix_timestamp() < EARLIEST {
-        let message = format!("the clock says {}, which cannot be", shown(now));
+        let message = format!("the clock says {}, which is impossible", shown(now));
         return vec![Finding::new("", message).remedy(remedy)];
     }
     let tls = facts.assets.tls();
@@ -29,8 +29,9 @@ pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
     let expired = read.iter().filter(|(_, info)| info.not_after < now);
     let finding = |(path, info): &(&String, pki::CertificateInfo)| {
         let message = format!("expired at {}; the clock says {}", shown(info.not_after), shown(now));
-        Finding::new(format!("tls/{path}"), message)
-            .remedy("run `hoist render` again, which issues what has expired; or set the clock, if it is wrong")
+        Finding::new(format!("tls/{path}"), message).remedy(
+            "run `hoist render` again, which issues expired certificates anew; or set the clock, if it is wrong",
+        )
     };
     expired.map(finding).collect()
 }
@@ -55,7 +56,7 @@ mod tests {
         assert!(clock(&facts).is_empty());
 
         facts.now = OffsetDateTime::UNIX_EPOCH;
-        assert_eq!(said(&clock(&facts)), [": the clock says 1970-01-01T00:00:00Z, which cannot be"]);
+        assert_eq!(said(&clock(&facts)), [": the clock says 1970-01-01T00:00:00Z, which is impossible"]);
 
         facts.now = now() - Duration::days(30);
         let found = clock(&facts);

@@ -1,5 +1,5 @@
-//! The CNI plugins that flannel works with, and whether the runtime looks for them, and for flannel's configuration, where
-//! they are.
+//! The CNI plugins that flannel needs, and whether the runtime looks for them, and for flannel's configuration, in
+//! the folders where they are.
 
 use std::path::Path;
 
@@ -47,10 +47,10 @@ pub(super) async fn configuration(facts: &Facts) -> Vec<Finding> {
     match told.filter(|told| facts.host.resolve(Path::new(told)) != facts.host.resolve(Path::new(CONFIGURATION))) {
         Some(elsewhere) => {
             let message = format!(
-                "the container runtime looks for the configuration of CNI in {elsewhere}, and flannel's is put into {CONFIGURATION}"
+                "the container runtime looks for the CNI configuration in {elsewhere}, and flannel's is put into {CONFIGURATION}"
             );
             let remedy = format!(
-                "make them one, on every node: conf_dir = \"{CONFIGURATION}\" of the CRI plugin's cni in containerd's configuration"
+                "use one folder for both, on every node: conf_dir = \"{CONFIGURATION}\" of the CRI plugin's cni in containerd's configuration"
             );
             vec![Finding::new("", message).remedy(remedy)]
         }
@@ -77,11 +77,11 @@ fn before_flannels(facts: &Facts) -> Vec<Finding> {
                 "is the configuration of the network {network}, and comes before flannel's {FLANNELS}: the container runtime takes the first one, and pods of this node do not get flannel's network"
             ),
             None => format!(
-                "is no configuration of CNI, and comes before flannel's {FLANNELS}: the container runtime stops at it, and pods get no network"
+                "is not a CNI configuration, and comes before flannel's {FLANNELS}: the container runtime stops at it, and pods get no network"
             ),
         };
         let remedy = format!(
-            "`mv {place} {place}.off`, as on every node that has one: what ends otherwise than in .conf, .conflist or .json is not read; or keep that network (network.plugin: none)"
+            "`mv {place} {place}.off`, on every node that has one: only files that end in .conf, .conflist or .json are read; or keep that network (network.plugin: none)"
         );
         Finding::new(place, message).remedy(remedy)
     };
@@ -109,7 +109,7 @@ fn elsewhere(facts: &Facts, folders: &[String]) -> Option<Finding> {
         folders.join(", ")
     );
     let remedy = format!(
-        "make them one, on every node: network.cniBinDir: {first} in cluster.yaml, or the runtime's configuration (containerd's: bin_dir of its CRI plugin's cni)"
+        "use one folder for both, on every node: network.cniBinDir: {first} in cluster.yaml, or the runtime's configuration (containerd's: bin_dir of its CRI plugin's cni)"
     );
     Some(Finding::new("", message).remedy(remedy))
 }
@@ -124,7 +124,7 @@ fn missing(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let message = format!("lacks the CNI plugins {}, and without them pods get no network", missing.join(", "));
-    let remedy = "install them, as on every node: kubernetes-cni of pkgs.k8s.io has them in /opt/cni/bin, Debian's containernetworking-plugins in /usr/lib/cni (then network.cniBinDir in cluster.yaml says so); or bring your own network (network.plugin: none)";
+    let remedy = "install them, on every node: kubernetes-cni of pkgs.k8s.io has them in /opt/cni/bin, Debian's containernetworking-plugins in /usr/lib/cni (then network.cniBinDir in cluster.yaml says so); or bring your own network (network.plugin: none)";
     Some(Finding::new(folder.as_str(), message).remedy(remedy))
 }
 
@@ -189,9 +189,9 @@ mod tests {
             said(&found).iter().map(|text| text.split(", and comes").next().unwrap().to_owned()).collect();
         let expected = [
             "/etc/cni/net.d/05-old.conf: is the configuration of the network old",
-            "/etc/cni/net.d/06-torn.json: is no configuration of CNI",
-            "/etc/cni/net.d/07-list.conf: is no configuration of CNI",
-            "/etc/cni/net.d/08.conflist: is no configuration of CNI",
+            "/etc/cni/net.d/06-torn.json: is not a CNI configuration",
+            "/etc/cni/net.d/07-list.conf: is not a CNI configuration",
+            "/etc/cni/net.d/08.conflist: is not a CNI configuration",
             "/etc/cni/net.d/10-containerd-net.conflist: is the configuration of the network c-net",
         ];
         assert_eq!(begins, expected);

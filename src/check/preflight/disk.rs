@@ -75,7 +75,7 @@ pub(super) fn writable(facts: &Facts) -> Vec<Finding> {
         let dangling = folder.ancestors().find(|path| path.is_symlink() && !path.exists());
         let nearest = dangling.map_or_else(|| existing(&folder), Path::to_owned);
         let problem = if dangling.is_some() {
-            Some("is a link to what is not there".to_owned())
+            Some("is a link whose target does not exist".to_owned())
         } else if !nearest.is_dir() {
             Some("is not a folder".to_owned())
         } else {
@@ -83,7 +83,7 @@ pub(super) fn writable(facts: &Facts) -> Vec<Finding> {
         };
         let Some(problem) = problem else { continue };
         let finding = Finding::new(nearest.display().to_string(), problem)
-            .remedy(format!("hoist writes to {}: make it a folder on a disk that can be written", folder.display()));
+            .remedy(format!("hoist writes to {}: make it a folder on a writable disk", folder.display()));
         // Several of them may be below one that is wrong.
         if !findings.iter().any(|there: &Finding| there.place == finding.place) {
             findings.push(finding);
@@ -155,7 +155,7 @@ pub(crate) fn known_by(host: &Host, assets: &AssetSet) -> Option<&'static str> {
 /// The data of a cluster that this machine or the asset directory has known.
 fn gone(facts: &Facts, data: &Data) -> Option<Finding> {
     let by = known_by(&facts.host, &facts.assets)?;
-    let message = format!("has no data of etcd's, and {by} knows of a cluster: it would be begun anew, empty");
+    let message = format!("has no etcd data, and {by} knows of a cluster: a new, empty one would begin");
     Some(Finding::new(data.dir().display().to_string(), message).remedy(Data::remedy()))
 }
 
@@ -201,7 +201,7 @@ mod tests {
         let link = machine.host().path("/var/lib/etcd");
         std::os::unix::fs::symlink("../../data/etcd", &link).unwrap();
         let found = said(&writable(&machine.facts("")));
-        assert_eq!(found, [format!("{}: is a link to what is not there", link.display())]);
+        assert_eq!(found, [format!("{}: is a link whose target does not exist", link.display())]);
         std::fs::create_dir_all(machine.host().path("/data/etcd")).unwrap();
         assert!(writable(&machine.facts("")).is_empty());
     }
@@ -262,7 +262,7 @@ mod tests {
             }
             std::fs::create_dir_all(machine.path().join("var/lib/etcd")).unwrap();
             let found = etcd_data(&facts());
-            assert!(said(&found)[0].contains(&format!("has no data of etcd's, and {who}")), "{found:?}");
+            assert!(said(&found)[0].contains(&format!("has no etcd data, and {who}")), "{found:?}");
             let remedy = found[0].remedy.clone().unwrap();
             for typed in ["mount the disk", "hoist recover --backup", "hoist start --new-cluster"] {
                 assert!(remedy.contains(typed), "{remedy}");

@@ -1,5 +1,5 @@
-//! Which command systemd would run the kubelet by, once hoist's unit or drop-in is there: a drop-in of somebody else's may
-//! have the last word. See systemd.unit(5).
+//! The command with which systemd would run the kubelet, once hoist's unit or drop-in is there. Another drop-in may
+//! override it. See systemd.unit(5).
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) fn command(facts: &Facts) -> Vec<Finding> {
     }
     let rename = if is_drop_in { format!(", or give it a name that sorts before {own}") } else { String::new() };
     let remedy = format!(
-        "take ExecStart and EnvironmentFile out of it{rename}: what the kubelet is to have goes into kubelet.config in cluster.yaml. `systemctl cat kubelet` shows what systemd reads"
+        "take ExecStart and EnvironmentFile out of it{rename}: settings of the kubelet belong into kubelet.config in cluster.yaml. `systemctl cat kubelet` shows what systemd reads"
     );
     run.judge().map(|finding| finding.remedy(remedy)).into_iter().collect()
 }
@@ -109,12 +109,12 @@ impl Run {
             ([Command::Hoists], _, None) => None,
             ([Command::Hoists], _, Some(file)) => {
                 let message = format!(
-                    "takes {ENVIRONMENT} away from the kubelet, which does not hear its Node's name and address then"
+                    "takes {ENVIRONMENT} away from the kubelet, which then does not get its Node's name and address"
                 );
                 Some(Finding::new(file, message).warning())
             }
             ([Command::Of { file, line }], ..) => {
-                let message = format!("has the last word on how the kubelet is run, and not hoist: {line}");
+                let message = format!("sets how the kubelet is run, in place of hoist: {line}");
                 if finds_static_pods(line) {
                     return Some(Finding::new(file, message).warning());
                 }
@@ -221,7 +221,7 @@ mod tests {
     fn a_command_of_somebody_elses_that_comes_later() {
         const LATER: &str = "/etc/systemd/system/kubelet.service.d/90-local.conf";
         let says = |text: &str| found(true, &[(LATER, text)]);
-        let theirs = "has the last word on how the kubelet is run, and not hoist";
+        let theirs = "sets how the kubelet is run, in place of hoist";
         assert_eq!(
             says("[Service]\nExecStart=\nExecStart=/usr/bin/kubelet \\\n  --config=/k \\\n  --v=2\n"),
             [format!("{LATER}: warning: {theirs}: /usr/bin/kubelet --config=/k --v=2")]
@@ -247,7 +247,10 @@ mod tests {
         const KUBEADM: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
         let left = machine(false, &[(KUBEADM, KUBEADMS)]);
         let findings = command(&left.facts(""));
-        assert!(said(&findings)[0].starts_with(&format!("{KUBEADM}: warning: has the last word")), "{findings:?}");
+        assert!(
+            said(&findings)[0].starts_with(&format!("{KUBEADM}: warning: sets how the kubelet is run")),
+            "{findings:?}"
+        );
         assert!(!findings[0].remedy.as_ref().unwrap().contains("sorts before"), "no name would help: {findings:?}");
         left.put(kubelet::UNIT, format!("{}. Where\n", kubelet::UNIT_BEGINS));
         assert_eq!(command(&left.facts("")), findings);

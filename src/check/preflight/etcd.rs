@@ -1,4 +1,4 @@
-//! An etcd that somebody else runs.
+//! An external etcd.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -40,7 +40,7 @@ async fn problem(facts: &Facts, endpoint: &str) -> Option<String> {
     let Ok(address) = host.parse::<IpAddr>() else {
         // Its certificate bears the name: whether it fits is for the API server to say.
         let address = network::resolve(&host).await.unwrap_or_default().into_iter().next();
-        let Some(address) = address else { return Some(format!("no address is known here for the name {host}")) };
+        let Some(address) = address else { return Some(format!("this machine does not resolve the name {host}")) };
         return match tokio::time::timeout(LIMIT, TcpStream::connect((address, port))).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(format!("cannot be reached: {error}")),

@@ -1,8 +1,8 @@
-//! What filters packets on this machine beside the cluster: whether it lets through what pods send to each other, and lets
-//! in what other machines ask.
+//! Packet filters on this machine other than the cluster's: whether they forward packets between pods, and accept
+//! connections of other machines.
 //!
-//! Of nftables the kernel tells which chains drop what no rule decides, whoever has made them; the rules are shown by
-//! programs. Of the older tables of iptables only its program tells.
+//! For nftables, the kernel lists the chains that drop unmatched packets, whichever program made them; programs show
+//! the rules. The older tables of iptables are read from its program alone.
 
 use std::time::Duration;
 
@@ -173,8 +173,8 @@ fn of_iptables(program: &str, kind: &str, chain: &str, rules: String) -> Option<
 impl Closed {
     fn message(&self, lost: &str) -> String {
         let how = match &self.by {
-            Some(rule) => format!("by `{rule}` what no other rule accepts"),
-            None => "by its policy what no rule accepts".to_owned(),
+            Some(rule) => format!("by `{rule}` every packet that no other rule accepts"),
+            None => "by its policy every packet that no rule accepts".to_owned(),
         };
         format!("{} drops {how}: {lost}", self.what)
     }
@@ -216,11 +216,11 @@ fn judge_forward(chain: &Closed, subnets: &[String], adds_rules: bool) -> Option
             format!("{open}{}, at every boot", rules.collect::<Vec<_>>().join(" and "))
         }
         None => format!(
-            "have it accept packets from and to {}, in /etc/nftables.conf or what else makes it",
+            "have it accept packets from and to {}, in /etc/nftables.conf or whatever else makes it",
             kept.iter().map(|subnet| subnet.as_str()).collect::<Vec<_>>().join(", ")
         ),
     };
-    let message = chain.message("pods do not reach pods of other nodes, nor anything else beyond this one");
+    let message = chain.message("pods do not reach pods of other nodes, or anything else outside of this one");
     Some(Finding::new("", message).remedy(remedy))
 }
 
@@ -245,7 +245,9 @@ fn judge_input(chain: &Closed, ports: &[(u16, &str)]) -> Option<Finding> {
                 rules.collect::<Vec<_>>().join(", ")
             )
         }
-        None => "have it accept them, in /etc/nftables.conf or what else makes it, unless another rule does".to_owned(),
+        None => {
+            "have it accept them, in /etc/nftables.conf or whatever else makes it, unless another rule does".to_owned()
+        }
     };
     Some(Finding::new("", message).remedy(remedy))
 }
@@ -268,7 +270,9 @@ mod tests {
     fn what_docker_leaves_drops_what_pods_send() {
         let found = forward_of(DOCKERS, false).unwrap();
         assert!(
-            found.message.starts_with("the chain FORWARD of iptables drops by its policy what no rule accepts"),
+            found
+                .message
+                .starts_with("the chain FORWARD of iptables drops by its policy every packet that no rule accepts"),
             "{found}"
         );
         let remedy = found.remedy.as_ref().unwrap();
@@ -293,7 +297,9 @@ mod tests {
         for adds_rules in [false, true] {
             let found = forward_of(rules, adds_rules).unwrap();
             assert!(
-                found.message.contains("drops by `-A FORWARD -j REJECT --reject-with icmp-host-prohibited` what"),
+                found
+                    .message
+                    .contains("drops by `-A FORWARD -j REJECT --reject-with icmp-host-prohibited` every packet"),
                 "{found}"
             );
             assert!(!found.remedy.as_ref().unwrap().contains("-P FORWARD"), "{found}");

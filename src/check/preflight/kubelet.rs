@@ -25,7 +25,7 @@ pub(super) async fn service(facts: &Facts) -> Vec<Finding> {
 pub(super) async fn version(facts: &Facts) -> Vec<Finding> {
     let Some(program) = kubelet::program(&facts.host).await else {
         // Where systemd runs, its unit's check says so.
-        let elsewhere = Finding::new("", "there is no kubelet on PATH, so that its version is not known").remedy(
+        let elsewhere = Finding::new("", "there is no kubelet on PATH, so its version is not known").remedy(
             "it must be of a minor version that the API server serves, and be run as kubelet/kubelet.service says",
         );
         return if kubelet::is_systemd(&facts.host) { Vec::new() } else { vec![elsewhere.warning()] };
@@ -48,12 +48,12 @@ fn judge(place: &str, said: &str, server: Version) -> Option<Finding> {
     let kubelet = said.trim_start_matches("Kubernetes ");
     let (message, remedy) = if (major, minor) > (server.major, server.minor) {
         (
-            format!("is {kubelet}, newer than the API server is to be, {server}"),
+            format!("is {kubelet}, newer than the API server will be, {server}"),
             "render with a kubernetesVersion that is not older than the kubelet, or install an older kubelet",
         )
     } else if major < server.major || minor + SKEW < server.minor {
         (
-            format!("is {kubelet}, more than {SKEW} minor versions older than the API server is to be, {server}"),
+            format!("is {kubelet}, more than {SKEW} minor versions older than the API server will be, {server}"),
             "install a kubelet of the API server's minor version",
         )
     } else if (major, minor) < OLDEST {
@@ -83,7 +83,7 @@ mod tests {
             ("Kubernetes v1.36.0-rc.1+abc", None),
             ("Kubernetes v1.34.0", None),
             ("Kubernetes v1.33.0", Some("k: warning: is v1.33.0; hoist has been run with kubelets from 1.34 on")),
-            ("Kubernetes v1.37.0", Some("k: is v1.37.0, newer than the API server is to be, v1.36.3")),
+            ("Kubernetes v1.37.0", Some("k: is v1.37.0, newer than the API server will be, v1.36.3")),
             ("Kubernetes v2.0.0", Some("k: is v2.0.0, newer than")),
             ("Kubernetes v1.32.9", Some("k: is v1.32.9, more than 3 minor versions older than")),
             ("", Some("k: does not say its version by --version, but \"\"")),

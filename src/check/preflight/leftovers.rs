@@ -1,4 +1,4 @@
-//! What an earlier cluster has left behind. What this one has put here, in an earlier run, is none of that.
+//! Remains of an earlier cluster. Files that this cluster wrote in an earlier run do not count.
 
 use super::Facts;
 use crate::base::error::Finding;
@@ -46,7 +46,7 @@ fn kubeconfig(facts: &Facts, name: &str) -> Option<Finding> {
     let text = std::fs::read_to_string(&path).ok()?;
     let place = path.display().to_string();
     let Some(ca) = ca_of(facts, &text) else {
-        return Some(Finding::new(place, "is no kubeconfig that names a CA").remedy(REMOVE));
+        return Some(Finding::new(place, "is not a kubeconfig that names a CA").remedy(REMOVE));
     };
     (!is_ours(facts, &ca)).then(|| Finding::new(place, "is of a cluster with another CA").remedy(REMOVE))
 }
@@ -104,7 +104,7 @@ pub(super) fn pod_network(facts: &Facts) -> Vec<Finding> {
         }
     }
     for name in names_in(facts, "/sys/class/net").into_iter().filter(|name| INTERFACES.contains(&name.as_str())) {
-        let remedy = format!("`ip link delete {name}`, if no network plugin is to go on with it");
+        let remedy = format!("`ip link delete {name}`, if no network plugin still uses it");
         findings
             .push(Finding::new("", format!("the interface {name} is left from an earlier pod network")).remedy(remedy));
     }
@@ -165,7 +165,7 @@ mod tests {
         machine.put("/etc/kubernetes/kubelet.conf", by_file);
         assert!(kubelet_kubeconfig(&facts).is_empty());
         machine.put("/etc/kubernetes/kubelet.conf", "kind: Config\n");
-        assert!(said(&kubelet_kubeconfig(&facts))[0].ends_with("is no kubeconfig that names a CA"));
+        assert!(said(&kubelet_kubeconfig(&facts))[0].ends_with("is not a kubeconfig that names a CA"));
         facts.now = now() + Duration::days(400);
         assert!(kubelet_certificate(&facts).is_empty(), "start replaces one that has expired");
         facts.now = now() - Duration::days(400);

@@ -57,7 +57,7 @@ pub(super) fn swap(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let message =
-        format!("this machine swaps to {}, and the kubelet does not start on one that swaps", swaps.join(", "));
+        format!("this machine swaps to {}, and the kubelet does not start on a machine with swap", swaps.join(", "));
     let remedy = "`swapoff -a`, and take it out of /etc/fstab; or kubelet.config.failSwapOn: false in cluster.yaml, with memorySwap as you want it";
     vec![Finding::new("", message).remedy(remedy)]
 }
@@ -95,10 +95,10 @@ pub(super) fn cgroups(facts: &Facts) -> Vec<Finding> {
     let fails = facts.kubelet.get("failCgroupV1").and_then(serde_json::Value::as_bool);
     let remedy = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line for v2";
     findings.push(if fails.unwrap_or(facts.cluster.kubernetes_version.minor >= REFUSES_V1) {
-        Finding::new("", "cgroups are v1 here, and the kubelet does not start with them")
+        Finding::new("", "this machine has cgroups v1, and the kubelet does not start with them")
             .remedy(format!("{remedy}; or, for now, kubelet.config.failCgroupV1: false in cluster.yaml"))
     } else {
-        Finding::new("", "cgroups are v1 here, which Kubernetes is giving up").remedy(remedy).warning()
+        Finding::new("", "this machine has cgroups v1, which Kubernetes is giving up").remedy(remedy).warning()
     });
     findings
 }
@@ -118,7 +118,7 @@ pub(super) fn selinux(facts: &Facts) -> Vec<Finding> {
     if facts.read(path).trim() != "1" {
         return Vec::new();
     }
-    let message = "SELinux enforces its policy here, and hoist has not been run on such a machine: pods of the control plane may be kept from what they mount of the host";
+    let message = "SELinux enforces its policy here, and hoist has not been run on such a machine: the policy may keep pods of the control plane from what they mount of the host";
     let remedy = "`setenforce 0`, and SELINUX=permissive in /etc/selinux/config for the next boot, as kubeadm asks for; docs/security.md says what would have to be labelled instead";
     vec![Finding::new(path, message).remedy(remedy)]
 }
@@ -235,9 +235,9 @@ mod tests {
         machine.put("/proc/cgroups", format!("#subsys_name\thierarchy\tnum_cgroups\tenabled\n{}", lines.concat()));
         assert_eq!(
             said(&cgroups(&machine.facts(""))),
-            [": cgroups are v1 here, and the kubelet does not start with them"]
+            [": this machine has cgroups v1, and the kubelet does not start with them"]
         );
-        let warned = [": warning: cgroups are v1 here, which Kubernetes is giving up"];
+        let warned = [": warning: this machine has cgroups v1, which Kubernetes is giving up"];
         assert_eq!(said(&cgroups(&machine.facts("failCgroupV1: false"))), warned);
         let mut facts = machine.facts("");
         facts.cluster.kubernetes_version.minor = 34;

@@ -1,4 +1,4 @@
-//! Whether this machine is ready for `start`, before anything of it is touched.
+//! Checks whether this machine is ready for `start`, before anything on it is changed.
 //!
 //! ```text
 //! catalogue: every check, by name ─► run: all at once, each bounded in time ─► Report ─► start, or `hoist preflight`
@@ -177,7 +177,7 @@ async fn run(checks: &'static [Check], facts: Arc<Facts>, choice: &Choice, limit
             } else {
                 let found = match tokio::time::timeout(limit, check.look(facts)).await {
                     Ok(found) => found,
-                    Err(_) => vec![unknown(&format!("nothing came of it within {} s", limit.as_secs_f64()))],
+                    Err(_) => vec![unknown(&format!("it did not end within {} s", limit.as_secs_f64()))],
                 };
                 let only_warns = check.severity == Severity::Warning || choice.ignores(check.name);
                 let demoted = |finding: Finding| if only_warns { finding.warning() } else { finding };
@@ -216,7 +216,7 @@ impl Check {
                 let (done, result) = oneshot::channel();
                 let thread = std::thread::Builder::new().spawn(move || drop(done.send(look(&facts))));
                 match thread {
-                    Ok(_) => result.await.unwrap_or_else(|_| vec![unknown("hoist failed at it, which is a bug")]),
+                    Ok(_) => result.await.unwrap_or_else(|_| vec![unknown("it failed, which is a bug in hoist")]),
                     Err(error) => vec![unknown(&error.to_string())],
                 }
             }
@@ -269,14 +269,14 @@ mod tests {
         let Err(Error::Preflight(findings)) = verdict(&[], &[], true).await else { panic!() };
         assert!(begun.elapsed() < Duration::from_secs(30), "it waited for the one that hangs");
         let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
-        let none = "could not be checked: nothing came of it within 0.2 s";
+        let none = "could not be checked: it did not end within 0.2 s";
         let expected = [
             "Bad: /x: is bad\n    mend it".to_owned(),
             "Bad: warning: is strange".to_owned(),
             "Odd: warning: is odd".to_owned(),
             format!("Hangs: warning: {none}"),
             format!("Waits: warning: {none}"),
-            "--ignore-preflight-errors Bad: goes on in spite of it, if you know better".to_owned(),
+            "--ignore-preflight-errors Bad: continues in spite of it, if you know better".to_owned(),
         ];
         assert_eq!(said, expected);
     }

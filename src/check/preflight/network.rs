@@ -1,4 +1,4 @@
-//! Ports, names, and what networks of pods need of the kernel.
+//! Ports, names, and the kernel settings that pod networks need.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(super) fn sysctl(facts: &Facts, path: &str) -> Vec<Finding> {
         return Vec::new();
     }
     let name = path.trim_start_matches("/proc/sys/").replace('/', ".");
-    let message = format!("is {}, and networks of pods need 1", value.trim());
+    let message = format!("is {}, and pod networks need 1", value.trim());
     let remedy = format!(
         "`sysctl -w {name}=1`, and a file in /etc/sysctl.d for the next boot, unless your network plugin does it"
     );
@@ -90,7 +90,7 @@ pub(super) fn overlay(facts: &Facts) -> Vec<Finding> {
     if known.is_empty() || known.lines().any(|line| line.trim_end().ends_with("overlay")) {
         return Vec::new();
     }
-    vec![module("overlay", "container runtimes lay the files of images over each other with it")]
+    vec![module("overlay", "container runtimes stack the layers of images with it")]
 }
 
 /// br_netfilter, which shows bridged packets to iptables.
@@ -98,12 +98,12 @@ pub(super) fn br_netfilter(facts: &Facts) -> Vec<Finding> {
     if facts.host.path("/proc/sys/net/bridge").is_dir() {
         return Vec::new();
     }
-    vec![module("br_netfilter", "without it the packets between pods of a bridge pass Services by")]
+    vec![module("br_netfilter", "without it, packets between pods of one bridge bypass Services")]
 }
 
 fn module(name: &str, why: &str) -> Finding {
     let remedy = format!(
-        "`modprobe {name}`, and a file in /etc/modules-load.d for the next boot, unless your network or runtime does without"
+        "`modprobe {name}`, and a file in /etc/modules-load.d for the next boot, unless your network or runtime does not need it"
     );
     Finding::new("", format!("the kernel module {name} is not loaded: {why}")).remedy(remedy)
 }
@@ -114,10 +114,10 @@ pub(super) async fn hostname(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = other_name(own.trim(), node).into_iter().collect();
     let problem = match resolve(node).await {
         Some(addresses) if !addresses.is_empty() => None,
-        Some(_) => Some(format!("no address is known here for the name {node}")),
+        Some(_) => Some(format!("this machine does not resolve the name {node}")),
         None => Some(format!("the name {node} was not resolved within {} ms", NAME_LIMIT.as_millis())),
     };
-    let remedy = format!("a line in /etc/hosts does it: {} {node}", facts.controller.address);
+    let remedy = format!("add a line to /etc/hosts: {} {node}", facts.controller.address);
     findings.extend(problem.map(|problem| Finding::new("", problem).remedy(remedy)));
     findings
 }
@@ -125,9 +125,10 @@ pub(super) async fn hostname(facts: &Facts) -> Vec<Finding> {
 fn other_name(own: &str, node: &str) -> Option<Finding> {
     // A machine may know itself by its full name, and its Node by the first part of that.
     let same = own.is_empty() || own == node || own.split('.').next() == node.split('.').next();
-    let message = format!("this machine calls itself {own}, and its Node is {node}");
-    (!same)
-        .then(|| Finding::new("", message).remedy(format!("`hostnamectl set-hostname {node}`, if it is not meant so")))
+    let message = format!("this machine's name is {own}, and its Node's name is {node}");
+    (!same).then(|| {
+        Finding::new("", message).remedy(format!("`hostnamectl set-hostname {node}`, unless that is intended"))
+    })
 }
 
 /// The addresses of a name, as programs of this machine see them; `None` when there was no answer in time.
@@ -220,7 +221,7 @@ mod tests {
         machine.put("/proc/sys/net/ipv4/ip_forward", "0\n");
         machine.put("/proc/sys/net/ipv6/conf/default/forwarding", "0\n");
         let found = ipv4_forward(&facts);
-        assert_eq!(said(&found), ["/proc/sys/net/ipv4/ip_forward: is 0, and networks of pods need 1"]);
+        assert_eq!(said(&found), ["/proc/sys/net/ipv4/ip_forward: is 0, and pod networks need 1"]);
         assert!(found[0].remedy.as_ref().unwrap().starts_with("`sysctl -w net.ipv4.ip_forward=1`"));
         assert!(ipv6_forward(&facts).is_empty(), "nobody has such an address");
         facts.cluster.networking.pod_subnets.push("fd00::/48".parse().unwrap());
@@ -260,7 +261,10 @@ mod tests {
         for (own, node) in [("c1", "c1"), ("c1.example.com", "c1"), ("c1", "c1.example.com"), ("", "c1")] {
             assert_eq!(other_name(own, node), None, "{own} {node}");
         }
-        assert_eq!(said(&[other_name("c2", "c1").unwrap()]), [": this machine calls itself c2, and its Node is c1"]);
+        assert_eq!(
+            said(&[other_name("c2", "c1").unwrap()]),
+            [": this machine's name is c2, and its Node's name is c1"]
+        );
         assert!(!resolve("127.0.0.1").await.unwrap().is_empty());
     }
 }

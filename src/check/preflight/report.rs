@@ -1,4 +1,4 @@
-//! What came of the checks: for `start`, and for `hoist preflight` as text and JSON.
+//! The results of the checks: for `start`, and for `hoist preflight` as text and JSON.
 
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ impl Report {
         let names: Vec<_> = self.named("error").filter(|name| *name != ROOT).collect();
         let flag = format!("--ignore-preflight-errors {}", names.join(","));
         let it = if names.len() == 1 { "it" } else { "them" };
-        (!names.is_empty()).then(|| Finding::new(flag, format!("goes on in spite of {it}, if you know better")))
+        (!names.is_empty()).then(|| Finding::new(flag, format!("continues in spite of {it}, if you know better")))
     }
 
     /// For people: a line for each check, what it found below.
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(lines[5], "         warning: is small", "{text}");
         assert!(lines[6].starts_with("skipped") && lines[7].starts_with("not-run"), "{text}");
         assert_eq!(lines[8], "this machine is not ready: 1 errors, 1 warnings, 1 skipped");
-        assert!(lines[9].starts_with(&format!("`hoist start --ignore-preflight-errors {name}` goes on")), "{text}");
+        assert!(lines[9].starts_with(&format!("`hoist start --ignore-preflight-errors {name}` continues")), "{text}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ async fn answer(facts: &Facts) -> &Answer {
     let ask = || async {
         match endpoint(facts).strip_prefix("unix://") {
             Some(path) => cri::ask(&facts.host.path(path), LIMIT).await,
-            None => Err(Trouble::Unreachable("it is no unix:// socket".into())),
+            None => Err(Trouble::Unreachable("it is not a unix:// socket".into())),
         }
     };
     facts.runtime.get_or_init(ask).await
@@ -43,7 +43,7 @@ pub(super) async fn answers(facts: &Facts) -> Vec<Finding> {
 }
 
 fn judge_answer(answer: &Answer, endpoint: &str) -> Option<Finding> {
-    const START: &str = "start it (`systemctl enable --now containerd`), or say where another one listens: kubelet.config.containerRuntimeEndpoint in cluster.yaml";
+    const START: &str = "start it (`systemctl enable --now containerd`), or name the socket of another one: kubelet.config.containerRuntimeEndpoint in cluster.yaml";
     const LOOK: &str = "`journalctl -u containerd -n 50` may say why";
     let (message, remedy) = match answer {
         Ok(Runtime { not_ready: None, .. }) => return None,
@@ -52,8 +52,8 @@ fn judge_answer(answer: &Answer, endpoint: &str) -> Option<Finding> {
         }
         Err(Trouble::Unreachable(reason)) => (format!("no container runtime can be reached: {reason}"), START),
         Err(Trouble::Refused(reason)) => (
-            format!("what answers is no container runtime for the kubelet: {reason}"),
-            "where it is containerd: its configuration must not list cri among disabled_plugins",
+            format!("what answers is not a container runtime for the kubelet: {reason}"),
+            "containerd's configuration must not list cri among disabled_plugins",
         ),
         Err(Trouble::Silent) => {
             (format!("the container runtime has not answered within {} ms", LIMIT.as_millis()), LOOK)
@@ -97,7 +97,7 @@ fn judge_driver(answer: &Answer, kubelets: CgroupDriver, is_systemd: bool) -> Op
     let Ok(Runtime { name, told_driver: None, own_driver: Some(own), .. }) = answer else { return None };
     let message = format!("the kubelet's cgroup driver is {kubelets}, and that of {name} is {own}");
     let remedy = format!(
-        "make them one: kubelet.config.cgroupDriver: {own} in cluster.yaml, or SystemdCgroup = {} for runc in /etc/containerd/config.toml",
+        "use one for both: kubelet.config.cgroupDriver: {own} in cluster.yaml, or SystemdCgroup = {} for runc in /etc/containerd/config.toml",
         kubelets == CgroupDriver::Systemd
     );
     (*own != kubelets).then(|| Finding::new("", message).remedy(remedy))
@@ -167,7 +167,9 @@ mod tests {
         assert_eq!(judge(gone).unwrap(), "unix:///x: no container runtime can be reached: Connection refused");
         let slow = judge(Err(Trouble::Silent)).unwrap();
         assert_eq!(slow, "unix:///x: warning: the container runtime has not answered within 700 ms");
-        assert!(judge(Err(Trouble::Refused("no".into()))).unwrap().contains("no container runtime for the kubelet"));
+        assert!(
+            judge(Err(Trouble::Refused("no".into()))).unwrap().contains("is not a container runtime for the kubelet")
+        );
         assert!(judge_age(&containerd(None, None)).is_some());
         assert!(judge_age(&containerd(Some(Systemd), None)).is_none());
         assert!(judge_age(&Err(Trouble::Silent)).is_none(), "that is another check's");
@@ -181,6 +183,6 @@ mod tests {
         let found = answers(&machine.facts("containerRuntimeEndpoint: unix:///run/crio/crio.sock")).await;
         assert_eq!(found[0].place, "unix:///run/crio/crio.sock");
         let found = answers(&machine.facts("containerRuntimeEndpoint: tcp://x")).await;
-        assert!(found[0].message.ends_with("it is no unix:// socket"));
+        assert!(found[0].message.ends_with("it is not a unix:// socket"));
     }
 }

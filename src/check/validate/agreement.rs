@@ -1,4 +1,4 @@
-//! What several components are told they are told alike: subnets, names, the way to etcd, who is let in.
+//! Settings that several components must share: subnets, names, the endpoints of etcd, who is let in.
 
 use std::net::IpAddr;
 
@@ -88,7 +88,9 @@ fn advertised(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
     let remedy = "write --advertise-address=$(HOST_IP), with HOST_IP from status.hostIP";
     let Some(value) = run.value(NAME) else {
         return Some(
-            run.finding(NAME, "is not set: on a machine of several addresses it would be any").remedy(remedy).warning(),
+            run.finding(NAME, "is not set: on a machine with several addresses it could be any of them")
+                .remedy(remedy)
+                .warning(),
         );
     };
     let wrong = inventory
@@ -106,7 +108,7 @@ fn authorization(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding
     const FILE: &str = "authorization-config";
     if run.arg(FILE).is_some() {
         if run.arg("authorization-mode").is_some() {
-            let message = "cannot stand beside --authorization-mode: the API server would exit";
+            let message = "cannot be set beside --authorization-mode: the API server would exit";
             return Some(run.finding(FILE, message).remedy("remove one of the two"));
         }
         // The bridge reads the same file.
@@ -145,8 +147,7 @@ fn admission(run: &Running<'_>) -> Option<Finding> {
         if run.arg(NAME).is_none() && run.arg("disable-admission-plugins").is_none() {
             return None;
         }
-        let message =
-            "cannot stand beside --enable-admission-plugins and --disable-admission-plugins: the API server would exit";
+        let message = "cannot be set beside --enable-admission-plugins and --disable-admission-plugins: the API server would exit";
         return Some(
             run.finding("admission-control", message).remedy("remove it, and name its plugins in the other two"),
         );
@@ -249,7 +250,7 @@ fn etcd_servers(inventory: &Inventory<'_>, run: &Running<'_>, all: &[Running<'_>
                 EtcdConfig::Local { .. } => run
                     .finding(
                         "etcd-servers",
-                        format!("etcd does not listen on {url}: its --listen-client-urls say where"),
+                        format!("etcd does not listen on {url}, which is not in its --listen-client-urls"),
                     )
                     .remedy("name one of these, or add it to etcd's"),
             });
@@ -284,7 +285,7 @@ fn member(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
         let (name, peers, cluster) = (on("name"), on("initial-advertise-peer-urls"), on("initial-cluster"));
         let members: Vec<_> = cluster.split(',').filter_map(|member| member.split_once('=')).collect();
         if !peers.split(',').all(|url| members.contains(&(&*name, url))) {
-            let message = format!("lacks {name}={peers}, which etcd of the controller {} is", controller.name);
+            let message = format!("lacks {name}={peers}, the etcd of the controller {}", controller.name);
             add(run.finding("initial-cluster", message).remedy("name each controller with its peer URL"));
         }
         for (advertised, listened) in
@@ -298,7 +299,7 @@ fn member(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
                 })
             };
             for url in on(advertised).split(',').filter(|url| !url.is_empty() && !hears(url)) {
-                let message = format!("{url} is none of --{listened}, so nobody answers there");
+                let message = format!("{url} is not in --{listened}, so nothing answers there");
                 add(run.finding(advertised, message).remedy("give both the same port and address"));
             }
         }
@@ -333,8 +334,7 @@ fn schedulable(run: &Running<'_>) -> Option<Finding> {
 fn unreadable(inventory: &Inventory<'_>) -> Vec<Finding> {
     let Ok(text) = inventory.assets.text(KUBELET_CONFIG) else { return Vec::new() };
     let place = inventory.place(KUBELET_CONFIG);
-    let remedy =
-        |finding: Finding| finding.remedy("`hoist render --replace kubelet/config.yaml` brings hoist's own back");
+    let remedy = |finding: Finding| finding.remedy("`hoist render --replace kubelet/config.yaml` restores hoist's own");
     match yaml::documents(&place, &text) {
         Ok(_) => vec![remedy(Finding::new(place, "is empty"))],
         Err(findings) => findings.into_iter().map(remedy).collect(),
@@ -369,7 +369,7 @@ fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
             "rotateCertificates",
             // Where nothing in the cluster signs, whoever holds the CA renews it.
             (!inventory.cluster.has_external_ca()).into(),
-            "who is to renew its certificate is settled by where the CA's key is",
+            "the place of the CA's key decides what renews its certificate",
         ),
         (
             "/authentication/x509/clientCAFile",
@@ -388,7 +388,7 @@ fn kubelet(inventory: &Inventory<'_>, kubelet: &Object) -> Vec<Finding> {
         "/serverTLSBootstrap",
         "serverTLSBootstrap",
         true.into(),
-        "the API server believes no certificate of the kubelet's own making: logs and exec would fail",
+        "the API server accepts no self-signed certificate of the kubelet: logs and exec would fail",
     );
     let signs = !inventory.cluster.has_external_ca() && value.get("tlsCertFile").is_none();
     for (pointer, path, wanted, why) in rules.into_iter().chain(signs.then_some(serving)) {
@@ -417,7 +417,7 @@ fn unit(inventory: &Inventory<'_>) -> Vec<Finding> {
     let Some(args) = flags::of_unit(inventory) else {
         if inventory.assets.files.contains_key(flags::UNIT) {
             let finding = Finding::new(inventory.place(flags::UNIT), "has no ExecStart= that runs a kubelet");
-            findings.push(finding.remedy("`hoist render --replace kubelet/kubelet.service` brings hoist's own back"));
+            findings.push(finding.remedy("`hoist render --replace kubelet/kubelet.service` restores hoist's own"));
         }
         return findings;
     };

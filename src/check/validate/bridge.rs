@@ -1,4 +1,4 @@
-//! The bridge and the self-hosted control plane are one control plane to everybody: their flags say so.
+//! The bridge and the self-hosted control plane must act as one control plane: their flags agree.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,9 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
         if of(false).next().is_none() {
             findings.push(
                 Finding::new(inventory.place("manifests"), format!("no manifest runs {}", program.name()))
-                    .remedy("`hoist render --replace FILE` brings back what was removed, unless you apply it by other means")
+                    .remedy(
+                        "`hoist render --replace FILE` restores what was removed, unless you apply it by other means",
+                    )
                     .warning(),
             );
         }
@@ -90,7 +92,7 @@ fn no_guard(inventory: &Inventory<'_>) -> Option<Finding> {
 fn runs_nothing(inventory: &Inventory<'_>, program: Program, path: &str) -> Option<Finding> {
     inventory.assets.files.contains_key(path).then(|| {
         Finding::new(inventory.place(path), format!("does not run {}", program.name()))
-            .remedy(format!("`hoist render --replace {path}` brings hoist's own back"))
+            .remedy(format!("`hoist render --replace {path}` restores hoist's own"))
     })
 }
 

@@ -1,4 +1,5 @@
-//! Certificates and keys: who shows one is trusted by who is shown it, for what it is shown.
+//! Certificates and keys: the peer of each component trusts the certificate that the component presents, for its
+//! purpose.
 //!
 //! ```text
 //! planned(): the files of tls/, each as hoist means it      ┐
@@ -39,7 +40,7 @@ fn authorities(inventory: &Inventory<'_>, faults: &mut Faults) {
         let Some(certificates) = faults.read(&source) else { continue };
         let first = &certificates[0];
         if !first.may_sign {
-            let message = format!("{} is no CA: it may not issue certificates", first.info.subject);
+            let message = format!("{} is not a CA: it may not issue certificates", first.info.subject);
             faults
                 .add("ca", source.finding(message).at(Some((first.line, 1))).remedy("put the CA's certificate first"));
         }
@@ -81,7 +82,7 @@ fn planned(inventory: &Inventory<'_>, faults: &mut Faults) {
         if roots.iter().all(|root| root.info.not_after < chain[0].info.not_after) {
             let until = roots[0].info.not_after.date();
             let message = format!("is valid for longer than {}, which ends {until}", ca.place);
-            let finding = source.finding(message).at(at).remedy("renew the CA before that day, with the key it has");
+            let finding = source.finding(message).at(at).remedy("renew the CA before that day, with the same key");
             faults.add("outlives", finding.warning());
         }
     }
@@ -96,7 +97,7 @@ fn planned(inventory: &Inventory<'_>, faults: &mut Faults) {
             findings.iter().for_each(|finding| faults.explain("chain", finding));
             faults.add(
                 "chain",
-                ca.at(Some((1, 1))).remedy("put the CA back that did, or move these away and render again"),
+                ca.at(Some((1, 1))).remedy("put back the CA that did, or move these away and render again"),
             );
         } else {
             findings.into_iter().for_each(|finding| faults.add("chain", finding));
@@ -140,7 +141,7 @@ fn in_time(certificate: &Certificate, now: OffsetDateTime, about: impl Fn(String
     let life = info.not_after - info.not_before;
     (left < SOON.min(life / 3)).then(|| {
         let days = left.whole_days();
-        let remedy = if info.is_ca { "renew it in time, with the key it has" } else { AGAIN };
+        let remedy = if info.is_ca { "renew it in time, with the same key" } else { AGAIN };
         about(format!("expires {}, in {days} days", info.not_after.date())).remedy(remedy).warning()
     })
 }

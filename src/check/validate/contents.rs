@@ -1,4 +1,4 @@
-//! What `start` puts on the disk of a controller, by where it comes from.
+//! The files that `start` puts on a controller's disk, by their sources.
 
 use std::collections::BTreeMap;
 

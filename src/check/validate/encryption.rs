@@ -1,4 +1,5 @@
-//! The bridge and the self-hosted API server read each other's Secrets; and who may ask either without credentials.
+//! The bridge and the self-hosted API server can read each other's Secrets; and which paths both serve without
+//! credentials.
 
 use serde_json::Value;
 
@@ -36,15 +37,12 @@ pub(super) fn anonymous(inventory: &Inventory<'_>) -> Vec<Finding> {
             && run.value("anonymous-auth").and_then(known_flags::boolean) != Some(false)
     };
     let finding = |run: &Running<'_>| {
-        run.finding(
-            "authentication-config",
-            "is not set, and requests without credentials reach whatever RBAC lets them",
-        )
-        .remedy(
-            "`hoist render` sets it, unless extraArgs has oidc-*: those issuers belong to authentication.yaml in \
+        run.finding("authentication-config", "is not set, so RBAC alone restricts requests without credentials")
+            .remedy(
+                "`hoist render` sets it, unless extraArgs has oidc-*: those issuers belong to authentication.yaml in \
                  manifests/kube-apiserver/config.yaml",
-        )
-        .warning()
+            )
+            .warning()
     };
     let running = inventory.running();
     let of_flags = running.iter().filter(is_open).map(finding);
@@ -61,7 +59,7 @@ fn by_file(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
     let source = inventory.content(run, "authentication-config", inventory.cluster.controllers.first()?)?;
     let document = yaml::documents("", std::str::from_utf8(&source.bytes).ok()?).ok()?.into_iter().next()?;
     let Some(anonymous) = document.value.get("anonymous") else {
-        let message = "says nothing of anonymous: requests without credentials reach whatever RBAC lets them";
+        let message = "has no field anonymous, so RBAC alone restricts requests without credentials";
         return Some(source.finding(message).remedy(REMEDY).warning());
     };
     let conditions = anonymous.get("conditions").and_then(Value::as_array);
@@ -71,7 +69,10 @@ fn by_file(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
         _ => NEEDED.to_vec(),
     };
     (!lacks.is_empty()).then(|| {
-        let message = format!("lets nobody ask {} without credentials, as kubelets and hoist do", lacks.join(" and "));
+        let message = format!(
+            "does not let requests without credentials reach {}, and kubelets and hoist send such requests",
+            lacks.join(" and ")
+        );
         source.finding(message).remedy(REMEDY)
     })
 }

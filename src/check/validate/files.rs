@@ -1,4 +1,4 @@
-//! What a file holds that a program of the control plane names: by the volume that it is mounted from.
+//! The content of a file that a program of the control plane names, found through the volume that it is mounted from.
 
 use serde_json::Value;
 

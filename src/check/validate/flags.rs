@@ -1,4 +1,4 @@
-//! Flags are known to the version of the program that they are given to.
+//! Flags must be known to the version of the program that gets them.
 
 use super::inventory::{Arg, Inventory, flags};
 use crate::base::error::Finding;

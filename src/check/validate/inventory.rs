@@ -1,4 +1,4 @@
-//! What stands in an asset directory, with its places: the objects, their pods, and the programs that these run.
+//! The content of an asset directory, with its places: the objects, their pods, and the programs that these run.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ impl Object {
         Self(parsed)
     }
 
-    /// A file that is no manifest, as one.
+    /// A file that is not a manifest, as one.
     pub fn of_file(dir: &Path, path: &str, text: &str) -> Option<Self> {
         let place = dir.join(path).display().to_string();
         let document = yaml::documents(&place, text).ok()?.into_iter().next()?;

@@ -97,7 +97,7 @@ fn mounted(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Fa
             seen.push(key);
             let text = String::from_utf8_lossy(&source.bytes);
             let Some(object) = Object::of_file(std::path::Path::new(""), &source.place, &text) else {
-                faults.add("unreadable", source.finding("is no kubeconfig").remedy("run `hoist render` again"));
+                faults.add("unreadable", source.finding("is not a kubeconfig").remedy("run `hoist render` again"));
                 continue;
             };
             let mut file = KubeConfig::new(object, Some(user));
@@ -113,7 +113,7 @@ pub(super) fn check(inventory: &Inventory<'_>, presented: &Presented<'_>, faults
         let Ok(text) = inventory.assets.text(path) else { continue };
         match yaml::documents(&inventory.place(path), &text) {
             Ok(documents) if documents.is_empty() => {
-                let finding = Finding::new(inventory.place(path), "is no kubeconfig: it is empty");
+                let finding = Finding::new(inventory.place(path), "is not a kubeconfig: it is empty");
                 faults.add("unreadable", finding.remedy(ANEW));
             }
             Ok(_) => {}
@@ -139,7 +139,10 @@ fn server(inventory: &Inventory<'_>, presented: &Presented<'_>, file: &KubeConfi
     };
     let endpoint = url.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or(rest));
     let Some((host, port)) = endpoint.map(split) else {
-        faults.add("server", file.finding(SERVER, format!("{url} is no https URL")).remedy("write https://HOST:PORT"));
+        faults.add(
+            "server",
+            file.finding(SERVER, format!("{url} is not an https URL")).remedy("write https://HOST:PORT"),
+        );
         return;
     };
     for cert in presented.certs.iter().filter(|cert| cert.flag == "tls-cert-file") {
@@ -219,7 +222,7 @@ fn token(file: &KubeConfig, faults: &mut Faults) {
     let token = file.token.as_deref().unwrap_or_default();
     if !token.split_once('.').is_some_and(|(id, secret)| is_part(id, 6) && is_part(secret, 16)) {
         let finding =
-            file.finding("users[0].user.token", "is no bootstrap token, 6 and 16 lower-case letters and digits");
+            file.finding("users[0].user.token", "is not a bootstrap token, 6 and 16 lower-case letters and digits");
         faults.add("token", finding.remedy(ANEW));
     }
 }

@@ -1,5 +1,5 @@
-//! Whether what stands in an asset directory goes together: as it is on the disk, a user's edits included, and not as
-//! `render` would make it. Pure: the clock is passed in.
+//! Checks whether the files of an asset directory fit together: as they are on the disk, with a user's edits, and not
+//! as `render` would make them. Pure: the clock is passed in.
 //!
 //! ```text
 //! AssetSet, Cluster ─► Inventory ─► references   every name leads somewhere
@@ -12,7 +12,7 @@
 //!                                   encryption   each API server reads what the other wrote
 //!                                   sizes        of one object: the API server's limits, etcd's, guard's
 //! ```
-//! An *error* is what cannot work, whatever the cluster holds; a *warning* is what may be meant.
+//! An *error* cannot work, whatever the cluster holds; a *warning* may be intended.
 
 mod agreement;
 mod bridge;

@@ -1,5 +1,5 @@
-//! Who listens where on a controller: the two API servers and the forwarder share one address, everybody else has a
-//! port of its own, and probes ask where their program answers.
+//! The listeners on a controller: the two API servers and the forwarder share one address, every other program has a
+//! port of its own, and probes ask the port on which their program answers.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -69,7 +69,7 @@ fn api_server(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
     // On Linux the IPv6 wildcard is IPv4's, too.
     let is_wildcard = !run.is_bridge() && bound == "::";
     if bound != bind && !is_wildcard {
-        let message = format!("is {bound}, but {who} must listen on {bind}: an address is shared by it");
+        let message = format!("is {bound}, but {who} must listen on {bind}: so the two share an address");
         findings.push(run.finding("bind-address", message).remedy(format!("write --bind-address={bind}")));
     }
     if !run.is_bridge() && run.value("permit-port-sharing") != Some("true") {
@@ -106,8 +106,7 @@ fn probes(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
             if probe.get("port").is_some_and(Value::is_u64) && !answers.is_empty() {
                 let message = format!("is {asked}, and {} listens on {}", run.program.name(), listening());
                 let finding = run.pod.object.finding(&child(&path, "port"), message);
-                findings
-                    .push(finding.remedy("ask the port that it listens on: the kubelet would kill it for no answer"));
+                findings.push(finding.remedy("probe the port that it listens on, or the kubelet kills it"));
             }
             continue;
         };
@@ -129,7 +128,7 @@ fn asked_elsewhere(inventory: &Inventory<'_>, run: &Running<'_>, probe: &Value, 
     (!listens).then(|| {
         let message = format!("is {host}, and {} listens on {bound}", run.program.name());
         let finding = run.pod.object.finding(&child(path, "host"), message);
-        finding.remedy("ask the address that it listens on: the kubelet would kill it for no answer")
+        finding.remedy("probe the address that it listens on, or the kubelet kills it")
     })
 }
 
@@ -187,7 +186,7 @@ fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>, running: &[Running<'_>]) -
             if !found.iter().any(|found| found.parse() == Ok(wanted)) {
                 let found = run.value(name).unwrap_or("not set");
                 let finding = run.finding(name, format!("is {found}, but {wanted} {why} on {}", controller.name));
-                findings.push(finding.remedy("`hoist render --replace` with this file brings hoist's own back"));
+                findings.push(finding.remedy("`hoist render --replace` with this file restores hoist's own"));
             }
         }
         if let Some(Resolved::Missing(why)) =

@@ -1,4 +1,4 @@
-//! Who shows which certificate to whom, as flags and kubeconfigs on the disk say.
+//! The certificates that components present to each other, according to the flags and kubeconfigs on the disk.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Every name that something gives to something else leads somewhere. What only a running cluster can tell is a
-//! warning: another tool may make it.
+//! Every reference by name resolves. A reference that only a running cluster can resolve is a warning: another tool
+//! may make the object.
 
 use std::collections::BTreeMap;
 
@@ -130,7 +130,7 @@ fn bindings(inventory: &Inventory<'_>) -> Vec<Finding> {
     let unbound = BOUND.into_iter().filter(|(role, _)| !bound.iter().any(|bound| bound == role));
     let finding = |(role, why): (&str, &str)| {
         Finding::new(inventory.place("manifests"), format!("no manifest binds the ClusterRole {role}, by which {why}"))
-            .remedy("`hoist render --replace FILE` brings back what was removed, unless the cluster has such a binding")
+            .remedy("`hoist render --replace FILE` restores what was removed, unless the cluster has such a binding")
             .warning()
     };
     unbound.map(finding).collect()
@@ -341,7 +341,7 @@ fn files(inventory: &Inventory<'_>, running: &Running<'_>) -> Vec<Finding> {
                 Ok(Some(value)) => value,
                 Ok(None) => continue,
                 Err(variable) => {
-                    let message = format!("{variable} is no environment variable of the container");
+                    let message = format!("{variable} is not an environment variable of the container");
                     add(running.finding(&arg.name, message).remedy("add it to env, or correct the name"));
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! Kinds are served by the version of the API server, and the configurations of the kubelet and of kube-proxy are what
-//! theirs reads.
+//! Kinds must be served by the API server's version, and the configurations of the kubelet and of kube-proxy readable
+//! by their versions.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What is too large for one object: the API server and etcd have limits of their own, and say so late.
+//! Objects that are too large. The API server and etcd have limits of their own, and report them late.
 
 use std::path::Path;
 
@@ -63,9 +63,9 @@ pub(super) fn guards_copy(assets: &AssetSet, cluster: &Cluster, controller: &Con
     let mut findings: Vec<_> = left_out
         .iter()
         .map(|path| {
-            let message = format!("finds no room in guard's copy, which has {} MiB", kept_copy::LIMIT >> 20);
+            let message = format!("does not fit into guard's copy, which has {} MiB", kept_copy::LIMIT >> 20);
             Finding::new(dir.join(path).display().to_string(), message).warning().remedy(
-                "`hoist recover` lacks it where the asset directory is lost: keep a backup (`hoist backup`), or split off what the control plane does not need into addons/",
+                "`hoist recover` lacks it if the asset directory is lost: keep a backup (`hoist backup`), or move what the control plane does not need to addons/",
             )
         })
         .collect();
@@ -74,7 +74,8 @@ pub(super) fn guards_copy(assets: &AssetSet, cluster: &Cluster, controller: &Con
         let message =
             format!("guard's copy, without manifests, has {} KiB, and a Secret {} KiB at most", size >> 10, DATA >> 10);
         let finding = Finding::new(dir.display().to_string(), message);
-        findings.push(finding.remedy("make the files of tls/ and bootstrap-manifests/ smaller: its size is theirs"));
+        findings
+            .push(finding.remedy("make the files of tls/ and bootstrap-manifests/ smaller: the copy consists of them"));
     }
     findings
 }
@@ -130,7 +131,7 @@ fn of_object(parsed: &Parsed, request: usize) -> Vec<Finding> {
             findings.push(finding(
                 &field,
                 message,
-                "leave out what a tool has noted there, such as kubectl.kubernetes.io/last-applied-configuration",
+                "leave out what a tool has stored there, such as kubectl.kubernetes.io/last-applied-configuration",
             ));
         }
     }

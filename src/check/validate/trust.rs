@@ -1,4 +1,4 @@
-//! Whether what is presented is trusted by those to whom it is presented, and whether keys fit each other.
+//! Whether the peers of each component trust the certificate that it presents, and whether keys fit each other.
 
 use std::collections::BTreeMap;
 

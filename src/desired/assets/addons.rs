@@ -44,7 +44,7 @@ fn read(source: &Path) -> Result<Vec<(String, String, Vec<u8>)>> {
     if !fs::metadata(source).is_ok_and(|meta| meta.is_dir()) {
         let content = input::read(source, ASSET_LIMIT).map_err(|unread| unread.into_error(source))?;
         if !is_manifest(&name) {
-            return none("is no manifest by its name", "let it end in .yaml, .yml or .json");
+            return none("is not a manifest by its name", "let it end in .yaml, .yml or .json");
         }
         return Ok(vec![(place.clone(), format!("addons/{name}"), content)]);
     }
@@ -101,7 +101,7 @@ mod tests {
             panic!()
         };
         let said: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
-        let expected = ["unknown field `nmae`", "needs metadata.name", "holds no", "is no manifest", "no such file"];
+        let expected = ["unknown field `nmae`", "needs metadata.name", "holds no", "is not a manifest", "no such file"];
         for text in expected {
             assert!(said.iter().any(|said| said.contains(text)), "{text}: {said:?}");
         }

@@ -1,5 +1,5 @@
-//! An asset directory that bootkube rendered (v0.14, the last): what tells it, why hoist does not start it, and how
-//! its CA and keys come into one that hoist starts. docs/from-bootkube.md has the steps.
+//! An asset directory that bootkube rendered (v0.14, the last): how hoist recognises it, why hoist does not start it,
+//! and how to take its CA and keys into a directory that hoist starts. docs/from-bootkube.md has the steps.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ pub(super) fn findings(dir: &Path) -> Vec<Finding> {
     if dir.join(bootstrap).is_file() {
         let finding =
             Finding::new(at(bootstrap), "this API server takes the port of the self-hosted one until it is torn down");
-        findings.push(finding.remedy("leave bootstrap-manifests/ behind: `hoist render` makes the bridge instead"));
+        findings.push(finding.remedy("leave bootstrap-manifests/ out: `hoist render` makes the bridge instead"));
     }
     findings.extend(manifests(&dir.join("manifests")));
     findings
@@ -69,16 +69,16 @@ fn manifests(dir: &Path) -> Vec<Finding> {
                 && text("/subjects/0/namespace") == Some("kube-system")
             {
                 let finding =
-                    Finding::new(&place, "gives every pod in kube-system that names no account of its own all rights");
+                    Finding::new(&place, "gives all rights to every pod in kube-system without an account of its own");
                 let finding = finding.at(document.positions.get("roleRef.name"));
-                findings.push(finding.remedy("leave it behind; give your pods there accounts and roles of their own"));
+                findings.push(finding.remedy("leave it out; give your pods there accounts and roles of their own"));
             }
             let gone = GONE.iter().find(|(version, _)| text("/apiVersion") == Some(version));
             if let Some((version, since)) = gone {
                 let finding = Finding::new(&place, format!("{version} is not served since Kubernetes {since}"));
                 let finding = finding.at(document.positions.get("apiVersion"));
                 findings.push(
-                    finding.remedy("if it is yours, write it in the version that followed; otherwise leave it behind"),
+                    finding.remedy("if it is yours, write it in the version that followed; otherwise leave it out"),
                 );
             }
         }

@@ -1,5 +1,5 @@
-//! What a render would change, as a unified diff. Of what is secret it says that it changes, and in which fields, never
-//! what is in it; it says so on lines that begin with `#`, which `patch` passes over.
+//! The changes of a render, as a unified diff. For secret files, the diff names the changed fields and never shows
+//! their content, on lines that begin with `#`, which `patch` ignores.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,13 +45,13 @@ impl Plan<'_> {
         for (paths, what) in [
             (&written.kept, "kept, with your edit"),
             (&written.left_out, "left out: you removed it"),
-            (&written.unused, "left, though this cluster has no use for it"),
+            (&written.unused, "left, though this cluster does not use it"),
         ] {
             shown.extend(paths.iter().map(|path| (path, said(&format!("{path}: {what}")))));
         }
         let mut text: String = shown.into_values().collect();
         if self.was_interrupted {
-            text.insert_str(0, &said("the last render was cut short; this one would complete it"));
+            text.insert_str(0, &said("the last render was interrupted; this one would complete it"));
         }
         text
     }

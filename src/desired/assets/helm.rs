@@ -1,5 +1,5 @@
-//! Helm's hooks, as `helm template` writes them among the other manifests: what is for an install or an upgrade is applied
-//! as anything else, what is for another event is left alone.
+//! Helm's hooks, as `helm template` writes them among the other manifests. Hooks for an install or an upgrade are
+//! applied like other manifests; hooks for other events are not applied.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Lists as kubectl takes them: each of their items is a manifest. A `List` holds objects of any kind; a `ConfigMapList`
-//! and its like gives its items their kind, where they do not say one.
+//! Lists as kubectl reads them: each item is a manifest. A `List` holds objects of any kind. A `ConfigMapList` and
+//! the like set the kind of items that have none.
 
 use serde_json::Value;
 

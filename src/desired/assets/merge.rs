@@ -1,4 +1,4 @@
-//! A user's edit and hoist's change of the same file, brought together: three-way, line by line.
+//! Merges a user's edit and hoist's change of the same file: three-way, line by line.
 
 use diffy::{ConflictStyle, DiffOptions, IncompleteHunkStyle, MergeOptions};
 

@@ -139,7 +139,7 @@ impl AssetSet {
         if !has_configuration && dir.join("tls/ca.crt").is_file() && !write::was_interrupted(dir) {
             return refuse(
                 "waits for certificates to be signed",
-                "run `hoist render` again: it names each, and goes on once they are there",
+                "run `hoist render` again: it names each, and continues once they are there",
             );
         }
         if !has_configuration {
@@ -250,7 +250,7 @@ impl AssetSet {
             } else if self.files.contains_key(&path) {
                 found.insert(path);
             } else {
-                let message = format!("`hoist render` makes no {path} of this configuration");
+                let message = format!("`hoist render` makes no {path} from this configuration");
                 findings.push(
                     Finding::new(option, message).remedy(
                         "name a file by its path below the asset directory, such as manifests/kubelet/rbac.yaml",
@@ -452,7 +452,9 @@ fn problems(place: &str, document: &yaml::Document, version: Option<Version>, re
                     "if it is a list, its kind ends with List, and items: is a list; a static pod stands alone"
                 }
                 "metadata.name" => "give the object a name: metadata: {name: …}",
-                _ => "write it as the documentation of the kind has it; a file that is no manifest belongs elsewhere",
+                _ => {
+                    "write it as the documentation of the kind has it; a file that is not a manifest belongs elsewhere"
+                }
             }),
         };
         findings.push(finding.at(at(field)));

@@ -1,5 +1,5 @@
-//! What a render is about to do to an asset directory, before anything of it is done: what its user did to it since the
-//! last time is honoured.
+//! The plan of a render for an asset directory, before anything is written. It honours the user's changes since the
+//! last render.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -107,7 +107,7 @@ impl AssetSet {
                     return Err(Error::failed(format!("write {}", at.display()), "hoist never replaces a key"));
                 }
                 Fate::Write if path == ENCRYPTION && there.is_none() && is_lost(dir, path, choices, &history) => {
-                    let message = "is missing, and what it has encrypted in this cluster nobody could read";
+                    let message = "is missing, and nothing could read what it has encrypted in this cluster";
                     let remedy = format!(
                         "put it back, from a backup or from guard's copy on a controller; for a cluster that is yet to come, add --replace {path}"
                     );
@@ -125,7 +125,7 @@ impl AssetSet {
             }
         }
         for path in history.written.paths().filter(|path| !self.files.contains_key(*path)) {
-            // A request has served its turn where its certificate has come.
+            // A request has served its turn where its certificate is there.
             let is_request = path.starts_with("tls/") && path.ends_with(".csr");
             match files::read_if_there(&dir.join(path))? {
                 None => {}
@@ -187,11 +187,11 @@ fn fate(at: &Path, path: &str, file: &File, there: Option<&[u8]>, history: &Hist
 fn merged(at: &Path, path: &str, file: &File, there: &[u8], history: &History) -> Fate {
     let place = at.display().to_string();
     let resolve =
-        format!("make it say what you want and add --keep {path}; or add --replace {path}, and your edit is gone");
+        format!("write what you want into it and add --keep {path}; or add --replace {path} to drop your edit");
     let conflict = |finding: Finding| Fate::Conflict(vec![finding]);
     let both = std::str::from_utf8(there).ok().zip(std::str::from_utf8(&file.content).ok());
     let (Some((yours, new)), Some(base)) = (both.filter(|_| !file.is_private()), history.base(path, there)) else {
-        let message = "was edited, and what cluster.yaml makes of it has changed since";
+        let message = "was edited, and what hoist makes of it has changed since";
         return conflict(Finding::new(place, message).remedy(resolve));
     };
     let text = match merge(base, yours, new) {
@@ -208,7 +208,7 @@ fn merged(at: &Path, path: &str, file: &File, there: &[u8], history: &History) -
         Some(defect) => {
             // It may name the value that does not fit.
             let why = if holds_secrets(there) { String::new() } else { format!(": {}", defect.message) };
-            let message = format!("was edited, and with what has changed of it since, it would be wrong{why}");
+            let message = format!("was edited, and together with hoist's changes since it would be wrong{why}");
             conflict(Finding::new(place, message).remedy(resolve))
         }
     }
@@ -249,13 +249,13 @@ fn clashing(place: &str, clash: &Clash, resolve: &str, is_shown: bool) -> Findin
         shown
     };
     let (yours, new) = (side("yours", &clash.yours), side("hoist's", &clash.new));
-    Finding::new(place, "you edited what cluster.yaml makes another thing of now")
+    Finding::new(place, "you edited lines that hoist now renders differently (cluster.yaml or hoist has changed)")
         .at(Some((clash.line, 1)))
         .remedy(format!("{yours}\n    {new}\n    {resolve}"))
 }
 
 fn configuration_edited(at: &Path) -> Finding {
-    Finding::new(at.display().to_string(), "was edited, and here `hoist render` writes the resolved configuration").remedy(
+    Finding::new(at.display().to_string(), "was edited, and `hoist render` writes the resolved configuration there").remedy(
         "to render from it, move it out of the asset directory and name it with --config; to drop what was edited, add --replace cluster.yaml",
     )
 }

@@ -1,4 +1,4 @@
-//! The files of an asset directory, as far as they are files: all that are not are reported at once.
+//! Reads the files of an asset directory, and reports everything that is not a readable file at once.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
                 Error::Input(findings) => self.findings.extend(findings),
                 error => self.findings.push(
                     Finding::new(path.display().to_string(), error.to_string())
-                        .remedy("see what `dmesg` says of its disk"),
+                        .remedy("`dmesg` shows what the system says of its disk"),
                 ),
             },
         }

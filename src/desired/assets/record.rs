@@ -1,6 +1,6 @@
-//! What the last render made of each file: a checksum of every one, so that a user's edit can be told from hoist's own
-//! text, and the text of those that may be edited, so that the edit can be carried over to the next text. No secret's
-//! text is ever kept here.
+//! The record of the last render. It has a checksum of every file, to distinguish a user's edit from hoist's own
+//! text, and the text of the files that may be edited, to merge the edit into the next text. It never holds the text
+//! of a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

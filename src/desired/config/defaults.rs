@@ -1,4 +1,4 @@
-//! What a field means that is not there, and what follows from the version.
+//! The defaults of fields that are not set, and what follows from the version.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Cluster DNS: how many servers there are, whom they ask, and the cache of each node.
+//! Cluster DNS: the number of servers, their upstreams, and the cache of each node.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -141,10 +141,10 @@ fn node_local(check: &mut Check<'_>, raw: Option<&raw::NodeLocal>, networking: &
     }
     let nets = networking.pod_subnets.iter().chain(&networking.service_subnets);
     if let Some(net) = nets.into_iter().find(|net| net.contains(&address)) {
-        check.wrong(PATH, format!("{address} lies in {net}, where others get theirs from"), format!("give {example}"));
+        check.wrong(PATH, format!("{address} lies in {net}, from which others get theirs"), format!("give {example}"));
     }
     if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
-        check.wrong(PATH, format!("{address} is no address that pods can ask"), format!("give {example}"));
+        check.wrong(PATH, format!("{address} is not an address that pods can ask"), format!("give {example}"));
     }
     raw.and_then(|raw| raw.enabled).unwrap_or(true).then_some(address)
 }

@@ -1,4 +1,4 @@
-//! Which flags and kubelet fields are the user's to set, and which are hoist's own.
+//! Which flags and kubelet fields users may set, and which only hoist sets.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::desired::schema::{self, Config};
 
 use Program::{ApiServer, ControllerManager, Etcd, Scheduler};
 
-const ADDRESS: &str = "the bridge and the self-hosted API server share one address by it";
+const ADDRESS: &str = "it lets the bridge and the self-hosted API server share one address";
 const PROBED: &str = "hoist probes it there";
 const LEASE: &str = "hoist follows leadership from the bridge to the self-hosted cluster by this Lease";
 const TARGET: &str = "the bridge and the self-hosted one talk to different API servers";
@@ -149,7 +149,7 @@ const ADMISSION: [(&str, &str); 5] = [
     ("ServiceAccount", "pods would get no token, and cluster DNS and the network not reach the API"),
     ("Priority", "the control plane's pods would have no priority over others"),
     ("PodSecurity", "`podSecurity` and the labels of namespaces would restrict nothing"),
-    ("NamespaceLifecycle", "namespaces that are being deleted would go on filling"),
+    ("NamespaceLifecycle", "namespaces that are being deleted would still accept objects"),
 ];
 
 /// What the API server's flags say together.
@@ -162,12 +162,12 @@ pub(super) fn together(check: &mut Check<'_>, path: &str, args: &[Arg]) {
     ] {
         let is_beside = |arg: &Arg| of_flags.iter().any(|beginning| arg.name.starts_with(beginning));
         for (i, arg) in args.iter().enumerate().filter(|(_, arg)| is_beside(arg) && find(file).is_some()) {
-            let message = format!("`{}` cannot stand beside `{file}`: the API server would exit", arg.name);
-            check.wrong(&field(i, "name"), message, format!("remove it, and say it in the file that {file} names"));
+            let message = format!("`{}` cannot be set beside `{file}`: the API server would exit", arg.name);
+            check.wrong(&field(i, "name"), message, format!("remove it, and set it in the file that {file} names"));
         }
     }
     if let Some(i) = find("admission-control") {
-        let message = "`admission-control` cannot stand beside `enable-admission-plugins`, which hoist sets: the API server would exit";
+        let message = "`admission-control` cannot be set beside `enable-admission-plugins`, which hoist sets: the API server would exit";
         let remedy = "give enable-admission-plugins a value instead, with NodeRestriction in it";
         check.wrong(&field(i, "name"), message, remedy.to_owned());
     }
@@ -203,11 +203,7 @@ pub(super) fn together(check: &mut Check<'_>, path: &str, args: &[Arg]) {
     // Where the list of those that are on is hoist's own.
     if enabled.is_none() && plugins.contains(&first) {
         let message = format!("{first} is in enable-admission-plugins, which hoist sets: the API server would exit");
-        check.wrong(
-            &field(i, "value"),
-            message,
-            "to go without, give enable-admission-plugins a value of yours, too".to_owned(),
-        );
+        check.wrong(&field(i, "value"), message, "to go without it, also set enable-admission-plugins".to_owned());
     }
 }
 
@@ -344,11 +340,11 @@ mod tests {
             );
             crate::desired::config::parse("f", &text, Path::new("/")).unwrap_err().to_string()
         };
-        let unknown = "  f:6:32: scheduler.extraArgs[0].name: `etcd-servers` is no flag of kube-scheduler 1.36\n    remove it\n  \
-            f:7:35: etcd.local.extraArgs[0].name: `quota-backend-byte` is no flag of etcd for Kubernetes 1.36\n    \
+        let unknown = "  f:6:32: scheduler.extraArgs[0].name: `etcd-servers` is not a flag of kube-scheduler 1.36\n    remove it\n  \
+            f:7:35: etcd.local.extraArgs[0].name: `quota-backend-byte` is not a flag of etcd for Kubernetes 1.36\n    \
             did you mean `quota-backend-bytes`?";
         assert!(refused("v1.36.3").ends_with(unknown), "{}", refused("v1.36.3"));
-        let newer = "  f:5:32: apiServer.extraArgs[0].name: `tls-curve-preferences` came with Kubernetes 1.36, and kube-apiserver is of 1.35\n";
+        let newer = "  f:5:32: apiServer.extraArgs[0].name: `tls-curve-preferences` was added in Kubernetes 1.36, and kube-apiserver is of 1.35\n";
         assert!(refused("v1.35.4").contains(newer), "{}", refused("v1.35.4"));
         assert!(!refused("v1.36.3").contains("tls-curve-preferences"));
     }

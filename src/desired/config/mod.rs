@@ -1,5 +1,5 @@
-//! The cluster as its user declares it: `cluster.yaml` is read, completed with defaults and checked here, and
-//! nobody checks it again. What comes out is [`Cluster`].
+//! The cluster as its user declares it. `cluster.yaml` is read, completed with defaults and checked here; no other
+//! module checks it again. The result is [`Cluster`].
 
 mod check;
 mod defaults;

@@ -1,4 +1,4 @@
-//! What connects pods, and what gives Services their addresses.
+//! The pod network, and kube-proxy.
 
 use super::check::Check;
 use super::{

@@ -1,4 +1,4 @@
-//! Subnets and addresses, and that they go together.
+//! Subnets and addresses, and whether they fit together.
 
 use std::net::IpAddr;
 
@@ -120,7 +120,7 @@ pub(super) fn room(
             let bits = u8::try_from(least.next_power_of_two().trailing_zeros()).unwrap_or(MAX_NODE_BITS);
             let flag = if is_ipv6(subnet) { "node-cidr-mask-size-ipv6" } else { "node-cidr-mask-size-ipv4" };
             format!(
-                "give it a prefix of /{} at most, or nodes less by controllerManager.extraArgs: {flag}",
+                "give it a prefix of /{} at most, or give nodes less by controllerManager.extraArgs: {flag}",
                 node.saturating_sub(bits)
             )
         };
@@ -156,7 +156,7 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
         // proxy; `hoist validate` asks about it.
         if endpoint.port == API_PORT {
             let message = format!(
-                "{} is each machine itself, and only on a controller does an API server answer there",
+                "{} is the machine itself, and an API server answers there only on a controller",
                 endpoint.host
             );
             check.wrong(PATH, message, remedy());
@@ -186,7 +186,7 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
     let subnets = [(POD_SUBNET, &networking.pod_subnets), (SERVICE_SUBNET, &networking.service_subnets)];
     for (name, subnet) in subnets.iter().flat_map(|(name, nets)| nets.iter().map(move |net| (name, net))) {
         if subnet.contains(&address) {
-            let message = format!("{address} lies in {name}, {subnet}, which is there only once the cluster is");
+            let message = format!("{address} lies in {name}, {subnet}, which exists only once the cluster does");
             check.wrong(PATH, message, remedy());
         }
     }

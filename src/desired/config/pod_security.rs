@@ -1,4 +1,4 @@
-//! The Pod Security Standards' levels that hold where a namespace's labels say nothing.
+//! The default levels of the Pod Security Standards, for namespaces whose labels name none.
 
 use super::check::Check;
 use super::raw;

@@ -1,5 +1,5 @@
-//! The shape of `cluster.yaml`, before anything is known to make sense. Every field is optional here: what is
-//! required, and what the defaults are, is for [`super::validate`] to say.
+//! The raw shape of `cluster.yaml`, before validation. Every field is optional here; [`super::validate`] decides
+//! which are required and what the defaults are.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -1,5 +1,5 @@
-//! How single values are written: names, hosts, versions, durations. Each check gives back what is wrong, as the
-//! end of a sentence that begins with the value.
+//! The syntax of single values: names, hosts, versions, durations. Each check returns what is wrong, as the end of a
+//! sentence that begins with the value.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
@@ -221,9 +221,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     // Go keeps durations as nanoseconds in 64 bits, signed.
     match u64::try_from(total) {
         _ if text.is_empty() => Err(FORM.to_owned()),
-        Ok(0) => Err("is not longer than nothing".to_owned()),
+        Ok(0) => Err("is zero".to_owned()),
         Ok(nanos) if nanos <= i64::MAX as u64 => Ok(Duration::from_nanos(nanos)),
-        _ => Err("is longer than 2562047h, the longest duration there is".to_owned()),
+        _ => Err("is longer than 2562047h, the longest possible duration".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the raw shape to a [`Cluster`]: pure, and all violations at once.
+//! Validates the raw shape into a [`Cluster`]. Pure; it reports all violations at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -153,7 +153,7 @@ fn control_plane_endpoint(check: &mut Check<'_>, raw: &raw::Cluster) -> Option<E
     let text = raw.control_plane_endpoint.as_deref()?;
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or_default();
-        let message = format!("`{text}` is a URL, where a host or host:port belongs");
+        let message = format!("`{text}` is a URL, not a host or host:port");
         check.wrong(PATH, message, format!("write it like {host}; without a port, it is {API_PORT}"));
         return None;
     }

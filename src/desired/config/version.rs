@@ -1,4 +1,4 @@
-//! Which version of Kubernetes a cluster.yaml means that names none.
+//! The version of Kubernetes for a cluster.yaml that names none.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The flags that each program of a control plane takes, in each supported version of Kubernetes: what
-//! `scripts/known-flags` got out of the programs themselves.
+//! The flags that each program of a control plane takes, in each supported version of Kubernetes.
+//! `scripts/known-flags` reads them from the programs themselves.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -96,12 +96,12 @@ pub fn verdict(program: Program, version: Version, flag: &str) -> Verdict {
             let minor = version.minor;
             let why = match found {
                 Some(Flag { since: Some(since), .. }) if minor < *since => {
-                    format!("came with Kubernetes 1.{since}, and {name} is of 1.{minor}")
+                    format!("was added in Kubernetes 1.{since}, and {name} is of 1.{minor}")
                 }
                 Some(Flag { until: Some(until), .. }) => {
-                    format!("went with Kubernetes 1.{}, and {name} is of 1.{minor}", until + 1)
+                    format!("was removed in Kubernetes 1.{}, and {name} is of 1.{minor}", until + 1)
                 }
-                _ => format!("is no flag of {name} 1.{minor}"),
+                _ => format!("is not a flag of {name} 1.{minor}"),
             };
             let likeness = |other: &str| strsim::jaro_winkler(flag, other);
             let known = program.table().iter().filter(|(_, flag)| is_there(flag)).map(|(name, _)| *name);
@@ -191,33 +191,43 @@ mod tests {
                 Program::ApiServer,
                 35,
                 "tls-curve-preferences",
-                unknown("came with Kubernetes 1.36, and kube-apiserver is of 1.35", None),
+                unknown("was added in Kubernetes 1.36, and kube-apiserver is of 1.35", None),
             ),
             (Program::Kubelet, 34, "pod-infra-container-image", Verdict::Deprecated),
             (
                 Program::Kubelet,
                 35,
                 "pod-infra-container-image",
-                unknown("went with Kubernetes 1.35, and kubelet is of 1.35", None),
+                unknown("was removed in Kubernetes 1.35, and kubelet is of 1.35", None),
             ),
             (Program::Kubelet, 36, "containerd", Verdict::Deprecated),
-            (Program::Kubelet, 37, "containerd", unknown("went with Kubernetes 1.37, and kubelet is of 1.37", None)),
+            (
+                Program::Kubelet,
+                37,
+                "containerd",
+                unknown("was removed in Kubernetes 1.37, and kubelet is of 1.37", None),
+            ),
             (
                 Program::ControllerManager,
                 37,
                 "concurrent-service-syncs",
-                unknown("went with Kubernetes 1.37, and kube-controller-manager is of 1.37", None),
+                unknown("was removed in Kubernetes 1.37, and kube-controller-manager is of 1.37", None),
             ),
             (
                 Program::Etcd,
                 37,
                 "experimental-compaction-batch-limit",
-                unknown("went with Kubernetes 1.37, and etcd for Kubernetes is of 1.37", None),
+                unknown("was removed in Kubernetes 1.37, and etcd for Kubernetes is of 1.37", None),
             ),
             (Program::ApiServer, 36, "audit_log_maxage", Verdict::Known),
-            (Program::Etcd, 36, "data_dir", unknown("is no flag of etcd for Kubernetes 1.36", Some("data-dir"))),
-            (Program::Scheduler, 36, "leader-elct", unknown("is no flag of kube-scheduler 1.36", Some("leader-elect"))),
-            (Program::Scheduler, 36, "x", unknown("is no flag of kube-scheduler 1.36", None)),
+            (Program::Etcd, 36, "data_dir", unknown("is not a flag of etcd for Kubernetes 1.36", Some("data-dir"))),
+            (
+                Program::Scheduler,
+                36,
+                "leader-elct",
+                unknown("is not a flag of kube-scheduler 1.36", Some("leader-elect")),
+            ),
+            (Program::Scheduler, 36, "x", unknown("is not a flag of kube-scheduler 1.36", None)),
         ] {
             let found = of(program, minor, flag);
             // The closest name matters where a slip is likely.

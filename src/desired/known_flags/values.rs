@@ -1,5 +1,5 @@
-//! Whether a program would take the value of a flag, as far as that is cheap to tell: by the kind of the value as Go reads
-//! it, by the few words that some flags take, and by the form of lists of feature gates.
+//! Whether a program accepts the value of a flag, as far as that is cheap to decide: by the kind of the value as Go
+//! reads it, by the words that some flags accept, and by the form of lists of feature gates.
 
 use super::{Kind, Program, kind};
 use crate::desired::config::duration;
@@ -29,8 +29,11 @@ const WORDS: [(&[Program], &str, bool, &[&str]); 9] = [
     (&[Program::Etcd], "logger", false, &["zap"]),
 ];
 
+/// Programs and flags of theirs, what each name in such a flag's value is, and the names that there are.
+type Names = (&'static [Program], &'static [&'static str], &'static str, &'static [&'static str]);
+
 /// Lists of names that a program knows, each with what one of them is: it exits on any other.
-const NAMES: [(&[Program], &[&str], &str, &[&str]); 2] = [
+const NAMES: [Names; 2] = [
     (
         &[Program::ApiServer],
         &["enable-admission-plugins", "disable-admission-plugins", "admission-control"],

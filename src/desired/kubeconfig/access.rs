@@ -1,5 +1,5 @@
-//! What a kubeconfig holds, or names the files of, as a client shows it. kube can do more than hoist ever lets a kubeconfig
-//! ask for: programs that make credentials, and whatever CAs the machine trusts.
+//! The credentials of a kubeconfig, inline or in files, for a client. kube supports more than hoist lets a kubeconfig
+//! ask for: programs that make credentials, and the CAs that the machine trusts.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn tls(config: &Config) -> Result<ClientConfig> {
     let AuthInfo { client_certificate, client_certificate_data, client_key, client_key_data, .. } = &config.auth_info;
     let user = &config.auth_info;
     if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err(failed("it would run a program to get credentials: hoist wants them in the file"));
+        return Err(failed("it would run a program to get credentials: hoist accepts them only in the file"));
     }
     if config.accept_invalid_certs {
         return Err(failed("it trusts any server (insecure-skip-tls-verify)"));
@@ -72,7 +72,7 @@ fn held(what: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec
         // What it holds may be a secret, and so is not told.
         (Some(data), _) => match input::base64(data) {
             Some(data) => Ok(Some(data)),
-            None => Err(failed(format!("{what}-data is no base64"))),
+            None => Err(failed(format!("{what}-data is not base64"))),
         },
         (None, Some(file)) => fs::read(file).map(Some).map_err(|error| Error::io("read", Path::new(file), error)),
         (None, None) => Ok(None),

@@ -129,10 +129,10 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
     let value = &document.value;
     // A kubeconfig's reader wants its shape, whatever of it is used.
     if let Err(reason) = parsed(value.clone()) {
-        return vec![finding(at(""), format!("is no kubeconfig: {reason}"))];
+        return vec![finding(at(""), format!("is not a kubeconfig: {reason}"))];
     }
     if value.get("kind").and_then(Value::as_str) != Some("Config") {
-        return vec![finding(at("kind"), "is no kubeconfig: its kind is not Config".to_owned())];
+        return vec![finding(at("kind"), "is not a kubeconfig: its kind is not Config".to_owned())];
     }
     let mut findings = Vec::new();
     let named = |list: &str, name: &str| {
@@ -167,7 +167,7 @@ pub fn check(place: &str, content: &[u8], ca_pem: Option<&[u8]>) -> Vec<Finding>
                 }
                 "insecure-skip-tls-verify" if value == &Value::Bool(true) => "trusts any server",
                 "proxy-url" => "goes through a proxy, and the API server is on this machine",
-                "username" | "password" => "is a way in that Kubernetes no longer has",
+                "username" | "password" => "is a kind of credentials that Kubernetes no longer accepts",
                 "certificate-authority-data" if !holds(value, ca_pem) => "is not the CA in tls/ca.crt",
                 "certificate-authority-data" if !trusts(value) => "holds no CA",
                 "client-certificate-data" if certificates(value).is_none() => "holds no certificate",

@@ -1,5 +1,5 @@
-//! Which names a CA may sign (RFC 5280, 4.2.1.10), as Go and rustls hold a chain to it: a server whose certificate has one
-//! name that its CA may not sign is trusted by nobody, whatever name it is called by.
+//! The names that a CA may sign (RFC 5280, 4.2.1.10), as Go and rustls enforce them: if a server's certificate has
+//! one name that its CA may not sign, clients reject the server under every name.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! What the API server encrypts Secrets with before etcd gets them: tls/encryption.yaml, an EncryptionConfiguration. It is
-//! made once; from then on it is its user's to edit, as keys are changed by the order in which it lists them.
+//! The encryption of Secrets in etcd: tls/encryption.yaml, an EncryptionConfiguration. hoist makes it once. From then
+//! on the user edits it: the order of its keys decides which key writes.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub(super) fn new(has_run: bool) -> Result<String> {
     let (first, second) = if has_run { (identity, &*secretbox) } else { (&*secretbox, identity) };
     Ok(format!(
         "# What Secrets are encrypted with in etcd: the first provider writes, each reads. Made once by hoist render, which\n\
-         # leaves it as it stands. Whoever loses a key that is in use loses what it encrypts: keep a backup. Never commit it.\n\
+         # then leaves it alone. If you lose a key that is in use, you lose what it encrypts: keep a backup. Never commit it.\n\
          apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
          - resources:\n  - secrets\n  providers:\n{first}{second}"
     ))
@@ -39,7 +39,7 @@ pub(super) fn check(file: &File<'_>) -> Result<()> {
     let mut findings = Vec::new();
     let mut wrong = |message: String| findings.push(file.finding(message).remedy(HOW));
     if value["kind"] != "EncryptionConfiguration" || value["apiVersion"] != "apiserver.config.k8s.io/v1" {
-        wrong("is no EncryptionConfiguration of apiserver.config.k8s.io/v1".to_owned());
+        wrong("is not an EncryptionConfiguration of apiserver.config.k8s.io/v1".to_owned());
     }
     let groups = list(&value, "resources");
     if groups.is_empty() {
@@ -99,7 +99,7 @@ pub fn lost_keys(old: &[u8], new: &[u8]) -> Vec<String> {
 
 fn parse(file: &File<'_>) -> Result<Value> {
     // The parser's own words might repeat a key.
-    let broken = || input(file.finding("is no YAML document").remedy(HOW));
+    let broken = || input(file.finding("is not a YAML document").remedy(HOW));
     let text = std::str::from_utf8(file.bytes).map_err(|_| broken())?;
     let mut documents = yaml::documents(&file.place, text).map_err(|_| broken())?;
     match documents.len() {
@@ -145,13 +145,13 @@ mod tests {
         let good = new(false).unwrap();
         let key = good.split("secret: ").nth(1).unwrap().lines().next().unwrap().to_owned();
         let cases = [
-            (good.replace("EncryptionConfiguration", "Encryption"), "is no EncryptionConfiguration"),
+            (good.replace("EncryptionConfiguration", "Encryption"), "is not an EncryptionConfiguration"),
             (good.replace(&key, "c2hvcnQ="), "providers[0].secretbox.keys[0].secret: is not 32 bytes"),
             (good.replace("name: key1", "name: \"\""), "keys[0].name"),
             (good.replace("  providers:\n", "  others:\n"), "resources[0].providers"),
             (good.replace("resources:\n- ", "r:\n- "), "resources: it is required"),
-            (format!("{good}---\n{good}"), "is no YAML document"),
-            (good.replace("secret: ", "secret: \"\n"), "is no YAML document"),
+            (format!("{good}---\n{good}"), "is not a YAML document"),
+            (good.replace("secret: ", "secret: \"\n"), "is not a YAML document"),
         ];
         for (text, expected) in cases {
             assert_ne!(text, good, "{expected}");

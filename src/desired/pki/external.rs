@@ -1,4 +1,4 @@
-//! Certificates of CAs whose keys are elsewhere: what they are asked for, and whether what they signed is that.
+//! Certificates of CAs whose keys are elsewhere: the requests, and whether the signed certificates match them.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub(super) fn problems(
     if !is_issued(&leaf, &chain[1..], authority) {
         let is_named = |der: &Vec<u8>| parse::x509(der).is_ok_and(|ca| ca.subject().as_raw() == leaf.issuer().as_raw());
         problems.push(match authority.iter().any(is_named) {
-            true => "names that CA as its issuer, and does not bear its signature".to_owned(),
+            true => "names that CA as its issuer, and does not have its signature".to_owned(),
             false => format!("was not issued by that CA, but by {}", info.issuer),
         });
     }
@@ -62,7 +62,7 @@ pub(super) fn problems(
         problems.push("lacks the key usage digitalSignature".to_owned());
     }
     if info.is_ca {
-        problems.push("is a CA, which no component may be".to_owned());
+        problems.push("is a CA, and no component may be one".to_owned());
     }
     if now > info.not_after {
         problems.push(format!("expired {}", info.not_after.date()));

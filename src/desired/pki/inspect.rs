@@ -1,4 +1,4 @@
-//! What a certificate says.
+//! The fields of a certificate that hoist reads.
 
 use std::net::IpAddr;
 

@@ -171,9 +171,9 @@ impl<'a> Work<'a> {
             if *target == ETCD_CLIENT_CRT || parse::same(file.bytes, standing) {
                 continue;
             }
-            let message = format!("is not what stands in tls/{target}, and hoist replaces no key and no CA");
+            let message = format!("differs from tls/{target}, and hoist replaces no key and no CA");
             findings.push(file.finding(message).remedy(format!(
-                "to keep what stands, take {field} out of cluster.yaml; to change over, move tls/{target} away"
+                "to keep the current one, take {field} out of cluster.yaml; to change, move tls/{target} away"
             )));
         }
         if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
@@ -182,8 +182,7 @@ impl<'a> Work<'a> {
     fn authority(&mut self, plan: CaPlan, is_external: bool) -> Result<Authority> {
         let (crt, key) = (format!("{}.crt", plan.stem), format!("{}.key", plan.stem));
         if let Some(file) = self.file(&key).filter(|_| is_external) {
-            let message =
-                format!("stands there, while {} of cluster.yaml names a certificate without a key", plan.field);
+            let message = format!("is there, while {} of cluster.yaml names a certificate without a key", plan.field);
             return Err(input(file.finding(message).remedy(format!(
                 "to have hoist issue certificates with it, name it as {}.key; or move it away",
                 plan.field
@@ -243,7 +242,8 @@ impl<'a> Work<'a> {
         let info = inspect::info(&x509);
         let usage = x509.key_usage().ok().flatten();
         if !info.is_ca || usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
-            let message = format!("the first certificate ({}) is no CA: it may not issue certificates", info.subject);
+            let message =
+                format!("the first certificate ({}) is not a CA: it may not issue certificates", info.subject);
             return Err(input(
                 file.finding(message)
                     .remedy("put a CA's certificate there, with basicConstraints CA:TRUE and keyUsage keyCertSign"),
@@ -416,7 +416,7 @@ impl<'a> Work<'a> {
         let info = inspect::info(&x509);
         if self.now > info.not_after {
             let finding = file.finding(format!("expired {}", info.not_after.date()));
-            return Err(input(finding.remedy("put a renewed certificate there; who runs that etcd issues it")));
+            return Err(input(finding.remedy("put a renewed certificate there; the operator of that etcd issues it")));
         }
         if self.now < info.not_before {
             let message = format!("is not valid before {}", info.not_before);

@@ -1,4 +1,4 @@
-//! Whether a CA vouches for a certificate that somebody else keeps.
+//! Whether a CA has issued a certificate that is kept elsewhere.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Keys and certificates. [`issue`] is pure: what stands in tls/, the files the user names and the time go in,
-//! what belongs in tls/ comes out. A key or a CA that is there is never replaced.
+//! Keys and certificates. [`issue`] is pure: it takes the files of tls/, the files that the user names and the time,
+//! and returns the files that belong into tls/. It never replaces an existing key or CA.
 //!
 //! ```text
 //! plan (what a cluster needs) ─► issue (keep or make each file) ─► Pki

@@ -1,4 +1,4 @@
-//! PEM files to keys and certificates. Every complaint names the file and never quotes a key.
+//! Parses PEM files into keys and certificates. Every finding names the file and never quotes a key.
 
 use pem::Pem;
 use rcgen::{KeyPair, PKCS_ED25519};
@@ -55,7 +55,7 @@ pub(super) fn key(place: &str, bytes: &[u8]) -> Result<KeyPair, Finding> {
     let key = candidates.into_iter().find_map(|der| KeyPair::try_from(der).ok());
     // ring reads Ed25519 too, but Kubernetes cannot sign service-account tokens with it.
     key.filter(|key| !key.is_compatible(&PKCS_ED25519)).ok_or_else(|| {
-        Finding::new(place, "is no key that hoist can use: RSA of 2048 to 4096 bits, EC P-256 or P-384")
+        Finding::new(place, "is not a key that hoist can use: RSA of 2048 to 4096 bits, EC P-256 or P-384")
             .remedy(format!("if it is one of these, write it anew: openssl pkey -in {place} -out FILE"))
     })
 }
@@ -85,14 +85,14 @@ pub(super) fn public_keys(place: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fin
 fn blocks(place: &str, bytes: &[u8]) -> Result<Vec<Pem>, Finding> {
     const WHOLE: &str = "put the whole file there, with its -----BEGIN and -----END lines";
     let blocks =
-        pem::parse_many(bytes).map_err(|e| Finding::new(place, format!("is no valid PEM: {e}")).remedy(WHOLE))?;
+        pem::parse_many(bytes).map_err(|e| Finding::new(place, format!("is not valid PEM: {e}")).remedy(WHOLE))?;
     // The parser passes over what it does not take for a block, a truncated one too.
     let begun = bytes.windows(11).filter(|w| w == b"-----BEGIN ").count();
     match (blocks.len(), begun) {
-        (0, 0) => Err(Finding::new(place, "is no PEM file: there is no -----BEGIN line")
+        (0, 0) => Err(Finding::new(place, "is not a PEM file: there is no -----BEGIN line")
             .remedy("if it is in DER form, convert it: `openssl x509` or `openssl pkey` with `-inform DER`")),
         (read, begun) if read != begun => {
-            Err(Finding::new(place, "is no valid PEM: a block is cut off or malformed").remedy(WHOLE))
+            Err(Finding::new(place, "is not valid PEM: a block is cut off or malformed").remedy(WHOLE))
         }
         _ => Ok(blocks),
     }

@@ -1,4 +1,4 @@
-//! What a cluster needs: which CAs, which leaves, with which names and usages.
+//! The certificates that a cluster needs: CAs and leaves, with their names and usages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

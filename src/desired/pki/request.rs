@@ -1,5 +1,5 @@
-//! What a certificate signing request asks for, read strictly: one that holds anything unforeseen is not understood,
-//! so that nobody approves what he did not see.
+//! Parses a certificate signing request strictly: a request with an unknown part is rejected, so that nothing is
+//! approved unseen.
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
@@ -28,7 +28,7 @@ pub struct Request {
 /// # Errors
 /// What it is, or holds, instead; completes "the request …".
 pub fn request(pem: &[u8]) -> Result<Request, String> {
-    let block = pem::parse(pem).map_err(|_| "is no PEM text")?;
+    let block = pem::parse(pem).map_err(|_| "is not PEM text")?;
     if block.tag() != "CERTIFICATE REQUEST" {
         return Err(format!("is a {}", block.tag()));
     }
@@ -39,7 +39,7 @@ pub fn request(pem: &[u8]) -> Result<Request, String> {
     let info = &request.certification_request_info;
     let mut read = Request::default();
     for part in info.subject.iter_attributes() {
-        let text = part.as_str().map_err(|_| "has a subject that is no text")?.to_owned();
+        let text = part.as_str().map_err(|_| "has a subject that is not text")?.to_owned();
         let oid = part.attr_type();
         if *oid == OID_X509_COMMON_NAME {
             read.common_names.push(text);

@@ -1,4 +1,4 @@
-//! Certificates are made here, with rcgen.
+//! Makes certificates, with rcgen.
 
 use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{

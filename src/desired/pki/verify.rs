@@ -1,4 +1,4 @@
-//! Whether certificates and keys go together, for whoever did not issue them.
+//! Whether certificates and keys fit together, for modules that did not issue them.
 
 use super::inspect::{self, CertificateInfo};
 use super::parse;

@@ -1,12 +1,12 @@
-//! What Kubernetes' components read, in each supported version: whether a document fits its type there, so that a mistyped
-//! field is named where it is written and not by an API server or a kubelet that exits. Pure.
+//! The types that Kubernetes' components read, in each supported version. Documents are checked against them, so that
+//! hoist names a mistyped field in its file, before an API server refuses it or a kubelet exits. Pure.
 //!
 //! ```text
 //! assets/schemas ─► table ─► walk     a value against its type, by `scalars`
 //!                       └──► kinds    whether a version serves a kind
 //! ```
-//! `scripts/known-schemas` wrote the tables: the API's out of Kubernetes' own OpenAPI documents, those of the
-//! configurations out of its Go types. Nothing is refused that the component which reads it would take.
+//! `scripts/known-schemas` writes the tables: the API's from Kubernetes' own OpenAPI documents, those of the
+//! configurations from its Go types. A value that its component accepts is never refused.
 
 mod kinds;
 mod scalars;

@@ -56,10 +56,10 @@ impl Span {
     pub fn story(self, minor: u32, who: &str) -> Option<String> {
         match self {
             Self { since: Some(since), .. } if minor < since => {
-                Some(format!("came with Kubernetes 1.{since}, and {who} is of 1.{minor}"))
+                Some(format!("was added in Kubernetes 1.{since}, and {who} is of 1.{minor}"))
             }
             Self { until: Some(until), .. } if minor > until => {
-                Some(format!("went with Kubernetes 1.{}, and {who} is of 1.{minor}", until + 1))
+                Some(format!("was removed in Kubernetes 1.{}, and {who} is of 1.{minor}", until + 1))
             }
             _ => None,
         }

@@ -97,7 +97,7 @@ fn fields_come_and_go_with_versions() {
     assert_eq!(
         found(34, &pod(spec.clone())),
         [
-            "spec.volumes[0].projected.sources[0].podCertificate.userAnnotations: `userAnnotations` came with Kubernetes 1.35, \
+            "spec.volumes[0].projected.sources[0].podCertificate.userAnnotations: `userAnnotations` was added in Kubernetes 1.35, \
           and this cluster is of 1.34 | remove it"
         ]
     );
@@ -190,7 +190,7 @@ fn fields_of_configurations() {
             "kubelet.config.syncFrequency: expected a duration, found \"1d\" | write it like 10s or 1h30m",
             "kubelet.config.maxPod: unknown field `maxPod` | did you mean `maxPods`?",
             "kubelet.config.featureGates.A: expected true or false, found \"true\" | write it without quotes",
-            "kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` came with Kubernetes 1.36, and the kubelet is of 1.35 | remove it",
+            "kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` was added in Kubernetes 1.36, and the kubelet is of 1.35 | remove it",
             "kubelet.config.fileCheckFrequency: expected a duration, found nothing | write it like 10s or 1h30m",
             "kubelet.config.nodeStatusUpdateFrequency: expected a duration, found 10 | write it with its unit, like 10s",
             "kubelet.config.logging.verbosity: expected an integer from 0 on, found -1",
@@ -262,7 +262,7 @@ fn kinds_that_a_version_does_not_serve() {
             "MutatingAdmissionPolicy",
             35,
             Some(
-                "apiVersion: MutatingAdmissionPolicy of admissionregistration.k8s.io/v1 came with Kubernetes 1.36, and this cluster is of 1.35",
+                "apiVersion: MutatingAdmissionPolicy of admissionregistration.k8s.io/v1 was added in Kubernetes 1.36, and this cluster is of 1.35",
             ),
         ),
     ] {

@@ -1,9 +1,9 @@
-//! Before anybody serves: connections are kept until somebody does.
+//! Holds connections until an API server serves.
 //!
-//! A client that is refused asks again in ever longer intervals: a kubelet that comes up beside the API server would
-//! stand idle for seconds after that is ready. So where nobody at all listens at the address, the forwarder accepts at
-//! once and keeps the connections, unread, for whoever is ready first: the bridge or, if it comes up by itself, the
-//! self-hosted API server.
+//! A refused client retries in ever longer intervals, so a kubelet that starts together with the API server would be
+//! idle for seconds after the API server is ready. If nothing listens at the address, the forwarder therefore accepts
+//! at once and keeps the connections, unread, for the first API server that is ready: the bridge or, if it starts by
+//! itself, the self-hosted one.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

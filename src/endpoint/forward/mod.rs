@@ -8,12 +8,12 @@
 //!       ▲                                        └──the target is gone─► step aside ─► close ─┐
 //!       └─────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! The kernel gives a new connection to the listener with the more specific address, so binding and closing are all
-//! it takes to raise and to lower. TLS is not touched. Where nobody else listens, it binds before the target is ready
-//! and keeps the connections until it is: see `hold.rs`.
+//! The kernel gives a new connection to the listener with the more specific address, so binding and closing are
+//! enough to raise and to lower. TLS is not touched. If nothing else listens, the forwarder binds before the target
+//! is ready and keeps the connections until it is: see `hold.rs`.
 //!
-//! Each connection takes two files. It takes no more connections than there are files for, and leaves some for its own
-//! questions: the others wait in the kernel's queue.
+//! Each connection takes two open files. The forwarder accepts no more connections than it has files for, and
+//! reserves some for its own requests. Further connections wait in the kernel's queue.
 
 mod hold;
 mod sockets;
@@ -142,7 +142,7 @@ impl Forwarder<'_> {
         if hold::is_deserted(listen).await
             && let Ok(mut listeners) = Listeners::bind(listen, also)
         {
-            info!("nobody serves {listen}: keeping connections until {target} is ready");
+            info!("nothing serves {listen}: keeping connections until {target} is ready");
             let room = self.options.connections.saturating_sub(self.connections.len());
             let (server, kept) = hold::hold(&mut listeners, &self.probe, [target, hold::beside(listen)], room).await;
             for client in kept {
@@ -168,7 +168,7 @@ impl Forwarder<'_> {
             let (now, pause) = if answer.is_ready() {
                 match Listeners::bind(*listen, also) {
                     Ok(listeners) => return listeners,
-                    Err(error) => (format!("cannot bind {listen}, trying on: {error}"), BIND_INTERVAL),
+                    Err(error) => (format!("cannot bind {listen}, still trying: {error}"), BIND_INTERVAL),
                 }
             } else {
                 (format!("waiting for {target} to be ready: {answer}"), READY_INTERVAL)
@@ -191,7 +191,7 @@ impl Forwarder<'_> {
             let is_full = self.is_full();
             // As one ends another begins: that is no news.
             if is_full && said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
-                warn!("{} connections are all there is room for: further ones wait", self.connections.len());
+                warn!("there is room for {} connections: further ones wait", self.connections.len());
                 said = Some(Instant::now());
             }
             tokio::select! {
@@ -286,7 +286,7 @@ async fn accept(listeners: &mut Listeners) -> TcpStream {
             Ok(client) => return client,
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
-                    warn!("cannot accept, trying on: {error}");
+                    warn!("cannot accept, still trying: {error}");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }

@@ -1,4 +1,5 @@
-//! The forwarder's sockets: its listeners, beside the wildcard's; and what is noticed of connections whose other end is gone.
+//! The forwarder's sockets: its listeners, beside the wildcard's, and the detection of connections whose other end is
+//! gone.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -99,7 +100,7 @@ impl Listeners {
                 Err(error) => {
                     let error = error.to_string();
                     if self.obstacles.get(&address) != Some(&error) {
-                        warn!("cannot bind {address}, trying on: {error}");
+                        warn!("cannot bind {address}, still trying: {error}");
                         self.obstacles.insert(address, error);
                     }
                 }

@@ -1,5 +1,5 @@
-//! etcd, asked by its own gRPC service Maintenance: a snapshot of its data as a stream, its version, its alarms. The few
-//! messages that hoist needs are written down here, field by field.
+//! A client of etcd's gRPC service Maintenance: a snapshot as a stream, the version, the alarms. The few messages
+//! that hoist needs are declared here, field by field.
 
 use std::net::SocketAddr;
 use std::time::Duration;

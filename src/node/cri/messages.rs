@@ -1,5 +1,5 @@
-//! The messages of CRI (`runtime.v1`) that hoist sends and reads, with the numbers of their fields. Fields that it does
-//! not read are left out: a reader passes over those that it does not know.
+//! The messages of CRI (`runtime.v1`) that hoist sends and reads, with the numbers of their fields. Fields that hoist
+//! does not read are left out: a reader ignores unknown fields.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! What the container runtime says of itself. CRI is gRPC over a Unix socket; the few messages that hoist needs of it
-//! are written down here, field by field, so that no compiler for its .proto is needed.
+//! A client of the container runtime. CRI is gRPC over a Unix socket. The few messages that hoist needs are declared
+//! by hand, so no compiler for the .proto is needed.
 
 pub mod images;
 mod messages;

@@ -1,5 +1,5 @@
-//! Pods as the container runtime has them: what became of one, and stopping some while no kubelet runs. It knows them
-//! where neither a kubelet nor an API server is there to ask.
+//! Pods in the container runtime: what became of one, and stopping some while no kubelet runs. The runtime knows them
+//! without a kubelet or an API server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The chains of nftables that packets pass without being sent there: those of iptables-nft, firewalld and nft alike.
+//! The base chains of nftables, those of iptables-nft, firewalld and nft alike.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What kube-proxy and flannel filter packets by: nftables where this kernel has it, iptables otherwise. The manifests
-//! say nftables; what a user has written instead is left alone. And what else this kernel filters by nftables: its chains.
+//! The packet filter of kube-proxy and flannel: nftables if this kernel has it, iptables otherwise. The manifests say
+//! nftables; another value of the user's is left alone. Also the nftables chains of this kernel.
 
 mod chains;
 

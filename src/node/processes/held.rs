@@ -1,4 +1,4 @@
-//! One process, held by a descriptor: a signal reaches it and no other that has been given its number since.
+//! One process, held by a descriptor: a signal reaches this process and never a later one with the same pid.
 
 use std::io;
 use std::os::fd::OwnedFd;

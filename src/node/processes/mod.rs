@@ -1,4 +1,4 @@
-//! What runs on this host, by /proc: whether the bridge's processes are really gone, and who holds a port.
+//! The processes of this host, by /proc: whether the bridge's have really ended, and which one holds a port.
 
 mod held;
 
@@ -307,7 +307,10 @@ mod tests {
         drop(listener_socket);
         assert!(!listens_at(Path::new("/proc"), address));
         assert!(is_free(address));
-        assert!(is_free(SocketAddr::new([192, 0, 2, 1].into(), address.port())), "it is no address of this machine");
+        assert!(
+            is_free(SocketAddr::new([192, 0, 2, 1].into(), address.port())),
+            "it is not an address of this machine"
+        );
         assert_eq!(listener(Path::new("/proc"), address.ip(), address.port()), None);
     }
 

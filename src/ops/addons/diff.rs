@@ -1,5 +1,5 @@
-//! What applying would change of an object, as a unified diff. Of a Secret, only which of its values change: as kubectl
-//! shows it.
+//! The changes that applying would make to an object, as a unified diff. For a Secret, only the changed values are
+//! named, as kubectl does.
 
 use diffy::{DiffOptions, PatchFormatter};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Add-ons: what users want applied to a cluster that serves itself, in an order, each step after what it builds on is
-//! ready.
+//! Add-ons: manifests that users want applied to a cluster that serves itself, in an order, each rank after the one
+//! before it is ready.
 //!
 //! ```text
 //! manifests ─► order ─► run: loop over ranks { apply ─► ready? ─► report } ─► prune, by inventory

@@ -1,5 +1,5 @@
-//! In which order add-ons are applied: pure. Ranks are those of CKE, which has no webhooks and custom resources in its list;
-//! hoist lets them come last, after the workloads that serve them.
+//! The order in which add-ons are applied: pure. The ranks are those of CKE, whose list has no webhooks and custom
+//! resources; hoist applies these last, after the workloads that serve them.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Takes away what hoist has applied of add-ons and what is in none any more: by the inventory, and only what still bears
-//! hoist's field manager.
+//! Removes objects that hoist applied from add-ons and that no add-on has any more: those in the inventory that still
+//! have hoist's field manager.
 
 use std::fmt;
 use std::time::Duration;
@@ -166,7 +166,7 @@ async fn gone(
                 waiting_for: first,
                 api_served: api::is_served(client).await,
                 details: still.iter().map(say).collect(),
-                next: "see why whoever set the finalizers does not take them off; then run `hoist apply --prune` again"
+                next: "find out why the owner of the finalizers does not remove them; then run `hoist apply --prune` again"
                     .into(),
             });
         }

@@ -1,4 +1,4 @@
-//! Whether what was applied is ready, by what its object says: pure. Of kinds that are not named here nothing is expected.
+//! Whether an applied object is ready, by its status: pure. Kinds that are not named here count as ready.
 
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ pub(super) fn judge(live: Option<&Value>) -> Readiness {
 fn rolled_out(live: &Value, updated: &str, available: &str, wanted: i64) -> Readiness {
     let generation = live.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
     if count(live, "observedGeneration") < generation {
-        return Waiting("was not looked at by its controller yet".into());
+        return Waiting("has not been seen by its controller yet".into());
     }
     let partition = live.pointer("/spec/updateStrategy/rollingUpdate/partition").and_then(Value::as_i64);
     let to_update = wanted - partition.unwrap_or_default().clamp(0, wanted);
@@ -143,7 +143,7 @@ mod tests {
                 &json!({"kind": "Deployment", "metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status}),
             ))
         };
-        assert_eq!(deployment(json!({})), waiting("was not looked at by its controller yet"));
+        assert_eq!(deployment(json!({})), waiting("has not been seen by its controller yet"));
         let seen = |updated, available, replicas| {
             deployment(
                 json!({"observedGeneration": 2, "updatedReplicas": updated, "availableReplicas": available, "replicas": replicas}),

@@ -124,7 +124,7 @@ pub async fn apply(
     if options.prune {
         match &result {
             Ok(()) => summary.pruned = take_away(client, &wanted, others, limits, reporter).await?,
-            Err(_) => reporter.note("nothing was pruned: first all that is wanted must stand"),
+            Err(_) => reporter.note("nothing was pruned: all wanted objects must be applied and ready first"),
         }
     }
     match &result {
@@ -175,10 +175,10 @@ async fn verdict(client: &Client, mut refused: Vec<Finding>, late: Vec<Late>) ->
         api_served,
         next: match api_served {
             true => format!(
-                "`kubectl describe {}` says more; once it gets ready, or is corrected, run the same command again to go on",
+                "`kubectl describe {}` says more; once it gets ready, or is corrected, run the same command again to continue",
                 first.name.kubectl()
             ),
-            false => "`hoist status` on a controller says why; then run the same command again to go on".to_owned(),
+            false => "`hoist status` on a controller says why; then run the same command again to continue".to_owned(),
         },
         details: late.iter().flat_map(|late| late.details.iter().cloned()).collect(),
     })
@@ -339,8 +339,7 @@ impl Run<'_> {
     fn hold_back<'m>(&mut self, rank: u32, manifests: impl Iterator<Item = &'m Manifest>) {
         for manifest in manifests {
             let (name, addon) = (Name::of(manifest), addon(manifest));
-            let text =
-                format!("{name}, of rank {rank}, is held back: an earlier rank of the add-on {addon} does not stand");
+            let text = format!("{name}, of rank {rank}, is held back: an earlier rank of the add-on {addon} failed");
             self.reporter.note(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! What is seen of an object that is waited for: how it stands, and which pod of it does not, and why.
+//! The state of an object that hoist waits for: whether it is ready, and which of its pods is not, and why.
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -128,6 +128,6 @@ pub(super) async fn unanswered(client: &Client, error: Error) -> Error {
         waiting_for: format!("the API server to do what it was asked: {error}"),
         api_served: api::is_served(client).await,
         details: Vec::new(),
-        next: "`hoist status` on a controller says what is wrong; then run the same command again to go on".into(),
+        next: "`hoist status` on a controller says what is wrong; then run the same command again to continue".into(),
     }
 }

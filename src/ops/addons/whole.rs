@@ -92,7 +92,7 @@ pub(super) async fn reach(client: &Client) -> Result<()> {
         action: "reach the API server".into(),
         cause: api::explain(&error),
         next: Some(
-            "look whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
+            "check whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
                 .into(),
         ),
     })

@@ -61,10 +61,12 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     let cluster = assets.cluster(&dir)?;
     check_target(&output, &dir, options.force)?;
     if let Etcd::External { .. } = cluster.etcd {
-        let finding =
-            Finding::new("cluster.yaml: etcd.external", "this etcd is no controller's, and hoist does not back it up");
+        let finding = Finding::new(
+            "cluster.yaml: etcd.external",
+            "this etcd belongs to no controller, and hoist does not back it up",
+        );
         return Err(Error::Preflight(vec![
-            finding.remedy("back it up as it was set up; and copy the asset directory, which is all else there is"),
+            finding.remedy("back it up with its own tools, and copy the asset directory, which is everything else"),
         ]));
     }
     if !host.world().is_root() {
@@ -87,7 +89,7 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     };
     let size = std::fs::metadata(&output).map(|meta| meta.len()).unwrap_or_default();
     let sealed = if options.recipients.is_empty() {
-        "not encrypted: whoever reads it has every key of the cluster"
+        "not encrypted: everyone who reads it has every key of the cluster"
     } else {
         "encrypted"
     };
@@ -130,7 +132,7 @@ fn check_target(output: &Path, asset_dir: &Path, force: bool) -> Result<()> {
     match std::fs::symlink_metadata(output) {
         Err(_) => Ok(()),
         Ok(meta) if !meta.is_file() => refuse("is no file", "name a file"),
-        Ok(_) if !force => refuse("is there already", "name another file, or replace it by --force"),
+        Ok(_) if !force => refuse("is there already", "name another file, or replace it with --force"),
         Ok(_) => Ok(()),
     }
 }
@@ -186,8 +188,8 @@ async fn write(
     beside.flush().map_err(failed)?;
     beside.commit(options.force).map_err(|error| match error {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
-            let finding = Finding::new(output.display().to_string(), "is there by now, though it was not a moment ago");
-            Error::Input(vec![finding.remedy("name another file, or replace it by --force")])
+            let finding = Finding::new(output.display().to_string(), "exists now, and did not a moment ago");
+            Error::Input(vec![finding.remedy("name another file, or replace it with --force")])
         }
         error => error,
     })?;

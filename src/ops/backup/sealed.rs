@@ -96,7 +96,7 @@ pub fn open(path: &Path, identity: Option<&Path>) -> Result<Box<dyn Read>> {
         Err(Error::Input(vec![Finding::new(place.display().to_string(), message).remedy(remedy)]))
     };
     if head.starts_with(ARMOR) {
-        return refuse(path, "is encrypted, as text".into(), "`age --decrypt` makes an archive of it that is not");
+        return refuse(path, "is encrypted, as text".into(), "`age --decrypt` makes an unencrypted archive of it");
     }
     if !head.starts_with(MAGIC) {
         return Ok(Box::new(file));

@@ -244,7 +244,7 @@ async fn a_file_that_came_meanwhile_stays() {
     let folder = Folder::new(&[]);
     std::fs::write(&folder.options.output_file, "mine").unwrap();
     let error = folder.write(Memory::new(&some(3))).await.unwrap_err();
-    assert!(said(&error).contains("is there by now"), "{error}");
+    assert!(said(&error).contains("exists now"), "{error}");
     assert_eq!(std::fs::read(&folder.options.output_file).unwrap(), b"mine");
     assert_eq!(folder.left(), ["assets", "backup.tar"]);
 }

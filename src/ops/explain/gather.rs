@@ -156,7 +156,7 @@ fn unfit(workload: &Workload, name: &str, node: Option<&Node>) -> String {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     if !lacks.is_empty() {
-        return format!("its nodeSelector asks for the label {}, which {name} has not", lacks.join(" and "));
+        return format!("its nodeSelector asks for the label {}, which {name} does not have", lacks.join(" and "));
     }
     let tolerates = |key: &str| {
         workload.tolerations.iter().any(|toleration| {
@@ -442,7 +442,7 @@ mod tests {
         };
         assert_eq!(
             unfit(&selector(&[("disk", "ssd"), ("os", "linux")]), "c1", Some(&node)),
-            "its nodeSelector asks for the label disk=ssd, which c1 has not"
+            "its nodeSelector asks for the label disk=ssd, which c1 does not have"
         );
         let mut fits = selector(&[("os", "linux")]);
         assert_eq!(unfit(&fits, "c1", Some(&node)), "it does not tolerate the taint control-plane of c1");

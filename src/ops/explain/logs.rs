@@ -1,5 +1,5 @@
-//! The last lines of containers' logs on this host: the kubelet's folder of them, which the API server need not be
-//! there to read. The kubelet deletes a pod's logs with the pod, so [`Kept`] has copies of the ends.
+//! The last lines of containers' logs on this host, from the kubelet's folder of logs, which can be read without an
+//! API server. The kubelet deletes a pod's logs with the pod, so [`Kept`] has copies of the ends.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Why a start does not get on: the pods that are not ready with their containers' states, last log lines and events, the
-//! likely cause, and what to type next. It reads and tells, and changes nothing.
+//! Explains why a start makes no progress: the pods that are not ready with their containers' states, last log lines
+//! and events, the likely cause, and what to type next. It reads and reports, and changes nothing.
 //!
 //! ```text
 //! gather (API, logs of this host) ─► Trouble ─► causes (a table) ─► Explanation

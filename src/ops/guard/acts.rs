@@ -1,4 +1,4 @@
-//! What guard does: each of its acts, once it is decided.
+//! guard's acts, each once it is decided.
 
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ impl Guard<'_> {
         self.way.set(None);
         leave::retract(&tell::client(self.host, copy, own).await?, own.ip()).await?;
         sleep(leave::TO_MOVE).await;
-        self.reporter.note("this node is no controller any more: guard and its bridge are taken away");
+        self.reporter.note("this node is not a controller any more: guard and its bridge are removed");
         guard_pod::remove(self.host)
     }
 }

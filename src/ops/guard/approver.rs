@@ -1,7 +1,7 @@
-//! Approves what kubelets serve with. `crate::api::approve` says to what.
+//! Approves the serving certificates of kubelets. `crate::api::approve` decides which.
 //!
-//! A kubelet waits for this in no hurry: only `kubectl logs` and its like need what it serves. What was not approved is
-//! judged again in ever longer intervals: a Node may say later what it does not say yet, and another may be gone.
+//! Approval is not urgent: only `kubectl logs` and the like need these certificates. A request that was not approved
+//! is judged again in ever longer intervals: a Node may get an address later, and another Node may go.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::base::report::Clock;
 
-    /// Somebody who is no kubelet asks, for ever: that costs no list of all Nodes.
+    /// Somebody who is not a kubelet asks, for ever: that costs no list of all Nodes.
     #[tokio::test]
     async fn what_is_refused_costs_one_look_at_its_node() {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();

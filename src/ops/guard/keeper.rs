@@ -1,7 +1,8 @@
-//! What guard keeps at rest, beside its loop, which must not wait for it: this controller's address among those of the
-//! `kubernetes` Service, and kubelets' serving certificates (`approver.rs`).
+//! What guard maintains at rest, beside its loop, which must not wait for it: this controller's address among those
+//! of the `kubernetes` Service, and kubelets' serving certificates (`approver.rs`).
 //!
-//! It asks every few seconds, on one connection. To watch would be one more that is held through every hand-over.
+//! It asks every few seconds, on one connection. A watch would be one more connection that is open through every
+//! hand-over.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

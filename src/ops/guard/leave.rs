@@ -1,4 +1,4 @@
-//! Leaving a node: what serves here goes only once another controller's API server has shown that it serves.
+//! Leaving a node: guard and the bridge leave only after another controller's API server has proved that it serves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub async fn may_remove(host: &Host) -> Result<()> {
     }
     let finding = Finding::new(at.node_ip.to_string(), format!("is served by the bridge; {}: {own}", at.loopback));
     Err(Error::Preflight(vec![finding.remedy(
-        "it would be gone with guard: mend the self-hosted API server first (`hoist status` says what is wrong with it); `hoist reset` takes all of hoist off this node",
+        "it would be gone with guard: repair the self-hosted API server first (`hoist status` says what is wrong with it); `hoist reset` takes all of hoist off this node",
     )]))
 }
 

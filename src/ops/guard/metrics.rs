@@ -1,4 +1,4 @@
-//! What guard counts, for Prometheus: its text format, served under /metrics on loopback.
+//! guard's metrics for Prometheus, in its text format, under /metrics on loopback.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -82,8 +82,8 @@ impl Metrics {
         metric("serving_certificates_approved_total", "counter", "Kubelets' serving certificates approved.", &approved);
         let (alarms, missing) = (one(counts.alarms as f64), one(counts.missing_images as f64));
         metric("etcd_alarms", "gauge", "Alarms that this controller's etcd has raised.", &alarms);
-        metric("missing_images", "gauge", "Images of the bridge that this machine has not.", &missing);
-        metric("errors_total", "counter", "What guard could not do.", &one(counts.errors as f64));
+        metric("missing_images", "gauge", "Images of the bridge that this machine does not have.", &missing);
+        metric("errors_total", "counter", "Acts of guard that failed.", &one(counts.errors as f64));
         let hold = one(counts.hold.as_secs_f64());
         metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);
         let last = one(counts.last_raise as f64);

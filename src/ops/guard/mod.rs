@@ -5,10 +5,10 @@
 //! observer ────┴─► decide (pure) ─► raise (install) │ hand over (start) │ rest
 //!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
 //! ```
-//! `decide` says when, `run.rs` is the loop, `acts.rs` what it does. plane/ has the bridge that it keeps (`kept_copy`) and how
-//! both get on the disk (`guard_pod`).
-//! `watch.rs` is what it looks at beside: etcd's alarms, images. `leave.rs` is what comes before it goes. `keeper.rs` runs
-//! beside the loop: this controller's address, and by `approver.rs` kubelets' serving certificates.
+//! `decide` decides, `run.rs` is the loop, `acts.rs` has the acts. plane/ has the bridge that guard keeps (`kept_copy`), and
+//! puts both on the disk (`guard_pod`). `watch.rs` observes etcd's alarms and images. `leave.rs` has what precedes guard's
+//! leaving. `keeper.rs` runs beside the loop: it keeps this controller's address and, by `approver.rs`, approves kubelets'
+//! serving certificates.
 
 mod acts;
 mod approver;

@@ -1,5 +1,5 @@
-//! Looks afresh each time round, and keeps what only time can tell. At rest, one question a second: all else is looked
-//! at only when something is not as it should be.
+//! Observes afresh in each round, and remembers only what takes time. At rest it sends one request a second; it looks
+//! at everything else only when something is wrong.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

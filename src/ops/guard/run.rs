@@ -340,7 +340,7 @@ impl<'a> Guard<'a> {
         match free.await {
             Ok(freed) => freed
                 .iter()
-                .for_each(|name| self.reporter.note(&format!("the Lease {name} was a dead holder's: deleted"))),
+                .for_each(|name| self.reporter.note(&format!("the Lease {name} had a dead holder: deleted"))),
             Err(error) => {
                 self.leases = None;
                 self.fail(&error);
@@ -419,7 +419,7 @@ impl<'a> Guard<'a> {
                 let newer = heard.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
                 if let Some(newer) = newer {
                     match newer.store(self.host) {
-                        Ok(_) => self.say("the copy of the bridge is that of the cluster's Secret now".into()),
+                        Ok(_) => self.say("the copy of the bridge is now that of the cluster's Secret".into()),
                         Err(error) => self.fail(&error),
                     }
                 }

@@ -1,6 +1,6 @@
-//! What guard tells the cluster and hears from it, while the API answers: events about its Node when something has
-//! happened, and once a minute a heartbeat, with which it learns whether this node is a controller, whether somebody
-//! leads, and whether the cluster's copy of the bridge is another than its own, or gone.
+//! guard's exchange with the cluster while the API answers: events about its Node, and a heartbeat once a minute. By
+//! the heartbeat guard learns whether this node is a controller, whether leaders renew their Leases, and whether the
+//! cluster's copy of the bridge differs from its own, or is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::node::world::Ask;
 use crate::plane::kept_copy::Copy;
 
 /// What gives guard its rights again.
-pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory puts them back, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
+pub(super) const RIGHTS: &str = "guard's rights in the cluster are gone: `hoist start` with the asset directory restores them, or `kubectl apply --server-side -f assets/manifests/hoist-guard/rbac.yaml`";
 
 /// Between two heartbeats.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -160,7 +160,7 @@ impl Teller {
         let fail = |why: &str| Err(Error::failed("tell the API of this node", why));
         let heard = tokio::select! {
             heard = timeout(LIMIT, talk) => heard.unwrap_or_else(|_| fail("no answer in time")),
-            () = falls_silent(probe, address) => fail("it answers nobody any more"),
+            () = falls_silent(probe, address) => fail("it does not answer any more"),
         };
         self.has_failed = heard.is_err();
         if let Err(error) = &heard {
@@ -215,7 +215,7 @@ impl Teller {
                 write::guard_copy(client, &shared.to_json(), &own).await?;
                 heard
                     .news
-                    .push("the Secret kube-system/hoist-guard was gone: it is put back from the copy here".into());
+                    .push("the Secret kube-system/hoist-guard was gone: it is restored from the copy here".into());
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
-//! What guard looks at beside the API servers, so that whoever is to mend it is told: whether etcd's data is there and
-//! etcd takes writes, whether this machine has the images that a raise takes, and which images the copy of the bridge
-//! follows. [`follow`] is pure.
+//! What guard observes beside the API servers, to report it: whether etcd's data is there and etcd takes writes,
+//! whether this machine has the images that a raise needs, and which images the copy of the bridge follows.
+//! [`follow`] is pure.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,11 +1,11 @@
-//! `hoist recover`: a controller whose control plane is gone, or parts of it, serves itself again. It is what `start`
-//! does, with the bridge raised whatever serves; and, if it is told to, etcd's data is restored from a snapshot first.
+//! `hoist recover`: brings back a controller whose control plane is gone, or a part of it. It does what `start` does,
+//! and raises the bridge whatever else serves. If asked to, it first restores etcd's data from a snapshot.
 //!
 //! ```text
 //! source, origin: what is to be restored, read and checked ─► plan: said, and with --dry-run the end
 //!   ─► restore: beside ─► everything stopped ─► exchanged (places) ─► start, as Mode::Recover
 //! ```
-//! Until it is said what will be done, nothing is changed.
+//! Nothing is changed before the plan has been shown.
 
 mod origin;
 mod places;
@@ -142,7 +142,7 @@ pub async fn recover(
         }
         restore.in_place().await?;
         reporter.note(&format!(
-            "the snapshot is restored: if this run is cut off now, `hoist recover --asset-dir {}` goes on",
+            "the snapshot is restored: if this run is interrupted now, `hoist recover --asset-dir {}` continues",
             place.display()
         ));
     }
@@ -155,7 +155,8 @@ pub async fn recover(
 
 /// The error of a run whose snapshot is restored: the same command would restore it once more.
 fn after_restore(mut error: Error, place: &Path) -> Error {
-    let text = format!("the snapshot is restored; go on without it: `hoist recover --asset-dir {}`", place.display());
+    let text =
+        format!("the snapshot is restored; continue without it: `hoist recover --asset-dir {}`", place.display());
     match &mut error {
         Error::Interrupted { state, .. } => *state = format!("{state}\n  {text}"),
         Error::TimedOut { details, .. } => details.push(text),
@@ -174,8 +175,8 @@ fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &So
             None => Ok(()),
             Some(_) => refuse(
                 "cluster.yaml: etcd.external",
-                "this etcd is no controller's: hoist does not restore its data".into(),
-                "restore it as it was set up, and run `hoist recover` without a snapshot then".into(),
+                "this etcd belongs to no controller: hoist does not restore its data".into(),
+                "restore it with its own tools, and then run `hoist recover` without a snapshot".into(),
             ),
         };
     };
@@ -185,7 +186,7 @@ fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &So
             _ if places.has_data() => Ok(()),
             State::Restored(_) => refuse(
                 &data,
-                "a restore was cut off between moving the old data aside and putting the new in place".into(),
+                "a restore was interrupted between moving the old data aside and putting the new in place".into(),
                 "run it again with the same --etcd-snapshot or --backup".into(),
             ),
             _ => refuse(
@@ -219,7 +220,7 @@ fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &So
     match statvfs(parent).map(|stat| stat.fragment_size() * stat.blocks_free()) {
         Ok(free) if free < needed => refuse(
             &host.inside(parent).display().to_string(),
-            format!("{} MB are free, and {} MB are needed beside the data that is there", free / MIB, needed / MIB),
+            format!("{} MB are free, and {} MB are needed beside the existing data", free / MIB, needed / MIB),
             "make room there".into(),
         ),
         _ => Ok(()),
@@ -249,7 +250,7 @@ fn plan(
             let aside = places.aside(host.world().now());
             plan.push(match places.has_data() {
                 true => format!(
-                    "move {} to {}, and what was restored into its place; what was written after the snapshot is in the former only",
+                    "move {} to {}, and what was restored into its place; only the former has what was written after the snapshot",
                     name(&places.place),
                     name(&aside)
                 ),
@@ -257,7 +258,7 @@ fn plan(
             });
         } else if let State::Restored(_) | State::Unfinished = places.state() {
             plan.push(format!(
-                "leave {} alone: a restore that was cut off has left it, and the data from before is in place",
+                "leave {} alone: a restore that was interrupted has left it, and the data from before is in place",
                 name(&places.work)
             ));
         }
@@ -266,10 +267,10 @@ fn plan(
     plan.push("raise the bridge: it serves the API, beside a self-hosted API server that still does".into());
     plan.push(match options.mode {
         Mode::Recover { force_manifests: true } => {
-            format!("apply all {count} objects of {}/manifests as they stand, over what was edited in the cluster", place.display())
+            format!("apply all {count} objects of {}/manifests as they are, over edits in the cluster", place.display())
         }
         _ => format!(
-            "apply what is missing or has changed of the {count} objects of {}/manifests; what was edited in the cluster stands",
+            "apply what is missing or has changed of the {count} objects of {}/manifests; edits in the cluster stay",
             place.display()
         ),
     });

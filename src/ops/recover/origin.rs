@@ -1,5 +1,4 @@
-//! Where a recovery takes the asset directory from: the one that is there or, where it is lost, what a backup or guard has
-//! kept of it.
+//! The source of the asset directory for a recovery: the existing one or, if it is lost, a backup or guard's copy.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
-//! Restoring a snapshot: beside the data that is there, by etcd's own etcdutl out of etcd's image, as a static pod that
-//! runs once; and then, with everything stopped that knows the old data, in its place.
+//! Restores a snapshot: first beside the existing data, by etcd's own etcdutl from etcd's image, in a static pod that
+//! runs once. Then everything that knows the old data is stopped, and the restored data takes its place.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -119,7 +119,7 @@ impl Restore<'_> {
             match seen.0 {
                 Once::Ended(0) if self.is_whole() => return Ok(()),
                 Once::Ended(0) => {
-                    return Err(self.failed("it said that it was done, and its data is not there", &mirrored));
+                    return Err(self.failed("it reported success, and its data is not there", &mirrored));
                 }
                 Once::Ended(code) => return Err(self.failed(&format!("it ended with exit code {code}"), &mirrored)),
                 Once::Running => self.reporter.waiting(RESTORE, "etcdutl to restore it"),

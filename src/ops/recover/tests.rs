@@ -49,9 +49,9 @@ fn what_cannot_be_recovered_is_said() {
     let one = cluster(ONE);
     refused(&host, &one, &Source::There, "/var/lib/etcd: there is no data of etcd");
     refused(&host, &cluster(&format!("{ONE}{SECOND}")), &snapshot(100), "etcd has a member on each of c1, c2");
-    refused(&host, &one, &snapshot(1 << 60), "MB are needed beside the data that is there");
+    refused(&host, &one, &snapshot(1 << 60), "MB are needed beside the existing data");
     let error = possible(&host, &one, None, &snapshot(100)).unwrap_err();
-    assert!(error.to_string().contains("etcd.external: this etcd is no controller's"), "{error}");
+    assert!(error.to_string().contains("etcd.external: this etcd belongs to no controller"), "{error}");
     assert!(possible(&host, &one, None, &Source::There).is_ok(), "whose data is elsewhere, and there");
     let places = Places::of(&host, "/var/lib/etcd");
     assert!(possible(&host, &one, Some(&places), &snapshot(100)).is_ok());
@@ -62,7 +62,7 @@ fn what_cannot_be_recovered_is_said() {
     // A file system that cannot exchange folders, and a power cut between two renames.
     std::fs::remove_dir_all(&places.place).unwrap();
     put(&host, "/var/lib/etcd.hoist-restore/data/.hoist-restored");
-    refused(&host, &one, &Source::There, "a restore was cut off");
+    refused(&host, &one, &Source::There, "a restore was interrupted");
 }
 
 fn contents(files: &[(&str, &str)]) -> Source {

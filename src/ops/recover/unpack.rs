@@ -1,4 +1,4 @@
-//! Writing an asset directory out of a backup: beside its place, and then renamed in as a whole.
+//! Writes an asset directory from a backup: beside its place, and then renamed in as a whole.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Taking away what was found: what runs first, then what it ran with.
+//! Removes what was found: what runs first, then its files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub async fn reset(host: &Host, found: &Found, reporter: &Reporter) -> Result<()
     Err(Error::Failed {
         action: "take all of it away".into(),
         cause: left.join("; "),
-        next: Some("mend that, and run `hoist reset` again".into()),
+        next: Some("fix that, and run `hoist reset` again".into()),
     })
 }
 

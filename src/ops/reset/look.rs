@@ -1,4 +1,4 @@
-//! What of hoist's is on this node.
+//! Finds what hoist has put on this node.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -172,7 +172,7 @@ impl fmt::Display for Found {
         if self.is_empty() {
             writeln!(f, "nothing of hoist's is on this node")?;
         } else {
-            writeln!(f, "hoist reset takes away from this node:")?;
+            writeln!(f, "hoist reset removes from this node:")?;
         }
         if self.has_kubelet {
             writeln!(f, "  the kubelet, which is stopped")?;

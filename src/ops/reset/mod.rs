@@ -3,7 +3,7 @@
 //! ```text
 //! look (what is here, and whose it is) ─► Found ─► shown, and asked about ─► act
 //! ```
-//! What is not hoist's stays. Running it again takes away what is left.
+//! What is not hoist's stays. Running it again removes what is left.
 
 mod act;
 mod look;

@@ -1,4 +1,4 @@
-//! What a run of `start` does.
+//! The acts of a run of `start`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -173,7 +173,7 @@ impl Run<'_> {
                 bridge.clean_up()?;
             }
             Act::RemoveStatic => {
-                reporter.note("the bridge serves; the static control plane makes way for the self-hosted one");
+                reporter.note("the bridge serves; the static pods of the control plane are taken out");
                 Permanent::new(self.fixed.host).remove()?;
             }
             Act::RaiseAndFail => {
@@ -215,7 +215,7 @@ impl Run<'_> {
                 None => Some(lock::try_take(self.fixed.host)?),
             };
             if let Some(known) = known {
-                reporter.note(&format!("this is another cluster than before ({known}): {id} is noted"));
+                reporter.note(&format!("this is another cluster than before ({known}): {id} is recorded"));
             }
             copy.assets.files.insert(CLUSTER_ID.into(), File::private(format!("{id}\n")));
             copy.asset_dir = Some(self.fixed.asset_dir.to_owned());
@@ -224,7 +224,7 @@ impl Run<'_> {
             write::guard_copy(client, &shared.to_json(), &shared.sum()).await
         };
         if let Err(error) = noted.await {
-            reporter.note(&format!("the cluster's id is not noted: {error}"));
+            reporter.note(&format!("the cluster's id is not recorded: {error}"));
         }
     }
 
@@ -266,14 +266,14 @@ impl Run<'_> {
             String::new()
         };
         let state = if bridge.is_lowered() {
-            "the bridge is not raised; run the same command again to see the cluster through".to_owned()
+            "the bridge is not raised; run the same command again to continue".to_owned()
         } else {
-            let stands = "the bridge stands and goes on serving, or coming up; run the same command again to go on";
+            let stands = "the bridge stays, and keeps serving or starting; run the same command again to continue";
             match self.fixed.target {
                 Target::Static => stands.to_owned(),
                 Target::SelfHosted => format!(
                     "{stands}\n  \
-                     to undo: remove {guard}{manifests}/bridge-*.yaml and then, if no cluster shall come of it, {manifests}/etcd.yaml"
+                     to undo: remove {guard}{manifests}/bridge-*.yaml and then, if you do not want the cluster, {manifests}/etcd.yaml"
                 ),
             }
         };

@@ -1,5 +1,5 @@
-//! The second half of a start, a step at a time: for guard, who looks between any two of them whether the bridge must not
-//! rather stay.
+//! The second half of a start, one step at a time, for guard: between any two steps, guard checks whether the bridge
+//! should rather stay.
 
 use std::collections::BTreeMap;
 use std::path::Path;

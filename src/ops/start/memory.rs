@@ -1,4 +1,4 @@
-//! One run of `start`: what is fixed in it, and what it remembers of its own doings. What it sees is
+//! One run of `start`: its parameters, and what it remembers of its own acts. What it observes is
 //! [`Observed`](super::decide::Observed).
 
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Observes afresh each time round, and keeps what only time can tell: answers in a row, since when, who held a Lease.
+//! Observes afresh in each round, and remembers only what takes time: answers in a row, since when, the holders of
+//! Leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

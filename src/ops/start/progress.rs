@@ -1,5 +1,5 @@
-//! Whether a start gets anywhere. A pod that crashes over and over goes through the same few states again and again, and
-//! that is no progress.
+//! Whether a start makes progress. A pod that crashes repeatedly passes the same few states again and again, which is
+//! no progress.
 
 use std::time::Duration;
 

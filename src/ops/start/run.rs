@@ -226,7 +226,7 @@ async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: imp
     for required in
         run.fixed.required.iter().filter(|required| !manifests.iter().any(|manifest| makes(manifest, required)))
     {
-        reporter.note(&format!("no manifest makes {required}: it must be in the cluster, or come into it, by itself"));
+        reporter.note(&format!("no manifest makes {required}: the cluster must have it, or get it, by other means"));
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
     see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;

@@ -1,4 +1,4 @@
-//! What another command than `start` shares with it: its eyes, its bridge, its limits, and how it sees a hand-over through.
+//! What other commands share with `start`: its observer, its bridge, its limits, and its hand-over.
 
 use std::path::Path;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! How long certificates are still good for: those on the disk, and the one that is served.
+//! The remaining validity of certificates: those on the disk, and the one that is served.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is wrong with what was seen: pure.
+//! Decides what is wrong with the observed status: pure.
 
 use super::{Server, Status};
 use crate::api::observe::{CONTROL_PLANE_LABEL, LEASES};
@@ -40,7 +40,7 @@ pub(super) fn problems(status: &Status, target: Target, has_etcd: bool) -> Vec<S
         problems.extend(of_leaders(status));
         problems.extend(of_node(status));
     }
-    problems.extend(status.missing.iter().map(|name| format!("{name} is gone: `hoist start` puts it back")));
+    problems.extend(status.missing.iter().map(|name| format!("{name} is gone: `hoist start` restores it")));
     let expired = status.certificates.iter().filter(|certificate| certificate.expired);
     problems.extend(expired.map(|one| format!("the certificate {} has expired at {}", one.place, one.not_after)));
     if let Some(next) = status.next.as_ref().filter(|next| next.step.is_some()) {
@@ -55,7 +55,7 @@ fn of_api(status: &Status) -> Vec<String> {
     let at = node.address;
     let by = match status.api.served_by {
         // Then nobody else can be ready, either.
-        Server::Nobody => return vec![format!("nobody serves {at}: {}", node.answer)],
+        Server::Nobody => return vec![format!("nothing serves {at}: {}", node.answer)],
         Server::SelfHosted | Server::Static => None,
         Server::Bridge => Some(format!("{at} is served by the bridge")),
         Server::Other => Some(format!("{at} is served by neither the bridge nor the self-hosted API server")),
@@ -105,7 +105,7 @@ fn unready(pod: &super::Pod) -> String {
 fn of_leaders(status: &Status) -> Vec<String> {
     let of = |name: &str| match status.leaders.iter().find(|leader| leader.lease == name) {
         Some(leader) if leader.alive => None,
-        Some(leader) if leader.holder.is_empty() => Some(format!("nobody leads by the Lease {name}")),
+        Some(leader) if leader.holder.is_empty() => Some(format!("no process leads by the Lease {name}")),
         Some(leader) => Some(format!("{} holds the Lease {name}, and does not renew it", leader.holder)),
         None => Some(format!("the Lease {name} could not be read")),
     };
@@ -213,7 +213,7 @@ pub(super) mod tests {
         type Change = fn(&mut Status);
         let table: [(Change, &str); 19] = [
             (|s| s.api.served_by = Server::Bridge, "10.0.0.1:6443 is served by the bridge"),
-            (|s| s.api.served_by = Server::Nobody, "nobody serves 10.0.0.1:6443"),
+            (|s| s.api.served_by = Server::Nobody, "nothing serves 10.0.0.1:6443"),
             (|s| s.api.served_by = Server::Other, "10.0.0.1:6443 is served by neither"),
             (|s| s.api.endpoints[1].ready = false, "127.0.0.1:6443 is not ready: ok"),
             (|s| s.bridge.state = "partly raised", "the bridge is partly raised"),
@@ -229,7 +229,7 @@ pub(super) mod tests {
             (|s| s.leaders[0].alive = false, "c1_kube-controller-manager holds the Lease kube-controller-manager, and"),
             (
                 |s| (s.leaders[1].alive, s.leaders[1].holder) = (false, String::new()),
-                "nobody leads by the Lease kube-scheduler",
+                "no process leads by the Lease kube-scheduler",
             ),
             (|s| s.node.conditions[1].status = "False".into(), "the node is not ready: KubeletReady: kubelet says so"),
             (|s| s.node.conditions[0].status = "True".into(), "the node has DiskPressure"),
@@ -240,7 +240,7 @@ pub(super) mod tests {
             ),
             (
                 |s| s.missing = vec!["ClusterRoleBinding hoist:guard".into()],
-                "ClusterRoleBinding hoist:guard is gone: `hoist start` puts it back",
+                "ClusterRoleBinding hoist:guard is gone: `hoist start` restores it",
             ),
             (|s| s.certificates[0].expired = true, "the certificate as served by 10.0.0.1:6443 has expired at 2027-07"),
         ];

@@ -1,4 +1,4 @@
-//! What this machine tells of etcd, of images, and of guard's copy beside the cluster.
+//! This machine's view of etcd, of images, and of guard's copy compared with the cluster.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub(super) fn compare(host: &Host, assets: Option<&AssetSet>, id: &str, version:
     let known = copy.as_ref().and_then(kept_copy::Copy::cluster_id).or_else(|| assets.and_then(cluster_id));
     if known.as_ref().is_some_and(|known| known != id) {
         problems.push(format!(
-            "another cluster than before is served here: {id}, and {} was; if that is meant, `hoist start` notes the new one",
+            "this machine serves another cluster than before: {id}, and {} was; if that is intended, `hoist start` records the new one",
             known.unwrap_or_default()
         ));
     }
@@ -101,7 +101,8 @@ mod tests {
         assets.files.insert(CLUSTER_ID.into(), File::public("one\n"));
         assert_eq!(compare(&host, Some(&assets), "one", None), [""; 0]);
         assert!(
-            compare(&host, Some(&assets), "two", None)[0].contains("another cluster than before is served here: two")
+            compare(&host, Some(&assets), "two", None)[0]
+                .contains("this machine serves another cluster than before: two")
         );
         let copy = kept_copy::Copy {
             controller: None,

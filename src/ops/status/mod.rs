@@ -1,4 +1,4 @@
-//! What this node and its cluster are now: observed, not remembered. It changes nothing, and takes no lock.
+//! The current state of this node and its cluster: observed, not remembered. It changes nothing, and takes no lock.
 //!
 //! ```text
 //! look: the host, probes, the API, what start would see ─► Status ─► problems (judge, pure) ─► text, JSON

@@ -75,7 +75,7 @@ fn served_by(server: Server) -> &'static str {
         Server::SelfHosted => "served by the self-hosted API server",
         Server::Static => "served by the API server that is a static pod for good",
         Server::Bridge => "served by the bridge, through the forwarder",
-        Server::Other => "served by somebody of whom hoist knows nothing",
+        Server::Other => "served by a program that hoist does not know",
         Server::Nobody => "served by nobody",
     }
 }

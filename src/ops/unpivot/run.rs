@@ -41,8 +41,8 @@ impl Step {
         match self {
             Self::Prepare => "prepare the static control plane, as the self-hosted one is now",
             Self::Bridge => "the bridge serves the API",
-            Self::Delete => "the self-hosted control plane goes",
-            Self::Install => "put the static control plane in",
+            Self::Delete => "remove the self-hosted control plane",
+            Self::Install => "install the static control plane",
         }
     }
 
@@ -87,7 +87,7 @@ pub async fn unpivot(
     if input.cluster().controllers.len() > 1 {
         let finding =
             Finding::new(asset_dir.join("cluster.yaml").display().to_string(), "declares several controllers");
-        let remedy = "unpivot would take the API away from the others: it knows clusters of one controller only";
+        let remedy = "unpivot would take the API away from the others: it handles clusters of one controller only";
         return Err(Error::Input(vec![finding.remedy(remedy)]));
     }
     let lock = lock::take(host)?;
@@ -184,7 +184,7 @@ impl Unpivot<'_> {
         if let Some(pod) = elsewhere {
             let finding = Finding::new(format!("the pod kube-system/{}", pod.name), "is on another controller");
             return Err(Error::Preflight(vec![
-                finding.remedy("unpivot would take the API away from it: it knows clusters of one controller only"),
+                finding.remedy("unpivot would take the API away from it: it handles clusters of one controller only"),
             ]));
         }
         let objects = Objects {
@@ -271,7 +271,7 @@ impl Unpivot<'_> {
             return;
         }
         match own_unit::enable(self.host).await {
-            Ok(()) => reporter.note(&format!("{UNIT} is enabled again: nothing was taken away")),
+            Ok(()) => reporter.note(&format!("{UNIT} is enabled again: nothing was removed")),
             Err(error) => reporter.note(&error.to_string()),
         }
     }

@@ -1,8 +1,8 @@
-//! Guard's copy of the bridge, on this controller's disk: as `render` made it and `start` had it last, user's edits
-//! included. One file, so that it is whole or not there; its checksum tells a torn or tampered one, which is not raised.
-//! The same text, without what belongs to one controller, is a Secret of the cluster.
+//! Guard's copy of the bridge, on this controller's disk: as `render` made it and `start` used it last, with the
+//! user's edits. It is one file, so it is whole or absent; its checksum reveals a torn or changed copy, which is not
+//! raised. A Secret of the cluster has the same text, without what belongs to one controller.
 //!
-//! Beside it stands what guard has learned on this controller: the images that have proved themselves ([`Images`]).
+//! Beside it is what guard has learned on this controller: the images that have proved themselves ([`Images`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -174,7 +174,7 @@ impl Copy {
 
     fn texts(&self) -> BTreeMap<String, String> {
         let text = |(path, file): (&String, &File)| {
-            // What is no text is no manifest, no key and no certificate.
+            // What is no text is not a manifest, no key and no certificate.
             Some((path.clone(), String::from_utf8(file.content.clone()).ok()?))
         };
         self.assets.files.iter().filter_map(text).collect()
@@ -206,7 +206,7 @@ impl Copy {
             return Err(format!("its form is {:?}, and this hoist reads {SCHEMA}", written.schema));
         }
         if sum(written.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))) != written.sha256 {
-            return Err("its content is not what its checksum says: it was changed by somebody else than hoist".into());
+            return Err("its content does not match its checksum: it was changed, and not by hoist".into());
         }
         let controller = |named: Named| Controller { name: named.name, address: named.address, taints: Vec::new() };
         let count = written.files.len();

@@ -34,7 +34,7 @@ fn folders_that_are_no_asset_directory() {
     folder.put("assets/manifests/a.yaml", "");
     row("manifests alone", &format!("  DIR/assets: is not an asset directory: it has no cluster.yaml\n{make}"));
     folder.put("assets/cluster.yaml/file", "");
-    row("a folder in place of cluster.yaml", "  DIR/assets/cluster.yaml: is a folder, where a file belongs\n");
+    row("a folder in place of cluster.yaml", "  DIR/assets/cluster.yaml: is a folder, not a file\n");
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn files_that_are_none() {
             folder.put("assets/tls/ca.key/file", "");
         },
         &[
-            "  DIR/assets/manifests/pipe.yaml: is a pipe, where a file belongs\n",
-            "  DIR/assets/manifests/socket.yaml: is a socket, where a file belongs\n",
+            "  DIR/assets/manifests/pipe.yaml: is a pipe, not a file\n",
+            "  DIR/assets/manifests/socket.yaml: is a socket, not a file\n",
             "  DIR/assets/manifests/dangling.yaml: is a symbolic link to a file that is not there\n",
             "  DIR/assets/manifests/loop.yaml: is a symbolic link that leads back to itself\n",
             "  DIR/assets/manifests/up/manifests: is a link to a folder around itself\n    remove the link\n",
@@ -216,7 +216,7 @@ fn keys_and_tokens_of_another_render() {
         make(&folder);
         table.row(&Row { name, code, says }, &folder, || folder.bounded_render());
     };
-    row("a key that is none", 3, |folder| folder.put("assets/tls/ca.key", "x"), &["  tls/ca.key: is no PEM file: "]);
+    row("a key that is none", 3, |folder| folder.put("assets/tls/ca.key", "x"), &["  tls/ca.key: is not a PEM file: "]);
     row(
         "a key of another",
         3,
@@ -227,9 +227,14 @@ fn keys_and_tokens_of_another_render() {
         "a CA that is none",
         3,
         |folder| drop(fs::copy(folder.path("assets/tls/admin.crt"), folder.path("assets/tls/ca.crt"))),
-        &["tls/ca.crt: the first certificate (O=system:masters, CN=kubernetes-admin) is no CA"],
+        &["tls/ca.crt: the first certificate (O=system:masters, CN=kubernetes-admin) is not a CA"],
     );
-    row("an empty certificate", 3, |folder| folder.put("assets/tls/ca.crt", ""), &["  tls/ca.crt: is no PEM file: "]);
+    row(
+        "an empty certificate",
+        3,
+        |folder| folder.put("assets/tls/ca.crt", ""),
+        &["  tls/ca.crt: is not a PEM file: "],
+    );
     row(
         "a huge key",
         3,
@@ -255,7 +260,7 @@ fn keys_and_tokens_of_another_render() {
             fs::remove_file(folder.path("assets/manifests/kubelet/rbac.yaml")).unwrap();
             folder.put("assets/manifests/kubelet/rbac.yaml/x", "");
         },
-        &["  DIR/assets/manifests/kubelet/rbac.yaml: is a folder, where a file belongs\n"],
+        &["  DIR/assets/manifests/kubelet/rbac.yaml: is a folder, not a file\n"],
     );
     row(
         "a pipe in place of a manifest",
@@ -265,7 +270,7 @@ fn keys_and_tokens_of_another_render() {
             nix::unistd::mkfifo(&folder.path("assets/manifests/kubelet/rbac.yaml"), nix::sys::stat::Mode::S_IRWXU)
                 .unwrap();
         },
-        &["  DIR/assets/manifests/kubelet/rbac.yaml: is a pipe, where a file belongs\n"],
+        &["  DIR/assets/manifests/kubelet/rbac.yaml: is a pipe, not a file\n"],
     );
     row(
         "a file in place of a folder",

@@ -69,7 +69,7 @@ fn it_is_refused_with_the_reasons() {
         "docs/from-bootkube.md",
         "  DIR/old/bootstrap-manifests/bootstrap-apiserver.yaml: this API server takes the port of the self-hosted one",
         "  DIR/old/manifests/kube-scheduler-disruption.yaml:1:13: policy/v1beta1 is not served since Kubernetes 1.25\n",
-        "  DIR/old/manifests/kube-system-rbac-role-binding.yaml:11:9: gives every pod in kube-system ",
+        "  DIR/old/manifests/kube-system-rbac-role-binding.yaml:11:9: gives all rights to every pod in kube-system ",
     ];
     let render = || folder.bounded(&["render", "--config", "cluster.yaml", "--asset-dir", "old"]);
     table.row(&Row { name: "render", code: 3, says: &says }, &folder, render);

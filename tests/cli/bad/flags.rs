@@ -23,7 +23,7 @@ fn usage() {
             vec!["'1'", "--timeout <DURATION>", "is not a duration"],
         ),
         ("a negative time", start(["--timeout", "-1s"]).to_vec(), vec!["-1"]),
-        ("no time", start(["--progress-timeout", "0s"]).to_vec(), vec!["is not longer than nothing"]),
+        ("no time", start(["--progress-timeout", "0s"]).to_vec(), vec!["is zero"]),
         ("a huge time", start(["--timeout", "99999999999999999999999h"]).to_vec(), vec!["is not a duration"]),
         ("an unknown output", start(["--output", "yaml"]).to_vec(), vec!["[possible values: text, json]"]),
         (
@@ -83,6 +83,6 @@ fn targets_that_are_somebody_elses() {
     }
     // A name that render does not make.
     let run = || folder.bounded(&["render", "--config", "cluster.yaml", "--asset-dir", "assets", "--replace", "x"]);
-    let says = "--replace: `hoist render` makes no x of this configuration\n    name a file by its path below";
+    let says = "--replace: `hoist render` makes no x from this configuration\n    name a file by its path below";
     table.row(&Row { name: "--replace", code: 3, says: &[says] }, &folder, run);
 }

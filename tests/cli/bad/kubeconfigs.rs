@@ -31,10 +31,10 @@ fn what_start_refuses() {
         (
             "another kind of file",
             Box::new(|text| text.replace("kind: Config", "kind: Pod")),
-            ":2:7: is no kubeconfig: its kind is not Config",
+            ":2:7: is not a kubeconfig: its kind is not Config",
         ),
-        ("a list", Box::new(|_| "- a\n".into()), ":1:1: is no kubeconfig: "),
-        ("a text for a list", Box::new(|text| text.replace("users:", "users: x\nothers:")), "is no kubeconfig: "),
+        ("a list", Box::new(|_| "- a\n".into()), ":1:1: is not a kubeconfig: "),
+        ("a text for a list", Box::new(|text| text.replace("users:", "users: x\nothers:")), "is not a kubeconfig: "),
         ("no current context", replaced("current-context", ""), "names no current-context"),
         (
             "a context that is missing",
@@ -125,7 +125,7 @@ fn what_start_refuses() {
         (
             "a password",
             replaced("client-key-data", "password: x"),
-            "users[0].user.password: is a way in that Kubernetes no longer has",
+            "users[0].user.password: is a kind of credentials that Kubernetes no longer accepts",
         ),
     ];
     for (name, edit, says) in rows {

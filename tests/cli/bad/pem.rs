@@ -46,7 +46,7 @@ fn a_ca_of_the_users() {
             &today["apiserver.crt"],
             &today["apiserver.key"],
             &[
-                "  DIR/ca.crt: the first certificate (CN=kube-apiserver) is no CA: it may not issue certificates\n    put a CA's certificate there, with basicConstraints CA:TRUE",
+                "  DIR/ca.crt: the first certificate (CN=kube-apiserver) is not a CA: it may not issue certificates\n    put a CA's certificate there, with basicConstraints CA:TRUE",
             ],
         ),
         ("the key in both", key, key, &["  DIR/ca.crt:1:1: holds a PRIVATE KEY, where only certificates may be\n"]),
@@ -58,15 +58,15 @@ fn a_ca_of_the_users() {
             &["  DIR/ca.crt:", ": holds a PRIVATE KEY, where only certificates may be\n    leave nothing but"],
         ),
         ("a public key", crt, &today["sa.pub"], &["  DIR/ca.key: holds no private key\n"]),
-        ("empty", b"", b"", &["  DIR/ca.crt: is no PEM file: there is no -----BEGIN line\n"]),
-        ("DER", &der, key, &["  DIR/ca.crt: is no PEM file: ", "convert it: `openssl x509`"]),
-        ("cut off", &crt[..crt.len() - 40], key, &["  DIR/ca.crt: is no valid PEM: "]),
+        ("empty", b"", b"", &["  DIR/ca.crt: is not a PEM file: there is no -----BEGIN line\n"]),
+        ("DER", &der, key, &["  DIR/ca.crt: is not a PEM file: ", "convert it: `openssl x509`"]),
+        ("cut off", &crt[..crt.len() - 40], key, &["  DIR/ca.crt: is not valid PEM: "]),
         ("a certificate that is none", &two, key, &["  DIR/ca.crt:", "certificate 2 cannot be read: "]),
         (
             "a key that is none",
             crt,
             b"-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n",
-            &["  DIR/ca.key: is no key that hoist can use: "],
+            &["  DIR/ca.key: is not a key that hoist can use: "],
         ),
         (
             "a key with a passphrase",
@@ -74,8 +74,8 @@ fn a_ca_of_the_users() {
             b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
             &["  DIR/ca.key: is an encrypted key", "decrypt it: openssl pkey"],
         ),
-        ("YAML", CLUSTER.as_bytes(), key, &["  DIR/ca.crt: is no PEM file: "]),
-        ("UTF-16", b"\xff\xfe-\0-\0", key, &["  DIR/ca.crt: is no PEM file: "]),
+        ("YAML", CLUSTER.as_bytes(), key, &["  DIR/ca.crt: is not a PEM file: "]),
+        ("UTF-16", b"\xff\xfe-\0-\0", key, &["  DIR/ca.crt: is not a PEM file: "]),
     ];
     for (name, certificate, key, says) in rows {
         let folder = Folder::with(&format!("{CLUSTER}pki: {{ca: {{certificate: ca.crt, key: ca.key}}}}\n"));
@@ -97,7 +97,7 @@ fn a_service_account_key_of_the_users() {
     row(
         "a folder",
         |folder| folder.put("sa.key/x", ""),
-        "  DIR/sa.key: is a folder, where a file belongs\n    pki.serviceAccountKey names it",
+        "  DIR/sa.key: is a folder, not a file\n    pki.serviceAccountKey names it",
     );
     row(
         "huge",
@@ -107,17 +107,17 @@ fn a_service_account_key_of_the_users() {
     row(
         "a device",
         |folder| std::os::unix::fs::symlink("/dev/zero", folder.path("sa.key")).unwrap(),
-        "  DIR/sa.key: is a device, where a file belongs",
+        "  DIR/sa.key: is a device, not a file",
     );
     row(
         "a pipe",
         |folder| nix::unistd::mkfifo(&folder.path("sa.key"), nix::sys::stat::Mode::S_IRWXU).unwrap(),
-        "  DIR/sa.key: is a pipe, where a file belongs",
+        "  DIR/sa.key: is a pipe, not a file",
     );
     row(
         "dashes without an end",
         |folder| folder.put("sa.key", "-----BEGIN ".repeat(90_000)),
-        "  DIR/sa.key: is no valid PEM: ",
+        "  DIR/sa.key: is not valid PEM: ",
     );
 }
 

@@ -179,7 +179,7 @@ fn a_tampered_copy_is_not_raised(controller: &Controller) {
     eventually("the copy is that of the Secret", LATER, || (controller.metric("copy_whole") == 1.0).then_some(()));
     assert!(fs::read_to_string(&path).unwrap() == whole, "{}", Path::new(&path).display());
     let said = controller.guard_said();
-    assert!(said.contains("was changed by somebody else than hoist"), "{said}");
+    assert!(said.contains("was changed, and not by hoist"), "{said}");
     controller.until_lowered();
     // Without a bridge the API was away for longer than leaders bear: they have ended, and come back.
     controller.control_plane_is_rolled_out();

@@ -90,7 +90,7 @@ fn the_disk_of_etcd(controller: &Controller) {
     };
     let status = typed("status", &[]).expect(1);
     assert!(status.stdout.contains("etcd's data is not in /var/lib/etcd: mount the disk"), "{status}");
-    typed("start", &["--timeout=60s"]).expect(4).says(&["has no data of etcd's", "hoist start --new-cluster"]);
+    typed("start", &["--timeout=60s"]).expect(4).says(&["has no etcd data", "hoist start --new-cluster"]);
 
     controller.node.power_cut();
     fs::remove_dir(&data).unwrap();

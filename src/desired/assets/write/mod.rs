@@ -1,5 +1,5 @@
-//! How an asset directory gets to the disk: what its user did to it since the last time is honoured ([`Plan`]), and a
-//! render that is killed anywhere is run again and goes on.
+//! Writes an asset directory to the disk. It honours the user's changes since the last render ([`Plan`]). A render
+//! that was killed at any point can be run again, and continues.
 //!
 //! `.rendered` holds the checksums of what the last render made, `.rendered-texts` the texts. While a render is under
 //! way, `.rendering` holds the checksums of what it is about to write: a file that an interrupted render left is hoist's

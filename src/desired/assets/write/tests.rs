@@ -226,11 +226,7 @@ fn a_directory_without_texts_is_rendered_again() {
             Some(text) => put(&dir, TEXTS, text),
         }
         put(&dir, A, &manifest("a", "'mine'", "three"));
-        refused(
-            &dir,
-            &[(A, &two), (B, "b")],
-            &[A, "was edited, and what cluster.yaml makes of it has changed", "--keep"],
-        );
+        refused(&dir, &[(A, &two), (B, "b")], &[A, "was edited, and what hoist makes of it has changed", "--keep"]);
         // As long as nothing meets, nothing is missed; and from then on there are texts.
         assert_eq!(again(&dir, &[(A, &one), (B, "b")]).unwrap().kept, [A]);
     }

@@ -407,8 +407,8 @@ fn flags() {
 ",
         &[
             "f:8:12: apiServer.extraArgs[0].name: `--v` is not the bare name of a flag | write name: v",
-            "f:9:12: apiServer.extraArgs[1].name: `secure-port` is set by hoist: the bridge and the self-hosted API server share one address by it | remove it",
-            "f:10:12: apiServer.extraArgs[2].name: `bind-address` is set by hoist: the bridge and the self-hosted API server share one address by it | remove it",
+            "f:9:12: apiServer.extraArgs[1].name: `secure-port` is set by hoist: it lets the bridge and the self-hosted API server share one address | remove it",
+            "f:10:12: apiServer.extraArgs[2].name: `bind-address` is set by hoist: it lets the bridge and the self-hosted API server share one address | remove it",
             "f:11:12: apiServer.extraArgs[3].name: `max_requests` is not the bare name of a flag | write name: max-requests",
             "f:12:12: apiServer.extraArgs[4].name: `Ä` is not a flag: lower-case letters, digits and `-`",
             "f:13:12: apiServer.extraArgs[5].name: it is empty",

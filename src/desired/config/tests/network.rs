@@ -123,7 +123,7 @@ fn fields_that_a_component_would_pass_over_are_warned_of() {
     assert_eq!(
         said("kubernetesVersion: v1.35.4\nkubelet: {config: {tlsCurvePreferences: [29]}}\n"),
         [
-            "f:7:20: warning: kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` came with Kubernetes 1.36, and the kubelet is of 1.35 | remove it"
+            "f:7:20: warning: kubelet.config.tlsCurvePreferences: `tlsCurvePreferences` was added in Kubernetes 1.36, and the kubelet is of 1.35 | remove it"
         ]
     );
 }

@@ -13,7 +13,7 @@ fn endpoints_and_names() {
         ("a:65536", "has a port that is not a number from 1 to 65535"),
         ("a:", "has a port that is not a number from 1 to 65535"),
         ("10.0.0.256", "has a host that is not an IP address"),
-        ("https://a", "is a URL, where a host or host:port belongs"),
+        ("https://a", "is a URL, not a host or host:port"),
         (
             "",
             "has a host that is not a DNS name: lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit",
@@ -113,7 +113,7 @@ fn dns_asks_addresses_and_lives_at_one_of_the_nodes_own() {
         &[
             "f:6:31: dns.upstreams[1]: `ns.example.com` is not an address, or address and port | write it like 192.0.2.53 or 192.0.2.53:5353",
             "f:6:66: dns.autoscaler.min: `0` is not between 1 and 100000 | write it like 2",
-            "f:6:91: dns.nodeLocal.address: 10.96.0.53 lies in 10.96.0.0/12, where others get theirs from | give an address of the nodes' own like 169.254.20.10",
+            "f:6:91: dns.nodeLocal.address: 10.96.0.53 lies in 10.96.0.0/12, from which others get theirs | give an address of the nodes' own like 169.254.20.10",
         ],
     );
     refused("dns: {plugin: bind}\n", &["f:6:15: dns.plugin: `bind` is not known | known: coredns, none"]);
@@ -174,7 +174,7 @@ fn pki() {
         "pki:\n  certificateValidityPeriod: 87601h\n  bootstrapTokenTTL: 0s\n  ca: {certificate: a, key: ''}\n  etcdCA: {key: b}\n  serviceAccountKey: ''\n",
         &[
             "f:7:30: pki.certificateValidityPeriod: certificates would be valid for 87601h0m0s, their CA only for 87600h0m0s | give the CA the longer validity",
-            "f:8:22: pki.bootstrapTokenTTL: `0s` is not longer than nothing",
+            "f:8:22: pki.bootstrapTokenTTL: `0s` is zero",
             "f:9:29: pki.ca.key: it is empty",
             "f:10:3: pki.etcdCA.certificate: it is required",
             "f:11:22: pki.serviceAccountKey: it is empty",

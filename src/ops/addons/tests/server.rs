@@ -1,5 +1,5 @@
-//! An API server of the few kinds that these tests need: discovery, server-side apply with field managers, dry runs, CRDs,
-//! deletion; and a controller that makes Deployments ready, but for those called `stuck`.
+//! An API server of the few kinds that these tests need: discovery, server-side apply with field managers, dry runs,
+//! CRDs, deletion; and a controller that makes Deployments ready, except those called `stuck`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

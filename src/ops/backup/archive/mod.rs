@@ -232,7 +232,7 @@ impl<F: FnMut(&[u8]) -> Result<()>> Reader<'_, F> {
             (Some(manifest), Some((length, sum))) if is_whole => {
                 Ok(Contents { manifest, assets: std::mem::take(&mut self.assets), length, sum })
             }
-            (None, _) if self.sums.is_empty() => Err(self.refuse("is no backup of hoist's")),
+            (None, _) if self.sums.is_empty() => Err(self.refuse("is not a backup of hoist's")),
             _ => Err(self.torn(&"its end is missing")),
         }
     }

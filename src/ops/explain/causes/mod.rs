@@ -114,7 +114,7 @@ const TABLE: &[Known] = &[
     },
     Known {
         shown_by: &["invalid argument \"{}\" for \"{}\" flag: {}"],
-        cause: "\"{1}\" is no value that {container} takes for the flag {2}: {3}",
+        cause: "\"{1}\" is not a value that {container} takes for the flag {2}: {3}",
         next: "correct the value: {edit}",
     },
     Known {
@@ -165,7 +165,7 @@ const TABLE: &[Known] = &[
     Known {
         shown_by: &["failed to resolve reference \"{}\": failed to do request: {} \"{}\": {}"],
         cause: "{node} cannot reach the registry of {1}: {4}",
-        next: "see to the network, the name server or the proxy of {node}, or name an image that it can reach or has: {edit}",
+        next: "check the network, the name server or the proxy of {node}, or name an image that it can reach or has: {edit}",
     },
     // Of a static pod, by what the runtime has: the kubelet's words on why it could not pull it tell more.
     Known {
@@ -176,7 +176,7 @@ const TABLE: &[Known] = &[
     // --- etcd ----------------------------------------------------------------------------------------------------
     Known {
         shown_by: &[":2379\"{}certificate signed by unknown authority"],
-        cause: "etcd's certificate is not signed by the CA that {container} holds it against: etcd-ca.crt of its Secret is another's",
+        cause: "etcd's certificate is not signed by the CA that {container} trusts: etcd-ca.crt of its Secret is another CA's",
         next: "{renew_secret}",
     },
     Known {
@@ -215,7 +215,7 @@ const TABLE: &[Known] = &[
     },
     Known {
         shown_by: &["etcdserver: request is too large", "trying to send message larger than max"],
-        cause: "an object is larger than etcd takes one (1.5 MiB)",
+        cause: "an object is larger than etcd accepts (1.5 MiB)",
         next: "`hoist validate` names what is too large in the asset directory: split it",
     },
     Known {
@@ -236,7 +236,7 @@ const TABLE: &[Known] = &[
     },
     Known {
         shown_by: &["x509: certificate is valid for {}, not {}"],
-        cause: "a server's certificate is for {1}, and was asked as {2}",
+        cause: "a server's certificate is for {1}, and its client called it {2}",
         next: "add the name to apiServer.certSANs in cluster.yaml and render again, or correct the address: {edit}",
     },
     Known {
@@ -298,12 +298,12 @@ const TABLE: &[Known] = &[
     },
     Known {
         shown_by: &["has not been seen by a controller manager yet"],
-        cause: "no controller manager is at work, so nobody makes the pod of {workload}",
+        cause: "no controller manager is at work, so no pod of {workload} is made",
         next: "`{kubectl} -n kube-system get leases,pods` shows who leads, and whether kube-controller-manager runs",
     },
     Known {
         shown_by: &["Pending: no scheduler has looked at it yet"],
-        cause: "no scheduler is at work, so nobody gives {pod} a node",
+        cause: "no scheduler is at work, so {pod} gets no node",
         next: "`{kubectl} -n kube-system get leases,pods` shows who leads, and whether kube-scheduler runs",
     },
     // --- where it could run ------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ const TABLE: &[Known] = &[
     Known {
         shown_by: &["Insufficient {}. ", "Insufficient {}"],
         cause: "no node has enough {1} left",
-        next: "`{kubectl} describe nodes` shows who has it; ask for less: {edit}",
+        next: "`{kubectl} describe nodes` shows which pods use it; ask for less: {edit}",
     },
     Known {
         shown_by: &["Too many pods"],
@@ -338,7 +338,7 @@ const TABLE: &[Known] = &[
     Known {
         shown_by: &["no nodes available to schedule pods"],
         cause: "no node is registered",
-        next: "`journalctl -u kubelet -n 50` on {node} says why its kubelet does not get in",
+        next: "`journalctl -u kubelet -n 50` on {node} says why its kubelet does not register",
     },
     // --- what it mounts -----------------------------------------------------------------------------------------------
     Known {
@@ -447,7 +447,7 @@ const TABLE: &[Known] = &[
     Known {
         shown_by: &["is forbidden: User \"{}\" cannot {}"],
         cause: "the RBAC rules do not allow {1} to {2}",
-        next: "`{kubectl} get clusterrolebindings -o wide | grep {1}`; what hoist rendered is applied again by `hoist start` once it is gone",
+        next: "`{kubectl} get clusterrolebindings -o wide | grep {1}`; `hoist start` restores what hoist rendered once it is gone",
     },
     // --- what is left when nothing more telling was found ----------------------------------------------------------------
     Known {

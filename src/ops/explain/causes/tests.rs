@@ -23,11 +23,11 @@ const MESSAGES: &[(&str, &str)] = &[
     ("flag provided but not defined: -no-flag", "kube-apiserver does not know the flag -no-flag"),
     (
         r#"Error: invalid argument "abc" for "--secure-port" flag: strconv.ParseInt: parsing "abc": invalid syntax"#,
-        r#""abc" is no value that kube-apiserver takes for the flag --secure-port: strconv.ParseInt: parsing "abc": invalid syntax"#,
+        r#""abc" is not a value that kube-apiserver takes for the flag --secure-port: strconv.ParseInt: parsing "abc": invalid syntax"#,
     ),
     (
         r#"Error: invalid argument "abc" for "--event-ttl" flag: time: invalid duration "abc""#,
-        r#""abc" is no value that kube-apiserver takes for the flag --event-ttl: time: invalid duration "abc""#,
+        r#""abc" is not a value that kube-apiserver takes for the flag --event-ttl: time: invalid duration "abc""#,
     ),
     (
         r#"E1121 11:52:17.056630    8501 run.go:72] "command failed" err="unrecognized feature gate: Nope""#,
@@ -72,7 +72,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ),
     (
         r#"W1121 11:49:02.599361       1 logging.go:55] [core] [Channel #7 SubChannel #9] grpc: addrConn.createTransport failed to connect to {Addr: "127.0.0.1:2379", ServerName: "127.0.0.1:2379", }. Err: connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority""#,
-        "etcd's certificate is not signed by the CA that kube-apiserver holds it against",
+        "etcd's certificate is not signed by the CA that kube-apiserver trusts",
     ),
     (
         r#"W1121 11:49:02.599361       1 logging.go:55] [core] [Channel #7 SubChannel #9] grpc: addrConn.createTransport failed to connect to {Addr: "127.0.0.1:2379", ServerName: "127.0.0.1:2379", }. Err: connection error: desc = "error reading server preface: remote error: tls: bad certificate""#,
@@ -92,7 +92,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ),
     (
         r#"error retrieving resource lock: Get "https://10.0.0.9:6443/apis": tls: failed to verify certificate: x509: certificate is valid for 10.96.0.1, 10.0.0.1, 127.0.0.1, not 10.0.0.9"#,
-        "a server's certificate is for 10.96.0.1, 10.0.0.1, 127.0.0.1, and was asked as 10.0.0.9",
+        "a server's certificate is for 10.96.0.1, 10.0.0.1, 127.0.0.1, and its client called it 10.0.0.9",
     ),
     (
         r#"Get "https://127.0.0.1:6443/api": tls: failed to verify certificate: x509: certificate signed by unknown authority"#,
@@ -139,7 +139,7 @@ const MESSAGES: &[(&str, &str)] = &[
         "kube-system/kube-apiserver is not in the cluster",
     ),
     ("the DaemonSet has not been seen by a controller manager yet", "no controller manager is at work"),
-    ("Pending: no scheduler has looked at it yet", "no scheduler is at work, so nobody gives kube-apiserver-x1 a node"),
+    ("Pending: no scheduler has looked at it yet", "no scheduler is at work, so kube-apiserver-x1 gets no node"),
     (
         "the DaemonSet wants no pod, for no node fits: its nodeSelector asks for the label disk=ssd, which c1 has not",
         "no node fits daemonset/kube-apiserver, so it gets no pod: its nodeSelector asks for the label disk=ssd, which c1 has not",
@@ -251,7 +251,7 @@ const MESSAGES: &[(&str, &str)] = &[
         "the quota of etcd's database is reached, and it takes no more writes",
     ),
     ("etcdserver: corrupt cluster", "etcd has found that its data is corrupt"),
-    ("Internal error occurred: etcdserver: request is too large", "an object is larger than etcd takes one"),
+    ("Internal error occurred: etcdserver: request is too large", "an object is larger than etcd accepts"),
     (
         "etcd's data is not in /var/lib/etcd: mount the disk",
         "etcd's data is not in /var/lib/etcd, and its pod waits for it",

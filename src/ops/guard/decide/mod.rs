@@ -1,5 +1,5 @@
-//! What guard does next: a pure function of what was observed. The first row that fits decides; docs/guard.md has them as
-//! a table.
+//! What guard does next: a pure function of what was observed. The first row that fits decides; docs/guard.md has the
+//! rows as a table.
 //!
 //! ```text
 //!             the self-hosted API server is gone, shuts down, hangs
@@ -7,8 +7,8 @@
 //!      ▲                                                                │
 //!      └──────── hand over, as `start` does ◄── it has been ready for a while
 //! ```
-//! To raise is the safe side: it is never held back by what happened before. That it does not go up and down for ever is
-//! seen to at the other end: each raise within the last hour doubles the time that the self-hosted one must prove itself.
+//! Raising is the safe direction, and is never held back by earlier events. Lowering prevents endless cycles: each
+//! raise within the last hour doubles the time for which the self-hosted API server must prove itself.
 
 use crate::api::guard::NodeSeen;
 use std::fmt;
@@ -209,7 +209,7 @@ impl fmt::Display for Cause {
             Self::Gone => "the self-hosted API server is gone",
             Self::Silent => "the self-hosted API server does not answer",
             Self::Unready => "the self-hosted API server is not ready",
-            Self::Repair => "the bridge stands in part, or does not serve",
+            Self::Repair => "a part of the bridge is missing, or it does not serve",
             Self::Leaderless => "no controller manager leads, or no scheduler",
         })
     }

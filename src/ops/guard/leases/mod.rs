@@ -1,4 +1,5 @@
-//! Leases of dead holders, after a boot: nobody else can know that they are dead, and would wait for 16 s.
+//! Leases of dead holders, after a boot. No other process can know that the holders are dead; the next leaders would
+//! wait for 16 s.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

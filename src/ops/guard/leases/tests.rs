@@ -1,4 +1,4 @@
-//! Whose Leases are given to others: single cases, and random histories.
+//! Which Leases are freed: single cases, and random histories.
 
 use super::*;
 

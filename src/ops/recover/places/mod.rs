@@ -1,5 +1,5 @@
-//! Where etcd's data is, and how other data comes into its place: at every moment one of the two is there whole, and
-//! nothing of what was there is ever removed.
+//! The place of etcd's data, and its exchange for other data. At every moment one of the two is there whole, and the
+//! old data is never removed.
 //!
 //! ```text
 //!  dataDir.hoist-restore/data    restored ─► marked ─┐               ┌─► dataDir.before-TIME
@@ -7,9 +7,10 @@
 //!  dataDir                       what was there ─────┘               └─► unmarked: etcd may start on it
 //! ```
 //!
-//! The mark, a file in the restored folder, says where one is after a power cut: restored but not in place, or in place
-//! with the old data still under the restored one's name. Where dataDir is a mount point, which cannot be renamed, all of
-//! this is done with the folder member in it. Where it is a link, all of this is done where that leads: the link stays.
+//! The mark, a file in the restored folder, tells the state after a power cut: restored but not in place, or in place
+//! with the old data still under the restored one's name. A mount point cannot be renamed: if dataDir is one, all of
+//! this is done with the folder member in it. If dataDir is a link, all of this is done at its target, and the link
+//! stays.
 
 use std::fs;
 use std::path::{Path, PathBuf};

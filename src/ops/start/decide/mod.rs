@@ -1,5 +1,5 @@
 //! What `start` does next: a pure function of what was observed. The first row of the protocol (see [`Step`]) that is
-//! not fulfilled decides; nothing is remembered between two calls but what [`Observed`] says.
+//! not fulfilled decides. Between two calls, nothing is remembered except what [`Observed`] holds.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! A self-hosted workload → a static pod: pure. What the API gives a pod comes from the disk then; what only the API can
-//! give is refused by its name.
+//! Converts a self-hosted workload into a static pod: pure. What the API gives a pod comes from the disk instead.
+//! What only the API can give is refused by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -331,7 +331,9 @@ fn reader(workload: &Workload, volume: &str, findings: &mut Findings<'_>) -> u32
             Some(user) => drop(readers.insert(user)),
             None if of("runAsNonRoot") == Some(true.into()) => {
                 let name = text(container, "name");
-                findings.add(format!("the container {name} says by no runAsUser who reads the volume {volume}"));
+                findings.add(format!(
+                    "the container {name} has no runAsUser that says which user reads the volume {volume}"
+                ));
             }
             None => drop(readers.insert(0)),
         }
@@ -352,7 +354,7 @@ impl Findings<'_> {
     fn add(&mut self, what: String) {
         let Workload { component, kind, .. } = self.workload;
         let remedy = format!(
-            "a static pod cannot have that: `kubectl -n kube-system edit {}/{component}` takes it out",
+            "a static pod cannot have that: remove it with `kubectl -n kube-system edit {}/{component}`",
             kind.to_lowercase()
         );
         self.found.push(Finding::new(format!("{kind} kube-system/{component}"), what).remedy(remedy));

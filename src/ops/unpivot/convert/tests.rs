@@ -149,7 +149,7 @@ fn what_only_the_api_can_give_is_refused_by_name() {
                 spec["securityContext"]["runAsUser"] = Value::Null;
                 spec["containers"][0]["securityContext"] = json!({"runAsNonRoot": true});
             },
-            "the container kube-scheduler says by no runAsUser who reads the volume secrets",
+            "the container kube-scheduler has no runAsUser that says which user reads the volume secrets",
         ),
         (
             |spec, _| {

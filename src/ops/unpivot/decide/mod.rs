@@ -1,11 +1,12 @@
-//! What `unpivot` does next until the self-hosted control plane is gone and the static one is put in: a pure function of
-//! what was observed. What follows is a hand-over from the bridge, and `start`'s.
+//! What `unpivot` does next until the self-hosted control plane is gone and the static one is put in: a pure function
+//! of what was observed. The hand-over from the bridge that follows is `start`'s.
 //!
 //! ```text
 //! prepare ─► disable hoist.service ─► raise ─► the bridge serves ─► take guard away ─► delete the self-hosted ─► put the static in
 //! ```
-//! What would undo the work goes before the work is begun, and nothing goes before the bridge serves in its place: so the
-//! next boot brings something up that serves, whenever the power is cut, and nothing that pivots again.
+//! Whatever would undo the work is removed before the work begins, and nothing that serves is removed before the
+//! bridge serves in its place. So after a power cut at any moment, the next boot brings up something that serves, and
+//! nothing pivots again.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
