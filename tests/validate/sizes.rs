@@ -93,6 +93,6 @@ fn the_inventory_of_add_ons_is_one_object() {
     assert_eq!(with(4000), [""; 0]);
     assert_eq!(
         with(5000),
-        ["assets/addons: the inventory of add-ons, a ConfigMap, would have 1147 KiB, and 1024 KiB are the limit"]
+        ["assets/addons: the inventory of add-ons, a ConfigMap, would have 1162 KiB, and 1024 KiB are the limit"]
     );
 }
