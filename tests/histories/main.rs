@@ -19,8 +19,8 @@ use history::{Ended, Stop, assert_same, asset_tree, random_history, reference, t
 use random::Random;
 use world::{MACHINES, Machine};
 
-/// Told by default; HOIST_HISTORIES is another number.
-const HISTORIES: u64 = 1000;
+/// Told by default, from the seed 1 on; HOIST_HISTORIES is another number, HOIST_HISTORIES_FROM another beginning.
+const HISTORIES: u64 = 150;
 const LONG: Duration = Duration::from_secs(1800);
 const STUCK: Duration = Duration::from_secs(300);
 
@@ -63,31 +63,40 @@ fn random_histories() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     match number("HOIST_SEED") {
         Some(number) => seed(number),
-        None => each(1..=number("HOIST_HISTORIES").unwrap_or(HISTORIES), seed),
+        None => {
+            let first = number("HOIST_HISTORIES_FROM").unwrap_or(1);
+            each(first..first + number("HOIST_HISTORIES").unwrap_or(HISTORIES), seed);
+        }
     }
     assert!(before == asset_tree(), "the asset directory was changed");
 }
 
 /// How many moments there are at which a run that nothing disturbs may be killed.
-fn moments(machine: Machine) -> u64 {
+fn moments(machine: Machine, without_power: bool) -> u64 {
     tell("a run that is not killed", machine, Random::new(1), async |history| {
+        history.world().lock().unwrap().faults.without_power = without_power;
         let ended = history.run(Stop::Never, LONG, STUCK).await;
         assert!(matches!(ended, Ended::Done), "{ended:?}");
         history.world().lock().unwrap().faults.moments
     })
 }
 
-/// Before and after every change to the API, every command, before every operation on the disk and in the middle of
-/// some: whatever a run that is killed leaves, the next one goes on from there. Where the power is cut at that moment,
-/// what was not brought to the disk is lost.
+/// After every change to the API, every command, every operation on the disk and in the middle of some, and while hoist
+/// waits: whatever a run that is killed leaves, the next one goes on from there. Where the power is cut at that moment, what
+/// was not brought to the disk is lost. Two moments that would leave the same are told once ([`Faults::is_killed`]).
+///
+/// [`Faults::is_killed`]: world::Faults::is_killed
 fn killed_at_every_moment(machine: Machine, without_power: bool) {
-    let count = moments(machine);
-    assert!(count > 150, "{count} moments");
+    let count = moments(machine, without_power);
+    assert!(count > 100, "{count} moments");
     let reference = reference(machine);
     each(1..=count, |moment| {
         let what = format!("killed at moment {moment} of {count} on {machine:?}, without power: {without_power}");
         tell(&what, machine, Random::new(1), async |history| {
-            history.world().lock().unwrap().faults.kill = Some(moment);
+            {
+                let faults = &mut history.world().lock().unwrap().faults;
+                (faults.kill, faults.without_power) = (Some(moment), without_power);
+            }
             let ended = history.run(Stop::Never, LONG, STUCK).await;
             assert!(matches!(ended, Ended::Killed), "{ended:?}");
             if without_power {

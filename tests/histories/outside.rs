@@ -51,7 +51,11 @@ impl fmt::Debug for Scripted {
 impl Scripted {
     /// A moment at which hoist may be killed: it goes no further then.
     async fn moment(&self) {
-        if self.world.lock().unwrap().faults.is_killed() {
+        let is_killed = {
+            let world = &mut *self.world.lock().unwrap();
+            world.faults.is_killed(world.now)
+        };
+        if is_killed {
             self.killed.notify_one();
             std::future::pending::<()>().await;
         }
@@ -121,6 +125,9 @@ impl Scripted {
             let mut world = self.world.lock().unwrap();
             let Some(server) = world.behind_node_ip() else { return Err(io::ErrorKind::ConnectionRefused.into()) };
             if world.serves(server) {
+                if writes {
+                    world.faults.changed();
+                }
                 world.serve(&request)
             } else if world.etcd_serves() {
                 status(403, "Forbidden", "forbidden: User \"kubernetes-admin\" cannot do this: RBAC is not loaded")
@@ -152,7 +159,8 @@ impl Scripted {
             if !world.has_room(operation, path) {
                 return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
             }
-            if world.faults.is_killed() {
+            let now = world.now;
+            if world.faults.is_killed_before(operation, now) {
                 world.say(format!("killed before {operation:?} {}", place(path)));
                 // Some of it is done already.
                 if operation == Operation::Write && world.random.permille(500) {
@@ -252,7 +260,13 @@ impl World for Scripted {
             if self.world.lock().unwrap().command_fault() {
                 return Err(Error::failed(format!("run `systemctl {}`", args.join(" ")), "Failed to connect to bus"));
             }
-            let ran = self.world.lock().unwrap().systemctl(args);
+            let ran = {
+                let mut world = self.world.lock().unwrap();
+                if args[0] != "show" {
+                    world.faults.changed();
+                }
+                world.systemctl(args)
+            };
             self.moment().await;
             Ok(ran)
         })

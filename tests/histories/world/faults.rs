@@ -36,6 +36,9 @@ const FAULTS: [Fault; 9] = [
     Fault::LostHang,
 ];
 
+/// In which a world comes to something else, even where hoist only waits.
+const A_WHILE: Duration = Duration::from_millis(500);
+
 /// How often what goes wrong: in a thousand requests, or in a thousand turns of the world.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
@@ -53,8 +56,13 @@ pub struct Faults {
     pub full_until: Duration,
     /// At which moment hoist is killed.
     pub kill: Option<u64>,
+    /// The power is cut then, too.
+    pub without_power: bool,
     /// How many moments there were.
     pub moments: u64,
+    /// When the last one was, and whether hoist has changed since what would be left of it.
+    pub last: Duration,
+    pub is_another: bool,
 }
 
 impl Faults {
@@ -79,10 +87,33 @@ impl Faults {
         *self = Self { moments: self.moments, ..Self::default() };
     }
 
-    /// A moment at which hoist may be killed; is it?
-    pub fn is_killed(&mut self) -> bool {
-        self.moments += 1;
-        self.kill == Some(self.moments)
+    /// hoist has changed what is left when it is killed.
+    pub fn changed(&mut self) {
+        self.is_another = true;
+    }
+
+    /// A place in hoist where it may be killed; is it? It is no further moment if a kill at the last one would have left
+    /// the same: hoist has changed nothing since, and the world has hardly gone on.
+    pub fn is_killed(&mut self, now: Duration) -> bool {
+        if self.is_another || now >= self.last + A_WHILE {
+            self.moments += 1;
+            (self.last, self.is_another) = (now, false);
+            return self.kill == Some(self.moments);
+        }
+        false
+    }
+
+    /// The same before an operation on the disk. Where the power is cut, what was not synced is lost: only there a sync
+    /// changes what is left, and nothing else on the disk does.
+    pub fn is_killed_before(&mut self, operation: Operation, now: Duration) -> bool {
+        let is_in_part = matches!(operation, Operation::Write | Operation::RemoveDir);
+        self.is_another |= is_in_part && !self.without_power;
+        let is_killed = self.is_killed(now);
+        self.is_another |= match operation {
+            Operation::Sync => self.without_power || self.power > 0,
+            _ => !self.without_power,
+        };
+        is_killed
     }
 }
 
