@@ -24,37 +24,9 @@ fn bad_machine() {
     a_foreign_manifest_stands_there(&node, &cluster);
     the_address_is_not_of_this_machine(&node);
     the_user_is_not_root(&node, &Cluster::render(&node));
+    the_kubelet_is_masked(&node, &cluster);
+    the_kubelet_ends(&node, &cluster);
     there_is_no_kubelet(&node, &cluster);
-}
-
-/// An administrator has said that it must not run.
-#[test]
-fn bad_machine_masked_kubelet() {
-    let node = Node::up("bad-masked");
-    let cluster = Cluster::render(&node);
-    node.sh("systemctl mask kubelet");
-    let start = refused(&node, cluster.start_command(&["--timeout=10s"])).expect(4);
-    start.says(&["kubelet", "masked", "systemctl unmask kubelet", "nothing was changed"]);
-}
-
-/// It ends whenever it is started, as with a flag that it does not know. That shows only after a while, and what was
-/// installed meanwhile is taken back.
-#[test]
-fn bad_machine_failing_kubelet() {
-    let node = Node::up("bad-failing");
-    let cluster = Cluster::render(&node);
-    let version = &node.kubernetes;
-    node.sh(&format!(
-        "rm /usr/local/bin/kubelet
-        cat >/usr/local/bin/kubelet <<'END'
-#!/bin/sh
-[ \"$1\" = --version ] && echo Kubernetes v{version}
-END
-        chmod 755 /usr/local/bin/kubelet"
-    ));
-    let start = undone(&node, cluster.start_command(&["--timeout=10s"]));
-    // Nobody serves the API.
-    start.expect(7).says(&["no kubelet answers", "journalctl -u kubelet", "the API is NOT served"]);
 }
 
 /// Where `start` writes.
@@ -275,6 +247,31 @@ fn the_user_is_not_root(node: &Node, cluster: &Cluster) {
         "setpriv --reuid=65534 --regid=65534 --clear-groups /opt/nobody/hoist start --asset-dir /opt/nobody/assets";
     let start = refused(node, command.split(' ').map(str::to_owned).collect()).expect(4);
     start.says(&["root", "sudo", "nothing was changed"]);
+}
+
+/// An administrator has said that it must not run.
+fn the_kubelet_is_masked(node: &Node, cluster: &Cluster) {
+    node.sh("systemctl mask kubelet");
+    let start = refused(node, cluster.start_command(&["--timeout=10s"])).expect(4);
+    start.says(&["kubelet", "masked", "systemctl unmask kubelet", "nothing was changed"]);
+    node.sh("systemctl unmask kubelet");
+}
+
+/// It ends whenever it is started, as with a flag that it does not know. That shows only after a while, and what was
+/// installed meanwhile is taken back.
+fn the_kubelet_ends(node: &Node, cluster: &Cluster) {
+    let version = &node.kubernetes;
+    node.sh(&format!(
+        "rm /usr/local/bin/kubelet
+        cat >/usr/local/bin/kubelet <<'END'
+#!/bin/sh
+[ \"$1\" = --version ] && echo Kubernetes v{version}
+END
+        chmod 755 /usr/local/bin/kubelet"
+    ));
+    let start = undone(node, cluster.start_command(&["--timeout=10s"]));
+    // Nobody serves the API.
+    start.expect(7).says(&["no kubelet answers", "journalctl -u kubelet", "the API is NOT served"]);
 }
 
 fn there_is_no_kubelet(node: &Node, cluster: &Cluster) {
