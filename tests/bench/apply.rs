@@ -119,9 +119,9 @@ struct Done {
 }
 
 fn done(node: &Node, running: Running) -> Done {
-    let before = processor_time(node);
+    let before = processor_time(node).unwrap();
     let (ended, peak_memory) = running.wait_measuring(LIMIT);
-    let server = processor_time(node) - before;
+    let server = processor_time(node).unwrap() - before;
     let took = ended.took.as_secs_f64();
     ended.ok();
     Done { took, peak_memory, server }

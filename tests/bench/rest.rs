@@ -41,7 +41,7 @@ impl Rest {
 /// Waits until the node has nothing left to do, and watches it.
 pub fn at_rest(node: &Node) -> Rest {
     std::thread::sleep(SETTLED);
-    let (begun, all, seconds) = (Instant::now(), processor_time(node), sums(node, processor_seconds));
+    let (begun, all, seconds) = (Instant::now(), processor_time(node).unwrap(), sums(node, processor_seconds));
     std::thread::sleep(WATCHED);
     let watched = begun.elapsed().as_secs_f64();
     let share = sums(node, processor_seconds).into_iter().map(|(program, after)| {
@@ -51,7 +51,7 @@ pub fn at_rest(node: &Node) -> Rest {
     Rest {
         share: share.collect(),
         bytes: sums(node, |process| memory(process, "smaps_rollup", "Pss:")),
-        node_share: (processor_time(node) - all) / watched,
+        node_share: (processor_time(node).unwrap() - all) / watched,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
@@ -31,6 +32,8 @@ pub struct Node {
     /// It has a network of pods of its own, so that its cluster needs no network plugin.
     pub has_pod_network: bool,
     made: Instant,
+    /// What it had taken of processors, in seconds, when its power was cut.
+    taken: Mutex<f64>,
 }
 
 impl Node {
@@ -68,7 +71,8 @@ impl Node {
         let (address, kubernetes) = (IpAddr::from([0, 0, 0, 0]), String::new());
         let has_pod_network = args.contains(&POD_NETWORK);
         let runtime = String::new();
-        let mut node = Self { name, address, kubernetes, runtime, has_pod_network, made: Instant::now() };
+        let (made, taken) = (Instant::now(), Mutex::new(0.0));
+        let mut node = Self { name, address, kubernetes, runtime, has_pod_network, made, taken };
         let chosen: Vec<_> = [("--kubernetes", "HOIST_KUBERNETES"), ("--runtime", "HOIST_RUNTIME")]
             .into_iter()
             .filter_map(|(option, variable)| Some((option, std::env::var(variable).ok().filter(|v| !v.is_empty())?)))
@@ -97,6 +101,7 @@ impl Node {
 
     /// Kills everything in it at once; its disk stays.
     pub fn power_cut(&self) {
+        self.count();
         script(&["power-cut", &self.name], EXEC_LIMIT).ok();
     }
 
@@ -119,6 +124,13 @@ impl Node {
 }
 
 impl Node {
+    /// What it has taken of processors, which its cgroup forgets where it is switched off.
+    fn count(&self) -> f64 {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken += processor_time(self).unwrap_or_default();
+        *taken
+    }
+
     /// Prints what may explain a failure: the last lines of the journal and of every container.
     fn show_logs(&self) {
         const JOURNAL: usize = 40;
@@ -143,12 +155,13 @@ impl Drop for Node {
             // Logs are long, and who reads them begins at their end.
             eprintln!("==> {}: why the test failed: {}", self.name, reason::kept());
         }
+        let taken = self.count();
         let down = script(&["down", &self.name], EXEC_LIMIT);
         if down.code != Some(0) {
             eprintln!("{down}");
         }
-        // What of a test's time is this node's.
-        eprintln!("{}: {:.0?}", self.name, self.made.elapsed());
+        // What of a test's time is this node's, and how much of that it has worked: .config/nextest.toml goes by it.
+        eprintln!("{}: {:.0?}, and {taken:.0} s of a processor", self.name, self.made.elapsed());
     }
 }
 
@@ -179,8 +192,9 @@ pub fn init_of(node: &Node) -> String {
     text.split_whitespace().next().unwrap().to_owned()
 }
 
-/// The processor time that all of a node's processes have taken so far, in seconds, by its cgroup.
-pub fn processor_time(node: &Node) -> f64 {
+/// The processor time that all of a node's processes have taken since it was switched on, in seconds, by its cgroup;
+/// `None` of one that is off.
+pub fn processor_time(node: &Node) -> Option<f64> {
     let read = |path: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{path}")).ok();
     let v1 = read(&format!("cpuacct/hoist-{}/cpuacct.usage", node.name));
     let v1 = v1.and_then(|text| text.trim().parse::<f64>().ok()).map(|nanoseconds| nanoseconds / 1e9);
@@ -189,7 +203,7 @@ pub fn processor_time(node: &Node) -> f64 {
         let microseconds = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
         Some(microseconds.trim().parse::<f64>().ok()? / 1e6)
     };
-    v1.or_else(v2).expect("a node has a cgroup that counts its processor time")
+    v1.or_else(v2)
 }
 
 fn program() -> Command {
