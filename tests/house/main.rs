@@ -30,6 +30,18 @@ fn every_file_is_in_a_group() {
 }
 
 #[test]
+fn a_module_with_files_of_its_own_is_a_folder_with_a_mod_rs() {
+    let house = house();
+    let files: BTreeSet<&str> = house.files().collect();
+    let has_folder = |file: &&str| {
+        let folder = format!("{}/", file.trim_end_matches(".rs"));
+        files.iter().any(|other| other.starts_with(&folder))
+    };
+    let two_styles: Vec<_> = files.iter().copied().filter(has_folder).collect();
+    assert!(two_styles.is_empty(), "these have a folder beside them; their place is mod.rs in it: {two_styles:?}");
+}
+
+#[test]
 fn no_arrow_leads_upwards() {
     let house = house();
     let up: Vec<_> = house
