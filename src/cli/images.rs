@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::output::{self, Output};
 use crate::base::error::{Error, Result};
 use crate::base::files::{self, File};
-use crate::base::report::Output;
 use crate::check::preflight;
 use crate::desired::config::{self, Rendered};
 use crate::ops::image::{Image, Name};
@@ -80,6 +80,7 @@ fn list(args: &Args, out: &mut dyn Write) -> Result<()> {
     let images = cluster.images();
     let text = match args.output {
         Output::Json => format!("{}\n", json!({ "schema": SCHEMA, "images": images })),
+        Output::Yaml => output::yaml(&json!({ "schema": SCHEMA, "images": images }))?,
         Output::Text => images.iter().map(|image| format!("{image}\n")).collect(),
     };
     super::print(out, &text)

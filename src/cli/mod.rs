@@ -11,6 +11,7 @@ mod guard;
 mod images;
 mod join_assets;
 mod man;
+mod output;
 mod preflight;
 mod recover;
 mod render;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::output::{self, Output};
 use crate::base::error::{Error, Result};
-use crate::base::report::Output;
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
 
@@ -47,7 +47,7 @@ pub struct Args {
     #[command(flatten)]
     choice: Choice,
     /// How the result is shown
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
 
@@ -55,6 +55,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<u8> {
     let print = |out: &mut dyn Write, text: &str, json: &serde_json::Value| match args.output {
         Output::Text => super::print(out, text),
         Output::Json => super::print(out, &format!("{json:#}\n")),
+        Output::Yaml => super::print(out, &output::yaml(json)?),
     };
     let Some(asset_dir) = args.asset_dir.filter(|_| !args.list) else {
         let (text, json) = preflight::list();

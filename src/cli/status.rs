@@ -4,9 +4,9 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::output::{self, Output};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files;
-use crate::base::report::Output;
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config::{self, Cluster, Controller, Etcd};
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", requires = "asset_dir")]
     node_name: Option<String>,
     /// How it is shown
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
 
@@ -73,6 +73,7 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Output::Json => {
             serde_json::to_string_pretty(&status).map_err(|error| Error::failed("write JSON", error))? + "\n"
         }
+        Output::Yaml => output::yaml(&status)?,
     };
     super::print(out, &text)?;
     Ok(if status.healthy { 0 } else { 1 })

@@ -8,9 +8,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::admin::Choice;
+use super::output::{self, Output};
 use crate::api::{Admin, tokens as api};
 use crate::base::error::{Error, Finding, Result};
-use crate::base::report::Output;
 use crate::base::time::rfc3339;
 use crate::desired::config;
 use crate::desired::pki;
@@ -98,6 +98,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<()> {
             match output {
                 Output::Text => table(&all, now),
                 Output::Json => json(&all)?,
+                Output::Yaml => output::yaml(&values(&all))?,
             }
         }
         What::Delete { tokens } => delete(&admin, &tokens).await?,
@@ -188,7 +189,8 @@ fn rough(left: time::Duration) -> String {
     }
 }
 
-fn json(all: &[Token]) -> Result<String> {
+/// The tokens as programs have them.
+fn values(all: &[Token]) -> Vec<serde_json::Value> {
     let one = |token: &Token| {
         json!({
             "token": token.text(),
@@ -198,8 +200,11 @@ fn json(all: &[Token]) -> Result<String> {
             "groups": token.groups,
         })
     };
-    let all: Vec<_> = all.iter().map(one).collect();
-    Ok(serde_json::to_string_pretty(&all).map_err(|error| Error::failed("write JSON", error))? + "\n")
+    all.iter().map(one).collect()
+}
+
+fn json(all: &[Token]) -> Result<String> {
+    Ok(serde_json::to_string_pretty(&values(all)).map_err(|error| Error::failed("write JSON", error))? + "\n")
 }
 
 #[cfg(test)]

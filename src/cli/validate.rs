@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::output::{self, Output};
 use crate::base::error::{Error, Finding, Result, Severity};
-use crate::base::report::Output;
 use crate::check::validate;
 use crate::desired::assets::AssetSet;
 
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     asset_dir: PathBuf,
     /// How findings are written
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
 
@@ -34,7 +34,8 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     };
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let text = match args.output {
-        Output::Json => json(&findings),
+        Output::Json => format!("{}\n", json(&findings)),
+        Output::Yaml => output::yaml(&json(&findings))?,
         Output::Text => {
             let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
             format!("{lines}{}: {}\n", args.asset_dir.display(), summary(errors, findings.len() - errors))
@@ -52,7 +53,7 @@ fn summary(errors: usize, warnings: usize) -> String {
     }
 }
 
-fn json(findings: &[Finding]) -> String {
+fn json(findings: &[Finding]) -> serde_json::Value {
     let one = |finding: &Finding| {
         json!({
             "severity": match finding.severity {
@@ -66,6 +67,5 @@ fn json(findings: &[Finding]) -> String {
             "remedy": finding.remedy,
         })
     };
-    let all = json!({ "schema": SCHEMA, "findings": findings.iter().map(one).collect::<Vec<_>>() });
-    format!("{all}\n")
+    json!({ "schema": SCHEMA, "findings": findings.iter().map(one).collect::<Vec<_>>() })
 }

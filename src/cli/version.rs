@@ -4,14 +4,15 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::output::{self, Output};
 use crate::base::error::{Error, Result};
-use crate::base::report::{EVENT_SCHEMA, Output};
+use crate::base::report::EVENT_SCHEMA;
 use crate::desired::config;
 
 /// `hoist version`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Text, or one JSON object
+    /// How it is shown
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
@@ -53,6 +54,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let version = Version::this();
     let text = match args.output {
         Output::Json => serde_json::to_string(&version).map_err(|error| Error::failed("write the version", error))?,
+        Output::Yaml => output::yaml(&version)?.trim_end().to_owned(),
         Output::Text => {
             let commit = version.git_commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
             format!(

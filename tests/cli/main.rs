@@ -11,6 +11,7 @@ mod events;
 mod recover_page;
 
 mod applying;
+mod as_yaml;
 mod bad;
 mod diff;
 mod exit_codes;
