@@ -200,7 +200,7 @@ fn a_signal_ends_a_start_between_two_acts() {
                 assert_eq!(error.exit_code(), 128 + number);
                 let said = error.to_string();
                 assert!(said.starts_with("interrupted\n") && said.contains("run the same command again"), "{said}");
-                let stands = said.contains("the bridge stands") && said.contains("to undo: remove");
+                let stands = said.contains("the bridge stays") && said.contains("to undo: remove");
                 assert!(stands || said.contains("the bridge is not raised"), "{said}");
             } else {
                 assert!(matches!(ended, Ended::Done) && moment > 20_000, "{ended:?}");
