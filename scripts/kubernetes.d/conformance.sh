@@ -23,6 +23,16 @@ build_conformance() {
 		go test -c -vet=off -modfile="$mod" -ldflags "$flags" -o "$bin/e2e.test" . &&
 		go build -modfile="$mod" -ldflags '-s -w' -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo &&
 		go build -modfile="$mod" -ldflags '-s -w' -o "$out/" k8s.io/kubernetes/test/images/agnhost k8s.io/sample-apiserver)
+	all_conformance_tests "$version" "$bin/e2e.test" "${KUBEADM_CONSTANTS%/cmd/*}"
+}
+
+# Ends where the suite lacks conformance tests that Kubernetes lists: it imports the packages of tests one by one.
+all_conformance_tests() {
+	local version=$1 suite=$2 kubernetes=$3 has listed
+	has=$("$suite" --ginkgo.dry-run --ginkgo.no-color --ginkgo.focus='\[Conformance\]' | sed -n 's/^Ran \([0-9]*\) of .*/\1/p')
+	listed=$(grep -c '^ *codename:' "$kubernetes/test/conformance/testdata/conformance.yaml")
+	[[ $has == "$listed" ]] ||
+		die "the suite has ${has:-no} conformance tests of Kubernetes $version, which lists $listed: tests/conformance/suite_test.go does not import the packages of all"
 }
 
 # The reference by which the suite of this version asks for an image: a constant of test/utils/image/manifest.go.
