@@ -198,15 +198,15 @@ fn failing_bridge() {
     let node = Node::up("failing-bridge");
     let cluster = Cluster::render(&node);
     let good = declaration(&node, node.address);
-    let bad = format!("{good}apiServer:\n  extraArgs:\n  - {{name: service-node-port-range, value: soon}}\n");
+    let bad = format!("{good}apiServer:\n  extraArgs:\n  - {{name: tls-sni-cert-key, value: soon}}\n");
     render(&bad, &cluster.assets).ok();
     let start = cluster.started(&node, &[PROGRESS_TIMEOUT]).expect(7);
     eprintln!("{start}");
     start.says(&[
         "timed out waiting for the bridge's API server",
         "the static pod bridge-kube-apiserver on e2e-failing-bridge",
-        "Error: invalid argument \"soon\" for \"--service-node-port-range\" flag",
-        "likely cause: \"soon\" is not a value that kube-apiserver takes for the flag --service-node-port-range",
+        "Error: invalid argument \"soon\" for \"--tls-sni-cert-key\" flag",
+        "likely cause: \"soon\" is not a value that kube-apiserver takes for the flag --tls-sni-cert-key",
         "the API is NOT served",
         "cluster.yaml, then `hoist render ",
         "then run `hoist start` again",
