@@ -63,7 +63,7 @@ fn status_before_start(node: &Node, cluster: &Cluster) {
     let status = node.exec(cluster.command("status", &[])).expect(1);
     let address = node.address;
     for text in
-        ["next step of `hoist start`: raise the bridge", "bridge: lowered", &format!("nobody serves {address}:6443")]
+        ["next step of `hoist start`: raise the bridge", "bridge: lowered", &format!("nothing serves {address}:6443")]
     {
         assert!(status.stdout.contains(text), "{text}: {status}");
     }
