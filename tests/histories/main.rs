@@ -88,7 +88,7 @@ fn moments(machine: Machine, without_power: bool) -> u64 {
 /// [`Faults::is_killed`]: world::Faults::is_killed
 fn killed_at_every_moment(machine: Machine, without_power: bool) {
     let count = moments(machine, without_power);
-    assert!(count > 100, "{count} moments");
+    assert!(count > 150, "{count} moments");
     let reference = reference(machine);
     each(1..=count, |moment| {
         let what = format!("killed at moment {moment} of {count} on {machine:?}, without power: {without_power}");
