@@ -42,7 +42,7 @@ pub struct Args {
     /// The cluster's declaration; `-` is standard input; without it, the images of `hoist config default`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Lines, or one JSON object
+    /// How the list is shown
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
 }
