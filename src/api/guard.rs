@@ -13,6 +13,7 @@ use super::observe::{CONTROL_PLANE_LABEL, pod_view};
 use super::{FIELD_MANAGER, Verdict, verdict};
 use crate::base::error::Result;
 use crate::base::time::rfc3339;
+use crate::desired::config::version;
 use crate::desired::secrets::COMPONENTS;
 
 /// The name of the Secret with the copy of the bridge, and of guard's DaemonSet.
@@ -179,8 +180,7 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
 pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
     let info = client.apiserver_version().await;
     let info = info.map_err(|error| super::failed("ask the API server for its version", &error))?;
-    Ok(crate::desired::config::version::of_image(&format!(":{}", info.git_version))
-        .map(|(major, minor, _)| (major, minor)))
+    Ok(version::of_image(&format!(":{}", info.git_version)).map(|(major, minor, _)| (major, minor)))
 }
 
 /// The checksum of the cluster's copy of the bridge; `None` where there is none.

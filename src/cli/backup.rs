@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Result;
 use crate::base::report::{Output, Reporter, Success};
 use crate::desired::config;
+use crate::node::system;
 use crate::ops::backup::sealed::Recipient;
 use crate::ops::backup::{self, Options};
 
@@ -41,7 +42,7 @@ pub(super) async fn run(args: Args, color: bool) -> Result<()> {
         force: args.force,
         node_name: args.node_name,
     };
-    let host = crate::node::system::host(Path::new("/"), Path::new("/etc/kubernetes/manifests"));
+    let host = system::host(Path::new("/"), Path::new("/etc/kubernetes/manifests"));
     let result = match super::stop() {
         Ok(stop) => backup::backup(&host, &options, &reporter, stop).await,
         Err(error) => Err(error),

@@ -8,6 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::base::report::{Output, Reporter};
 use crate::desired::config::{self, duration};
 use crate::node::host::Host;
+use crate::node::system;
 use crate::ops::start::{Mode, Options};
 
 /// The workloads without which there is no control plane.
@@ -67,7 +68,7 @@ impl Controller {
 
     /// This machine.
     pub(super) fn host(&self) -> Host {
-        crate::node::system::host(Path::new("/"), &self.pod_manifest_path)
+        system::host(Path::new("/"), &self.pod_manifest_path)
     }
 
     /// All of it; without conditions, whoever runs it has its own.

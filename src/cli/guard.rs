@@ -7,6 +7,7 @@ use super::controller::absolute;
 use crate::base::error::{Error, Result};
 use crate::base::report::{Output, Reporter};
 use crate::desired::config::Controller;
+use crate::node::system;
 use crate::ops::guard;
 use crate::plane::guard_pod;
 
@@ -51,7 +52,7 @@ struct Install {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
+    let host = system::host(Path::new("/"), &args.pod_manifest_path);
     let reporter = Reporter::stdout(Output::Text, false);
     let name = || args.node_name.clone().ok_or_else(|| Error::failed("guard", "--node-name says which Node this is"));
     match args.what {

@@ -7,6 +7,7 @@ use super::output::{self, Output};
 use crate::base::error::{Error, Result};
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
+use crate::node::system;
 
 /// Which checks the user knows better than.
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<u8> {
     let asset_dir = assets::absolute(&asset_dir)?;
     let assets = AssetSet::load(&asset_dir)?;
     let cluster = assets.cluster(&asset_dir)?;
-    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
+    let host = system::host(Path::new("/"), &args.pod_manifest_path);
     let controller = preflight::controller(&cluster, args.node_name.as_deref(), &host.world().addresses()?)?;
     let report = preflight::check(&host, &assets, &cluster, controller, &args.choice.into()).await?;
     print(out, &report.to_text(), &report.to_json())?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::report::{Output, Reporter, Success};
 use crate::node::lock;
+use crate::node::system;
 use crate::ops::reset;
 
 /// `hoist reset`
@@ -26,7 +27,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<()> {
-    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
+    let host = system::host(Path::new("/"), &args.pod_manifest_path);
     if !host.world().is_root() {
         let finding = Finding::new("hoist reset", "must run as root").remedy("run it with sudo");
         return Err(Error::Preflight(vec![finding]));

@@ -11,6 +11,7 @@ use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config::{self, Cluster, Controller, Etcd};
 use crate::node::host::Host;
+use crate::node::system;
 use crate::ops::status::{self, Subject};
 
 /// `hoist status`
@@ -34,7 +35,7 @@ pub struct Args {
 }
 
 pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
-    let host = crate::node::system::host(Path::new("/"), &args.pod_manifest_path);
+    let host = system::host(Path::new("/"), &args.pod_manifest_path);
     let status = match &args.asset_dir {
         Some(dir) => {
             let dir = assets::absolute(dir)?;
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn what_start_has_written_for_the_kubelet_says_who_this_is() {
         let dir = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         let Err(Error::Preflight(findings)) = installed(&host) else { panic!() };
         assert!(findings[0].place.ends_with("/etc/kubernetes/kubelet.env"));
 

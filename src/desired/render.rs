@@ -14,6 +14,7 @@ use crate::base::yaml;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{API_PORT, Arg, Cluster, Etcd, FlannelBackend, Plugin, ProxyMode, Version, url_host};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
+use crate::desired::kubelet_config;
 use crate::desired::schema::{self, Reader};
 use crate::desired::secrets::{self, COMPONENTS, Server, Tls};
 use crate::desired::template;
@@ -162,7 +163,7 @@ fn extra_args(cluster: &Cluster) -> BTreeMap<&'static str, &[Arg]> {
 /// The folder of the container runtime's socket; nothing where others have theirs there, too.
 fn runtime_dir(cluster: &Cluster) -> String {
     let configuration = serde_json::Value::from(cluster.kubelet_config.clone());
-    let endpoint = crate::desired::kubelet_config::runtime_endpoint(&configuration);
+    let endpoint = kubelet_config::runtime_endpoint(&configuration);
     let socket = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
     let dir = socket.rsplit_once('/').map_or("", |(dir, _)| dir);
     if ["", "/run", "/var/run", "/tmp"].contains(&dir) { String::new() } else { dir.to_owned() }

@@ -164,6 +164,7 @@ pub fn is_alike(one: &str, other: &str) -> bool {
 mod tests {
 
     use super::*;
+    use crate::node::system;
 
     const OLD: &str = "\
 # mine
@@ -219,7 +220,7 @@ spec:
     #[test]
     fn the_mark_comes_once_and_data_is_what_etcd_makes() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let data = Data::at(&host, "/srv/etcd");
         assert!(!data.is_there() && !data.is_seen());
         assert!(data.begin().unwrap() && !data.begin().unwrap());

@@ -128,11 +128,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::node::system;
 
     #[test]
     fn links_are_followed_below_the_root() {
         let dir = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         for folder in ["var/lib", "data/disk"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }

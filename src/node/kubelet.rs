@@ -356,6 +356,7 @@ pub async fn systemctl(host: &Host, args: &[&str]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::system;
 
     #[test]
     fn the_drop_in_replaces_the_command_and_its_environment() {
@@ -378,7 +379,7 @@ mod tests {
     #[test]
     fn a_certificate_counts_until_it_ends() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let now = OffsetDateTime::now_utc();
@@ -400,7 +401,7 @@ mod tests {
     #[test]
     fn what_another_ca_has_issued_is_not_served() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let issue =
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn one_that_has_expired_is_written_again() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let cluster =
             crate::desired::config::parse("cluster.yaml", crate::desired::config::DEFAULT, Path::new("/")).unwrap();
         let now = OffsetDateTime::now_utc();

@@ -241,11 +241,12 @@ mod tests {
     use nix::unistd::geteuid;
 
     use super::*;
+    use crate::node::system;
 
     fn host() -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("run")).unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         (root, host)
     }
 

@@ -81,11 +81,12 @@ fn unescaped(text: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::system;
 
     #[test]
     fn mounts_are_read_as_the_kernel_writes_them() {
         let dir = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         assert_eq!(Mounts::of(&host).around(Path::new("/var")), None, "the kernel does not tell");
         std::fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         let table = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\

@@ -215,6 +215,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::node::system;
 
     /// A controller that guard keeps, with the bridge lowered.
     fn controller() -> (tempfile::TempDir, Host) {
@@ -226,7 +227,7 @@ mod tests {
         // In memory where there is such a place: it is filled over and over.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         fs::create_dir(root.path().join("run")).unwrap();
         let binary = root.path().join("hoist");
         fs::write(&binary, "").unwrap();

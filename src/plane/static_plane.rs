@@ -187,6 +187,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+    use crate::node::system;
 
     fn pod(component: &str) -> StaticPod {
         let manifest = "kind: Pod\nmetadata: {labels: {app.kubernetes.io/managed-by: hoist}}\n".to_owned();
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_prepared_is_put_in_and_taken_out_again() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         std::fs::create_dir_all(host.path("/etc/kubernetes")).unwrap();
         let permanent = Permanent::new(&host);
         assert_eq!(permanent.state(), State::default());

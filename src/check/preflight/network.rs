@@ -172,6 +172,7 @@ fn covers(exception: &str, address: IpAddr) -> bool {
 mod tests {
     use super::super::testing::{Machine, said};
     use super::*;
+    use crate::node::system;
 
     #[test]
     fn a_port_may_be_held_by_hoists_own() {
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn a_port_that_somebody_listens_at() {
         let mut facts = Machine::new().facts("");
-        facts.host = crate::node::system::host("/".as_ref(), "/etc/kubernetes/manifests".as_ref());
+        facts.host = system::host("/".as_ref(), "/etc/kubernetes/manifests".as_ref());
         facts.controller.address = Ipv4Addr::LOCALHOST.into();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let number = listener.local_addr().unwrap().port();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Facts;
 use crate::base::error::Finding;
+use crate::desired::kubelet_config;
 use crate::node::cri::{self, CgroupDriver, Runtime, Trouble};
 use crate::node::kubelet;
 
@@ -14,7 +15,7 @@ type Answer = Result<Runtime, Trouble>;
 
 /// Where the kubelet's configuration says that the runtime is.
 fn endpoint(facts: &Facts) -> &str {
-    crate::desired::kubelet_config::runtime_endpoint(&facts.kubelet)
+    kubelet_config::runtime_endpoint(&facts.kubelet)
 }
 
 /// Its answer; one check asks, the others wait for it.

@@ -13,6 +13,7 @@ use crate::base::yaml;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::Cluster;
 use crate::node::host::Host;
+use crate::node::system;
 
 /// When it is now.
 pub fn now() -> OffsetDateTime {
@@ -51,7 +52,7 @@ impl Machine {
     }
 
     pub fn host(&self) -> Host {
-        crate::node::system::host(self.path(), Path::new("/etc/kubernetes/manifests"))
+        system::host(self.path(), Path::new("/etc/kubernetes/manifests"))
     }
 
     /// What there is to look at on it, for a kubelet with this configuration.

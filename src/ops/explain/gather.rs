@@ -14,6 +14,7 @@ use super::causes::{NOT_LOOKED_AT, NOT_TAKEN_UP, Subject, WANTS_NO_POD};
 use super::logs::{Kept, Log};
 use super::{Context, LINES, LOOKED_THROUGH, Trouble, shape};
 use crate::api::observe::{ClusterView, PodView, Required};
+use crate::desired::secrets::BRIDGE_PODS;
 use crate::node::kubelet;
 
 /// How long one question to the API may take.
@@ -21,7 +22,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 /// How many lines of the kubelet's journal.
 const JOURNAL_LINES: usize = 200;
 /// The static pods without which no API is served.
-const STATIC_PODS: [&str; 2] = [crate::desired::secrets::BRIDGE_PODS[0], "etcd"];
+const STATIC_PODS: [&str; 2] = [BRIDGE_PODS[0], "etcd"];
 
 /// What is wrong with this machine, whatever its pods say: nothing of them gets on while it is.
 pub(super) fn of_this_machine(context: &Context<'_>, found: &[String]) -> Vec<(Trouble, Subject)> {

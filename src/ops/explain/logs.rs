@@ -148,6 +148,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::system;
 
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
@@ -156,7 +157,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
         (dir, host)
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::node::system;
 
 fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
@@ -11,7 +12,7 @@ fn manifest(kind: &str, name: &str, path: &str) -> Manifest {
 
 /// What commands of a controller at 10.0.0.1 look like whose kubeconfig leads to `server`.
 fn subject(server: &str) -> Subject {
-    let host = crate::node::system::host(Path::new("/"), Path::new("/etc/kubernetes/manifests"));
+    let host = system::host(Path::new("/"), Path::new("/etc/kubernetes/manifests"));
     let required: Required = "kube-system/kube-apiserver".parse().unwrap();
     let manifests = [
         manifest("DaemonSet", "kube-apiserver", "manifests/kube-apiserver/daemonset.yaml"),

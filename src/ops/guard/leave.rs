@@ -84,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::base::probe::Answer;
+    use crate::node::system;
 
     /// API servers of other controllers.
     struct Ready(&'static [&'static str], Mutex<Vec<SocketAddr>>);
@@ -138,6 +139,6 @@ mod tests {
     #[tokio::test]
     async fn without_a_bridge_guard_may_be_removed() {
         let root = tempfile::tempdir().unwrap();
-        may_remove(&crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"))).await.unwrap();
+        may_remove(&system::host(root.path(), Path::new("/etc/kubernetes/manifests"))).await.unwrap();
     }
 }

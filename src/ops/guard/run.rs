@@ -22,6 +22,7 @@ use crate::base::error::{Error, Result};
 use crate::base::files;
 use crate::base::report::Reporter;
 use crate::desired::config::API_PORT;
+use crate::desired::config::version;
 use crate::node::host::Host;
 use crate::node::images;
 use crate::node::lock;
@@ -372,8 +373,7 @@ impl<'a> Guard<'a> {
             && observed.server == Server::Ready
             && observed.server_for >= hold(observed.raises);
         let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
-        let Some((major, minor, _)) = crate::desired::config::version::of_image(&format!(":{}", copy.kubernetes))
-        else {
+        let Some((major, minor, _)) = version::of_image(&format!(":{}", copy.kubernetes)) else {
             return;
         };
         let named = |component: &str| {

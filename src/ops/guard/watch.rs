@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::desired::config::version;
 use crate::desired::secrets::COMPONENTS;
 use crate::node::host::Host;
 use crate::node::images::{Followed, Images};
@@ -85,7 +86,7 @@ pub fn follow(
         // In the middle of a rollout nothing is proved.
         let (Some(runs), None) = (of_it.next(), of_it.next()) else { continue };
         let Some(named) = named(component) else { continue };
-        let minor = crate::desired::config::version::of_image(runs).map_or(serves, |(major, minor, _)| (major, minor));
+        let minor = version::of_image(runs).map_or(serves, |(major, minor, _)| (major, minor));
         if minor != ours {
             left.push(format!(
                 "{component} runs Kubernetes {}, and the copy of its bridge is of {}, whose flags may be others: set kubernetesVersion in cluster.yaml, and run `hoist render` and `hoist start`",

@@ -16,6 +16,7 @@ use crate::base::report::Reporter;
 use crate::desired::assets::AssetSet;
 use crate::desired::config;
 use crate::desired::config::{Cluster, Controller};
+use crate::desired::secrets::BRIDGE_PODS;
 use crate::desired::secrets::COMPONENTS;
 use crate::desired::template;
 use crate::node::cri::pods::{Once, Pods};
@@ -198,8 +199,7 @@ impl Restore<'_> {
         // Or it would start again what is stopped.
         kubelet::stop(self.host).await?;
         let runtime = Pods::new(&kubelet::runtime_socket(self.host, self.assets)?);
-        let names: Vec<_> =
-            ["etcd"].into_iter().chain(COMPONENTS).chain(crate::desired::secrets::BRIDGE_PODS).collect();
+        let names: Vec<_> = ["etcd"].into_iter().chain(COMPONENTS).chain(BRIDGE_PODS).collect();
         let stopped = runtime.stop(NAMESPACE, "component", &names, GRACE).await?;
         if !stopped.is_empty() {
             self.reporter.note(&format!("stopped: {}", stopped.join(", ")));

@@ -8,6 +8,7 @@ use crate::base::files::File;
 use crate::desired::assets::AssetSet;
 use crate::etcd::snapshot::tests::some;
 use crate::node::host::Host;
+use crate::node::system;
 use crate::ops::backup::archive::{Contents, tests};
 
 const ONE: &str = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
@@ -21,7 +22,7 @@ fn cluster(text: &str) -> Cluster {
 fn machine() -> (tempfile::TempDir, Host) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("run/systemd/system")).unwrap();
-    let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
     (dir, host)
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::base::files::{self, Operation};
 use crate::base::report::{Clock, Reporter};
 use crate::node::host::Host;
+use crate::node::system;
 
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 const OWN: &str = "kind: Pod\nmetadata: {labels: {app.kubernetes.io/managed-by: hoist}}\nspec: {volumes: [{name: data, hostPath: {path: /data/etcd}}]}\n";
@@ -25,7 +26,7 @@ impl Node {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let host = crate::node::system::host(root.path(), Path::new(MANIFESTS));
+        let host = system::host(root.path(), Path::new(MANIFESTS));
         Self { root, host }
     }
 

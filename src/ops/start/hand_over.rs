@@ -2,12 +2,11 @@
 //! should rather stay.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use tokio::time::Instant;
 
 use super::decide::{Act, Decision, Target, decide};
-use super::memory::{Fixed, Mode, Run};
+use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use super::run::{INTERVAL, LONG_INTERVAL};
 use crate::api::observe::{NodeView, Required};
@@ -53,20 +52,14 @@ impl<'a> HandOver<'a> {
         nothing: &'a AssetSet,
         ca: &[u8],
     ) -> Result<Self> {
-        let mut run = Run::new(Fixed {
+        let mut run = Run::new(Fixed::without_assets(
             host,
-            cluster,
-            controller,
+            (cluster, controller),
             required,
             kubeconfig,
-            asset_dir: Path::new(""),
-            assets: nothing,
-            manifests: &[],
-            binary: Path::new(""),
-            mode: Mode::Start,
-            target: Target::SelfHosted,
-            may_begin: false,
-        });
+            nothing,
+            Target::SelfHosted,
+        ));
         // What a start does before is done, and the kubelet is systemd's.
         (run.applied, run.made_token, run.kept_copy, run.raised) = (true, true, true, Some(false));
         let retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));

@@ -85,6 +85,33 @@ pub(super) struct Fixed<'a> {
     pub(super) may_begin: bool,
 }
 
+impl<'a> Fixed<'a> {
+    /// A run towards `target` that has nothing to apply: `nothing` is an empty asset directory.
+    pub(super) fn without_assets(
+        host: &'a Host,
+        (cluster, controller): (&'a Cluster, &'a Controller),
+        required: &'a [Required],
+        kubeconfig: &'a str,
+        nothing: &'a AssetSet,
+        target: Target,
+    ) -> Self {
+        Self {
+            host,
+            cluster,
+            controller,
+            required,
+            kubeconfig,
+            asset_dir: Path::new(""),
+            assets: nothing,
+            manifests: &[],
+            binary: Path::new(""),
+            mode: Mode::Start,
+            target,
+            may_begin: false,
+        }
+    }
+}
+
 impl<'a> Run<'a> {
     /// One that has done nothing yet.
     pub(super) fn new(fixed: Fixed<'a>) -> Self {

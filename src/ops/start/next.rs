@@ -1,12 +1,10 @@
 //! What a `start` would do next, without doing any of it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::decide::{Decision, Observed, Target, decide};
-use super::memory::Mode;
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use crate::api::observe::Required;
@@ -47,20 +45,7 @@ pub async fn next(
     target: Target,
 ) -> Result<Next> {
     let nothing = AssetSet::default();
-    let run = Run::new(Fixed {
-        host,
-        cluster,
-        controller,
-        required,
-        kubeconfig,
-        asset_dir: Path::new(""),
-        assets: &nothing,
-        manifests: &[],
-        binary: Path::new(""),
-        mode: Mode::Start,
-        target,
-        may_begin: false,
-    });
+    let run = Run::new(Fixed::without_assets(host, (cluster, controller), required, kubeconfig, &nothing, target));
     let mut observer = Observer::new(host, ca)?;
     let begun = Instant::now();
     loop {

@@ -517,11 +517,12 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
 mod tests {
     use super::*;
     use crate::base::files::File;
+    use crate::node::system;
 
     #[test]
     fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
         let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
         let mut assets = AssetSet::default();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{EtcdStatus, Subject};
 use crate::desired::assets::{AssetSet, cluster_id};
+use crate::desired::config::version;
 use crate::etcd::alarms;
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
@@ -72,7 +73,7 @@ pub(super) fn compare(host: &Host, assets: Option<&AssetSet>, id: &str, version:
             known.unwrap_or_default()
         ));
     }
-    let kept = copy.and_then(|copy| crate::desired::config::version::of_image(&format!(":{}", copy.kubernetes)));
+    let kept = copy.and_then(|copy| version::of_image(&format!(":{}", copy.kubernetes)));
     if let (Some((major, minor, _)), Some(version)) = (kept, version)
         && (major, minor) != version
     {
@@ -91,11 +92,12 @@ mod tests {
     use super::*;
     use crate::base::files::File;
     use crate::desired::assets::CLUSTER_ID;
+    use crate::node::system;
 
     #[test]
     fn another_cluster_and_another_version_than_guards_are_told() {
         let root = tempfile::tempdir().unwrap();
-        let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         assert_eq!(compare(&host, None, "one", Some((1, 36))), [""; 0]);
         let mut assets = AssetSet::default();
         assets.files.insert(CLUSTER_ID.into(), File::public("one\n"));

@@ -23,6 +23,7 @@ use crate::base::error::Result;
 use crate::base::probe::Answer;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
+use crate::desired::secrets::BRIDGE_PODS;
 use crate::desired::secrets::{BRIDGE_PORT, COMPONENTS};
 use crate::node::host::Host;
 use crate::node::processes;
@@ -323,7 +324,7 @@ async fn missing(subject: &Subject<'_>, client: &kube::Client) -> Result<Vec<Str
 /// The control plane's pods of this node.
 fn pods(view: &ClusterView, node: &str) -> Vec<Pod> {
     let is_static = |name: &str| {
-        crate::desired::secrets::BRIDGE_PODS
+        BRIDGE_PODS
             .into_iter()
             .chain(COMPONENTS)
             .chain(["etcd", "hoist-guard"])

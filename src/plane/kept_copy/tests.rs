@@ -1,5 +1,6 @@
 use super::*;
 use crate::node::images::Followed;
+use crate::node::system;
 
 fn assets() -> (AssetSet, Cluster) {
     let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n- {name: c2, address: 10.0.0.2}\n- {name: c3, address: 10.0.0.3}\n";
@@ -11,7 +12,7 @@ fn assets() -> (AssetSet, Cluster) {
 
 fn host() -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
-    let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
     (root, host)
 }
 

@@ -4,12 +4,13 @@
 use std::io;
 
 use super::*;
+use crate::node::system;
 
 const SUM: &str = "5bc3";
 
 fn host() -> (tempfile::TempDir, Host) {
     let dir = tempfile::tempdir().unwrap();
-    let host = crate::node::system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
+    let host = system::host(dir.path(), Path::new("/etc/kubernetes/manifests"));
     (dir, host)
 }
 

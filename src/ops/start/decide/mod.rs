@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::api::observe::{ClusterView, LEASES, LeaseView, NodeView, Required, publishes};
+use crate::desired::secrets::BRIDGE_PODS;
 use crate::plane::bridge::State as BridgeState;
 use crate::plane::static_plane;
 
@@ -404,7 +405,7 @@ fn finish(o: &Observed) -> Decision {
         return Wait(Step::Prove, format!("the bridge's {component} to end"));
     }
     // The kubelet does it, too, a second or two later.
-    let names = crate::desired::secrets::BRIDGE_PODS.map(|pod| format!("{pod}-{}", o.node_name));
+    let names = BRIDGE_PODS.map(|pod| format!("{pod}-{}", o.node_name));
     let mirrors: Vec<_> = view.pods.values().flatten().filter(|pod| pod.mirror && names.contains(&pod.name)).collect();
     if !mirrors.is_empty() {
         return Do(Step::Prove, vec![Act::DeleteMirrorPods(mirrors.iter().map(|pod| pod.name.clone()).collect())]);
