@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
@@ -111,6 +111,32 @@ pub async fn delete_pods(client: &Client, pods: &[(String, String)]) -> Result<(
     Ok(())
 }
 
+/// Deletes the control plane's pods that the kubelet of the node `name` has refused because its Node lacked their label.
+/// They never run any more, and nobody else takes them away before there are thousands. Says which.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_refused_pods(client: &Client, name: &str) -> Result<Vec<String>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let fields = format!("spec.nodeName={name},status.phase=Failed");
+    let params = ListParams::default().labels("tier=control-plane").fields(&fields);
+    let pods = api.list(&params).await;
+    let pods = pods.map_err(|error| super::failed("list the control plane's refused pods", &error))?;
+    let names: Vec<_> = pods.items.iter().filter(|pod| is_refused(pod)).map(ResourceExt::name_any).collect();
+    let pods: Vec<_> = names.iter().map(|name| ("kube-system".to_owned(), name.clone())).collect();
+    delete_pods(client, &pods).await?;
+    Ok(names)
+}
+
+/// Whether a kubelet has refused a pod for its Node's labels. (The reason is the kubelet's, from
+/// pkg/kubelet/lifecycle/predicate.go: the name of the scheduler's plugin that the pod does not pass.)
+fn is_refused(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let is = |field: Option<&String>, value| field.is_some_and(|text| text == value);
+    is(status.and_then(|status| status.phase.as_ref()), "Failed")
+        && is(status.and_then(|status| status.reason.as_ref()), "NodeAffinity")
+}
+
 /// Deletes a Lease of kube-system if it still is as it was observed.
 ///
 /// # Errors
@@ -155,5 +181,23 @@ pub async fn guard_copy(client: &Client, copy: &str, sum: &str) -> Result<()> {
             )]))
         }
         Err(error) => Err(failed("keep guard's copy of the bridge in the cluster", &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_failed_for_another_reason_is_kept_for_whoever_looks_at_it() {
+        for (phase, reason, expected) in [
+            ("Failed", json!("NodeAffinity"), true),
+            ("Failed", json!("Evicted"), false),
+            ("Failed", json!(null), false),
+            ("Running", json!("NodeAffinity"), false),
+        ] {
+            let pod = json!({"metadata": {"name": "a"}, "status": {"phase": phase, "reason": reason}});
+            assert_eq!(is_refused(&serde_json::from_value(pod).unwrap()), expected, "{phase} {reason}");
+        }
     }
 }

@@ -127,6 +127,7 @@ impl Guard<'_> {
                     self.metrics.set(|counts| counts.lowers += 1);
                     self.teller.event(self.host.world().now(), "BridgeLowered", text, false);
                     self.leases = None;
+                    self.tidy().await;
                     return Ok(());
                 }
                 Ok(Stepped::Acted) => {}
@@ -161,6 +162,19 @@ impl Guard<'_> {
                 self.teller.event(self.host.world().now(), "LabelRestored", text, false);
                 self.teller.hurry(Instant::now());
             }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Takes away what the kubelet refused to run, as it does while its Node lacks the label.
+    async fn tidy(&mut self) {
+        let Some(copy) = &self.copy else { return };
+        let tidied = async {
+            write::delete_refused_pods(&tell::client(self.host, copy, self.at.node_ip).await?, &self.node).await
+        };
+        match tidied.await {
+            Ok(names) if names.is_empty() => {}
+            Ok(names) => self.say(format!("the kubelet had refused {} for the Node's labels: deleted", names.join(", "))),
             Err(error) => self.fail(&error),
         }
     }
