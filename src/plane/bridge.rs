@@ -49,9 +49,6 @@ impl Standing {
     }
 }
 
-/// How long the Leases of the bridge's controllers last, in seconds, by their flags: nobody else's are that long.
-pub const LEASE_SECONDS: i32 = 13;
-
 /// What of the bridge is on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {

@@ -3,4 +3,5 @@
 pub mod bridge;
 pub mod guard_pod;
 pub mod kept_copy;
+pub mod lease_holders;
 pub mod static_plane;

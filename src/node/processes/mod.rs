@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 pub use held::{Held, Signal, hold};
 
 /// The variable that every container of the bridge has in its environment; its value is the component.
@@ -122,25 +124,79 @@ impl Process {
     }
 }
 
-/// The oldest process whose program is `name` and that is none of hoist's.
-pub fn oldest(proc: &Path, name: &str) -> Option<Process> {
-    let named = pids(proc).filter(|pid| owner(proc, pid) == Owner::Another(name.to_owned()));
-    named.filter_map(|pid| process(proc, &pid)).max_by_key(|process| process.age)
+/// A process of a component of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// Its number.
+    pub pid: i32,
+    /// It is the bridge's.
+    pub of_bridge: bool,
+    /// What else the kernel says of it; `None` where it ends just now.
+    pub process: Option<Process>,
+    command: Vec<String>,
+}
+
+impl Component {
+    /// The value of the flag `--NAME=VALUE` of its command: of one that is there twice, the last one counts.
+    pub fn flag(&self, name: &str) -> Option<&str> {
+        self.command.iter().rev().find_map(|word| word.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// The processes of the component `name` on this host: the bridge's, a static pod's, and all others of that program.
+///
+/// # Errors
+/// What of /proc could not be read: nobody may be taken for gone then.
+pub fn of(proc: &Path, name: &str) -> io::Result<Vec<Component>> {
+    let mut found = Vec::new();
+    std::fs::read_dir(proc)?;
+    for pid in pids(proc) {
+        let dir = proc.join(&pid);
+        let Some(command) = read_of(&dir.join("cmdline"))? else { continue };
+        let of_bridge = match whose(std::fs::read(dir.join("environ")), &command) {
+            Owner::Bridge(component) if component == name => true,
+            Owner::Permanent(component) | Owner::Another(component) if component == name => false,
+            _ => continue,
+        };
+        let Ok(number) = pid.parse() else { continue };
+        let command = command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        found.push(Component { pid: number, of_bridge, process: look(proc, &pid)?, command });
+    }
+    Ok(found)
 }
 
 fn process(proc: &Path, pid: &str) -> Option<Process> {
-    let uptime = std::fs::read_to_string(proc.join("uptime")).ok()?;
-    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    // The name, in brackets, may hold anything; the times are the 12th, 13th and 20th field after it (proc_pid_stat(5)).
-    let stat = String::from_utf8_lossy(&std::fs::read(proc.join(pid).join("stat")).ok()?).into_owned();
-    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
-    let seconds = |field: usize| Some(fields.get(field)?.parse::<f64>().ok()? / TICKS);
-    Some(Process {
-        pid: pid.parse().ok()?,
-        began: fields.get(19)?.parse().ok()?,
-        age: Duration::from_secs_f64((uptime - seconds(19)?).max(0.0)),
-        used: Duration::from_secs_f64(seconds(11)? + seconds(12)?),
-    })
+    look(proc, pid).ok().flatten()
+}
+
+/// What the kernel says of a process; `None` where it has ended.
+fn look(proc: &Path, pid: &str) -> io::Result<Option<Process>> {
+    let text = |path: &Path| Ok::<_, io::Error>(read_of(path)?.map(|text| String::from_utf8_lossy(&text).into_owned()));
+    let (uptime, stat) = (text(&proc.join("uptime"))?, text(&proc.join(pid).join("stat"))?);
+    let parse = |uptime: &str, stat: &str| {
+        let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+        // The name, in brackets, may hold anything; the times are the 12th, 13th and 20th field after it (proc_pid_stat(5)).
+        let fields: Vec<_> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+        let seconds = |field: usize| Some(fields.get(field)?.parse::<f64>().ok()? / TICKS);
+        Some(Process {
+            pid: pid.parse().ok()?,
+            began: fields.get(19)?.parse().ok()?,
+            age: Duration::from_secs_f64((uptime - seconds(19)?).max(0.0)),
+            used: Duration::from_secs_f64(seconds(11)? + seconds(12)?),
+        })
+    };
+    Ok(uptime.zip(stat).and_then(|(uptime, stat)| parse(&uptime, &stat)))
+}
+
+/// A file of a process; `None` where that has ended.
+fn read_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound || Errno::from_io_error(&error) == Some(Errno::SRCH) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The component that a variable of hoist's names, in a process's environment.
@@ -255,6 +311,12 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    /// The oldest process of a program that is not the bridge's.
+    fn oldest(proc: &Path, name: &str) -> Option<Process> {
+        let others = of(proc, name).unwrap().into_iter().filter(|component| !component.of_bridge);
+        others.filter_map(|component| component.process).max_by_key(|process| process.age)
+    }
 
     #[test]
     fn a_process_is_as_old_as_it_is() {
@@ -400,6 +462,13 @@ mod tests {
         let expected = Running { bridge: BTreeSet::from(["kube-controller-manager".to_owned()]), ..Running::default() };
         assert_eq!(running(proc.path()), expected);
         assert_eq!(oldest(proc.path(), "kube-controller-manager"), None);
+        let all = of(proc.path(), "kube-controller-manager").unwrap();
+        let [one] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(
+            (one.pid, one.of_bridge, one.flag("secure-port"), one.flag("secure")),
+            (4, true, Some("10267"), None)
+        );
+        assert!(of(&proc.path().join("none"), "kube-controller-manager").is_err(), "nobody is gone who is not seen");
     }
 
     /// The ports by which the bridge is known are those of its manifests.

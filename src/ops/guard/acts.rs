@@ -100,7 +100,7 @@ impl Guard<'_> {
         let host = self.host;
         let mut hand_over = HandOver::new(host, (&cluster, &controller), &kubeconfig, &required, &nothing, ca)?;
         if let Some((leases, _)) = &self.leases {
-            hand_over.knows(leases.of_bridge());
+            hand_over.knows(leases.holders());
         }
         let begun = Instant::now();
         while begun.elapsed() < HAND_OVER_LIMIT {

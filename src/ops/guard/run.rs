@@ -30,6 +30,7 @@ use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
+use crate::plane::lease_holders::Clock;
 
 /// Between two looks while the self-hosted API server serves.
 const AT_REST: Duration = Duration::from_secs(1);
@@ -106,6 +107,7 @@ pub(super) struct Guard<'a> {
     told: BTreeMap<&'static str, Instant>,
     /// Since the last raise: what was seen of Leases, and with which client.
     pub(super) leases: Option<(Leases, Client)>,
+    clock: Clock,
     watch: Watch,
     /// etcd's data was not there when it was last looked for.
     lacked_data: bool,
@@ -136,6 +138,7 @@ impl<'a> Guard<'a> {
             refused: None,
             told: BTreeMap::new(),
             leases: None,
+            clock: Clock::new(host.world().now(), now),
             watch: Watch::default(),
             lacked_data: false,
             unfollowed: BTreeSet::new(),
@@ -323,9 +326,10 @@ impl<'a> Guard<'a> {
 
     /// After a raise, as soon as the API answers: takes away the Leases of those who died with the API server.
     async fn free_leases(&mut self, observed: &Observed) {
+        let is_steady = self.clock.is_steady(self.host.world().now(), Instant::now());
         let raised_at = Bridge::new(self.host).raised_at();
-        let lately = raised_at.filter(|at| at.elapsed().is_ok_and(|age| age < LEASES_FOR));
-        let (Some(raised_at), Some(copy), true) = (lately, &self.copy, self.observer.api_answers) else { return };
+        let lately = raised_at.is_some_and(|at| at.elapsed().is_ok_and(|age| age < LEASES_FOR));
+        let (true, Some(copy), true) = (lately, &self.copy, self.observer.api_answers) else { return };
         if observed.stands != Stands::All || observed.busy.is_some() {
             return;
         }
@@ -334,7 +338,7 @@ impl<'a> Guard<'a> {
                 self.leases = Some((Leases::default(), tell::client(self.host, copy, self.at.node_ip).await?));
             }
             match &mut self.leases {
-                Some((leases, client)) => leases.free(self.host, client, raised_at).await,
+                Some((leases, client)) => leases.free(self.host, client, is_steady).await,
                 None => Ok(Vec::new()),
             }
         };

@@ -1,8 +1,6 @@
 //! The second half of a start, one step at a time, for guard: between any two steps, guard checks whether the bridge
 //! should rather stay.
 
-use std::collections::BTreeMap;
-
 use tokio::time::Instant;
 
 use super::decide::{Act, Decision, Target, decide};
@@ -17,6 +15,7 @@ use crate::desired::assets::AssetSet;
 use crate::desired::config::{Cluster, Controller};
 use crate::node::host::Host;
 use crate::node::lock;
+use crate::plane::lease_holders::Holders;
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +65,9 @@ impl<'a> HandOver<'a> {
         Ok(Self { run, observer: Observer::new(host, ca)?, retries })
     }
 
-    /// Tells it who of the bridge holds a Lease, by the Lease's name: seen while nobody else could.
-    pub fn knows(&mut self, holders: BTreeMap<String, String>) {
-        self.observer.bridge_holders.extend(holders);
+    /// Tells it what was seen of the Leases' holders since the bridge was raised.
+    pub fn knows(&mut self, holders: &Holders) {
+        self.observer.holders = holders.clone();
     }
 
     /// Observes, decides and acts once.

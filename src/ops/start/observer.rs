@@ -22,6 +22,7 @@ use crate::node::processes;
 use crate::node::world::Ask;
 use crate::plane::bridge::{Bridge, State};
 use crate::plane::guard_pod;
+use crate::plane::lease_holders::{Holders, candidates};
 use crate::plane::static_plane::Permanent;
 
 /// How long one question to an API server may take.
@@ -56,11 +57,8 @@ pub(super) struct Observer {
     others: Steady,
     successors: Steady,
     leaderless_since: Option<Instant>,
-    /// The part of a holder's name that says on which host it runs.
     hostname: String,
-    pub(super) bridge_holders: BTreeMap<String, String>,
-    /// Who held a Lease while the bridge had no process for it.
-    earlier_holders: BTreeMap<String, String>,
+    pub(super) holders: Holders,
     dead_leases: Vec<(String, String)>,
     /// Guard's copy when all of guard was last seen to be as it shall be.
     guard_seen: Option<guard_pod::Mark>,
@@ -91,8 +89,7 @@ impl Observer {
             successors: Steady::default(),
             leaderless_since: None,
             hostname: host.world().hostname(),
-            bridge_holders: BTreeMap::new(),
-            earlier_holders: BTreeMap::new(),
+            holders: Holders::default(),
             dead_leases: Vec::new(),
             guard_seen: None,
             leases_when_gone: None,
@@ -172,7 +169,7 @@ impl Observer {
         let others_ready_for = steady(&mut self.others, &others);
         let successors_ready_for = steady(&mut self.successors, &run.fixed.target.workloads(LEASES, node));
         if let Some(view) = &view {
-            self.remember_holders(run, view);
+            self.judge_holders(run, view);
             if !bridge.controllers_gone() {
                 self.leases_when_gone = None;
             } else if self.leases_when_gone.is_none() {
@@ -218,7 +215,6 @@ impl Observer {
             others_ready_for,
             successors_ready_for,
             leaderless_for: self.leaderless_since.map_or(Duration::ZERO, |since| now - since),
-            bridge_holders: self.bridge_holders.clone(),
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
             lowered_for: self.lowered_since.map(|since| now - since),
             target: run.fixed.target,
@@ -328,25 +324,14 @@ impl Observer {
         waits.map(key).filter(|pod| inherited.contains(pod)).collect()
     }
 
-    /// A Lease that a process of this host holds while the bridge's is the only one of its kind here is the bridge's, or
-    /// that of a dead process.
-    fn remember_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
-        // Read after the Leases: a process that began before they were read is seen.
-        let running = processes::running(&run.fixed.host.path("/proc"));
-        let this_host = format!("{}_", self.hostname);
+    /// Which Leases have dead holders. A run has seen every process of its time come: it needs no dates.
+    fn judge_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
         self.dead_leases.clear();
         for name in LEASES {
-            let Some(lease) = view.leases.get(name).filter(|lease| lease.holder.starts_with(&this_host)) else {
-                continue;
-            };
-            if !running.bridge.contains(name) {
-                self.earlier_holders.insert(name.into(), lease.holder.clone());
-            }
-            if running.others.contains(name) || running.permanent.contains(name) {
-                continue;
-            }
-            self.bridge_holders.insert(name.into(), lease.holder.clone());
-            if self.earlier_holders.get(name) == Some(&lease.holder) {
+            // Looked at after the Leases were read.
+            let here = candidates(run.fixed.host, name, false);
+            let (Some(lease), Ok(here)) = (view.leases.get(name), here) else { continue };
+            if self.holders.note(name, lease, &self.hostname, &here, Instant::now()) {
                 self.dead_leases.push((name.into(), lease.resource_version.clone()));
             }
         }

@@ -176,8 +176,6 @@ pub struct Observed {
     pub successors_ready_for: Option<Duration>,
     /// For how long, with the bridge's controllers lowered, no successor has been proved to lead.
     pub leaderless_for: Duration,
-    /// The holders of Leases that are the bridge's processes, or dead ones.
-    pub bridge_holders: BTreeMap<String, String>,
     /// The Leases as they were when the bridge's controllers were first seen gone.
     pub leases_when_gone: BTreeMap<String, LeaseView>,
     /// Since when this run has had the bridge lowered.
@@ -188,7 +186,7 @@ pub struct Observed {
     pub statics: static_plane::State,
     /// The forwarder has NODE_IP, so that whatever else listens there may go.
     pub bridge_serves: bool,
-    /// Leases, by name and version, whose holder was another's process than the bridge's, and is dead.
+    /// Leases, by name and version, whose holder is dead.
     pub dead_leases: Vec<(String, String)>,
 }
 
@@ -288,8 +286,10 @@ pub fn decide(o: &Observed) -> Decision {
     if !o.backed_off.is_empty() && replaces {
         return Do(Step::HandOver, vec![Act::ReplacePods(o.backed_off.clone())]);
     }
-    // Where a controller manager was deleted, the bridge's need not wait until its Lease expires.
-    if !o.dead_leases.is_empty() {
+    // Where a controller manager was deleted, the bridge's need not wait until its Lease expires; nor need the successors
+    // once both of the bridge's are gone.
+    let ends = controllers_lowered && !o.bridge.controllers_gone();
+    if !o.dead_leases.is_empty() && !ends {
         return Do(Step::HandOver, dead_leases(o));
     }
     if let Some(decision) = hand_over(o, view, controllers_lowered) {
@@ -331,7 +331,7 @@ pub fn dead_leases(o: &Observed) -> Vec<Act> {
     o.dead_leases.iter().map(delete).collect()
 }
 
-/// What is left to do until the bridge's controllers are gone and no Lease is held by a dead one. It goes on beside the
+/// What is left to do until the bridge's controllers are gone. It goes on beside the
 /// start of the self-hosted API server, of which it takes nothing: their successors work through the bridge, too.
 /// Whether the Leases move is proved at the end.
 fn hand_over(o: &Observed, view: &ClusterView, lowered: bool) -> Option<Decision> {
@@ -349,16 +349,7 @@ fn hand_over(o: &Observed, view: &ClusterView, lowered: bool) -> Option<Decision
         let what = "the bridge's controller manager and scheduler to end".into();
         return Some(Decision::Wait(Step::HandOver, what));
     }
-    let dead: Vec<_> = LEASES.into_iter().filter_map(|name| dead_lease(o, view, name)).collect();
-    (!dead.is_empty()).then_some(Decision::Do(Step::HandOver, dead))
-}
-
-/// Deletes the Lease `name` if its holder was the bridge's and nobody has renewed it since the bridge's was gone.
-fn dead_lease(o: &Observed, view: &ClusterView, name: &str) -> Option<Act> {
-    let lease = view.leases.get(name)?;
-    let was_bridge = !lease.holder.is_empty() && o.bridge_holders.get(name) == Some(&lease.holder);
-    (was_bridge && !has_moved(&o.leases_when_gone, view, name))
-        .then(|| Act::DeleteLease { name: name.into(), resource_version: lease.resource_version.clone() })
+    None
 }
 
 /// Whether somebody who lives holds the Lease `name`: it was renewed after the bridge's controllers were gone.
