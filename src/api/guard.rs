@@ -24,6 +24,8 @@ pub const FILE: &str = "bridge.json";
 pub const SUM: &str = "hoist/bridge-sha256";
 /// The annotation of guard's Lease with the uid of the Node that last had the control plane's label.
 const LABELLED: &str = "hoist/labelled-node-uid";
+/// The annotation of guard's Lease with the name of its machine, which need not be its Node's.
+const HOSTNAME: &str = "hoist/hostname";
 /// What events of guard's say they come from.
 const COMPONENT: &str = "hoist-guard";
 /// In seconds: three heartbeats.
@@ -83,18 +85,48 @@ pub fn lease(name: &str) -> String {
     format!("{NAME}-{name}")
 }
 
-/// Says that guard of the node `name` lives, and which Node last had the control plane's label, by its uid.
+/// Whether another controller than the Node `name` has the hostname of this machine, or may have it: what its guard has not
+/// said may be the same. Leaders call themselves by hostnames.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn heartbeat(client: &Client, name: &str, now: OffsetDateTime, labelled: Option<&str>) -> Result<()> {
+pub async fn may_share_hostname(client: &Client, name: &str, hostname: &str) -> Result<bool> {
+    let api: Api<Node> = Api::all(client.clone());
+    let nodes = api.list_metadata(&ListParams::default().labels(CONTROL_PLANE_LABEL)).await;
+    let nodes = nodes.map_err(|error| super::failed("list the controllers' Nodes", &error))?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    for node in nodes.items.iter().map(ResourceExt::name_any).filter(|node| node != name) {
+        let lease = lease(&node);
+        let said = leases.get_metadata_opt(&lease).await;
+        let said = said.map_err(|error| super::failed(format!("read the Lease {lease}"), &error))?;
+        if said.is_none_or(|said| said.annotations().get(HOSTNAME).is_none_or(|said| said == hostname)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Says that guard of the node `name` lives, how its machine is called, and which Node last had the control plane's label, by
+/// its uid.
+///
+/// # Errors
+/// The API server's word.
+pub async fn heartbeat(
+    client: &Client,
+    name: &str,
+    hostname: &str,
+    now: OffsetDateTime,
+    labelled: Option<&str>,
+) -> Result<()> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let name = lease(name);
+    let said = [(HOSTNAME, Some(hostname)), (LABELLED, labelled)];
+    let said = said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect();
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some("kube-system".into()),
-            annotations: labelled.map(|uid| BTreeMap::from([(LABELLED.to_owned(), uid.to_owned())])),
+            annotations: Some(said),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
@@ -212,4 +244,71 @@ fn whole(time: OffsetDateTime) -> Time {
 
 fn micro(time: OffsetDateTime) -> MicroTime {
     rfc3339(time).parse().map_or_else(|_| MicroTime(Default::default()), MicroTime)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A cluster of these controllers, each with what its guard has said of its machine, if it has a Lease.
+    fn cluster(controllers: &'static [(&str, Option<Option<&str>>)]) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let metadata = |name: &str, annotations| {
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                    "metadata": {"name": name, "annotations": annotations}})
+            };
+            let (status, body) = match path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/")
+            {
+                None => {
+                    assert_eq!(path, "/api/v1/nodes");
+                    assert!(
+                        request
+                            .uri()
+                            .query()
+                            .unwrap()
+                            .contains("labelSelector=node-role.kubernetes.io%2Fcontrol-plane")
+                    );
+                    let nodes: Vec<_> = controllers.iter().map(|(name, _)| metadata(name, json!({}))).collect();
+                    (
+                        200,
+                        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": nodes}),
+                    )
+                }
+                Some(lease) => match controllers.iter().find(|(name, _)| lease == super::lease(name)) {
+                    Some((_, Some(hostname))) => {
+                        let said = hostname.map(|hostname| json!({(HOSTNAME): hostname}));
+                        (200, metadata(lease, said.unwrap_or_else(|| json!({}))))
+                    }
+                    _ => (
+                        404,
+                        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "reason": "NotFound", "message": "not found", "code": 404}),
+                    ),
+                },
+            };
+            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
+            async move { Ok::<_, std::convert::Infallible>(response) }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn a_hostname_is_a_machines_own_where_every_other_controller_has_said_another() {
+        for (others, expected) in [
+            (&[][..], false),
+            (&[("c1", Some(Some("debian")))], false),
+            (&[("c1", None), ("c2", Some(Some("other")))], false),
+            (&[("c2", Some(Some("other"))), ("c3", Some(Some("debian")))], true),
+            (&[("c2", Some(None))], true),
+            (&[("c2", None)], true),
+        ] {
+            let found = may_share_hostname(&cluster(others), "c1", "debian").await.unwrap();
+            assert_eq!(found, expected, "{others:?}");
+        }
+    }
 }

@@ -338,7 +338,7 @@ impl<'a> Guard<'a> {
                 self.leases = Some((Leases::default(), tell::client(self.host, copy, self.at.node_ip).await?));
             }
             match &mut self.leases {
-                Some((leases, client)) => leases.free(self.host, client, is_steady).await,
+                Some((leases, client)) => leases.free((self.host, &self.node), client, is_steady).await,
                 None => Ok(Vec::new()),
             }
         };

@@ -193,7 +193,8 @@ impl Teller {
         if Instant::now() < self.due {
             return Ok(heard);
         }
-        told::heartbeat(client, &self.node, host.world().now(), labelled.as_deref()).await?;
+        let world = host.world();
+        told::heartbeat(client, &self.node, &world.hostname(), world.now(), labelled.as_deref()).await?;
         let mut unchanged_for = Duration::ZERO;
         for name in LEASES {
             let seen = lease(client, name).await?;

@@ -22,7 +22,7 @@ use crate::node::processes;
 use crate::node::world::Ask;
 use crate::plane::bridge::{Bridge, State};
 use crate::plane::guard_pod;
-use crate::plane::lease_holders::{Holders, candidates};
+use crate::plane::lease_holders::Holders;
 use crate::plane::static_plane::Permanent;
 
 /// How long one question to an API server may take.
@@ -57,7 +57,6 @@ pub(super) struct Observer {
     others: Steady,
     successors: Steady,
     leaderless_since: Option<Instant>,
-    hostname: String,
     pub(super) holders: Holders,
     dead_leases: Vec<(String, String)>,
     /// Guard's copy when all of guard was last seen to be as it shall be.
@@ -88,7 +87,6 @@ impl Observer {
             others: Steady::default(),
             successors: Steady::default(),
             leaderless_since: None,
-            hostname: host.world().hostname(),
             holders: Holders::default(),
             dead_leases: Vec::new(),
             guard_seen: None,
@@ -169,7 +167,7 @@ impl Observer {
         let others_ready_for = steady(&mut self.others, &others);
         let successors_ready_for = steady(&mut self.successors, &run.fixed.target.workloads(LEASES, node));
         if let Some(view) = &view {
-            self.judge_holders(run, view);
+            self.judge_holders(run, view).await;
             if !bridge.controllers_gone() {
                 self.leases_when_gone = None;
             } else if self.leases_when_gone.is_none() {
@@ -324,16 +322,15 @@ impl Observer {
         waits.map(key).filter(|pod| inherited.contains(pod)).collect()
     }
 
-    /// Which Leases have dead holders. A run has seen every process of its time come: it needs no dates.
-    fn judge_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
+    /// Which Leases have dead holders. A run sees the processes of its time come: it needs no dates.
+    async fn judge_holders(&mut self, run: &Run<'_>, view: &ClusterView) {
         self.dead_leases.clear();
-        for name in LEASES {
-            // Looked at after the Leases were read.
-            let here = candidates(run.fixed.host, name, false);
-            let (Some(lease), Ok(here)) = (view.leases.get(name), here) else { continue };
-            if self.holders.note(name, lease, &self.hostname, &here, Instant::now()) {
-                self.dead_leases.push((name.into(), lease.resource_version.clone()));
-            }
+        let Some(client) = &self.client else { return };
+        let here = (run.fixed.host, run.fixed.controller.name.as_str());
+        match self.holders.dead(here, client, &view.leases, false).await {
+            Ok(dead) => self.dead_leases = dead,
+            // Whoever leads next waits until they expire.
+            Err(error) => tracing::debug!(%error, "no Lease's holder is known to be dead"),
         }
     }
 }

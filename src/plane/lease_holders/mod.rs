@@ -12,15 +12,19 @@
 //!   where the caller vouches for the clock, and once the Lease was seen to stay as it is for longer than the bridge's
 //!   controllers take to renew one.
 //!
-//! A holder of another machine is never judged: the candidates take its Lease when it has expired, by their own clocks.
+//! A holder of another machine is never judged: the candidates take its Lease when it has expired, by their own clocks. Two
+//! machines may have one hostname, though their Nodes have two names: where another controller has this machine's, or may
+//! have it, none is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::api::guard;
 use crate::api::observe::LeaseView;
 use crate::base::error::{Error, Result};
 use crate::node::host::Host;
@@ -39,7 +43,7 @@ const DEFAULT_TERM: i32 = 15;
 
 /// A process that may hold a Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+struct Candidate {
     /// Its number, and when it began by the kernel's clock: this process and no other.
     id: Id,
     /// How long its Leases last, in seconds; `None` where its command does not say.
@@ -55,7 +59,7 @@ type Id = (i32, Option<u64>);
 ///
 /// # Errors
 /// A /proc that cannot be read.
-pub fn candidates(host: &Host, name: &str, is_steady: bool) -> Result<Vec<Candidate>> {
+fn candidates(host: &Host, name: &str, is_steady: bool) -> Result<Vec<Candidate>> {
     let proc = host.path("/proc");
     let candidate = |component: Component| Candidate {
         id: (component.pid, component.process.map(|process| process.began)),
@@ -77,7 +81,11 @@ fn term(component: &Component) -> Option<i32> {
 
 /// The holders of Leases, as they were seen.
 #[derive(Debug, Clone, Default)]
-pub struct Holders(BTreeMap<String, Sight>);
+pub struct Holders {
+    seen: BTreeMap<String, Sight>,
+    /// Whether this machine's name is that of no other controller, once that was asked.
+    is_alone: Option<bool>,
+}
 
 /// A holder, in the course of several looks.
 #[derive(Debug, Clone)]
@@ -94,18 +102,48 @@ struct Sight {
 }
 
 impl Holders {
+    /// Which of these Leases, just read by `client`, have dead holders, by name and version. `node` is this machine's Node;
+    /// `is_steady` says whether one may go by dates ([`Clock`]).
+    ///
+    /// # Errors
+    /// A /proc that cannot be read; the API server's word on the other controllers.
+    pub async fn dead(
+        &mut self,
+        (host, node): (&Host, &str),
+        client: &Client,
+        leases: &BTreeMap<String, LeaseView>,
+        is_steady: bool,
+    ) -> Result<Vec<(String, String)>> {
+        let hostname = host.world().hostname();
+        let mut dead = Vec::new();
+        for (name, lease) in leases {
+            let here = candidates(host, name, is_steady)?;
+            if self.note(name, lease, &hostname, &here, Instant::now()) {
+                dead.push((name.clone(), lease.resource_version.clone()));
+            }
+        }
+        if dead.is_empty() {
+            return Ok(dead);
+        }
+        let is_alone = match self.is_alone {
+            Some(is_alone) => is_alone,
+            None => *self.is_alone.insert(!guard::may_share_hostname(client, node, &hostname).await?),
+        };
+        Ok(if is_alone { dead } else { Vec::new() })
+    }
+
     /// Notes how the Lease `name` was read, and which processes ran on the machine `hostname` after that; says whether its
     /// holder is dead.
-    pub fn note(&mut self, name: &str, lease: &LeaseView, hostname: &str, here: &[Candidate], now: Instant) -> bool {
+    fn note(&mut self, name: &str, lease: &LeaseView, hostname: &str, here: &[Candidate], now: Instant) -> bool {
         // The UUID has no such sign in it; a machine's name may.
         if lease.holder.rsplit_once('_').is_none_or(|(machine, _)| machine != hostname) {
-            self.0.remove(name);
+            self.seen.remove(name);
             return false;
         }
         let may_be: BTreeSet<Id> =
             here.iter().filter(|process| is_of_its_term(process, lease)).map(|one| one.id).collect();
         let fresh = Sight { lease: lease.clone(), since: now, may_be, is_dead: false, is_elsewhere: false };
-        let sight = self.0.entry(name.to_owned()).or_insert_with(|| fresh.clone());
+        let sight = self.seen.entry(name.to_owned()).or_insert_with(|| fresh.clone());
         if sight.lease.holder != lease.holder {
             *sight = fresh;
         } else {
