@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod guard_pod;
+pub mod hand_over;
 pub mod kept_copy;
 pub mod lease_holders;
 pub mod static_plane;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::decide::{Act, Observed, Target};
+use super::decide::Act;
 use super::memory::Mode;
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
@@ -33,6 +33,7 @@ use crate::node::rollback::Before;
 use crate::ops::explain::{self, Explanation, Seen};
 use crate::plane::bridge::{self, Bridge, Plan};
 use crate::plane::guard_pod;
+use crate::plane::hand_over::{self, Observed, Target};
 use crate::plane::kept_copy;
 use crate::plane::static_plane::Permanent;
 
@@ -136,52 +137,65 @@ impl Run<'_> {
                 self.kubelet_knows = true;
                 kubelet::restart(self.fixed.host).await?;
             }
-            Act::PublishEndpoint => {
-                endpoints::publish(client()?, self.fixed.controller.address).await?;
-            }
             Act::AdoptNode => {
                 write::adopt_node(client()?, &self.fixed.controller.name, &self.fixed.controller.taints).await?
-            }
-            Act::ReplacePods(pods) => {
-                write::delete_pods(client()?, pods).await?;
-                for (namespace, name) in pods {
-                    reporter.note(&format!(
-                        "{namespace}/{name} failed before, and is made anew: it would be tried again minutes later"
-                    ));
-                }
-                self.has_replaced = true;
-            }
-            Act::InstallGuard => {
-                if let Some(copy) = &self.guard {
-                    let copy = copy.clone().keeping(self.fixed.host);
-                    guard_pod::install(self.fixed.host, &copy, self.fixed.binary)?;
-                }
-            }
-            Act::LowerControllers => bridge.lower_controllers()?,
-            Act::DeleteLease { name, resource_version } => {
-                write::delete_lease(client()?, name, resource_version).await?
-            }
-            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client()?, names).await?,
-            Act::LowerApiServer => {
-                bridge.lower_api_server()?;
-                self.has_lowered = true;
-            }
-            Act::CleanUp => {
-                if self.fixed.target == Target::SelfHosted {
-                    Permanent::new(self.fixed.host).clean_up()?;
-                }
-                bridge.clean_up()?;
             }
             Act::RemoveStatic => {
                 reporter.note("the bridge serves; the static pods of the control plane are taken out");
                 Permanent::new(self.fixed.host).remove()?;
             }
+            Act::HandOver(act) => self.hand_over(act, client(), reporter).await?,
             Act::RaiseAndFail => {
                 let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
                 bridge.raise(&self.with_images(plan).await, self.fixed.binary)?;
             }
         }
         Ok(())
+    }
+
+    /// Does one thing of the hand-over.
+    pub(super) async fn hand_over(
+        &mut self,
+        act: &hand_over::Act,
+        client: Result<&Client>,
+        reporter: &Reporter,
+    ) -> Result<()> {
+        use hand_over::Act;
+        let bridge = Bridge::new(self.fixed.host);
+        match act {
+            Act::PublishEndpoint => endpoints::publish(client?, self.fixed.controller.address).await.map(drop),
+            Act::ReplacePods(pods) => {
+                write::delete_pods(client?, pods).await?;
+                for (namespace, name) in pods {
+                    reporter.note(&format!(
+                        "{namespace}/{name} failed before, and is made anew: it would be tried again minutes later"
+                    ));
+                }
+                self.has_replaced = true;
+                Ok(())
+            }
+            Act::InstallGuard => match &self.guard {
+                Some(copy) => {
+                    let copy = copy.clone().keeping(self.fixed.host);
+                    guard_pod::install(self.fixed.host, &copy, self.fixed.binary).map(drop)
+                }
+                None => Ok(()),
+            },
+            Act::LowerControllers => bridge.lower_controllers(),
+            Act::DeleteLease { name, resource_version } => write::delete_lease(client?, name, resource_version).await,
+            Act::DeleteMirrorPods(names) => write::delete_mirror_pods(client?, names).await,
+            Act::LowerApiServer => {
+                bridge.lower_api_server()?;
+                self.has_lowered = true;
+                Ok(())
+            }
+            Act::CleanUp => {
+                if self.fixed.target == Target::SelfHosted {
+                    Permanent::new(self.fixed.host).clean_up()?;
+                }
+                bridge.clean_up()
+            }
+        }
     }
 
     /// A plan by the images that have proved themselves and are there.

@@ -3,18 +3,18 @@
 
 use tokio::time::Instant;
 
-use super::decide::{Act, Decision, Target, decide};
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use super::run::{INTERVAL, LONG_INTERVAL};
-use crate::api::observe::{NodeView, Required};
+use crate::api::observe::Required;
 use crate::base::backoff::{Backoff, Retries};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::report::Reporter;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{Cluster, Controller};
 use crate::node::host::Host;
 use crate::node::lock;
+use crate::plane::hand_over::{Act, Decision, Target, decide};
 use crate::plane::lease_holders::Holders;
 
 /// What a step came to.
@@ -26,7 +26,8 @@ pub enum Stepped {
     Waits(String),
     /// The self-hosted control plane serves, and nothing is left to do.
     Done,
-    /// The self-hosted control plane did not prove itself in time, with a part of the bridge lowered.
+    /// The self-hosted control plane did not prove itself in time, with a part of the bridge lowered, or there is no bridge:
+    /// it is to be raised.
     Failed,
 }
 
@@ -59,8 +60,8 @@ impl<'a> HandOver<'a> {
             nothing,
             Target::SelfHosted,
         ));
-        // What a start does before is done, and the kubelet is systemd's.
-        (run.applied, run.made_token, run.kept_copy, run.raised) = (true, true, true, Some(false));
+        // What a start does before is done.
+        run.applied = true;
         let retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
         Ok(Self { run, observer: Observer::new(host, ca)?, retries })
     }
@@ -83,12 +84,9 @@ impl<'a> HandOver<'a> {
                 return Ok(Stepped::Acted);
             }
             Decision::Done => return Ok(Stepped::Done),
+            Decision::Unraised | Decision::Late => return Ok(Stepped::Failed),
             Decision::Do(step, acts) => (step, acts),
         };
-        // Raising is guard's own.
-        if acts.iter().any(|act| matches!(act, Act::Raise | Act::RaiseAndFail)) {
-            return Ok(Stepped::Failed);
-        }
         if let Some(why) = self.retries.waits(&acts, Instant::now()) {
             return Ok(Stepped::Waits(why.to_owned()));
         }
@@ -99,7 +97,9 @@ impl<'a> HandOver<'a> {
             return Ok(Stepped::Acted);
         }
         for act in &acts {
-            if let Err(error) = self.run.act(act, self.observer.client(), reporter).await {
+            let client = self.observer.client();
+            let client = client.ok_or_else(|| Error::failed("reach the API", "there is no connection"));
+            if let Err(error) = self.run.hand_over(act, client, reporter).await {
                 self.retries.failed(acts, &error, Instant::now());
                 return Err(error);
             }
@@ -109,11 +109,7 @@ impl<'a> HandOver<'a> {
     }
 
     async fn decide(&mut self) -> Result<Decision> {
-        let mut observed = self.observer.observe(&self.run, Instant::now()).await?;
-        // Whether this node is a controller is others' to say: guard never makes it one.
-        if let Some(view) = &mut observed.view {
-            view.node = NodeView::Adopted;
-        }
-        Ok(decide(&observed))
+        let observed = self.observer.observe(&self.run, Instant::now()).await?;
+        Ok(decide(&observed, self.observer.lowered_for()))
     }
 }

@@ -1,11 +1,12 @@
 //! One run of `start`: its parameters, and what it remembers of its own acts. What it observes is
-//! [`Observed`](super::decide::Observed).
+//! [`Observed`](crate::plane::hand_over::Observed).
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::decide::Target;
+use super::decide::Memory;
 use crate::api::apply::Refusal;
 use crate::api::observe::Required;
 use crate::desired::assets::{AssetSet, Manifest};
@@ -15,6 +16,7 @@ use crate::node::kubelet::UnitState;
 use crate::node::lock::Lock;
 use crate::node::rollback::Before;
 use crate::ops::explain::Kept;
+use crate::plane::hand_over::Target;
 use crate::plane::{guard_pod, kept_copy};
 
 /// What a run takes for granted.
@@ -147,6 +149,18 @@ impl Run<'_> {
         match self.fixed.target {
             Target::Static => self.fixed.target.command(),
             Target::SelfHosted => self.fixed.mode.command(),
+        }
+    }
+
+    /// What it decides by, beside what was observed; `lowered_for` says since when it has had the bridge lowered.
+    pub(super) fn memory(&self, lowered_for: Option<Duration>) -> Memory {
+        Memory {
+            raises_first: matches!(self.fixed.mode, Mode::Recover { .. }),
+            has_raised: self.raised.is_some(),
+            applied: self.applied,
+            made_token: self.made_token,
+            kept_copy: self.kept_copy,
+            lowered_for,
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The machine: each step is done by what is seen, not by what was done, so that a run begins at the first one that is
-//! not. `decide` has it row by row.
+//! not. `decide` has it row by row, the second half by plane/hand_over.
 //!
 //! ```text
 //!  nothing serves ──raise──► bridge serves ──apply──► objects, Node ──► successors ready
@@ -30,7 +30,6 @@ mod run;
 mod session;
 mod steps;
 
-pub use decide::Target;
 pub use hand_over::{HandOver, Stepped};
 pub use memory::Mode;
 pub use next::{Next, next};

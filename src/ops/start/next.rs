@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::decide::{Decision, Observed, Target, decide};
+use super::decide::{Decision, decide};
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use crate::api::observe::Required;
@@ -12,6 +12,7 @@ use crate::base::error::Result;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{Cluster, Controller};
 use crate::node::host::Host;
+use crate::plane::hand_over::{Observed, Target};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Leaders renew their Leases every 2 s: by then it has shown who lives.
@@ -50,7 +51,7 @@ pub async fn next(
     let begun = Instant::now();
     loop {
         let observed = observer.observe(&run, Instant::now()).await?;
-        let (step, what) = match decide(&observed) {
+        let (step, what) = match decide(&observed, &run.memory(observer.lowered_for())) {
             Decision::Done if target == Target::Static => (None, "nothing: the static control plane serves".to_owned()),
             Decision::Done => (None, "nothing: the cluster serves itself".to_owned()),
             Decision::Do(step, _) => (Some(step.id(target)), step.title(target).to_owned()),

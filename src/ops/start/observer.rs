@@ -8,7 +8,6 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::decide::{Observed, Target, all_lead, all_ready};
 use super::memory::{Mode, Run};
 use crate::api::missing::missing;
 use crate::api::observe::{ClusterView, LEASES, LeaseView, PodView, Pods, Required, observe};
@@ -22,6 +21,7 @@ use crate::node::processes;
 use crate::node::world::Ask;
 use crate::plane::bridge::{Bridge, State};
 use crate::plane::guard_pod;
+use crate::plane::hand_over::{Observed, Target, all_lead, all_ready};
 use crate::plane::lease_holders::Holders;
 use crate::plane::static_plane::Permanent;
 
@@ -117,6 +117,11 @@ impl Observer {
         self.last = None;
     }
 
+    /// For how long this run has had the bridge lowered.
+    pub(super) fn lowered_for(&self) -> Option<Duration> {
+        self.lowered_since.map(|since| since.elapsed())
+    }
+
     /// What NODE_IP answers, now.
     pub(super) async fn asks(&self, run: &Run<'_>) -> Answer {
         let node_ip = SocketAddr::new(run.fixed.controller.address, API_PORT);
@@ -196,13 +201,8 @@ impl Observer {
             required: run.fixed.required.to_vec(),
             bridge,
             has_guard: self.has_guard(run),
-            kept_copy: run.kept_copy,
-            has_raised: run.raised.is_some(),
-            raises_first: matches!(run.fixed.mode, Mode::Recover { .. }),
             missing: missing.into_iter().filter(|name| !run.is_refused(name)).collect(),
-            made_token: run.made_token,
             kubelet_waits: self.kubelet_waits(run),
-            applied: run.applied,
             api_ready: api.is_ready(),
             api_said: api.to_string(),
             self_hosted_ready: self.self_hosted_ready,
@@ -214,7 +214,6 @@ impl Observer {
             successors_ready_for,
             leaderless_for: self.leaderless_since.map_or(Duration::ZERO, |since| now - since),
             leases_when_gone: self.leases_when_gone.clone().unwrap_or_default(),
-            lowered_for: self.lowered_since.map(|since| now - since),
             target: run.fixed.target,
             statics: Permanent::new(run.fixed.host).state(),
             bridge_serves: api.is_ready() && forwards && processes::listens_at(&run.fixed.host.path("/proc"), node_ip),

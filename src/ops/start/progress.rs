@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::decide::{Decision, Observed};
+use super::decide::Decision;
 use crate::base::progress::{Sights, kind};
+use crate::plane::hand_over::Observed;
 
 /// Everything that was seen in the course of a run, and when the last new thing was.
 pub(super) struct Progress(Sights);
@@ -47,7 +48,8 @@ mod tests {
     use super::*;
     use crate::api::observe::ClusterView;
     use crate::base::progress::is_over;
-    use crate::ops::start::decide::{Step, tests};
+    use crate::ops::start::decide::Step;
+    use crate::plane::hand_over::tests;
 
     #[test]
     fn only_what_is_new_is_progress() {
@@ -55,7 +57,7 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         let wait = Decision::Wait(Step::Api, "x".into());
         let mut progress = Progress::new(begun);
-        let mut observed = tests::fresh();
+        let mut observed = tests::seen();
         let stuck = |progress: &mut Progress, observed: &Observed, pulled, seconds| {
             progress.note(observed, &wait, pulled, at(seconds)).as_secs()
         };
@@ -88,7 +90,7 @@ mod tests {
 
     /// How the cluster looks with an API server's pod that is in `reason`, and so many ready pods of others.
     fn seen(reason: &str, ready: usize) -> Observed {
-        let mut observed = tests::fresh();
+        let mut observed = tests::seen();
         let mut pods = vec![tests::pod("kube-apiserver", false)];
         pods[0].reason = format!("kube-apiserver: {reason}");
         pods.extend((0..ready).map(|number| tests::pod(&format!("user-{number}"), true)));

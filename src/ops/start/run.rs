@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::decide::{Act, Decision, Observed, Step, Target, decide};
+use super::decide::{Act, Decision, Step, decide};
 use super::memory::{Fixed, Mode, Run};
 use super::observer::Observer;
 use super::progress::Progress;
@@ -28,6 +28,7 @@ use crate::node::lock::Lock;
 use crate::node::pulls::pulled;
 use crate::ops::addons;
 use crate::ops::explain::Explanation;
+use crate::plane::hand_over::{Observed, Target};
 
 /// Between two rounds of the loop.
 pub(super) const INTERVAL: Duration = Duration::from_millis(150);
@@ -303,7 +304,7 @@ pub(super) async fn see_through(
             signal = &mut stop => return Err(run.interrupted(signal)),
             observed = observer.observe(run, Instant::now()) => observed?,
         };
-        let decision = decide(&observed);
+        let decision = decide(&observed, &run.memory(observer.lowered_for()));
         let stuck_for = progress.note(&observed, &decision, pulled(run.fixed.host), Instant::now());
         if limits.are_over(stuck_for) {
             return Err(timed_out(run, observer, &observed, &decision).await);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::decide::{Act, Decision, Observed, Step, Target};
+use super::decide::{Decision, Step};
 use super::memory::Mode;
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
@@ -22,6 +22,7 @@ use crate::node::host::Host;
 use crate::node::lock::Lock;
 use crate::node::pulls::pulled;
 use crate::plane::bridge::Bridge;
+use crate::plane::hand_over::{Act, Observed, Target};
 
 /// One run of a command that raises the bridge for something of its own.
 pub struct Session<'a> {
@@ -181,12 +182,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Does one of the things that `start` does.
+    /// Does one of the things of the hand-over.
     ///
     /// # Errors
     /// Its failure.
     pub async fn act(&mut self, act: &Act, reporter: &Reporter) -> Result<()> {
-        self.run.act(act, self.observer.client(), reporter).await
+        let client = self.observer.client().ok_or_else(|| Error::failed("reach the API", "there is no connection"));
+        self.run.hand_over(act, client, reporter).await
     }
 
     /// Hands over from the raised bridge, lowers it, and proves that what it was lowered for serves.

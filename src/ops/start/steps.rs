@@ -1,6 +1,7 @@
 //! The steps of a start, as its users see them.
 
-use super::decide::{Step, Target};
+use super::decide::Step;
+use crate::plane::hand_over::Target;
 
 impl Step {
     pub(super) const ALL: [Self; 9] = [

@@ -4,7 +4,7 @@ use super::{Server, Status};
 use crate::api::observe::{CONTROL_PLANE_LABEL, LEASES};
 use crate::base::probe::Answer;
 use crate::desired::secrets::COMPONENTS;
-use crate::ops::start::Target;
+use crate::plane::hand_over::Target;
 
 /// Conditions of a Node that are wrong when they are true.
 const PRESSURE: [&str; 4] = ["DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"];

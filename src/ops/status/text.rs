@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Certificate, Endpoint, EtcdStatus, Pod, Server, Status};
-use crate::ops::start::Target;
+use crate::plane::hand_over::Target;
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

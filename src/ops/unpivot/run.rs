@@ -19,10 +19,10 @@ use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::own_unit::{self, UNIT};
 use crate::node::processes;
-use crate::ops::start::decide::{Observed, dead_leases};
-use crate::ops::start::{Ending, Input, Options, Session, Target};
+use crate::ops::start::{Ending, Input, Options, Session};
 use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
+use crate::plane::hand_over::{Observed, Target, dead_leases};
 use crate::plane::static_plane::{Permanent, StaticPod};
 
 const TIDY: &str = "tidy";

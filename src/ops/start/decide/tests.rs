@@ -1,70 +1,49 @@
 //! The protocol by table: each row's condition, and what must not be done before it holds.
 
-use super::*;
-use crate::api::observe::PodView;
+use std::ops::{Deref, DerefMut};
 
-const NODE: &str = "c1";
-const IP: &str = "10.0.0.1";
+use super::hand_over::Act::{
+    CleanUp, DeleteLease, DeleteMirrorPods, InstallGuard, LowerApiServer, LowerControllers, PublishEndpoint,
+    ReplacePods,
+};
+use super::hand_over::tests::{IP, NODE, lease, pod, seen};
+use super::hand_over::{LEAD_LIMIT, PROOFS, PROVE_LIMIT, STABLE};
+use super::*;
+use crate::api::observe::{ClusterView, LEASES};
+use crate::plane::bridge::State as BridgeState;
+use crate::plane::static_plane;
+
+/// A run at some moment: what it sees, and what it remembers.
+#[derive(Debug, Clone)]
+struct Moment {
+    seen: Observed,
+    run: Memory,
+}
+
+impl Deref for Moment {
+    type Target = Observed;
+
+    fn deref(&self) -> &Observed {
+        &self.seen
+    }
+}
+
+impl DerefMut for Moment {
+    fn deref_mut(&mut self) -> &mut Observed {
+        &mut self.seen
+    }
+}
+
+fn decide(moment: &Moment) -> Decision {
+    super::decide(&moment.seen, &moment.run)
+}
 
 /// A freshly installed machine; the methods move it along.
-pub(in crate::ops::start) fn fresh() -> Observed {
-    let required = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-    Observed {
-        node_ip: IP.parse().unwrap(),
-        node_name: NODE.into(),
-        required: required.iter().map(|name| format!("kube-system/{name}").parse().unwrap()).collect(),
-        bridge: BridgeState::default(),
-        has_guard: true,
-        kept_copy: true,
-        has_raised: false,
-        raises_first: false,
-        missing: Vec::new(),
-        made_token: false,
-        kubelet_waits: false,
-        applied: false,
-        api_ready: false,
-        api_said: "connection refused".into(),
-        self_hosted_ready: 0,
-        self_hosted_said: "connection refused".into(),
-        view: None,
-        backed_off: Vec::new(),
-        required_ready_for: None,
-        others_ready_for: None,
-        successors_ready_for: None,
-        leaderless_for: Duration::ZERO,
-        leases_when_gone: BTreeMap::new(),
-        lowered_for: None,
-        target: Target::SelfHosted,
-        statics: static_plane::State::default(),
-        bridge_serves: false,
-        dead_leases: Vec::new(),
-    }
+fn fresh() -> Moment {
+    Moment { seen: seen(), run: Memory { kept_copy: true, ..Memory::default() } }
 }
 
-fn lease(holder: &str, renewed: &str) -> LeaseView {
-    LeaseView {
-        holder: holder.into(),
-        renewed: renewed.into(),
-        resource_version: format!("rv-{renewed}"),
-        ..LeaseView::default()
-    }
-}
-
-pub(in crate::ops::start) fn pod(workload: &str, ready: bool) -> PodView {
-    PodView {
-        name: format!("{workload}-x"),
-        node: Some(NODE.into()),
-        ready,
-        restarts: 0,
-        reason: "CrashLoopBackOff".into(),
-        workload: workload.into(),
-        owner: None,
-        per_node: workload == "kube-apiserver",
-        mirror: false,
-    }
-}
-
-impl Observed {
+impl Moment {
     fn raised(mut self) -> Self {
         let processes = ["forwarder", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
         self.bridge = BridgeState {
@@ -73,7 +52,7 @@ impl Observed {
             processes: processes.iter().map(ToString::to_string).collect(),
             files: true,
         };
-        self.has_raised = true;
+        self.run.has_raised = true;
         self
     }
 
@@ -90,8 +69,8 @@ impl Observed {
     }
 
     fn applied(mut self) -> Self {
-        self.applied = true;
-        self.made_token = true;
+        self.run.applied = true;
+        self.run.made_token = true;
         self.see(|view| view.endpoints = vec![IP.into()])
     }
 
@@ -142,15 +121,15 @@ impl Observed {
     fn leases_moved(mut self) -> Self {
         self.dead_leases.clear();
         self.see(|view| {
-            for lease in view.leases.values_mut() {
-                *lease = super::tests::lease("self-hosted", "2");
+            for there in view.leases.values_mut() {
+                *there = lease("self-hosted", "2");
             }
         })
     }
 
     fn lowered(mut self, so_long: Duration) -> Self {
         self.bridge.api_server = false;
-        self.lowered_for = Some(so_long);
+        self.run.lowered_for = Some(so_long);
         self
     }
 
@@ -165,14 +144,14 @@ impl Observed {
     }
 }
 
-fn acts(observed: &Observed) -> Vec<Act> {
+fn acts(observed: &Moment) -> Vec<Act> {
     match decide(observed) {
         Decision::Do(_, acts) => acts,
         other => panic!("expected acts, not {other:?}"),
     }
 }
 
-fn waits(observed: &Observed) -> (Step, String) {
+fn waits(observed: &Moment) -> (Step, String) {
     match decide(observed) {
         Decision::Wait(step, what) => (step, what),
         other => panic!("expected a wait, not {other:?}"),
@@ -180,7 +159,7 @@ fn waits(observed: &Observed) -> (Step, String) {
 }
 
 fn delete(name: &str) -> Act {
-    Act::DeleteLease { name: name.into(), resource_version: "rv-1".into() }
+    Act::HandOver(DeleteLease { name: name.into(), resource_version: "rv-1".into() })
 }
 
 /// `recover`: whatever serves, nothing of it is believed before the bridge was raised and what is missing put back.
@@ -188,7 +167,7 @@ fn delete(name: &str) -> Act {
 fn a_recover_raises_whatever_serves() {
     let up = || {
         let mut o = fresh();
-        o.raises_first = true;
+        o.run.raises_first = true;
         o.self_hosted_ready = PROOFS;
         o.api_ready = true;
         o.view = Some(ClusterView { endpoints: vec![IP.into()], node: NodeView::Adopted, ..ClusterView::default() });
@@ -201,7 +180,7 @@ fn a_recover_raises_whatever_serves() {
     let raised = up().raised();
     assert_eq!(decide(&raised), Decision::Do(Step::Apply, vec![Act::Apply]));
     let mut applied = up().raised();
-    applied.applied = true;
+    applied.run.applied = true;
     applied.missing = vec!["DaemonSet kube-system/kube-apiserver".into()];
     assert_eq!(decide(&applied), Decision::Do(Step::Node, vec![Act::Apply]), "it was deleted meanwhile");
     applied.missing.clear();
@@ -222,7 +201,7 @@ fn row_1_raise_on_a_fresh_machine_and_after_a_raise_that_was_cut_short() {
     one_gone.bridge.controllers = 1;
     assert_eq!(acts(&one_gone), [Act::Raise]);
     let mut of_an_earlier_run = fresh().raised();
-    of_an_earlier_run.has_raised = false;
+    of_an_earlier_run.run.has_raised = false;
     assert_eq!(acts(&of_an_earlier_run), [Act::Raise], "the kubelet may lack something of its own");
     let handed_over = of_an_earlier_run.api().applied().adopted().controllers_lowered();
     assert!(!matches!(decide(&handed_over), Decision::Do(Step::Install, _)), "its controllers do not come back");
@@ -231,7 +210,7 @@ fn row_1_raise_on_a_fresh_machine_and_after_a_raise_that_was_cut_short() {
 #[test]
 fn row_1_what_an_earlier_run_raised_is_raised_anew_unless_it_serves() {
     let mut observed = fresh().raised();
-    observed.has_raised = false;
+    observed.run.has_raised = false;
     assert_eq!(acts(&observed), [Act::Raise], "it may be incomplete, or wrong and corrected since");
     let serves = observed.api();
     assert!(!acts(&serves).contains(&Act::Raise));
@@ -246,17 +225,17 @@ fn row_2_nothing_is_applied_before_the_api_is_ready() {
     let mut unreadable = fresh().raised().api();
     unreadable.view = None;
     assert_eq!(waits(&unreadable).0, Step::Api, "what is not known is not taken for absent");
-    assert_eq!(acts(&fresh().raised().api()), [Act::Apply, Act::BootstrapToken, Act::PublishEndpoint]);
+    assert_eq!(acts(&fresh().raised().api()), [Act::Apply, Act::BootstrapToken, Act::HandOver(PublishEndpoint)]);
 }
 
 #[test]
 fn row_2_the_token_is_for_a_cluster_that_begins() {
     let begins = |node| fresh().raised().api().see(|view| view.node = node);
     assert!(acts(&begins(NodeView::Registered)).contains(&Act::BootstrapToken), "the kubelet may be quicker");
-    assert_eq!(acts(&begins(NodeView::Adopted)), [Act::Apply, Act::PublishEndpoint]);
+    assert_eq!(acts(&begins(NodeView::Adopted)), [Act::Apply, Act::HandOver(PublishEndpoint)]);
     let mut made = begins(NodeView::Absent);
-    made.made_token = true;
-    assert_eq!(acts(&made), [Act::Apply, Act::PublishEndpoint]);
+    made.run.made_token = true;
+    assert_eq!(acts(&made), [Act::Apply, Act::HandOver(PublishEndpoint)]);
 }
 
 #[test]
@@ -271,22 +250,22 @@ fn row_3_a_kubelet_that_waits_is_started_anew_but_not_before_the_manifests_are_a
     let mut observed = fresh().raised().api().applied();
     observed.kubelet_waits = true;
     assert_eq!(acts(&observed), [Act::RestartKubelet]);
-    observed.applied = false;
+    observed.run.applied = false;
     assert!(!acts(&observed).contains(&Act::RestartKubelet));
 }
 
 #[test]
 fn row_4_one_answer_is_no_proof() {
-    let mut observed = Observed::well().controllers_lowered().controllers_ended().leases_moved();
+    let mut observed = Moment::well().controllers_lowered().controllers_ended().leases_moved();
     observed.self_hosted_ready = PROOFS - 1;
     assert_eq!(waits(&observed).0, Step::SelfHosted);
 }
 
 #[test]
 fn row_5_every_required_pod_must_be_ready_for_a_while_and_the_wait_names_it() {
-    let mut observed = Observed::well().controllers_lowered().controllers_ended().leases_moved();
+    let mut observed = Moment::well().controllers_lowered().controllers_ended().leases_moved();
     observed.required_ready_for = None;
-    assert_eq!(acts(&observed), [Act::LowerApiServer], "the API server's own answers have proved it");
+    assert_eq!(acts(&observed), [Act::HandOver(LowerApiServer)], "the API server's own answers have proved it");
     observed.others_ready_for = Some(STABLE / 2);
     assert_eq!(waits(&observed).0, Step::Required);
     observed.others_ready_for = None;
@@ -302,7 +281,7 @@ fn row_5_every_required_pod_must_be_ready_for_a_while_and_the_wait_names_it() {
 }
 
 /// A node that `unpivot` has left: static pods, and no bridge.
-fn unpivoted() -> Observed {
+fn unpivoted() -> Moment {
     let mut observed = fresh().api().self_hosted();
     let all = crate::desired::secrets::COMPONENTS.map(str::to_owned);
     observed.statics = static_plane::State {
@@ -318,7 +297,10 @@ fn unpivoted() -> Observed {
 fn static_pods_go_only_when_the_bridge_serves_and_nothing_is_applied_beside_them() {
     let mut observed = unpivoted();
     assert_eq!(decide(&observed), Decision::Do(Step::Install, vec![Act::Raise]));
-    observed = Observed { statics: observed.statics, ..fresh().raised().api() };
+    observed = {
+        let raised = fresh().raised().api();
+        Moment { seen: Observed { statics: observed.seen.statics, ..raised.seen }, run: raised.run }
+    };
     // NODE_IP answers: by the static API server, for the forwarder does not listen yet.
     assert!(matches!(decide(&observed), Decision::Wait(Step::Api, _)));
     observed.bridge_serves = true;
@@ -327,7 +309,7 @@ fn static_pods_go_only_when_the_bridge_serves_and_nothing_is_applied_beside_them
     assert!(matches!(decide(&observed), Decision::Wait(Step::Api, what) if what.contains("kube-apiserver")));
     observed.statics.processes = ["kube-apiserver".to_owned()].into();
     observed.dead_leases = vec![("kube-scheduler".into(), "7".into())];
-    let delete = Act::DeleteLease { name: "kube-scheduler".into(), resource_version: "7".into() };
+    let delete = Act::HandOver(DeleteLease { name: "kube-scheduler".into(), resource_version: "7".into() });
     assert_eq!(decide(&observed), Decision::Do(Step::Api, vec![delete]));
     (observed.statics.processes, observed.dead_leases) = Default::default();
     assert!(matches!(decide(&observed), Decision::Do(Step::Apply, acts) if acts.contains(&Act::Apply)));
@@ -335,39 +317,20 @@ fn static_pods_go_only_when_the_bridge_serves_and_nothing_is_applied_beside_them
 
 #[test]
 fn what_unpivot_lowers_the_bridge_for_is_left_alone() {
-    let observed = Observed { target: Target::Static, ..unpivoted() };
-    assert!(matches!(decide(&observed), Decision::Do(Step::Prove, acts) if acts == [Act::PublishEndpoint]));
+    let mut observed = unpivoted();
+    observed.target = Target::Static;
+    assert!(matches!(decide(&observed), Decision::Do(Step::Prove, acts) if acts == [Act::HandOver(PublishEndpoint)]));
 }
 
 #[test]
 fn keys_that_an_unpivot_has_left_behind_are_removed() {
-    let lowered = Observed::well().controllers_lowered().controllers_ended().leases_moved();
+    let lowered = Moment::well().controllers_lowered().controllers_ended().leases_moved();
     let mut observed = lowered.lowered(Duration::from_secs(1)).all_ended().cleaned();
     assert_eq!(decide(&observed), Decision::Done);
     observed.statics.files = true;
-    assert_eq!(decide(&observed), Decision::Do(Step::Prove, vec![Act::CleanUp]));
+    assert_eq!(decide(&observed), Decision::Do(Step::Prove, vec![Act::HandOver(CleanUp)]));
     observed.target = Target::Static;
     assert_eq!(decide(&observed), Decision::Done, "its pods mount them");
-}
-
-#[test]
-fn row_5_another_nodes_api_server_or_a_mirror_pod_does_not_count() {
-    let mut observed = Observed::well();
-    let pods = |change: &dyn Fn(&mut PodView)| {
-        let mut pods: Vec<_> = observed.required.iter().map(|required| pod(&required.name, true)).collect();
-        change(&mut pods[0]);
-        ClusterView { pods: BTreeMap::from([("kube-system".to_owned(), pods)]), ..ClusterView::default() }
-    };
-    assert!(all_ready(&pods(&|_| {}), NODE, &observed.required));
-    assert!(!all_ready(&pods(&|pod| pod.node = Some("c2".into())), NODE, &observed.required));
-    assert!(!all_ready(&pods(&|pod| pod.mirror = true), NODE, &observed.required));
-    let own = Target::Static.workloads(["kube-apiserver"], NODE);
-    let mirror = |pod: &mut PodView| {
-        (pod.name, pod.workload, pod.mirror) = (own[0].name.clone(), own[0].name.clone(), true);
-    };
-    assert!(all_ready(&pods(&mirror), NODE, &own), "one that is asked for by its name does");
-    observed.required.clear();
-    assert!(all_ready(&ClusterView::default(), NODE, &observed.required));
 }
 
 #[test]
@@ -375,36 +338,39 @@ fn row_5_pods_that_an_earlier_run_left_waiting_are_replaced_where_somebody_makes
     let pods = vec![("kube-system".to_owned(), "kube-apiserver-x".to_owned())];
     let mut observed = fresh().raised().api().applied().adopted();
     observed.backed_off = pods.clone();
-    assert_eq!(acts(&observed), [Act::ReplacePods(pods.clone())], "by the bridge's controller manager");
-    observed.applied = false;
-    assert!(!acts(&observed).contains(&Act::ReplacePods(pods.clone())), "not before the manifests are applied");
-    let mut lowered = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    assert_eq!(acts(&observed), [Act::HandOver(ReplacePods(pods.clone()))], "by the bridge's controller manager");
+    observed.run.applied = false;
+    assert!(
+        !acts(&observed).contains(&Act::HandOver(ReplacePods(pods.clone()))),
+        "not before the manifests are applied"
+    );
+    let mut lowered = Moment::succeeded().controllers_lowered().controllers_ended().leases_moved();
     lowered.backed_off = pods.clone();
-    assert_eq!(acts(&lowered), [Act::ReplacePods(pods)], "by the self-hosted one");
+    assert_eq!(acts(&lowered), [Act::HandOver(ReplacePods(pods))], "by the self-hosted one");
     lowered.successors_ready_for = None;
     assert_eq!(waits(&lowered).0, Step::SelfHosted, "by nobody");
 }
 
 #[test]
 fn row_6_the_controllers_go_once_their_successors_are_ready_and_never_before() {
-    let mut observed = Observed::succeeded();
-    assert_eq!(acts(&observed), [Act::LowerControllers], "the self-hosted API server takes its time");
+    let mut observed = Moment::succeeded();
+    assert_eq!(acts(&observed), [Act::HandOver(LowerControllers)], "the self-hosted API server takes its time");
     observed.successors_ready_for = Some(STABLE / 2);
     assert_eq!(waits(&observed).0, Step::HandOver);
-    let mut observed = Observed::well();
+    let mut observed = Moment::well();
     observed.successors_ready_for = None;
     assert_eq!(waits(&observed).0, Step::HandOver, "whatever else is ready");
 }
 
 #[test]
 fn row_7_no_lease_is_deleted_while_its_holder_may_live() {
-    let running = Observed::well().controllers_lowered();
+    let running = Moment::well().controllers_lowered();
     assert_eq!(waits(&running).0, Step::HandOver, "their processes still run");
     let ended = running.controllers_ended();
     assert_eq!(acts(&ended), [delete(LEASES[0]), delete(LEASES[1])]);
     let mut unknown = ended.clone();
     unknown.dead_leases.clear();
-    assert_eq!(acts(&unknown), [Act::LowerApiServer], "nothing proves that the holder was the bridge's");
+    assert_eq!(acts(&unknown), [Act::HandOver(LowerApiServer)], "nothing proves that the holder was the bridge's");
     let mut renewed = ended;
     renewed.dead_leases.remove(0);
     assert_eq!(acts(&renewed), [delete(LEASES[1])], "a holder who renews it lives");
@@ -412,21 +378,21 @@ fn row_7_no_lease_is_deleted_while_its_holder_may_live() {
 
 #[test]
 fn row_8_the_api_server_goes_last() {
-    let released = Observed::well().controllers_lowered().controllers_ended();
+    let released = Moment::well().controllers_lowered().controllers_ended();
     let mut released = released.see(|view| {
         for lease in view.leases.values_mut() {
             lease.holder.clear();
         }
     });
     released.dead_leases.clear();
-    assert_eq!(acts(&released), [Act::LowerApiServer]);
-    let unproved = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    assert_eq!(acts(&released), [Act::HandOver(LowerApiServer)]);
+    let unproved = Moment::succeeded().controllers_lowered().controllers_ended().leases_moved();
     assert_eq!(waits(&unproved).0, Step::SelfHosted, "and not before its successor has proved itself");
 }
 
 #[test]
 fn row_8_successors_that_do_not_lead_bring_the_whole_bridge_back() {
-    let mut observed = Observed::succeeded().controllers_lowered().controllers_ended().leases_moved();
+    let mut observed = Moment::succeeded().controllers_lowered().controllers_ended().leases_moved();
     observed.leaderless_for = LEAD_LIMIT;
     assert_eq!(waits(&observed).0, Step::SelfHosted, "with patience");
     observed.leaderless_for = LEAD_LIMIT + Duration::from_secs(1);
@@ -436,7 +402,7 @@ fn row_8_successors_that_do_not_lead_bring_the_whole_bridge_back() {
 #[test]
 fn row_9_everything_must_be_proved() {
     let second = Duration::from_secs(1);
-    let lowered = Observed::well().controllers_lowered().controllers_ended().lowered(second);
+    let lowered = Moment::well().controllers_lowered().controllers_ended().lowered(second);
     assert!(waits(&lowered).1.contains("a leader to take the Lease kube-controller-manager"));
     let moved = lowered.leases_moved();
     assert_eq!(waits(&moved), (Step::Prove, "the bridge's forwarder to end".into()));
@@ -447,20 +413,27 @@ fn row_9_everything_must_be_proved() {
         (mirror.name, mirror.mirror) = (name.clone(), true);
         view.pods.get_mut("kube-system").unwrap().push(mirror);
     });
-    assert_eq!(acts(&with_mirror), [Act::DeleteMirrorPods(vec![name])]);
+    assert_eq!(acts(&with_mirror), [Act::HandOver(DeleteMirrorPods(vec![name]))]);
     let mut running = with_mirror;
     running.bridge.processes.insert("kube-apiserver".into());
     assert!(waits(&running).1.contains("kube-apiserver to end"), "a pod is shown as long as one of its processes runs");
-    assert_eq!(acts(&ended), [Act::CleanUp]);
+    assert_eq!(acts(&ended), [Act::HandOver(CleanUp)]);
     let cleaned = ended.cleaned();
     assert_eq!(decide(&cleaned), Decision::Done);
-    assert_eq!(acts(&cleaned.clone().see(|view| view.endpoints.clear())), [Act::PublishEndpoint]);
-    let unguarded = |applied| Observed { has_guard: false, applied, ..cleaned.clone() };
-    assert_eq!(acts(&unguarded(true)), [Act::InstallGuard]);
-    assert_eq!(acts(&unguarded(false)), [Act::Apply, Act::InstallGuard], "guard is nothing without its rights");
+    assert_eq!(acts(&cleaned.clone().see(|view| view.endpoints.clear())), [Act::HandOver(PublishEndpoint)]);
+    let unguarded = |applied| Moment {
+        seen: Observed { has_guard: false, ..cleaned.seen.clone() },
+        run: Memory { applied, ..cleaned.run.clone() },
+    };
+    assert_eq!(acts(&unguarded(true)), [Act::HandOver(InstallGuard)]);
+    assert_eq!(
+        acts(&unguarded(false)),
+        [Act::Apply, Act::HandOver(InstallGuard)],
+        "guard is nothing without its rights"
+    );
     let mut unkept = unguarded(true);
-    unkept.kept_copy = false;
-    assert_eq!(acts(&unkept), [Act::KeepCopy, Act::InstallGuard]);
+    unkept.run.kept_copy = false;
+    assert_eq!(acts(&unkept), [Act::KeepCopy, Act::HandOver(InstallGuard)]);
     let mut unready = cleaned.clone();
     unready.required_ready_for = None;
     assert_eq!(waits(&unready).0, Step::Prove);
@@ -468,35 +441,35 @@ fn row_9_everything_must_be_proved() {
     assert_eq!(acts(&unlabelled), [Act::AdoptNode]);
     // Whatever serves: somebody has deleted what an earlier run has made.
     let mut deleted = unready;
-    (deleted.missing, deleted.applied) = (vec!["ClusterRoleBinding hoist:guard".into()], false);
+    (deleted.missing, deleted.run.applied) = (vec!["ClusterRoleBinding hoist:guard".into()], false);
     assert_eq!(decide(&deleted), Decision::Do(Step::Prove, vec![Act::Apply]));
     // Guard's Secret may be among it, which no manifest makes.
-    deleted.kept_copy = false;
+    deleted.run.kept_copy = false;
     assert_eq!(decide(&deleted), Decision::Do(Step::Prove, vec![Act::Apply, Act::KeepCopy]));
-    deleted.kept_copy = true;
-    deleted.applied = true;
+    deleted.run.kept_copy = true;
+    deleted.run.applied = true;
     assert_eq!(waits(&deleted).0, Step::Prove, "what is refused is not tried for ever");
 }
 
 /// A Secret that is refused was tried three times a second, and everything was applied before each time.
 #[test]
 fn what_is_applied_is_not_applied_again_for_guards_copy() {
-    let mut unkept = Observed::succeeded();
-    unkept.kept_copy = false;
+    let mut unkept = Moment::succeeded();
+    unkept.run.kept_copy = false;
     assert_eq!(acts(&unkept), [Act::KeepCopy]);
-    unkept.applied = false;
+    unkept.run.applied = false;
     assert_eq!(acts(&unkept), [Act::Apply, Act::KeepCopy]);
 }
 
 #[test]
 fn row_9_what_is_not_proved_in_time_raises_the_bridge_again_and_fails() {
     let late = PROVE_LIMIT + Duration::from_secs(1);
-    let mut silent = Observed::well().controllers_lowered().controllers_ended().lowered(late);
+    let mut silent = Moment::well().controllers_lowered().controllers_ended().lowered(late);
     (silent.api_ready, silent.self_hosted_ready, silent.view) = (false, 0, None);
     assert_eq!(acts(&silent), [Act::RaiseAndFail]);
-    silent.lowered_for = Some(Duration::from_secs(1));
+    silent.run.lowered_for = Some(Duration::from_secs(1));
     assert_eq!(waits(&silent).0, Step::Prove, "not at once");
-    let leaderless = Observed::well().controllers_lowered().controllers_ended().lowered(late);
+    let leaderless = Moment::well().controllers_lowered().controllers_ended().lowered(late);
     assert_eq!(acts(&leaderless), [Act::RaiseAndFail]);
     let slow_kubelet = leaderless.leases_moved();
     assert_eq!(waits(&slow_kubelet).0, Step::Prove, "what the kubelet has to tidy up is no reason");
@@ -504,9 +477,9 @@ fn row_9_what_is_not_proved_in_time_raises_the_bridge_again_and_fails() {
 
 #[test]
 fn a_cluster_that_is_up_is_left_alone() {
-    let mut up = Observed::well().controllers_lowered().controllers_ended().lowered(Duration::ZERO);
+    let mut up = Moment::well().controllers_lowered().controllers_ended().lowered(Duration::ZERO);
     up = up.leases_moved().all_ended().cleaned();
-    (up.lowered_for, up.applied, up.made_token) = (None, false, false);
+    (up.run.lowered_for, up.run.applied, up.run.made_token) = (None, false, false);
     assert_eq!(decide(&up), Decision::Done, "nothing is applied again");
     up.self_hosted_ready = 1;
     assert_eq!(waits(&up).0, Step::Prove, "one answer is no proof, and no reason to raise a bridge");
