@@ -277,6 +277,17 @@ mod tests {
         assert!(Bridge::new(&host).raised_at().unwrap() > long_ago + Duration::from_secs(3000));
     }
 
+    #[test]
+    fn another_clusters_api_server_on_the_host_keeps_no_boot_from_raising() {
+        let (_root, host) = controller();
+        let proc = host.path("/proc/7");
+        fs::create_dir_all(&proc).unwrap();
+        fs::write(proc.join("cmdline"), "kube-apiserver\0--secure-port=6443\0").unwrap();
+        assert!(!boot_with(&host, None).unwrap(), "a kubelet that was restarted");
+        fs::write(proc.join("cmdline"), "kube-apiserver\0--secure-port=7443\0").unwrap();
+        assert!(boot_with(&host, None).unwrap());
+    }
+
     /// What the kubelet and its pods see below a folder: what is not whole yet has a name that begins with a dot.
     fn seen(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();

@@ -145,6 +145,25 @@ fn the_same_seed_tells_the_same_history() {
     assert_eq!(first.len(), second.len());
 }
 
+/// With hosted control planes, two API servers on one host are ordinary.
+#[test]
+fn other_control_planes_on_the_host_change_nothing() {
+    let told = |with_neighbours: bool| {
+        tell("beside other control planes", Machine::Packaged, Random::new(7), async |history| {
+            if with_neighbours {
+                history.world().lock().unwrap().show_neighbours();
+            }
+            random_history(history, &mut Random::new(7)).await;
+            let world = history.world().lock().unwrap();
+            world.tale.join("\n").replace(world.root.to_str().unwrap(), "")
+        })
+    };
+    let (alone, beside) = (told(false), told(true));
+    let different = alone.lines().zip(beside.lines()).find(|(alone, beside)| alone != beside);
+    assert_eq!(different, None, "hoist does something else beside them");
+    assert_eq!(alone.len(), beside.len());
+}
+
 #[test]
 fn a_second_start_says_who_is_at_work_and_since_when() {
     tell("two starts", Machine::Bare, Random::new(1), async |history| {

@@ -1,6 +1,7 @@
 //! The processes of this host, by /proc: whether the bridge's have really ended, and which one holds a port.
 
 mod held;
+mod owner;
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -12,15 +13,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 pub use held::{Held, Signal, hold};
-
-/// The variable that every container of the bridge has in its environment; its value is the component.
-const MARK: &str = "HOIST_BRIDGE";
-/// The same of the containers of the permanent static control plane.
-pub const PERMANENT: &str = "HOIST_STATIC";
-
-/// The ports of the bridge's components, by their flags: they tell a process of it whose environment cannot be read.
-const BRIDGE_PORTS: [(&str, &str); 3] =
-    [("kube-apiserver", "6444"), ("kube-controller-manager", "10267"), ("kube-scheduler", "10269")];
+pub use owner::PERMANENT;
+use owner::{Owner, flag, owner, owner_by, words};
 
 /// In a second, on every architecture of Linux that has Kubernetes (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -35,7 +29,8 @@ pub struct Running {
     pub bridge: BTreeSet<String>,
     /// The components of the permanent static control plane, marked likewise.
     pub permanent: BTreeSet<String>,
-    /// The programs of all other processes: the first word of each command, without its folder.
+    /// The programs of all other processes, but for those of other control planes: the first word of each command, without its
+    /// folder.
     pub others: BTreeSet<String>,
 }
 
@@ -47,61 +42,10 @@ pub fn running(proc: &Path) -> Running {
             Owner::Bridge(component) => running.bridge.insert(component),
             Owner::Permanent(component) => running.permanent.insert(component),
             Owner::Another(program) => running.others.insert(program),
+            Owner::AnotherCluster => continue,
         };
     }
     running
-}
-
-/// Whose a process is.
-#[derive(Debug, PartialEq, Eq)]
-enum Owner {
-    /// This component of the bridge.
-    Bridge(String),
-    /// This component of the permanent static control plane.
-    Permanent(String),
-    /// None of hoist's: the program.
-    Another(String),
-}
-
-fn owner(proc: &Path, pid: &str) -> Owner {
-    let read = |file| std::fs::read(proc.join(pid).join(file));
-    whose(read("environ"), &read("cmdline").unwrap_or_default())
-}
-
-/// Whose a process is, by its environment and its command. Guard has no capabilities: the environment of a process of
-/// another user, or with capabilities of its own, is not for it to read (ptrace(2)), while every command is.
-fn whose(environment: io::Result<Vec<u8>>, command: &[u8]) -> Owner {
-    // A zombie has neither: it serves nobody.
-    match environment {
-        Ok(environment) => {
-            if let Some(component) = marked(&environment, MARK) {
-                return Owner::Bridge(component);
-            }
-            if let Some(component) = marked(&environment, PERMANENT) {
-                return Owner::Permanent(component);
-            }
-        }
-        Err(_) => {
-            if let Some(component) = bridge_command(command) {
-                return Owner::Bridge(component);
-            }
-        }
-    }
-    Owner::Another(program(command))
-}
-
-/// The bridge's component whose command this is.
-fn bridge_command(command: &[u8]) -> Option<String> {
-    let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-    let (program, flags) = (program(command), words.get(1..)?);
-    // The forwarder is hoist's own program.
-    if program == "hoist" && flags.first().is_some_and(|word| word == "forward") {
-        return Some("forwarder".into());
-    }
-    let (component, port) = BRIDGE_PORTS.into_iter().find(|(component, _)| *component == program)?;
-    // Of a flag that is there twice, the last one counts.
-    let given = flags.iter().rev().find_map(|flag| flag.strip_prefix("--secure-port="));
-    (given == Some(port)).then(|| component.to_owned())
 }
 
 /// A process, by the kernel's own clocks.
@@ -137,13 +81,13 @@ pub struct Component {
 }
 
 impl Component {
-    /// The value of the flag `--NAME=VALUE` of its command: of one that is there twice, the last one counts.
+    /// The value of a flag of its command: of one that is there twice, the last one counts.
     pub fn flag(&self, name: &str) -> Option<&str> {
-        self.command.iter().rev().find_map(|word| word.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('='))
+        flag(&self.command, name)
     }
 }
 
-/// The processes of the component `name` on this host: the bridge's, a static pod's, and all others of that program.
+/// The processes of this cluster's component `name` on this host: the bridge's, a static pod's, the self-hosted ones.
 ///
 /// # Errors
 /// What of /proc could not be read: nobody may be taken for gone then.
@@ -153,14 +97,13 @@ pub fn of(proc: &Path, name: &str) -> io::Result<Vec<Component>> {
     for pid in pids(proc) {
         let dir = proc.join(&pid);
         let Some(command) = read_of(&dir.join("cmdline"))? else { continue };
-        let of_bridge = match whose(std::fs::read(dir.join("environ")), &command) {
+        let of_bridge = match owner_by(proc, &pid, &command) {
             Owner::Bridge(component) if component == name => true,
             Owner::Permanent(component) | Owner::Another(component) if component == name => false,
             _ => continue,
         };
         let Ok(number) = pid.parse() else { continue };
-        let command = command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        found.push(Component { pid: number, of_bridge, process: look(proc, &pid)?, command });
+        found.push(Component { pid: number, of_bridge, process: look(proc, &pid)?, command: words(&command) });
     }
     Ok(found)
 }
@@ -199,19 +142,6 @@ fn read_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The component that a variable of hoist's names, in a process's environment.
-fn marked(environment: &[u8], mark: &str) -> Option<String> {
-    let value = |variable: &[u8]| Some(variable.strip_prefix(mark.as_bytes())?.strip_prefix(b"=")?.to_vec());
-    let component = environment.split(|byte| *byte == 0).find_map(value)?;
-    Some(String::from_utf8_lossy(&component).into_owned())
-}
-
-/// The first word of a command line, without its folder.
-fn program(command: &[u8]) -> String {
-    let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(program).rsplit('/').next().unwrap_or_default().to_owned()
-}
-
 /// Whether nobody listens at `address`, as far as binding it tells: an address that this machine lacks is nobody's.
 pub fn is_free(address: SocketAddr) -> bool {
     !matches!(TcpListener::bind(address), Err(error) if error.kind() == ErrorKind::AddrInUse)
@@ -233,6 +163,12 @@ pub fn listener(proc: &Path, address: IpAddr, port: u16) -> Option<(String, Stri
         let name = std::fs::read_to_string(proc.join(&pid).join("comm")).ok()?;
         Some((name.trim().to_owned(), pid))
     })
+}
+
+/// Whether a process is this cluster's API server, static or self-hosted.
+pub fn is_own_api_server(proc: &Path, process: &Process) -> bool {
+    let owner = owner(proc, &process.pid.to_string());
+    [Owner::Another("kube-apiserver".into()), Owner::Permanent("kube-apiserver".into())].contains(&owner)
 }
 
 /// The process that listens there, if it is the only one.
@@ -416,68 +352,5 @@ mod tests {
         let own = std::env::args().next().unwrap();
         assert!(running(Path::new("/proc")).others.contains(own.rsplit('/').next().unwrap()));
         assert!(!running(Path::new("/proc")).bridge.contains("test-component"));
-    }
-
-    #[test]
-    fn a_static_pods_process_is_neither_the_bridges_nor_anothers() {
-        let proc = tempfile::tempdir().unwrap();
-        for (pid, environment) in [("1", ""), ("2", "A=b\0HOIST_STATIC=kube-scheduler\0"), ("3", "HOIST_BRIDGE=x\0")] {
-            std::fs::create_dir(proc.path().join(pid)).unwrap();
-            std::fs::write(proc.path().join(pid).join("environ"), environment).unwrap();
-            std::fs::write(proc.path().join(pid).join("cmdline"), format!("/bin/p{pid}\0--x\0")).unwrap();
-        }
-        let set = |name: &str| BTreeSet::from([name.to_owned()]);
-        let expected = Running { bridge: set("x"), permanent: set("kube-scheduler"), others: set("p1") };
-        assert_eq!(running(proc.path()), expected);
-    }
-
-    #[test]
-    fn one_whose_environment_is_not_for_us_to_read_is_known_by_its_command() {
-        let denied = || Err(ErrorKind::PermissionDenied.into());
-        let command =
-            |words: &[&str]| words.iter().flat_map(|word| [word.as_bytes(), b"\0"]).flatten().copied().collect();
-        let whose = |words: &[&str]| -> Owner {
-            let command: Vec<u8> = command(words);
-            super::whose(denied(), &command)
-        };
-        let bridge = |name: &str| Owner::Bridge(name.into());
-        let another = |name: &str| Owner::Another(name.into());
-        assert_eq!(
-            whose(&["kube-apiserver", "--bind-address=127.0.0.1", "--secure-port=6444"]),
-            bridge("kube-apiserver")
-        );
-        assert_eq!(whose(&["/usr/bin/kube-apiserver", "--secure-port=6443"]), another("kube-apiserver"));
-        assert_eq!(whose(&["kube-scheduler", "--secure-port=10269"]), bridge("kube-scheduler"));
-        assert_eq!(whose(&["kube-scheduler", "--secure-port=10269", "--secure-port=10259"]), another("kube-scheduler"));
-        assert_eq!(whose(&["kube-scheduler", "--secure-port=6444"]), another("kube-scheduler"), "another's port");
-        assert_eq!(whose(&["/hoist", "forward", "--listen=10.0.0.1:6443"]), bridge("forwarder"));
-        assert_eq!(whose(&["/hoist", "guard"]), another("hoist"));
-        // What can be read decides.
-        let own = super::whose(Ok(b"A=b\0".to_vec()), b"kube-apiserver\0--secure-port=6444\0");
-        assert_eq!(own, another("kube-apiserver"));
-        // The same by /proc: what cannot be read is no file here, for root can read all.
-        let proc = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(proc.path().join("4/environ")).unwrap();
-        std::fs::write(proc.path().join("4/cmdline"), "kube-controller-manager\0--secure-port=10267\0").unwrap();
-        let expected = Running { bridge: BTreeSet::from(["kube-controller-manager".to_owned()]), ..Running::default() };
-        assert_eq!(running(proc.path()), expected);
-        assert_eq!(oldest(proc.path(), "kube-controller-manager"), None);
-        let all = of(proc.path(), "kube-controller-manager").unwrap();
-        let [one] = all.as_slice() else { panic!("{all:?}") };
-        assert_eq!(
-            (one.pid, one.of_bridge, one.flag("secure-port"), one.flag("secure")),
-            (4, true, Some("10267"), None)
-        );
-        assert!(of(&proc.path().join("none"), "kube-controller-manager").is_err(), "nobody is gone who is not seen");
-    }
-
-    /// The ports by which the bridge is known are those of its manifests.
-    #[test]
-    fn the_bridges_ports_are_those_of_its_manifests() {
-        for (component, port) in BRIDGE_PORTS {
-            let path = format!("{}/bootstrap-manifests/bridge-{component}.yaml", env!("CARGO_MANIFEST_DIR"));
-            let manifest = std::fs::read_to_string(path).unwrap();
-            assert!(manifest.contains(&format!("--secure-port={port}\n")), "{component}");
-        }
     }
 }

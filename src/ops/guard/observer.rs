@@ -153,9 +153,10 @@ impl Observer {
         self.server = Some((server, since));
         let is_well = server == Server::Ready;
         let proc = host.path("/proc");
-        // Its name is that of other clusters' API servers on this host, too: whoever has the port is the one.
+        // Whoever has the port is the one; what is no API server of this cluster is never ended for it.
         let is_silent = server == Server::Silent && !is_there;
         let silent = is_silent.then(|| processes::only_listener(&proc, at.loopback)).flatten();
+        let silent = silent.filter(|process| processes::is_own_api_server(&proc, process));
         let hangs = self.hangs(silent, now);
         self.said = answer.to_string();
         self.api_answers = is_well;

@@ -84,6 +84,32 @@ impl World {
         self.root.join("proc")
     }
 
+    /// Shows other control planes in /proc: of hosted clusters, with ports of their own or networks of their own. They are
+    /// there throughout, and nobody may care.
+    pub fn show_neighbours(&mut self) {
+        self.show_ports();
+        for (pid, is_in_host_network, environment, command) in [
+            (10, true, "", "kube-apiserver\0--secure-port=7443\0"),
+            (11, true, "", "kube-controller-manager\0--secure-port=10357\0"),
+            (12, true, "", "kube-scheduler\0--secure-port=10359\0"),
+            (13, true, "", "etcd\0--listen-client-urls=https://127.0.0.1:3379\0"),
+            (14, false, "", "kube-apiserver\0--secure-port=6443\0"),
+            (15, false, "", "kube-controller-manager\0"),
+            (16, false, "", "kube-scheduler\0"),
+            (17, false, "HOIST_BRIDGE=kube-controller-manager\0", "kube-controller-manager\0"),
+            (18, false, "HOIST_STATIC=kube-scheduler\0", "kube-scheduler\0"),
+        ] {
+            let dir = self.proc().join(pid.to_string());
+            fs::create_dir_all(dir.join("net")).unwrap();
+            match is_in_host_network {
+                true => fs::hard_link(self.proc().join("net/tcp"), dir.join("net/tcp")).unwrap(),
+                false => fs::write(dir.join("net/tcp"), "").unwrap(),
+            }
+            fs::write(dir.join("environ"), environment).unwrap();
+            fs::write(dir.join("cmdline"), command).unwrap();
+        }
+    }
+
     /// Starts a process and shows it in /proc.
     pub fn spawn(&mut self, program: Program, mark: Option<String>, pod: &str) -> u32 {
         self.last_pid += 1;
