@@ -28,7 +28,14 @@ const UNIMPLEMENTED: &str = "12";
 pub enum Failure {
     /// The server has no such method of this service.
     Unimplemented(&'static str),
-    /// Anything else.
+    /// The server refuses, by one of gRPC's codes and in its own words.
+    Refused {
+        /// gRPC's code.
+        code: u32,
+        /// What it says.
+        message: String,
+    },
+    /// Anything else: no connection, or an answer that cannot be read.
     Other(String),
 }
 
@@ -36,6 +43,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unimplemented(service) => write!(f, "it does not serve {service}"),
+            Self::Refused { code, message } => write!(f, "{message} (gRPC status {code})"),
             Self::Other(reason) => f.write_str(reason),
         }
     }
@@ -177,6 +185,10 @@ fn verdict(service: &'static str, headers: &HeaderMap) -> Result<(), Failure> {
     match text("grpc-status") {
         None | Some("0") => Ok(()),
         Some(UNIMPLEMENTED) => Err(Failure::Unimplemented(service)),
-        Some(code) => Err(failed(format!("{} (gRPC status {code})", text("grpc-message").unwrap_or("it refuses")))),
+        Some(code) => {
+            let message = text("grpc-message").unwrap_or("it refuses").to_owned();
+            // A code that is no number is nobody's: 2 is gRPC's own for what is not known.
+            Err(Failure::Refused { code: code.parse().unwrap_or(2), message })
+        }
     }
 }
