@@ -1,16 +1,16 @@
 //! etcd's alarms: why it takes no more writes, and what to type.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::client::{AlarmMember, AlarmRequest, AlarmResponse, SERVICE, StatusRequest, StatusResponse, connect};
+use super::client::{Client, Failed, MemberId};
 use crate::desired::secrets::Tls;
 
 /// Where etcd's clients reach it on loopback.
 pub const PORT: u16 = 2379;
 /// etcd's own, where it is not told another.
-const DEFAULT_QUOTA: i64 = 2 << 30;
+pub const DEFAULT_QUOTA: i64 = 2 << 30;
 /// The files that etcdctl takes in etcd's own container.
 const FILES: &str = "--cacert=/etc/kubernetes/secrets/ca.crt --cert=/etc/kubernetes/secrets/server.crt --key=/etc/kubernetes/secrets/server.key";
 
@@ -26,6 +26,15 @@ pub enum Alarm {
 }
 
 impl Alarm {
+    /// The one that has this number in etcd's messages.
+    fn of(number: i32) -> Self {
+        match number {
+            1 => Self::NoSpace,
+            2 => Self::Corrupt,
+            number => Self::Other(number),
+        }
+    }
+
     /// As etcd names it.
     pub fn name(&self) -> String {
         match self {
@@ -43,6 +52,8 @@ pub struct Health {
     pub address: SocketAddr,
     /// The alarms that are raised.
     pub alarms: BTreeSet<Alarm>,
+    /// The same, by the members that have raised them.
+    pub raised: BTreeMap<MemberId, BTreeSet<Alarm>>,
     /// The bytes of its database.
     pub size: i64,
     /// And how many it may have.
@@ -88,23 +99,22 @@ impl Health {
 /// Why it does not say.
 pub async fn ask(address: SocketAddr, tls: &Tls, limit: Duration) -> Result<Health, String> {
     let answer = async {
-        let mut connection = connect(address, tls).await?;
-        let alarms = connection.call(SERVICE, "Alarm", &AlarmRequest {}).await;
-        let alarms: AlarmResponse = alarms.map_err(|failure| failure.to_string())?;
-        let status = connection.call(SERVICE, "Status", &StatusRequest {}).await;
-        let status: StatusResponse = status.map_err(|failure| failure.to_string())?;
-        let alarm = |member: AlarmMember| match member.alarm {
-            1 => Alarm::NoSpace,
-            2 => Alarm::Corrupt,
-            number => Alarm::Other(number),
-        };
+        let mut client = Client::connect(address, tls, limit).await?;
+        let alarms = client.alarms().await?;
+        let status = client.status().await?;
+        let mut raised: BTreeMap<MemberId, BTreeSet<Alarm>> = BTreeMap::new();
+        for (member, number) in alarms {
+            raised.entry(member).or_default().insert(Alarm::of(number));
+        }
         Ok(Health {
             address,
-            alarms: alarms.alarms.into_iter().map(alarm).collect(),
-            size: status.db_size,
-            quota: if status.db_size_quota > 0 { status.db_size_quota } else { DEFAULT_QUOTA },
-            revision: status.header.map_or(0, |header| header.revision),
+            alarms: raised.values().flatten().copied().collect(),
+            raised,
+            size: status.size,
+            quota: status.quota.unwrap_or(DEFAULT_QUOTA),
+            revision: status.revision,
         })
     };
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err("no answer in time".into()))
+    let answer = tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(Failed::late()));
+    answer.map_err(|failed| failed.to_string())
 }

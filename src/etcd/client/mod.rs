@@ -1,149 +1,146 @@
-//! A client of etcd's gRPC service Maintenance: a snapshot as a stream, the version, the alarms. The few messages
-//! that hoist needs are declared here, field by field.
+//! A client of etcd's gRPC services Maintenance and Cluster: status, alarms, members, leadership, a snapshot as a stream.
+//! The few messages that hoist needs are declared field by field in `messages.rs`; `failed.rs` sorts etcd's errors;
+//! `connection.rs` is the one way to a member. No call takes longer than the limit that it is given.
+
+mod connection;
+mod failed;
+mod messages;
+mod service;
+mod stream;
+mod types;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use prost::Message;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 
-use crate::base::error::{Error, Result};
-use crate::base::grpc::{Connection, Failure, Messages};
-use crate::base::probe;
+use crate::base::grpc::{Connection, Failure};
+use crate::base::probe::Probe;
 use crate::desired::secrets::Tls;
-use crate::etcd::snapshot;
+use messages::{
+    AlarmRequest, AlarmResponse, DefragmentRequest, Done, MemberAddRequest, MemberAddResponse, MemberListRequest,
+    MemberListResponse, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, StatusRequest, StatusResponse,
+};
+use service::{CLUSTER, MAINTENANCE};
 
-pub(super) const SERVICE: &str = "etcdserverpb.Maintenance";
-/// How long it may be silent.
-const LIMIT: Duration = Duration::from_secs(20);
+pub use connection::connect;
+pub use failed::{Failed, Sort};
+pub use stream::Snapshot;
+pub use types::{List, Member, MemberId, Status};
 
-#[derive(Message)]
-pub(crate) struct StatusRequest {}
-
-#[derive(Message)]
-pub(crate) struct ResponseHeader {
-    #[prost(int64, tag = "3")]
-    pub(crate) revision: i64,
+/// A connection to one member.
+pub struct Client {
+    connection: Connection,
+    /// Of each call.
+    limit: Duration,
 }
 
-#[derive(Message)]
-pub(crate) struct StatusResponse {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) header: Option<ResponseHeader>,
-    #[prost(string, tag = "2")]
-    pub(crate) version: String,
-    #[prost(int64, tag = "3")]
-    pub(crate) db_size: i64,
-    /// Since etcd 3.6.
-    #[prost(int64, tag = "12")]
-    pub(crate) db_size_quota: i64,
-}
-
-/// Asks for all alarms: what is left out says so.
-#[derive(Message)]
-pub(crate) struct AlarmRequest {}
-
-#[derive(Message)]
-pub(crate) struct AlarmResponse {
-    #[prost(message, repeated, tag = "2")]
-    pub(crate) alarms: Vec<AlarmMember>,
-}
-
-#[derive(Message)]
-pub(crate) struct AlarmMember {
-    /// 1 is NOSPACE, 2 CORRUPT.
-    #[prost(int32, tag = "2")]
-    pub(crate) alarm: i32,
-}
-
-#[derive(Message)]
-pub(crate) struct SnapshotRequest {}
-
-#[derive(Message)]
-pub(crate) struct SnapshotResponse {
-    /// Of the database, behind this piece.
-    #[prost(uint64, tag = "2")]
-    pub(crate) remaining_bytes: u64,
-    #[prost(bytes = "vec", tag = "3")]
-    pub(crate) blob: Vec<u8>,
-}
-
-/// A snapshot on its way. Its pieces, one behind the other, are the file that `etcdctl snapshot save` writes.
-pub struct Snapshot {
-    /// The version of the etcd that makes it.
-    pub version: String,
-    /// How long it is in all.
-    pub length: u64,
-    first: Option<Vec<u8>>,
-    rest: Messages<SnapshotResponse>,
-    // It ends when it is dropped.
-    _connection: Connection,
-}
-
-impl Snapshot {
-    /// Asks the etcd at `address` for one, with the client certificate that the API servers have.
+impl Client {
+    /// Connects to the member at `address` with the client certificate that the API servers have. Neither that nor any
+    /// call takes longer than `limit`.
     ///
     /// # Errors
-    /// Certificates that cannot be used; an etcd that does not answer.
-    pub async fn begin(address: SocketAddr, tls: &Tls) -> Result<Self> {
-        let mut connection = in_time(address, connect(address, tls)).await?.map_err(|why| failed(address, why))?;
-        let failure = |failure: Failure| failed(address, failure);
-        let status = connection.call(SERVICE, "Status", &StatusRequest {});
-        let status: StatusResponse = in_time(address, status).await?.map_err(failure)?;
-        let stream = connection.stream(SERVICE, "Snapshot", &SnapshotRequest {});
-        let mut rest: Messages<SnapshotResponse> = in_time(address, stream).await?.map_err(failure)?;
-        let first = in_time(address, rest.next()).await?.map_err(failure)?.unwrap_or_default();
-        let length = first.remaining_bytes + (first.blob.len() + snapshot::SUM) as u64;
-        Ok(Self { version: status.version, length, first: Some(first.blob), rest, _connection: connection })
+    /// Certificates that cannot be used; a member that does not answer.
+    pub async fn connect(address: SocketAddr, tls: &Tls, limit: Duration) -> Result<Self, Failed> {
+        let connection = tokio::time::timeout(limit, connect(address, tls)).await;
+        let connection = connection.unwrap_or_else(|_| Err("no answer in time".into()));
+        Ok(Self { connection: connection.map_err(Failed::unasked)?, limit })
     }
 
-    /// The next piece; `None` when etcd has said that it was the last.
+    /// What it says of itself. A learner, and a member without a leader, say it too.
     ///
     /// # Errors
-    /// A stream that breaks off.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
-        let broken = |why: &dyn std::fmt::Display| Error::Failed {
-            action: "read the snapshot from etcd".into(),
-            cause: why.to_string(),
-            next: Some("run the same command again".into()),
-        };
-        match tokio::time::timeout(LIMIT, self.rest.next()).await {
-            Ok(piece) => Ok(piece.map_err(|failure| broken(&failure))?.map(|piece| piece.blob)),
-            Err(_) => Err(broken(&"it has been silent for too long")),
-        }
+    /// Why it does not say.
+    pub async fn status(&mut self) -> Result<Status, Failed> {
+        let status: StatusResponse = self.call(MAINTENANCE, "Status", &StatusRequest {}).await?;
+        Ok(status.into())
+    }
+
+    /// All alarms, by the members that have raised them, and etcd's numbers for them. It is a write of etcd's.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn alarms(&mut self) -> Result<Vec<(MemberId, i32)>, Failed> {
+        let alarms: AlarmResponse = self.call(MAINTENANCE, "Alarm", &AlarmRequest {}).await?;
+        Ok(alarms.alarms.iter().map(|alarm| (MemberId(alarm.member_id), alarm.alarm)).collect())
+    }
+
+    /// The members, as a majority of the voters knows them at this moment: a voter that has lost the others does not say,
+    /// and a learner never does.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn members(&mut self) -> Result<List, Failed> {
+        let question = MemberListRequest { linearizable: true };
+        let list: MemberListResponse = self.call(CLUSTER, "MemberList", &question).await?;
+        Ok(list.into())
+    }
+
+    /// Adds a member without a vote that will be reached by the others at `peer_url`. Its id, unless etcd forgets to say.
+    ///
+    /// # Errors
+    /// Why it was not added, or that this is not known.
+    pub async fn add_learner(&mut self, peer_url: &str) -> Result<Option<MemberId>, Failed> {
+        let question = MemberAddRequest { peer_urls: vec![peer_url.to_owned()], is_learner: true };
+        let added: MemberAddResponse = self.call(CLUSTER, "MemberAdd", &question).await?;
+        Ok(added.member.map(|member| MemberId(member.id)))
+    }
+
+    /// Gives a learner its vote. The leader looks at how far it has sent it entries, and not at whether it is alive.
+    ///
+    /// # Errors
+    /// Why it was not promoted, or that this is not known.
+    pub async fn promote(&mut self, member: MemberId) -> Result<(), Failed> {
+        let Done {} = self.call(CLUSTER, "MemberPromote", &MemberPromoteRequest { id: member.0 }).await?;
+        Ok(())
+    }
+
+    /// Removes a member for good.
+    ///
+    /// # Errors
+    /// Why it was not removed, or that this is not known.
+    pub async fn remove(&mut self, member: MemberId) -> Result<(), Failed> {
+        let Done {} = self.call(CLUSTER, "MemberRemove", &MemberRemoveRequest { id: member.0 }).await?;
+        Ok(())
+    }
+
+    /// Hands leadership to the voter `to`. Only the leader can be asked.
+    ///
+    /// # Errors
+    /// Why it does not lead, or that this is not known.
+    pub async fn move_leader(&mut self, to: MemberId) -> Result<(), Failed> {
+        let Done {} = self.call(MAINTENANCE, "MoveLeader", &MoveLeaderRequest { target_id: to.0 }).await?;
+        Ok(())
+    }
+
+    /// Gives the file system back what the database does not use. The member serves nothing meanwhile.
+    ///
+    /// # Errors
+    /// Why it did not, or that this is not known.
+    pub async fn defragment(&mut self) -> Result<(), Failed> {
+        let Done {} = self.call(MAINTENANCE, "Defragment", &DefragmentRequest {}).await?;
+        Ok(())
+    }
+
+    async fn call<A: Message + Default>(
+        &mut self,
+        service: &'static str,
+        method: &str,
+        question: &impl Message,
+    ) -> Result<A, Failed> {
+        let call = self.connection.call(service, method, question);
+        let answer: Result<A, Failure> = tokio::time::timeout(self.limit, call).await.map_err(|_| Failed::late())?;
+        Ok(answer?)
     }
 }
 
-/// A connection with the client certificate that the API servers have.
-pub(super) async fn connect(address: SocketAddr, tls: &Tls) -> Result<Connection, String> {
-    let file = |name: &str| tls.get(name).map(Vec::as_slice).unwrap_or_default();
-    let identity = (file("apiserver-etcd-client.crt"), file("apiserver-etcd-client.key"));
-    let connector = probe::connector(file("etcd/ca.crt"), Some(identity), b"h2").map_err(|error| error.to_string())?;
-    let connect = async {
-        let stream = TcpStream::connect(address).await?;
-        let stream = connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?;
-        Connection::over(stream).await
-    };
-    connect.await.map_err(|error| error.to_string())
-}
-
-async fn in_time<T>(address: SocketAddr, what: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(LIMIT, what).await.map_err(|_| failed(address, "no answer in time"))
-}
-
-fn failed(address: SocketAddr, why: impl std::fmt::Display) -> Error {
-    Error::Failed {
-        action: format!("ask etcd at {address} for a snapshot"),
-        cause: why.to_string(),
-        next: Some(
-            "run it on a controller whose etcd runs: `crictl ps --name etcd` shows it; \
-             its data may be there without it: see `hoist recover --help`"
-                .into(),
-        ),
+/// Whether the member at `address` says within `limit` that it serves: it reaches the leader and has no alarm. A learner
+/// says it, too.
+pub async fn is_healthy(address: SocketAddr, tls: &Tls, limit: Duration) -> bool {
+    let (ca, certificate, key) = connection::credentials(tls);
+    match Probe::with_identity(ca, certificate, key) {
+        Ok(probe) => probe.get(address, "/health", limit).await.is_ready(),
+        Err(_) => false,
     }
 }
 

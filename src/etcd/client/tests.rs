@@ -12,10 +12,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use super::messages::{AlarmMember, ResponseHeader, SnapshotResponse};
 use super::*;
 use crate::base::probe::testing::Authority;
-use crate::etcd::alarms;
 use crate::etcd::snapshot::tests::some;
+use crate::etcd::{alarms, snapshot};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// What it says at the end of a snapshot.
 #[derive(Clone, Copy)]
@@ -45,13 +48,14 @@ type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 fn respond(path: &str, snapshot: &[u8], end: End) -> Response<Body> {
     let frames = match path {
         "/etcdserverpb.Maintenance/Status" => {
-            let header = Some(ResponseHeader { revision: 1234 });
+            let header = Some(ResponseHeader { revision: 1234, member_id: 7, ..Default::default() });
             let version = "3.6.8".to_owned();
-            let status = StatusResponse { header, version, db_size: 16 << 20, db_size_quota: 16 << 20 };
+            let (db_size, db_size_quota) = (16 << 20, 16 << 20);
+            let status = StatusResponse { header, version, db_size, db_size_quota, ..Default::default() };
             vec![Ok(message(&status)), Ok(trailers("0"))]
         }
         "/etcdserverpb.Maintenance/Alarm" => {
-            let alarms = [1, 2, 1, 7].map(|alarm| AlarmMember { alarm }).into();
+            let alarms = [1, 2, 1, 7].map(|alarm| AlarmMember { member_id: 7, alarm }).into();
             vec![Ok(message(&AlarmResponse { alarms })), Ok(trailers("0"))]
         }
         "/etcdserverpb.Maintenance/Snapshot" => {

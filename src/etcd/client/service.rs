@@ -1,0 +1,6 @@
+//! The names of etcd's gRPC services.
+
+/// Status, alarms, leadership, snapshots.
+pub(super) const MAINTENANCE: &str = "etcdserverpb.Maintenance";
+/// Members.
+pub(super) const CLUSTER: &str = "etcdserverpb.Cluster";
