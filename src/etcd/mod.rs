@@ -1,5 +1,6 @@
-//! etcd: its client, its alarms, its snapshots.
+//! etcd: its client, its members, its alarms, its snapshots.
 
 pub mod alarms;
 pub mod client;
+pub mod members;
 pub mod snapshot;
