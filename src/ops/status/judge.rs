@@ -167,6 +167,19 @@ pub(super) mod tests {
             reason: format!("Kubelet{kind}"),
             message: "kubelet says so".into(),
         };
+        let member = |name: &str, role, leader: bool, size: Option<i64>| Member {
+            name: name.into(),
+            id: "8e9e05c52164694d".into(),
+            address: size.map(|_| "https://10.0.0.1:2379".into()),
+            role,
+            leader,
+            answers: size.is_some(),
+            version: size.map(|_| "3.7.0".into()),
+            behind: size.map(|_| if leader { 0 } else { 3 }),
+            size,
+            quota: size.map(|_| 2 << 30),
+            alarms: Vec::new(),
+        };
         Status {
             schema: SCHEMA,
             healthy: true,
@@ -202,7 +215,16 @@ pub(super) mod tests {
                 remaining_days: 364,
                 expired: false,
             }],
-            etcd: Some(EtcdStatus { alarms: Vec::new(), size: 20 << 20, quota: 2 << 30 }),
+            etcd: Some(EtcdStatus {
+                alarms: Vec::new(),
+                size: 20 << 20,
+                quota: 2 << 30,
+                members: vec![
+                    member("c1", "voter", true, Some(20 << 20)),
+                    member("c2", "voter", false, Some(20 << 20)),
+                    member("https://10.0.0.3:2380", "learner", false, None),
+                ],
+            }),
             next: Some(Next { step: None, what: "nothing: the cluster serves itself".into() }),
         }
     }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{EtcdStatus, Subject};
+use super::{EtcdStatus, Subject, etcd};
 use crate::desired::assets::{AssetSet, cluster_id};
 use crate::desired::config::version;
-use crate::etcd::alarms;
+use crate::etcd::{alarms, members};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::images;
@@ -44,10 +44,11 @@ pub(super) async fn look(subject: &Subject<'_>) -> Here {
     if let Some(data) = &data {
         let address = SocketAddr::new(cluster.loopback(), alarms::PORT);
         if let Ok(health) = host.world().etcd(address, &assets.tls(), LIMIT).await {
-            let said = health.said(&controller.name);
-            here.problems.extend(said.iter().map(|(what, remedy)| format!("{what}: {remedy}")));
+            let asked = members::ask(address, &[], &assets.tls(), LIMIT).await;
+            let (members, problems) = etcd::members(&asked, &health, &controller.name);
+            here.problems.extend(problems);
             let alarms = health.alarms.iter().map(alarms::Alarm::name).collect();
-            here.etcd = Some(EtcdStatus { alarms, size: health.size, quota: health.quota });
+            here.etcd = Some(EtcdStatus { alarms, size: health.size, quota: health.quota, members });
         } else if !data.is_there() && (copy.is_some() || cluster_id(assets).is_some()) {
             here.problems.push(format!("etcd's data is not in {}: {}", data.name(), Data::remedy()));
         }

@@ -5,6 +5,7 @@
 //! ```
 
 mod certificates;
+mod etcd;
 mod judge;
 mod machine;
 mod text;
@@ -34,6 +35,7 @@ use crate::plane::hand_over::Target;
 use crate::plane::kept_copy;
 use crate::plane::static_plane::Permanent;
 pub use certificates::Certificate;
+pub use etcd::Member;
 
 /// The version of what is written as JSON: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.status/v1";
@@ -88,16 +90,18 @@ pub struct Status {
     pub next: Option<Next>,
 }
 
-/// etcd's database.
+/// etcd's database on this controller, and all members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdStatus {
-    /// The alarms that it has raised, as etcd names them.
+    /// The alarms that any member has raised, as etcd names them.
     pub alarms: Vec<String>,
     /// Its bytes.
     pub size: i64,
     /// How many it may have.
     pub quota: i64,
+    /// The members, by name; none where no voter tells them.
+    pub members: Vec<Member>,
 }
 
 /// This machine's Node.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Certificate, Endpoint, EtcdStatus, Pod, Server, Status};
+use super::{Certificate, Endpoint, EtcdStatus, Member, Pod, Server, Status};
 use crate::plane::hand_over::Target;
 
 impl fmt::Display for Status {
@@ -24,9 +24,9 @@ impl fmt::Display for Status {
             let word = if leader.alive { "alive" } else { "gone" };
             format!("{:<24} {holder}, renewed {ago}: {word}", leader.lease)
         })?;
-        if let Some(EtcdStatus { alarms, size, quota }) = &self.etcd {
-            let alarms = if alarms.is_empty() { String::new() } else { format!(", alarms: {}", alarms.join(", ")) };
-            writeln!(f, "etcd: {} MiB of {} MiB{alarms}", size >> 20, quota >> 20)?;
+        if let Some(EtcdStatus { alarms, size, quota, members }) = &self.etcd {
+            writeln!(f, "etcd: {}{}", database(*size, *quota), raised(alarms))?;
+            members.iter().try_for_each(|one| writeln!(f, "  {}", member(one)))?;
         }
         section(f, "certificates", &self.certificates, certificate)?;
         if let Some(next) = &self.next {
@@ -84,6 +84,27 @@ fn pod(pod: &Pod) -> String {
     let kind = if pod.is_static { "static" } else { "self-hosted" };
     let state = pod.reason.clone().unwrap_or_else(|| "ready".into());
     format!("{:<46} {kind:<12} {state}, restarts: {}", pod.name, pod.restarts)
+}
+
+fn database(size: i64, quota: i64) -> String {
+    format!("{} MiB of {} MiB", size >> 20, quota >> 20)
+}
+
+fn raised(alarms: &[String]) -> String {
+    if alarms.is_empty() { String::new() } else { format!(", alarms: {}", alarms.join(", ")) }
+}
+
+fn member(member: &Member) -> String {
+    let role = if member.leader { "voter, leads" } else { member.role };
+    let database = match member.size.zip(member.quota) {
+        Some((size, quota)) => database(size, quota),
+        None => "does not answer".to_owned(),
+    };
+    let behind = match member.behind {
+        None | Some(0) => String::new(),
+        Some(entries) => format!(", {entries} entries behind"),
+    };
+    format!("{:<24} {role:<14} {database}{behind}{}", member.name, raised(&member.alarms))
 }
 
 fn certificate(certificate: &Certificate) -> String {
