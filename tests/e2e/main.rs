@@ -12,6 +12,7 @@ mod bad_machine;
 mod conformance;
 mod crash;
 mod dns;
+mod etcd_members;
 mod external_ca;
 mod failing;
 mod first_boot;
