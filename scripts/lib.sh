@@ -94,6 +94,18 @@ ensure_entries() {
 	fi
 }
 
+# Installs a subcommand of cargo at one version, if that is not there: `ensure_cargo_tool cargo-NAME VERSION`. What else is
+# given, `cargo install` gets.
+ensure_cargo_tool() {
+	local tool=$1 version=$2 found=''
+	shift 2
+	read -r _ found _ < <(cargo "${tool#cargo-}" --version 2>/dev/null) || true
+	[[ $found != "$version" ]] || return 0
+	say "installing $tool $version by cargo: up to three minutes, once"
+	# Neither optimised nor for a debugger: it mostly waits for others, and compiles in a fraction of the time.
+	CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --quiet --force --version "$version" "$@" "$tool"
+}
+
 # Debian starts and enables a service when its package is installed. The test nodes
 # run containerd and sshd; the machine itself must not.
 install_packages() (
