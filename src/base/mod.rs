@@ -12,4 +12,5 @@ pub mod probe;
 pub mod progress;
 pub mod report;
 pub mod time;
+pub mod watched;
 pub mod yaml;

@@ -1,7 +1,7 @@
 //! The machine that hoist runs on, and the servers that it can reach: the real [`World`].
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::api;
 use crate::base::error::{Error, Result};
 use crate::base::probe::{self, LACK_PAUSE, Probe};
+use crate::base::watched::Watched;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::etcd::alarms::Health;
@@ -75,6 +76,10 @@ impl World for System {
             }
         };
         Box::pin(async move { tokio::time::timeout(limit, ask).await.unwrap_or(false) })
+    }
+
+    fn watch(&self, folders: Vec<PathBuf>) -> Watched {
+        Watched::new(folders)
     }
 
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], limit: Duration) -> BoxFuture<'a, Result<Ran>> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 
 use crate::base::error::Result;
 use crate::base::probe::{Answer, Probe};
+use crate::base::watched::Watched;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms::Health;
 
@@ -59,6 +61,9 @@ pub trait World: fmt::Debug + Send + Sync {
 
     /// How the etcd at `address` is, which lets in whom `tls` has the certificates of; it must say so within `limit`.
     fn etcd<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, Result<Health, String>>;
+
+    /// Watches folders, which need not be there yet, for changes by other programs.
+    fn watch(&self, folders: Vec<PathBuf>) -> Watched;
 
     /// Runs a program to its end, which must come within `limit`.
     fn run<'a>(&'a self, program: &'a str, args: &'a [&'a str], limit: Duration) -> BoxFuture<'a, Result<Ran>>;

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use hoist::base::error::{Error, Result};
 use hoist::base::files::{self, Operation};
 use hoist::base::probe::Answer;
+use hoist::base::watched::Watched;
 use hoist::desired::secrets::Tls;
 use hoist::etcd::alarms::Health;
 use hoist::node::world::{Ask, Ran, World};
@@ -243,6 +244,11 @@ impl World for Scripted {
     fn accepts(&self, address: SocketAddr, _limit: Duration) -> BoxFuture<'_, bool> {
         let runs = address.port() == 10248 && self.world.lock().unwrap().kubelet.is_some();
         Box::pin(async move { runs })
+    }
+
+    /// Events of the real kernel would come at any time.
+    fn watch(&self, folders: Vec<PathBuf>) -> Watched {
+        Watched::polled(folders)
     }
 
     fn etcd<'a>(&'a self, _: SocketAddr, _: &'a Tls, _limit: Duration) -> BoxFuture<'a, Result<Health, String>> {

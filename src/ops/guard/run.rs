@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::decide::{
     Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
@@ -21,6 +22,7 @@ use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use crate::base::report::Reporter;
+use crate::base::watched::Watched;
 use crate::desired::config::API_PORT;
 use crate::desired::config::version;
 use crate::node::host::Host;
@@ -29,12 +31,12 @@ use crate::node::lock;
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
-use crate::plane::kept_copy::Copy;
+use crate::plane::kept_copy::{self, Copy};
 use crate::plane::lease_holders::Clock;
 
 /// Between two looks while the self-hosted API server serves.
 const AT_REST: Duration = Duration::from_secs(1);
-/// Between two looks otherwise: how late a raise may be.
+/// Between two looks otherwise, and the least between any two: how late a raise may be.
 const ALERT: Duration = Duration::from_millis(250);
 /// For how long after a raise Leases of dead holders are looked for: their own time is over then.
 const LEASES_FOR: Duration = Duration::from_secs(30);
@@ -93,6 +95,8 @@ pub(super) struct Guard<'a> {
     pub(super) copy: Option<Copy>,
     copy_state: CopyState,
     mark: Option<guard_pod::Mark>,
+    /// The folders of the copy and of static pods: what changes there is looked at at once.
+    folders: Watched,
     pub(super) at: Addresses,
     probe: Option<Arc<dyn Ask>>,
     /// The probe is to be made anew: the copy, and with it the CA, is another.
@@ -119,6 +123,7 @@ pub(super) struct Guard<'a> {
 impl<'a> Guard<'a> {
     fn new(host: &'a Host, options: &Options, reporter: &'a Reporter, metrics: Metrics, way: keeper::Shared) -> Self {
         let now = Instant::now();
+        let copy = kept_copy::path(host).parent().map(Path::to_owned);
         Self {
             host,
             node: options.node_name.clone(),
@@ -129,6 +134,7 @@ impl<'a> Guard<'a> {
             copy: None,
             copy_state: CopyState::Missing,
             mark: None,
+            folders: host.world().watch(copy.into_iter().chain([host.manifests().to_owned()]).collect()),
             at: Addresses::unknown(),
             probe: None,
             is_probe_old: true,
@@ -197,7 +203,15 @@ impl<'a> Guard<'a> {
             self.free_leases(&observed).await;
             self.watch(&observed).await;
             self.talk(&observed, true).await;
-            sleep(pause).await;
+            self.rest(pause).await;
+        }
+    }
+
+    /// Until the next look, which comes sooner where something in a folder changes.
+    async fn rest(&mut self, pause: Duration) {
+        let soonest = Instant::now() + ALERT.min(pause);
+        if timeout(pause, self.folders.changed()).await.is_ok() {
+            sleep_until(soonest).await;
         }
     }
 
@@ -282,6 +296,11 @@ impl<'a> Guard<'a> {
     }
 
     fn read_copy(&mut self) {
+        let may_be_another = self.folders.may_have_changed(Instant::now());
+        self.folders.trouble().iter().for_each(|trouble| self.reporter.note(trouble));
+        if !may_be_another && self.mark.is_some() {
+            return;
+        }
         let mark = guard_pod::mark(self.host);
         if self.mark == Some(mark) {
             return;
