@@ -10,9 +10,8 @@ use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
 use super::observe::{CONTROL_PLANE_LABEL, pod_view};
-use super::{FIELD_MANAGER, Verdict, verdict};
+use super::{FIELD_MANAGER, Verdict, timestamp, verdict};
 use crate::base::error::Result;
-use crate::base::time::rfc3339;
 use crate::desired::config::version;
 use crate::desired::secrets::COMPONENTS;
 
@@ -132,7 +131,7 @@ pub async fn heartbeat(
         spec: Some(LeaseSpec {
             holder_identity: Some(name.clone()),
             lease_duration_seconds: Some(LEASE_SECONDS),
-            renew_time: Some(micro(now)),
+            renew_time: Some(MicroTime(timestamp::of(now))),
             ..LeaseSpec::default()
         }),
     };
@@ -147,7 +146,7 @@ pub async fn heartbeat(
 /// The API server's word.
 pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
     let api: Api<Event> = Api::namespaced(client.clone(), "default");
-    let at = whole(told.at);
+    let at = Time(timestamp::of(told.at));
     let event = Event {
         metadata: ObjectMeta {
             // As client-go names events: by what they are about, and a number that is new each time.
@@ -212,7 +211,7 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
 pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
     let info = client.apiserver_version().await;
     let info = info.map_err(|error| super::failed("ask the API server for its version", &error))?;
-    Ok(version::of_image(&format!(":{}", info.git_version)).map(|(major, minor, _)| (major, minor)))
+    Ok(version::numbers(&info.git_version).map(|(major, minor, _)| (major, minor)))
 }
 
 /// The checksum of the cluster's copy of the bridge; `None` where there is none.
@@ -236,14 +235,6 @@ pub async fn copy(client: &Client) -> Result<Option<Vec<u8>>> {
     let secret = secret.map_err(|error| super::failed("read the cluster's copy of the bridge", &error))?;
     let data: Option<BTreeMap<_, _>> = secret.and_then(|secret| secret.data);
     Ok(data.and_then(|mut data| data.remove(FILE)).map(|bytes| bytes.0))
-}
-
-fn whole(time: OffsetDateTime) -> Time {
-    rfc3339(time).parse().map_or_else(|_| Time(Default::default()), Time)
-}
-
-fn micro(time: OffsetDateTime) -> MicroTime {
-    rfc3339(time).parse().map_or_else(|_| MicroTime(Default::default()), MicroTime)
 }
 
 #[cfg(test)]

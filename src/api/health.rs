@@ -8,11 +8,10 @@ use kube::Client;
 use kube::api::Api;
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep};
 
-use super::explain;
 use super::observe::LEASES;
+use super::{explain, timestamp};
 use crate::base::error::{Error, Result};
 
 /// How long a Lease lasts that does not say.
@@ -103,7 +102,7 @@ async fn read(client: &Client) -> Result<Vec<LeaseSpec>> {
 
 /// What a Lease says by its dates.
 fn leader(lease: &str, spec: &LeaseSpec, now: OffsetDateTime) -> Leader {
-    let renewed = spec.renew_time.as_ref().and_then(|time| OffsetDateTime::parse(&time.0.to_string(), &Rfc3339).ok());
+    let renewed = spec.renew_time.as_ref().map(|time| timestamp::moment(time.0));
     let lasts = i64::from(spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS));
     let holder = spec.holder_identity.clone().unwrap_or_default();
     let ago = renewed.map(|renewed| (now - renewed).whole_seconds());
@@ -125,7 +124,7 @@ mod tests {
         let now = OffsetDateTime::now_utc();
         let ago = |seconds| Some(now - time::Duration::seconds(seconds));
         let alive = |holder: &str, renewed: Option<OffsetDateTime>| {
-            let renew_time = renewed.map(|at| MicroTime(at.format(&Rfc3339).unwrap().parse().unwrap()));
+            let renew_time = renewed.map(|at| MicroTime(timestamp::of(at)));
             let holder_identity = Some(holder.to_owned());
             let spec =
                 LeaseSpec { holder_identity, renew_time, lease_duration_seconds: Some(15), ..LeaseSpec::default() };

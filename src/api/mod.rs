@@ -14,6 +14,7 @@ mod pages;
 pub mod requests;
 mod resources;
 pub mod self_hosted;
+pub mod timestamp;
 pub mod tokens;
 mod transport;
 mod verdict;

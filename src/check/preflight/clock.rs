@@ -1,9 +1,8 @@
 //! The clock, compared with the validity of the certificates.
 
-use time::OffsetDateTime;
-
 use super::Facts;
 use crate::base::error::Finding;
+use crate::base::time::rfc3339;
 use crate::desired::pki;
 
 /// No machine that runs this is older: 2025-01-01.
@@ -13,7 +12,7 @@ pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
     let now = facts.now;
     let remedy = "set the clock (`date -s`), and keep it right with chrony or systemd-timesyncd";
     if now.unix_timestamp() < EARLIEST {
-        let message = format!("the clock says {}, which is impossible", shown(now));
+        let message = format!("the clock says {}, which is impossible", rfc3339(now));
         return vec![Finding::new("", message).remedy(remedy)];
     }
     let tls = facts.assets.tls();
@@ -23,12 +22,12 @@ pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
     let latest = read.iter().filter(|(_, info)| now < info.not_before).max_by_key(|(_, info)| info.not_before);
     if let Some((path, info)) = latest {
         let message =
-            format!("the clock says {}, and tls/{path} is valid from {} only", shown(now), shown(info.not_before));
+            format!("the clock says {}, and tls/{path} is valid from {} only", rfc3339(now), rfc3339(info.not_before));
         return vec![Finding::new("", message).remedy(remedy)];
     }
     let expired = read.iter().filter(|(_, info)| info.not_after < now);
     let finding = |(path, info): &(&String, pki::CertificateInfo)| {
-        let message = format!("expired at {}; the clock says {}", shown(info.not_after), shown(now));
+        let message = format!("expired at {}; the clock says {}", rfc3339(info.not_after), rfc3339(now));
         Finding::new(format!("tls/{path}"), message).remedy(
             "run `hoist render` again, which issues expired certificates anew; or set the clock, if it is wrong",
         )
@@ -36,14 +35,9 @@ pub(super) fn clock(facts: &Facts) -> Vec<Finding> {
     expired.map(finding).collect()
 }
 
-fn shown(time: OffsetDateTime) -> String {
-    let whole = time.replace_nanosecond(0).unwrap_or(time);
-    whole.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use time::Duration;
+    use time::{Duration, OffsetDateTime};
 
     use super::super::testing::{Machine, now, said, tls};
     use super::*;
