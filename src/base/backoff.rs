@@ -1,6 +1,7 @@
 //! The time of the next try after a failure: later each time, with jitter, and not before the moment that a server
-//! has named.
+//! has named. And what succeeds again and again without an effect.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -71,6 +72,29 @@ impl<T: PartialEq> Retries<T> {
     }
 }
 
+/// What a loop did last, and how many times in a row: what goes well and is to be done again changes nothing that is seen.
+#[derive(Debug)]
+pub struct Repeated<T> {
+    most: u32,
+    last: Option<T>,
+    times: u32,
+}
+
+impl<T: PartialEq + fmt::Debug> Repeated<T> {
+    /// Nothing was done. `most` times in a row the same may be done before it is taken for something that changes nothing.
+    pub fn new(most: u32) -> Self {
+        Self { most, last: None, times: 0 }
+    }
+
+    /// Notes what was done. Says so where that is the same for long.
+    pub fn note(&mut self, done: T) -> Option<String> {
+        self.times = if self.last.as_ref() == Some(&done) { self.times.saturating_add(1) } else { 1 };
+        let done = self.last.insert(done);
+        (self.times > self.most)
+            .then(|| format!("what was done {} times and is still to be done: {done:?}", self.times))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +145,16 @@ mod tests {
         retries.failed("apply", &Error::failed("apply", "busy"), begun);
         retries.succeeded();
         assert_eq!(retries.waits(&"apply", begun), None);
+    }
+
+    #[test]
+    fn what_goes_well_again_and_again_is_named() {
+        let mut repeated = Repeated::new(5);
+        for times in 1..=5 {
+            assert_eq!(repeated.note("apply"), None, "{times}");
+        }
+        assert_eq!(repeated.note("apply").as_deref(), Some("what was done 6 times and is still to be done: \"apply\""));
+        assert_eq!(repeated.note("raise"), None);
+        assert_eq!(repeated.note("apply"), None, "another came between");
     }
 }

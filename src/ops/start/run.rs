@@ -12,7 +12,7 @@ use super::memory::{Fixed, Mode, Run};
 use super::observer::Observer;
 use super::progress::Progress;
 use crate::api::observe::Required;
-use crate::base::backoff::{Backoff, Retries};
+use crate::base::backoff::{Backoff, Repeated, Retries};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Limits;
 use crate::base::report::Reporter;
@@ -297,7 +297,7 @@ pub(super) async fn see_through(
     let mut hints = BTreeSet::new();
     let mut hint_at = HINT_AFTER;
     let mut retries = Retries::new(Backoff::new(INTERVAL, LONG_INTERVAL, run.seed()));
-    let mut repeated = Repeated::default();
+    let mut repeated = Repeated::new(REPEATED);
     loop {
         let observed = tokio::select! {
             biased;
@@ -395,23 +395,6 @@ pub(super) async fn see_through(
                 }
             }
         }
-    }
-}
-
-/// What was done last, and how many times in a row: what goes well and is to be done again changes nothing that is seen.
-#[derive(Default)]
-struct Repeated {
-    acts: Vec<Act>,
-    times: u32,
-}
-
-impl Repeated {
-    /// Notes what was done. Says so where that is the same for long.
-    fn note(&mut self, acts: Vec<Act>) -> Option<String> {
-        self.times = if self.acts == acts { self.times.saturating_add(1) } else { 1 };
-        self.acts = acts;
-        (self.times > REPEATED)
-            .then(|| format!("what was done {} times and is still to be done: {:?}", self.times, self.acts))
     }
 }
 
@@ -534,19 +517,5 @@ mod tests {
         std::fs::create_dir_all(&data).unwrap();
         std::fs::write(data.join("db"), "x").unwrap();
         assert!(!begins(&host, &assets, &cluster, true), "it goes on");
-    }
-
-    #[test]
-    fn what_goes_well_again_and_again_is_named() {
-        let mut repeated = Repeated::default();
-        for times in 1..=REPEATED {
-            assert_eq!(repeated.note(vec![Act::Apply]), None, "{times}");
-        }
-        assert_eq!(
-            repeated.note(vec![Act::Apply]).as_deref(),
-            Some("what was done 6 times and is still to be done: [Apply]")
-        );
-        assert_eq!(repeated.note(vec![Act::KeepCopy]), None);
-        assert_eq!(repeated.note(vec![Act::Apply]), None, "another came between");
     }
 }
