@@ -264,12 +264,4 @@ mod tests {
         let own = "localhost/hoist:0.1.0";
         assert!(remedy(own).ends_with("with a file of `hoist image save FILE --name localhost/hoist:0.1.0`"));
     }
-
-    #[test]
-    fn a_version_is_read_from_the_tag() {
-        assert_eq!(of_image(PROVED), Some((1, 36, 3)));
-        assert_eq!(of_image("r.io:5000/a"), None);
-        assert_eq!(of_image("a:latest"), None);
-        assert_eq!(of_image("a:v1.37.2@sha256:aa"), Some((1, 37, 2)));
-    }
 }

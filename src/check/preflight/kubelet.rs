@@ -4,7 +4,7 @@ use tokio::process::Command;
 
 use super::Facts;
 use crate::base::error::Finding;
-use crate::desired::config::Version;
+use crate::desired::config::{Version, version};
 use crate::node::kubelet;
 
 /// How many minor versions a kubelet may be older than the API server that it talks to.
@@ -67,8 +67,8 @@ fn judge(place: &str, said: &str, server: Version) -> Option<Finding> {
 
 /// Major and minor version of `Kubernetes v1.36.3`.
 fn minor_version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.strip_prefix("Kubernetes v")?.split(['.', '-', '+']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    let (major, minor, _) = version::numbers(said.strip_prefix("Kubernetes ")?)?;
+    Some((major, minor))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::contents::Contents;
 use crate::base::error::Finding;
 use crate::base::yaml::{self, child, item};
 use crate::desired::assets::{AssetSet, Parsed};
-use crate::desired::config::{Cluster, Controller, Version};
+use crate::desired::config::{Cluster, Controller, Version, version};
 use crate::desired::known_flags::{self, Program};
 
 /// An asset directory, read and parsed.
@@ -275,10 +275,8 @@ impl<'a> Running<'a> {
     /// The version that its image has by its tag, or else the cluster's.
     pub fn version(&self, cluster: &Cluster) -> Version {
         let tagged = || {
-            let (_, tag) = text(self.container, "image")?.rsplit_once(":v")?;
-            let mut numbers = tag.split(['.', '-', '+', '_']).map(str::parse);
-            let mut next = || numbers.next()?.ok();
-            Some(Version { major: next()?, minor: next()?, patch: next()? })
+            let (major, minor, patch) = version::of_image(text(self.container, "image")?)?;
+            Some(Version { major, minor, patch })
         };
         let oldest = Version { major: 1, minor: 34, patch: 0 };
         match tagged() {

@@ -49,13 +49,18 @@ impl Rendered {
     }
 }
 
-/// The minor version and the patch that a tag such as `v1.36.3-1` says.
+/// Major and minor version and the patch, as programs and tags of images say them: `v1.36.3`, `v1.36.3-1`.
+pub fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = version.strip_prefix('v')?.split(['.', '-', '+', '_']).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
+}
+
+/// The same of an image, by its tag.
 pub fn of_image(reference: &str) -> Option<(u32, u32, u32)> {
     let name = reference.split_once('@').map_or(reference, |(name, _)| name);
     let (_, tag) = name.rsplit_once(':')?;
-    let mut numbers = tag.strip_prefix('v')?.split(['.', '-', '+', '_']).map(str::parse);
-    let mut next = || numbers.next()?.ok();
-    Some((next()?, next()?, next()?))
+    numbers(tag)
 }
 
 #[cfg(test)]
@@ -70,6 +75,24 @@ mod tests {
         assert_eq!(OLDER.unnamed().as_deref(), Ok("v1.36.3"));
         let (message, remedy) = Rendered::Unknown.unnamed().unwrap_err();
         assert!(message.contains("rendered") && remedy.ends_with(defaults::KUBERNETES_VERSION), "{message} {remedy}");
+    }
+
+    #[test]
+    fn a_version_is_read_alone_and_from_an_image() {
+        for (version, expected) in [
+            ("v1.36.3", Some((1, 36, 3))),
+            ("v1.36.0-rc.1+abc", Some((1, 36, 0))),
+            ("v1.36.3_1", Some((1, 36, 3))),
+            ("1.36.3", None),
+            ("v1.36", None),
+            ("v1.36.x", None),
+            ("latest", None),
+            ("", None),
+        ] {
+            assert_eq!(numbers(version), expected, "{version}");
+            assert_eq!(of_image(&format!("r.io:5000/kube-apiserver:{version}@sha256:aa")), expected, "{version}");
+        }
+        assert_eq!(of_image("r.io:5000/kube-apiserver"), None);
     }
 
     #[test]

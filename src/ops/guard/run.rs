@@ -396,7 +396,7 @@ impl<'a> Guard<'a> {
             && observed.server == Server::Ready
             && observed.server_for >= hold(observed.raises);
         let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
-        let Some((major, minor, _)) = version::of_image(&format!(":{}", copy.kubernetes)) else {
+        let Some((major, minor, _)) = version::numbers(&copy.kubernetes) else {
             return;
         };
         let named = |component: &str| {

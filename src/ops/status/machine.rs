@@ -74,7 +74,7 @@ pub(super) fn compare(host: &Host, assets: Option<&AssetSet>, id: &str, version:
             known.unwrap_or_default()
         ));
     }
-    let kept = copy.and_then(|copy| version::of_image(&format!(":{}", copy.kubernetes)));
+    let kept = copy.and_then(|copy| version::numbers(&copy.kubernetes));
     if let (Some((major, minor, _)), Some(version)) = (kept, version)
         && (major, minor) != version
     {
