@@ -32,7 +32,7 @@ const LEASE_SECONDS: i32 = 180;
 
 /// Something that guard did or found, for `kubectl describe node`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct NodeEvent {
     /// When.
     pub at: OffsetDateTime,
     /// One word: `BridgeRaised`, `BridgeLowered` …
@@ -144,13 +144,13 @@ pub async fn heartbeat(
 ///
 /// # Errors
 /// The API server's word.
-pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
+pub async fn record(client: &Client, name: &str, event: &NodeEvent) -> Result<()> {
     let api: Api<Event> = Api::namespaced(client.clone(), "default");
-    let at = Time(timestamp::of(told.at));
+    let at = Time(timestamp::of(event.at));
     let event = Event {
         metadata: ObjectMeta {
             // As client-go names events: by what they are about, and a number that is new each time.
-            name: Some(format!("{name}.{:x}", told.at.unix_timestamp_nanos())),
+            name: Some(format!("{name}.{:x}", event.at.unix_timestamp_nanos())),
             namespace: Some("default".into()),
             ..ObjectMeta::default()
         },
@@ -161,9 +161,9 @@ pub async fn tell(client: &Client, name: &str, told: &Told) -> Result<()> {
             uid: Some(name.into()),
             ..ObjectReference::default()
         },
-        type_: Some(if told.is_warning { "Warning" } else { "Normal" }.into()),
-        reason: Some(told.reason.into()),
-        message: Some(told.message.clone()),
+        type_: Some(if event.is_warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(event.reason.into()),
+        message: Some(event.message.clone()),
         first_timestamp: Some(at.clone()),
         last_timestamp: Some(at),
         count: Some(1),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::decide::{Cause, Decision, Server, decide};
 use super::run::Guard;
-use super::{leave, tell};
+use super::{heartbeat, leave};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
 use crate::api::write;
 use crate::base::error::{Error, Result};
@@ -59,7 +59,7 @@ impl Guard<'_> {
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
         let text = format!("the bridge is raised: {cause}{said}");
         self.say(text.clone());
-        self.teller.event(now, "BridgeRaised", text, true);
+        self.heartbeat.event(now, "BridgeRaised", text, true);
     }
 
     /// Ends an API server that hangs. The kubelet starts another.
@@ -85,7 +85,7 @@ impl Guard<'_> {
         }
         let text = format!("the self-hosted API server (pid {}) hung, with its port open, and was ended", hung.pid);
         self.say(text.clone());
-        self.teller.event(self.host.world().now(), "HungServerEnded", text, true);
+        self.heartbeat.event(self.host.world().now(), "HungServerEnded", text, true);
     }
 
     /// Hands over to the self-hosted control plane, as long as it serves.
@@ -125,7 +125,7 @@ impl Guard<'_> {
                     let text = "the bridge is lowered: the self-hosted control plane serves".to_owned();
                     self.say(text.clone());
                     self.metrics.set(|counts| counts.lowers += 1);
-                    self.teller.event(self.host.world().now(), "BridgeLowered", text, false);
+                    self.heartbeat.event(self.host.world().now(), "BridgeLowered", text, false);
                     self.leases = None;
                     self.tidy().await;
                     return Ok(());
@@ -153,14 +153,14 @@ impl Guard<'_> {
             let (cluster, _) = copy.cluster()?;
             let own = cluster.controllers.iter().find(|controller| controller.name == self.node);
             let taints = own.map(|controller| controller.taints.clone()).unwrap_or_default();
-            write::adopt_node(&tell::client(self.host, copy, self.at.node_ip).await?, &self.node, &taints).await
+            write::adopt_node(&heartbeat::client(self.host, copy, self.at.node_ip).await?, &self.node, &taints).await
         };
         match adopted.await {
             Ok(()) => {
                 let text = format!("the Node was made anew, without the label {CONTROL_PLANE_LABEL}: it has it again");
                 self.say(text.clone());
-                self.teller.event(self.host.world().now(), "LabelRestored", text, false);
-                self.teller.hurry(Instant::now());
+                self.heartbeat.event(self.host.world().now(), "LabelRestored", text, false);
+                self.heartbeat.hurry(Instant::now());
             }
             Err(error) => self.fail(&error),
         }
@@ -185,7 +185,7 @@ impl Guard<'_> {
             self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
         let own = self.at.node_ip;
         self.way.set(None);
-        leave::retract(&tell::client(self.host, copy, own).await?, own.ip()).await?;
+        leave::retract(&heartbeat::client(self.host, copy, own).await?, own.ip()).await?;
         sleep(leave::TO_MOVE).await;
         self.reporter.note("this node is not a controller any more: guard and its bridge are removed");
         guard_pod::remove(self.host)

@@ -13,8 +13,8 @@ use kube::Client;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::approver::Approver;
+use super::heartbeat::RIGHTS;
 use super::metrics::Metrics;
-use super::tell::RIGHTS;
 use crate::api::approve::Reserved;
 use crate::api::endpoints;
 use crate::base::error::{Error, Result};

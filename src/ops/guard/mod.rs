@@ -3,7 +3,7 @@
 //! ```text
 //! copy (disk) ─┐
 //! observer ────┴─► decide (pure) ─► raise (install) │ hand over (start) │ rest
-//!      loopback, NODE_IP, etcd, /proc                └─► tell: events, heartbeat, metrics
+//!      loopback, NODE_IP, etcd, /proc                └─► heartbeat: events, Leases, the Secret; metrics
 //! ```
 //! `decide` decides, `run.rs` is the loop, `acts.rs` has the acts. plane/ has the bridge that guard keeps (`kept_copy`), and
 //! puts both on the disk (`guard_pod`). `watch.rs` observes etcd's alarms and images. `leave.rs` has what precedes guard's
@@ -13,13 +13,13 @@
 mod acts;
 mod approver;
 pub mod decide;
+mod heartbeat;
 mod keeper;
 mod leases;
 mod leave;
 mod metrics;
 mod observer;
 mod run;
-mod tell;
 mod watch;
 
 pub use leave::may_remove;

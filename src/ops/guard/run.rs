@@ -1,4 +1,4 @@
-//! The loop of guard: observe, decide, act, tell; and again.
+//! The loop of guard: observe, decide, act, exchange a heartbeat; and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::decide::{
     Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
 };
+use super::heartbeat::{Heartbeat, RIGHTS};
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
-use super::tell::RIGHTS;
 use super::watch::{self, Watch};
-use super::{keeper, leave, tell};
+use super::{heartbeat, keeper, leave};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::{Error, Result};
 use crate::base::files;
@@ -91,7 +91,7 @@ pub(super) struct Guard<'a> {
     pub(super) reporter: &'a Reporter,
     pub(super) metrics: Metrics,
     pub(super) observer: Observer,
-    pub(super) teller: tell::Teller,
+    pub(super) heartbeat: Heartbeat,
     pub(super) copy: Option<Copy>,
     copy_state: CopyState,
     mark: Option<guard_pod::Mark>,
@@ -130,7 +130,7 @@ impl<'a> Guard<'a> {
             reporter,
             metrics,
             observer: Observer::new(now),
-            teller: tell::Teller::new(&options.node_name, now),
+            heartbeat: Heartbeat::new(&options.node_name, now),
             copy: None,
             copy_state: CopyState::Missing,
             mark: None,
@@ -254,7 +254,7 @@ impl<'a> Guard<'a> {
         let (Some(copy), true) = (&self.copy, Instant::now() >= self.ask_others_at) else { return None };
         self.ask_others_at = Instant::now() + leave::ASK_AGAIN;
         let own = self.at.node_ip;
-        let asked = async { leave::another_serves(&tell::client(self.host, copy, own).await?, probe, own.ip()).await };
+        let asked = async { leave::another_serves(&heartbeat::client(self.host, copy, own).await?, probe, own.ip()).await };
         match asked.await {
             Ok(serves) => Some(serves),
             Err(error) => {
@@ -279,7 +279,7 @@ impl<'a> Guard<'a> {
         if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
             self.told.insert(reason, now);
             self.reporter.note(&text);
-            self.teller.event(self.host.world().now(), reason, text, true);
+            self.heartbeat.event(self.host.world().now(), reason, text, true);
         }
     }
 
@@ -354,7 +354,7 @@ impl<'a> Guard<'a> {
         }
         let free = async {
             if self.leases.is_none() {
-                self.leases = Some((Leases::default(), tell::client(self.host, copy, self.at.node_ip).await?));
+                self.leases = Some((Leases::default(), heartbeat::client(self.host, copy, self.at.node_ip).await?));
             }
             match &mut self.leases {
                 Some((leases, client)) => leases.free((self.host, &self.node), client, is_steady).await,
@@ -386,12 +386,12 @@ impl<'a> Guard<'a> {
         });
         for (reason, text) in news {
             self.reporter.note(&text);
-            self.teller.event(self.host.world().now(), reason, text, true);
+            self.heartbeat.event(self.host.world().now(), reason, text, true);
         }
     }
 
     /// The copy follows the images of a control plane that has proved itself.
-    fn follow(&mut self, heard: &tell::Runs, observed: &Observed) {
+    fn follow(&mut self, runs: &heartbeat::Runs, observed: &Observed) {
         let is_proved = observed.stands == Stands::Nothing
             && observed.server == Server::Ready
             && observed.server_for >= hold(observed.raises);
@@ -403,11 +403,11 @@ impl<'a> Guard<'a> {
             let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
             images::of_container(&text, component)
         };
-        let (followed, left) = watch::follow(&copy.images, named, &heard.images, heard.version, (major, minor));
+        let (followed, left) = watch::follow(&copy.images, named, &runs.images, runs.version, (major, minor));
         for text in left {
             if self.unfollowed.insert(text.clone()) {
                 self.reporter.note(&text);
-                self.teller.event(self.host.world().now(), "BridgeOutdated", text, true);
+                self.heartbeat.event(self.host.world().now(), "BridgeOutdated", text, true);
             }
         }
         let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };
@@ -428,31 +428,31 @@ impl<'a> Guard<'a> {
     /// Tells and hears what is due, while the API answers.
     pub(super) async fn talk(&mut self, observed: &Observed, may_follow: bool) {
         if self.copy_state != CopyState::Whole {
-            self.teller.hurry(Instant::now());
+            self.heartbeat.hurry(Instant::now());
         }
         let (Some(copy), Some(probe), true) = (&self.copy, &self.probe, self.observer.api_answers) else { return };
         let address = SocketAddr::new(self.at.node_ip.ip(), API_PORT);
         let may_put_back = self.copy_state == CopyState::Whole && observed.busy.is_none();
-        match self.teller.tell(self.host, copy, address, &**probe, may_put_back).await {
+        match self.heartbeat.beat(self.host, copy, address, &**probe, may_put_back).await {
             Ok(None) => {}
-            Ok(Some(heard)) => {
-                if let Some(leaderless_for) = heard.leaderless_for {
+            Ok(Some(state)) => {
+                if let Some(leaderless_for) = state.leaderless_for {
                     self.observer.leaderless(leaderless_for);
                 }
-                let newer = heard.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
+                let newer = state.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
                 if let Some(newer) = newer {
                     match newer.store(self.host) {
                         Ok(_) => self.say("the copy of the bridge is now that of the cluster's Secret".into()),
                         Err(error) => self.fail(&error),
                     }
                 }
-                if let (Some(runs), true) = (&heard.runs, may_follow) {
+                if let (Some(runs), true) = (&state.runs, may_follow) {
                     self.follow(runs, observed);
                 }
-                heard.news.into_iter().for_each(|news| self.say(news));
-                match heard.role {
+                state.news.into_iter().for_each(|news| self.say(news));
+                match state.role {
                     Some(role) => self.hear(role),
-                    None => heard.trouble.iter().for_each(|error| self.fail(error)),
+                    None => state.trouble.iter().for_each(|error| self.fail(error)),
                 }
             }
             Err(error) => self.fail(&error),

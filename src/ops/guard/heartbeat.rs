@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::decide::{Role, role};
 use super::observer::{ASK_LIMIT, WITHOUT_ETCD};
-use crate::api::guard as told;
+use crate::api::guard as api;
 use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::api::{dns, write};
 use crate::base::error::{Error, Result};
@@ -39,9 +39,9 @@ const LISTENS: Duration = Duration::from_secs(1);
 /// Events that nobody could be told are forgotten, the oldest first.
 const PENDING: usize = 32;
 
-/// What was heard.
+/// What a heartbeat has found of the cluster.
 #[derive(Default)]
-pub struct Heard {
+pub struct ClusterState {
     /// What this controller's Node says of it; `None` where that could not be read.
     pub role: Option<Role>,
     /// Why it could not.
@@ -65,17 +65,17 @@ pub struct Runs {
     pub version: (u32, u32),
 }
 
-/// What there is to tell.
-pub struct Teller {
+/// The exchange with the cluster: when it is due, and what events are left to record.
+pub struct Heartbeat {
     node: String,
-    pending: VecDeque<told::Told>,
+    pending: VecDeque<api::NodeEvent>,
     due: Instant,
     /// When to look at the Node, where that is sooner.
     look: Instant,
-    /// What was last to be told or heard came to nothing: it is not tried again before its time.
+    /// The last exchange came to nothing: it is not tried again before its time.
     has_failed: bool,
     /// When the API was last known to answer.
-    heard_at: Instant,
+    answered_at: Instant,
     renewals: Renewals,
     /// The sums of the cluster's copy and of this one, where they say the same all the same.
     compared: Option<(String, String)>,
@@ -98,7 +98,7 @@ impl Renewals {
     }
 }
 
-impl Teller {
+impl Heartbeat {
     /// Nothing yet but a first heartbeat.
     pub fn new(node: &str, now: Instant) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Teller {
             due: now,
             look: now,
             has_failed: false,
-            heard_at: now,
+            answered_at: now,
             renewals: Renewals::default(),
             compared: None,
         }
@@ -119,11 +119,11 @@ impl Teller {
     }
 
     /// The API answers. While it did not, nobody could renew a Lease: now that it does again, each has its time to.
-    fn heard(&mut self, now: Instant) {
-        if now - self.heard_at > AWAY {
+    fn api_answers(&mut self, now: Instant) {
+        if now - self.answered_at > AWAY {
             self.renewals = Renewals::default();
         }
-        self.heard_at = now;
+        self.answered_at = now;
     }
 
     /// Keeps an event until the API answers.
@@ -131,113 +131,119 @@ impl Teller {
         if self.pending.len() == PENDING {
             self.pending.pop_front();
         }
-        self.pending.push_back(told::Told { at, reason, message, is_warning });
+        self.pending.push_back(api::NodeEvent { at, reason, message, is_warning });
     }
 
-    /// Tells and hears what is due; `None` when nothing was. To be called whenever the API answers; when it falls silent
+    /// Records and reads what is due; `None` when nothing was. To be called whenever the API answers; when it falls silent
     /// meanwhile, that is soon noticed. A Secret that is gone is put back from `copy` if guard `may_put_back` any: it is
     /// whole, and nobody else is at work here who may have taken it away.
     ///
     /// # Errors
     /// Why that could not be: it is tried again.
-    pub async fn tell(
+    pub async fn beat(
         &mut self,
         host: &Host,
         copy: &Copy,
         address: SocketAddr,
         probe: &dyn Ask,
         may_put_back: bool,
-    ) -> Result<Option<Heard>> {
-        self.heard(Instant::now());
+    ) -> Result<Option<ClusterState>> {
+        self.api_answers(Instant::now());
         if Instant::now() < self.due.min(self.look) && (self.pending.is_empty() || self.has_failed) {
             return Ok(None);
         }
         // Another client each time: one at rest would keep its connections, and its memory.
-        let talk = async {
+        let exchange = async {
             let client = client(host, copy, address).await?;
-            self.talk(host, &client, copy, may_put_back).await
+            self.exchange(host, &client, copy, may_put_back).await
         };
         let fail = |why: &str| Err(Error::failed("tell the API of this node", why));
-        let heard = tokio::select! {
-            heard = timeout(LIMIT, talk) => heard.unwrap_or_else(|_| fail("no answer in time")),
+        let state = tokio::select! {
+            state = timeout(LIMIT, exchange) => state.unwrap_or_else(|_| fail("no answer in time")),
             () = falls_silent(probe, address) => fail("it does not answer any more"),
         };
-        self.has_failed = heard.is_err();
-        if let Err(error) = &heard {
+        self.has_failed = state.is_err();
+        if let Err(error) = &state {
             // Not before the moment that the API server names.
             let next = Instant::now() + AGAIN.max(error.after().unwrap_or_default());
             (self.due, self.look) = (next, next);
         }
-        heard.map(Some)
+        state.map(Some)
     }
 
-    async fn talk(&mut self, host: &Host, client: &Client, copy: &Copy, may_put_back: bool) -> Result<Heard> {
+    async fn exchange(
+        &mut self,
+        host: &Host,
+        client: &Client,
+        copy: &Copy,
+        may_put_back: bool,
+    ) -> Result<ClusterState> {
         while let Some(event) = self.pending.front() {
-            told::tell(client, &self.node, event).await?;
+            api::record(client, &self.node, event).await?;
             self.pending.pop_front();
         }
-        let mut heard = Heard::default();
-        // What else there is to hear is heard where the Node cannot be read, too.
+        let mut state = ClusterState::default();
+        // What else there is to read is read where the Node cannot be read, too.
         let labelled = match self.role(client).await {
             Ok((role, labelled)) => {
-                heard.role = Some(role);
+                state.role = Some(role);
                 labelled
             }
             Err(error) => {
-                heard.trouble = Some(error);
-                told::labelled(client, &self.node).await?
+                state.trouble = Some(error);
+                api::labelled(client, &self.node).await?
             }
         };
-        let is_well = heard.role == Some(Role::Controller);
+        let is_well = state.role == Some(Role::Controller);
         self.look = Instant::now() + if is_well { MINUTE } else { AGAIN };
         if Instant::now() < self.due {
-            return Ok(heard);
+            return Ok(state);
         }
         let world = host.world();
-        told::heartbeat(client, &self.node, &world.hostname(), world.now(), labelled.as_deref()).await?;
+        api::heartbeat(client, &self.node, &world.hostname(), world.now(), labelled.as_deref()).await?;
         let mut unchanged_for = Duration::ZERO;
         for name in LEASES {
             let seen = lease(client, name).await?;
             unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
         }
-        heard.leaderless_for = Some(unchanged_for);
-        let (sum, own) = (told::copy_sum(client).await?, copy.shared().sum());
+        state.leaderless_for = Some(unchanged_for);
+        let (sum, own) = (api::copy_sum(client).await?, copy.shared().sum());
         match sum {
             Some(sum) if sum != own && self.compared.as_ref() != Some(&(sum.clone(), own.clone())) => {
-                if let Some(text) = told::copy(client).await? {
+                if let Some(text) = api::copy(client).await? {
                     let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
                     // An older hoist's may say the same and more.
-                    heard.copy = Some(shared.completed(copy)).filter(|heard| heard != copy);
-                    self.compared = heard.copy.is_none().then_some((sum, own));
+                    state.copy = Some(shared.completed(copy)).filter(|state| state != copy);
+                    self.compared = state.copy.is_none().then_some((sum, own));
                 }
             }
             None if may_put_back => {
                 let shared = copy.shared();
                 write::guard_copy(client, &shared.to_json(), &own).await?;
-                heard
+                state
                     .news
                     .push("the Secret kube-system/hoist-guard was gone: it is restored from the copy here".into());
             }
             _ => {}
         }
-        let images = told::images(client, &self.node).await?;
-        heard.runs = told::version(client).await?.map(|version| Runs { images, version });
+        let images = api::images(client, &self.node).await?;
+        state.runs = api::version(client).await?.map(|version| Runs { images, version });
         // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
         let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
-        heard.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
+        state.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
             Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
             Err(error) => Some(error.to_string()),
         });
         self.due = Instant::now() + MINUTE;
-        Ok(heard)
+        Ok(state)
     }
 
     /// What the Node says of it, and the uid of the Node that last had the label.
     async fn role(&self, client: &Client) -> Result<(Role, Option<String>)> {
-        let node = told::node(client, &self.node).await?;
+        let node = api::node(client, &self.node).await?;
         let labelled = match &node {
             Some(node) if node.has_label => Some(node.uid.clone()),
-            _ => told::labelled(client, &self.node).await?,
+            _ => api::labelled(client, &self.node).await?,
         };
         Ok((role(node.as_ref(), labelled.as_deref()), labelled))
     }
@@ -314,15 +320,15 @@ mod tests {
     #[test]
     fn while_the_api_is_away_no_lease_gets_older() {
         let begun = Instant::now();
-        let mut teller = Teller::new("c1", begun);
-        let note = |teller: &mut Teller, at| teller.renewals.note(LEASES[0], Some(LeaseView::default()), at);
-        note(&mut teller, begun);
-        teller.heard(begun + AWAY);
-        teller.heard(begun + AWAY * 2);
-        assert_eq!(note(&mut teller, begun + AWAY * 2), AWAY * 2, "a look in vain is no outage");
+        let mut heartbeat = Heartbeat::new("c1", begun);
+        let note = |heartbeat: &mut Heartbeat, at| heartbeat.renewals.note(LEASES[0], Some(LeaseView::default()), at);
+        note(&mut heartbeat, begun);
+        heartbeat.api_answers(begun + AWAY);
+        heartbeat.api_answers(begun + AWAY * 2);
+        assert_eq!(note(&mut heartbeat, begun + AWAY * 2), AWAY * 2, "a look in vain is no outage");
         // etcd's quorum went with another node, and is back: whoever led renews now.
         let back = begun + AWAY * 2 + MINUTE;
-        teller.heard(back);
-        assert_eq!(note(&mut teller, back), Duration::ZERO);
+        heartbeat.api_answers(back);
+        assert_eq!(note(&mut heartbeat, back), Duration::ZERO);
     }
 }
