@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::decide::{Cause, Decision, Server, decide};
+use super::decide::{Cause, Decision, Observed, Server, Stands, decide, hold};
 use super::run::Guard;
-use super::{heartbeat, leave};
+use super::{heartbeat, leave, watch};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
 use crate::api::write;
 use crate::base::error::{Error, Result};
+use crate::desired::config::version;
 use crate::desired::secrets::{self, COMPONENTS};
+use crate::node::images;
 use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
 use crate::ops::start::{HandOver, Stepped};
@@ -170,11 +172,46 @@ impl Guard<'_> {
     async fn tidy(&mut self) {
         let Some(copy) = &self.copy else { return };
         let tidied = async {
-            write::delete_refused_pods(&tell::client(self.host, copy, self.at.node_ip).await?, &self.node).await
+            write::delete_refused_pods(&heartbeat::client(self.host, copy, self.at.node_ip).await?, &self.node).await
         };
         match tidied.await {
             Ok(names) if names.is_empty() => {}
             Ok(names) => self.say(format!("the kubelet had refused {} for the Node's labels: deleted", names.join(", "))),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The copy follows the images of a control plane that has proved itself.
+    pub(super) fn follow(&mut self, runs: &heartbeat::Runs, observed: &Observed) {
+        let is_proved = observed.stands == Stands::Nothing
+            && observed.server == Server::Ready
+            && observed.server_for >= hold(observed.raises);
+        let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
+        let Some((major, minor, _)) = version::numbers(&copy.kubernetes) else {
+            return;
+        };
+        let named = |component: &str| {
+            let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
+            images::of_container(&text, component)
+        };
+        let (followed, left) = watch::follow(&copy.images, named, &runs.images, runs.version, (major, minor));
+        for text in left {
+            if self.unfollowed.insert(text.clone()) {
+                self.reporter.note(&text);
+                self.heartbeat.event(self.host.world().now(), "BridgeOutdated", text, true);
+            }
+        }
+        let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };
+        let stored =
+            lock::try_take(self.host).and_then(|_lock| Copy { images: followed.clone(), ..copy }.store(self.host));
+        match stored {
+            Ok(_) => {
+                let images: Vec<_> = followed.values().map(|followed| followed.to.as_str()).collect();
+                let of = if images.is_empty() { "its manifests".to_owned() } else { images.join(", ") };
+                self.say(format!(
+                    "the bridge is raised from the images that the self-hosted control plane has proved: {of}"
+                ));
+            }
             Err(error) => self.fail(&error),
         }
     }

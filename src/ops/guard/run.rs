@@ -16,7 +16,7 @@ use super::heartbeat::{Heartbeat, RIGHTS};
 use super::leases::Leases;
 use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
-use super::watch::{self, Watch};
+use super::watch::Watch;
 use super::{heartbeat, keeper, leave};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::{Error, Result};
@@ -24,9 +24,7 @@ use crate::base::files;
 use crate::base::report::Reporter;
 use crate::base::watched::Watched;
 use crate::desired::config::API_PORT;
-use crate::desired::config::version;
 use crate::node::host::Host;
-use crate::node::images;
 use crate::node::lock;
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
@@ -116,7 +114,7 @@ pub(super) struct Guard<'a> {
     /// etcd's data was not there when it was last looked for.
     lacked_data: bool,
     /// What was said of images that the copy does not follow.
-    unfollowed: BTreeSet<String>,
+    pub(super) unfollowed: BTreeSet<String>,
     said: String,
 }
 
@@ -387,41 +385,6 @@ impl<'a> Guard<'a> {
         for (reason, text) in news {
             self.reporter.note(&text);
             self.heartbeat.event(self.host.world().now(), reason, text, true);
-        }
-    }
-
-    /// The copy follows the images of a control plane that has proved itself.
-    fn follow(&mut self, runs: &heartbeat::Runs, observed: &Observed) {
-        let is_proved = observed.stands == Stands::Nothing
-            && observed.server == Server::Ready
-            && observed.server_for >= hold(observed.raises);
-        let Some(copy) = self.copy.as_ref().filter(|_| is_proved) else { return };
-        let Some((major, minor, _)) = version::numbers(&copy.kubernetes) else {
-            return;
-        };
-        let named = |component: &str| {
-            let text = copy.assets.text(&format!("bootstrap-manifests/bridge-{component}.yaml")).ok()?;
-            images::of_container(&text, component)
-        };
-        let (followed, left) = watch::follow(&copy.images, named, &runs.images, runs.version, (major, minor));
-        for text in left {
-            if self.unfollowed.insert(text.clone()) {
-                self.reporter.note(&text);
-                self.heartbeat.event(self.host.world().now(), "BridgeOutdated", text, true);
-            }
-        }
-        let Some(copy) = self.copy.clone().filter(|copy| copy.images != followed) else { return };
-        let stored =
-            lock::try_take(self.host).and_then(|_lock| Copy { images: followed.clone(), ..copy }.store(self.host));
-        match stored {
-            Ok(_) => {
-                let images: Vec<_> = followed.values().map(|followed| followed.to.as_str()).collect();
-                let of = if images.is_empty() { "its manifests".to_owned() } else { images.join(", ") };
-                self.say(format!(
-                    "the bridge is raised from the images that the self-hosted control plane has proved: {of}"
-                ));
-            }
-            Err(error) => self.fail(&error),
         }
     }
 
