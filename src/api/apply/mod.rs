@@ -1,8 +1,8 @@
 //! Applies manifests server-side, concurrently. [`apply`] applies those of the control plane, in stages that build on
 //! each other. [`Applier`] applies any manifests, in the caller's order.
 
+mod live;
 mod preview;
-mod standing;
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::{FIELD_MANAGER, Verdict, explain, failed, verdict};
 use crate::base::error::{Error, Finding, Result};
 use crate::desired::assets::Manifest;
 
+pub use live::LiveObject;
 pub use preview::Preview;
-pub use standing::There;
 
 /// How many requests are under way at once.
 const CONCURRENT: usize = 16;
@@ -193,7 +193,7 @@ pub async fn apply(client: &Client, manifests: &[Manifest], force: bool) -> Resu
 }
 
 /// Whether an object was applied from this manifest.
-pub fn stands(manifest: &Manifest, there: &Option<There>) -> bool {
+pub fn stands(manifest: &Manifest, there: &Option<LiveObject>) -> bool {
     there.as_ref().is_some_and(|there| there.sum.as_deref() == Some(&*manifest.sum()))
 }
 
@@ -219,16 +219,16 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The API server's word.
-    pub async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<There>>> {
+    pub async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<LiveObject>>> {
         self.known.discover(self.client, manifests).await?;
-        standing::standing(self.client, &self.known, manifests).await
+        live::live_objects(self.client, &self.known, manifests).await
     }
 
     /// Applies manifests, each with what was there of its object, and says in their order what came of each.
     ///
     /// # Errors
     /// The API server does not say what it serves.
-    pub async fn apply(&mut self, manifests: &[(&Manifest, Option<There>)]) -> Result<Vec<Answer>> {
+    pub async fn apply(&mut self, manifests: &[(&Manifest, Option<LiveObject>)]) -> Result<Vec<Answer>> {
         let all: Vec<_> = manifests.iter().map(|(manifest, _)| *manifest).collect();
         self.known.discover(self.client, &all).await?;
         let requests = manifests.iter().map(|(manifest, there)| self.apply_one(manifest, there.as_ref()));
@@ -247,7 +247,7 @@ impl<'a> Applier<'a> {
         Ok(object.and_then(|object| serde_json::to_value(object).ok()))
     }
 
-    async fn apply_one(&self, manifest: &Manifest, there: Option<&There>) -> Answer {
+    async fn apply_one(&self, manifest: &Manifest, there: Option<&LiveObject>) -> Answer {
         let Some(api) = self.known.api(self.client, manifest) else { return self.unserved(manifest) };
         // All of the object need not come back.
         let (name, object) = (manifest.text("/metadata/name"), marked(manifest));

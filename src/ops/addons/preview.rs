@@ -7,7 +7,7 @@ use super::order::Order;
 use super::prune;
 use super::run::{Options, Summary, unwanted};
 use super::whole::{Whole, reach};
-use crate::api::apply::{Applier, Change, How, Name, Preview, There, stands};
+use crate::api::apply::{Applier, Change, How, Name, Preview, LiveObject, stands};
 use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{ADDONS_MANAGER, FIELD_MANAGER};
 use crate::base::error::{Finding, Result};
@@ -75,7 +75,7 @@ impl Set<'_> {
         self.whole.crds().for_each(|crd| applier.expect(crd));
         let there = applier.look(manifests).await?;
         let ran = &self.ran;
-        let stands_now = |manifest: &Manifest, there: &Option<There>| {
+        let stands_now = |manifest: &Manifest, there: &Option<LiveObject>| {
             stands(manifest, there) || there.is_none() && ran.hold(manifest)
         };
         let is_done = |manifest: &Manifest, there: &_| !self.force_conflicts && stands_now(manifest, there);

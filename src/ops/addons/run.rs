@@ -12,7 +12,7 @@ use super::prune;
 use super::ready::Readiness;
 use super::wait;
 use super::wait::unanswered;
-use crate::api::apply::{Answer, Applied, Applier, Change, How, Name, There, stands};
+use crate::api::apply::{Answer, Applied, Applier, Change, How, LiveObject, Name, stands};
 use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{self, ADDONS_MANAGER};
 use crate::base::backoff::Backoff;
@@ -285,12 +285,12 @@ impl Run<'_> {
     /// What of `wanted` is still to be applied: another run of hoist may have done it while this one waited.
     async fn look_again<'m>(
         &mut self,
-        wanted: Vec<(&'m Manifest, Option<There>)>,
+        wanted: Vec<(&'m Manifest, Option<LiveObject>)>,
         ran: &Jobs,
-    ) -> Result<Vec<(&'m Manifest, Option<There>)>> {
+    ) -> Result<Vec<(&'m Manifest, Option<LiveObject>)>> {
         let manifests: Vec<_> = wanted.into_iter().map(|(manifest, _)| manifest).collect();
         let there = self.look(&manifests).await?;
-        let is_there = |manifest: &Manifest, there: &Option<There>| {
+        let is_there = |manifest: &Manifest, there: &Option<LiveObject>| {
             stands(manifest, there) || there.is_none() && ran.hold(manifest)
         };
         let stands = |(manifest, there): &(&Manifest, _)| !self.options.force_conflicts && is_there(manifest, there);
@@ -300,7 +300,7 @@ impl Run<'_> {
     }
 
     /// What is there, however long the API takes to say it.
-    async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<There>>> {
+    async fn look(&mut self, manifests: &[&Manifest]) -> Result<Vec<Option<LiveObject>>> {
         loop {
             match self.applier.look(manifests).await {
                 Err(error) => self.again(error).await?,
@@ -345,7 +345,7 @@ impl Run<'_> {
     }
 
     /// Applies all of a rank, again and again what may be applied a moment later.
-    async fn apply(&mut self, rank: u32, mut wanted: Vec<(&Manifest, Option<There>)>) -> Result<()> {
+    async fn apply(&mut self, rank: u32, mut wanted: Vec<(&Manifest, Option<LiveObject>)>) -> Result<()> {
         let mut sights = Sights::new(Instant::now());
         while !wanted.is_empty() {
             let answers = match self.applier.apply(&wanted).await {

@@ -20,14 +20,14 @@ const PAGE: u32 = 500;
 
 /// An object that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct There {
+pub struct LiveObject {
     /// The sum of the manifest that it was applied from, if it was applied from one.
     pub sum: Option<String>,
     /// Its resourceVersion.
     pub version: String,
 }
 
-impl There {
+impl LiveObject {
     fn of(object: &PartialObjectMeta<DynamicObject>) -> Self {
         let sum = object.annotations().get(MANIFEST_SUM).cloned();
         Self { sum, version: object.resource_version().unwrap_or_default() }
@@ -42,11 +42,11 @@ type Group<'a> = (&'a str, &'a str, &'a str);
 ///
 /// # Errors
 /// The API server's word.
-pub(super) async fn standing(
+pub(super) async fn live_objects(
     client: &Client,
     known: &Resources,
     manifests: &[&Manifest],
-) -> Result<Vec<Option<There>>> {
+) -> Result<Vec<Option<LiveObject>>> {
     let mut groups: BTreeMap<Group<'_>, Vec<&Manifest>> = BTreeMap::new();
     for manifest in manifests {
         groups.entry(group(manifest)).or_default().push(manifest);
@@ -73,14 +73,14 @@ pub(super) async fn standing(
         let Some(api) = known.api(client, manifest) else { return Ok(None) };
         let there = api.get_metadata_opt(name).await;
         let there = there.map_err(|error| crate::api::failed(format!("apply {}", manifest.path), &error))?;
-        Ok(there.as_ref().map(There::of))
+        Ok(there.as_ref().map(LiveObject::of))
     });
     let answers: Vec<Result<_>> = futures::stream::iter(questions).buffered(CONCURRENT).collect().await;
     answers.into_iter().collect()
 }
 
 /// What is there of the objects of `manifests`, page by page; `None` where the API server does not let them be listed.
-async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Option<BTreeMap<String, There>>> {
+async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Option<BTreeMap<String, LiveObject>>> {
     let names: BTreeSet<_> = manifests.iter().map(|manifest| manifest.text("/metadata/name")).collect();
     let mut found = BTreeMap::new();
     let params = ListParams::default().limit(PAGE);
@@ -90,7 +90,7 @@ async fn list(api: &Api<DynamicObject>, manifests: &[&Manifest]) -> Result<Optio
         |object| {
             // There may be many more objects than manifests.
             if names.contains(&*object.name_any()) {
-                found.insert(object.name_any(), There::of(&object));
+                found.insert(object.name_any(), LiveObject::of(&object));
             }
         },
     );
