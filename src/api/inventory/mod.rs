@@ -26,7 +26,7 @@ const TRIES: usize = 5;
 
 /// The inventory as it was read.
 #[derive(Debug, Clone, Default)]
-pub struct Kept {
+pub struct StoredInventory {
     /// What is in it.
     pub inventory: Inventory,
     /// The Jobs beside it that may have gone by themselves.
@@ -39,10 +39,10 @@ pub struct Kept {
 ///
 /// # Errors
 /// The API server's word; an inventory that somebody has edited.
-pub async fn read(client: &Client) -> Result<Kept> {
+pub async fn read(client: &Client) -> Result<StoredInventory> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let there = api.get_opt(NAME).await.map_err(|error| failed("read the inventory of add-ons", &error))?;
-    let Some(there) = there else { return Ok(Kept::default()) };
+    let Some(there) = there else { return Ok(StoredInventory::default()) };
     let version = there.resource_version();
     let mut data = there.data.unwrap_or_default();
     let jobs = Jobs::parse(&data.remove(JOBS).unwrap_or_default());
@@ -54,7 +54,7 @@ pub async fn read(client: &Client) -> Result<Kept> {
             "take that line out (`kubectl -n {NAMESPACE} edit configmap {NAME}`): its object is never pruned then"
         )),
     })?;
-    Ok(Kept { inventory, jobs, version })
+    Ok(StoredInventory { inventory, jobs, version })
 }
 
 /// Whether there is one.
@@ -71,7 +71,7 @@ pub async fn is_there(client: &Client) -> Result<bool> {
 ///
 /// # Errors
 /// The API server's word.
-pub async fn update(client: &Client, change: impl Fn(&mut Kept)) -> Result<()> {
+pub async fn update(client: &Client, change: impl Fn(&mut StoredInventory)) -> Result<()> {
     for _ in 0..TRIES {
         let before = read(client).await?;
         let mut after = before.clone();
@@ -84,7 +84,7 @@ pub async fn update(client: &Client, change: impl Fn(&mut Kept)) -> Result<()> {
 }
 
 /// Writes what is kept, unless it has changed since it was read; false if so.
-async fn write(client: &Client, kept: &Kept) -> Result<bool> {
+async fn write(client: &Client, kept: &StoredInventory) -> Result<bool> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let mut object = json!({
         "apiVersion": "v1",

@@ -145,7 +145,8 @@ async fn take_away(
     let kept = prune::tried(client, limits, reporter, STEP, async || inventory::read(client).await).await?;
     let unwanted = unwanted(kept.inventory, wanted, others);
     let pruned = prune::prune(client, &unwanted, limits, reporter, STEP).await?;
-    let forget = |kept: &mut inventory::Kept| kept.inventory = std::mem::take(&mut kept.inventory).without(&unwanted);
+    let forget =
+        |kept: &mut inventory::StoredInventory| kept.inventory = std::mem::take(&mut kept.inventory).without(&unwanted);
     prune::tried(client, limits, reporter, STEP, async || inventory::update(client, forget).await).await?;
     Ok(pruned.len())
 }
@@ -211,7 +212,7 @@ impl Run<'_> {
     /// Enters what is wanted into the inventory, however long the API takes to do it.
     async fn enter(&mut self, wanted: &Inventory) -> Result<()> {
         loop {
-            let enter = |kept: &mut inventory::Kept| {
+            let enter = |kept: &mut inventory::StoredInventory| {
                 kept.inventory = std::mem::take(&mut kept.inventory).and(wanted.clone());
             };
             match inventory::update(self.client, enter).await {

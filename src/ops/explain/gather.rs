@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use super::causes::{NOT_LOOKED_AT, NOT_TAKEN_UP, Subject, WANTS_NO_POD};
-use super::logs::{Kept, Log};
+use super::logs::{Log, PodLogs};
 use super::{Context, LINES, LOOKED_THROUGH, Trouble, shape};
 use crate::api::observe::{ClusterView, PodView, Required};
 use crate::desired::secrets::BRIDGE_PODS;
@@ -44,7 +44,7 @@ pub(super) async fn workloads(
     context: &Context<'_>,
     client: &Client,
     view: &ClusterView,
-    kept: &Kept,
+    pod_logs: &PodLogs,
 ) -> Vec<(Trouble, Subject)> {
     let mut found = Vec::new();
     let mut events = BTreeMap::new();
@@ -61,11 +61,11 @@ pub(super) async fn workloads(
         let events = &events[&required.namespace];
         let workload = workload(client, required).await;
         if pods.is_empty() {
-            let trouble = without_pod(context, client, required, &workload, events, kept).await;
+            let trouble = without_pod(context, client, required, &workload, events, pod_logs).await;
             found.push((trouble, context.subject(required, workload.kind, "", &required.name)));
         }
         for pod in pods {
-            let (trouble, container) = of_pod(context, client, required, pod, events, kept).await;
+            let (trouble, container) = of_pod(context, client, required, pod, events, pod_logs).await;
             found.push((trouble, context.subject(required, workload.kind, &pod.name, &container)));
         }
     }
@@ -118,7 +118,7 @@ async fn without_pod(
     required: &Required,
     workload: &Workload,
     events: &[Event],
-    kept: &Kept,
+    pod_logs: &PodLogs,
 ) -> Trouble {
     let state = match workload.kind {
         "" => format!("there is no DaemonSet, Deployment, StatefulSet or Pod {required}"),
@@ -139,8 +139,8 @@ async fn without_pod(
     };
     trouble.events = told_events(events.iter().filter(|event| about(event)));
     let prefix = format!("{}-", required.name);
-    if let Some(pod) = kept.last_of(&required.namespace, &prefix) {
-        for log in kept.of_pod(context.host, &required.namespace, pod) {
+    if let Some(pod) = pod_logs.last_of(&required.namespace, &prefix) {
+        for log in pod_logs.of_pod(context.host, &required.namespace, pod) {
             add_log(&mut trouble, log, &format!(" of {pod}, which is gone"), true);
         }
     }
@@ -186,7 +186,7 @@ async fn of_pod(
     required: &Required,
     view: &PodView,
     events: &[Event],
-    kept: &Kept,
+    pod_logs: &PodLogs,
 ) -> (Trouble, String) {
     let namespace = &required.namespace;
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -220,7 +220,7 @@ async fn of_pod(
         .collect();
     let mut logs = Vec::new();
     if view.node.as_deref() == Some(context.node) {
-        logs = kept.of_pod(context.host, namespace, &view.name);
+        logs = pod_logs.of_pod(context.host, namespace, &view.name);
     }
     if logs.is_empty() {
         for container in &bad {
@@ -333,7 +333,7 @@ fn last_seen(event: &Event) -> String {
 }
 
 /// etcd and the bridge's API server, by what this host has of them, where the API does not answer.
-pub(super) async fn static_pods(context: &Context<'_>, kept: &Kept) -> Vec<(Trouble, Subject)> {
+pub(super) async fn static_pods(context: &Context<'_>, pod_logs: &PodLogs) -> Vec<(Trouble, Subject)> {
     let journal = kubelet::last_lines(context.host, JOURNAL_LINES).await;
     let mut found = Vec::new();
     for pod in STATIC_PODS {
@@ -342,7 +342,7 @@ pub(super) async fn static_pods(context: &Context<'_>, kept: &Kept) -> Vec<(Trou
         }
         let name = format!("{pod}-{}", context.node);
         let mut trouble = Trouble { who: format!("the static pod {pod} on {}", context.node), ..Trouble::default() };
-        let logs = kept.of_pod(context.host, "kube-system", &name);
+        let logs = pod_logs.of_pod(context.host, "kube-system", &name);
         if logs.is_empty() {
             trouble.states.push("no container of it has run here".into());
         }

@@ -1,5 +1,5 @@
 //! The last lines of containers' logs on this host, from the kubelet's folder of logs, which can be read without an
-//! API server. The kubelet deletes a pod's logs with the pod, so [`Kept`] has copies of the ends.
+//! API server. The kubelet deletes a pod's logs with the pod, so [`PodLogs`] has copies of the ends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -107,12 +107,12 @@ fn lines(text: &str) -> Vec<String> {
 
 /// The ends of the logs of pods that matter, as they were when they were there.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct PodLogs {
     last: Option<Instant>,
     pods: BTreeMap<(String, String), (Instant, Vec<Log>)>,
 }
 
-impl Kept {
+impl PodLogs {
     /// Copies the ends of the logs of these pods (namespace and name), if it has not done so a moment ago.
     pub fn keep<'a>(&mut self, host: &Host, pods: impl IntoIterator<Item = (&'a str, &'a str)>, now: Instant) {
         if self.last.is_some_and(|last| now - last < KEEP_EVERY) {
@@ -182,18 +182,18 @@ mod tests {
     #[test]
     fn what_the_kubelet_deletes_was_kept() {
         let (dir, host) = host(&[(&format!("{POD}/0.log"), "t stderr F last words\n")]);
-        let mut kept = Kept::default();
+        let mut logs = PodLogs::default();
         let begun = Instant::now();
-        kept.keep(&host, [("kube-system", "a-x1")], begun);
+        logs.keep(&host, [("kube-system", "a-x1")], begun);
         let file = dir.path().join("var/log/pods").join(POD).join("0.log");
         fs::remove_file(file).unwrap();
-        kept.keep(&host, [("kube-system", "a-x1")], begun + KEEP_EVERY);
-        assert_eq!(kept.of_pod(&host, "kube-system", "a-x1")[0].current, ["last words"], "the folder is there");
+        logs.keep(&host, [("kube-system", "a-x1")], begun + KEEP_EVERY);
+        assert_eq!(logs.of_pod(&host, "kube-system", "a-x1")[0].current, ["last words"], "the folder is there");
         fs::remove_dir_all(dir.path().join("var/log/pods")).unwrap();
-        kept.keep(&host, [("kube-system", "a-x1")], begun + KEEP_EVERY * 2);
-        assert_eq!(kept.of_pod(&host, "kube-system", "a-x1")[0].current, ["last words"]);
-        assert_eq!(kept.last_of("kube-system", "a-"), Some("a-x1"));
-        assert_eq!(kept.last_of("default", "a-"), None);
+        logs.keep(&host, [("kube-system", "a-x1")], begun + KEEP_EVERY * 2);
+        assert_eq!(logs.of_pod(&host, "kube-system", "a-x1")[0].current, ["last words"]);
+        assert_eq!(logs.last_of("kube-system", "a-"), Some("a-x1"));
+        assert_eq!(logs.last_of("default", "a-"), None);
     }
 
     #[test]
@@ -202,14 +202,14 @@ mod tests {
         let files: Vec<_> = (0..KEEP + 5).map(|number| format!("kube-system_p{number:02}_u/c/0.log")).collect();
         let files: Vec<_> = files.iter().map(|path| (path.as_str(), long.as_str())).collect();
         let (_dir, host) = host(&files);
-        let mut kept = Kept::default();
+        let mut logs = PodLogs::default();
         for number in 0..KEEP + 5 {
             let now = Instant::now() + KEEP_EVERY * u32::try_from(2 * number).unwrap();
-            kept.keep(&host, [("kube-system", format!("p{number:02}").as_str())], now);
+            logs.keep(&host, [("kube-system", format!("p{number:02}").as_str())], now);
         }
-        assert_eq!(kept.pods.len(), KEEP);
-        assert_eq!(kept.last_of("kube-system", "p"), Some("p20"));
-        let log = &kept.of_pod(&host, "kube-system", "p20")[0];
+        assert_eq!(logs.pods.len(), KEEP);
+        assert_eq!(logs.last_of("kube-system", "p"), Some("p20"));
+        let log = &logs.of_pod(&host, "kube-system", "p20")[0];
         assert!(log.current.len() < 2_000, "{}", log.current.len());
         assert_eq!(log.current.last().unwrap(), "line 9999");
     }

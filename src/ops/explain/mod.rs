@@ -20,7 +20,7 @@ use crate::desired::config::API_PORT;
 use crate::node::host::Host;
 
 pub use causes::{Cause, Subject};
-pub use logs::Kept;
+pub use logs::PodLogs;
 pub(crate) use logs::of_pod;
 
 /// How many lines of a log, and how many events, are shown of each pod.
@@ -127,13 +127,13 @@ impl Trouble {
 }
 
 /// Explains why this cluster does not get on, as far as it can be seen from here. It takes some seconds at most.
-pub async fn explain(context: &Context<'_>, seen: Seen<'_>, kept: &Kept) -> Explanation {
+pub async fn explain(context: &Context<'_>, seen: Seen<'_>, pod_logs: &PodLogs) -> Explanation {
     let mut found = gather::of_this_machine(context, seen.found);
     if let (Some(client), Some(view)) = (seen.client, seen.view) {
-        found.extend(gather::workloads(context, client, view, kept).await);
+        found.extend(gather::workloads(context, client, view, pod_logs).await);
     }
     if !seen.api_ready {
-        found.extend(gather::static_pods(context, kept).await);
+        found.extend(gather::static_pods(context, pod_logs).await);
     }
     let mut explanation = Explanation::default();
     let found: Vec<_> = found

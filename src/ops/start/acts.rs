@@ -297,7 +297,7 @@ impl Run<'_> {
     /// Keeps the ends of the logs of the pods that are waited for.
     pub(super) fn keep_logs(&mut self, view: Option<&ClusterView>) {
         let pods = explain::pods_to_keep(self.fixed.required, &self.fixed.controller.name, view);
-        self.kept.keep(self.fixed.host, pods, Instant::now());
+        self.pod_logs.keep(self.fixed.host, pods, Instant::now());
     }
 
     /// Why the cluster does not get on.
@@ -318,7 +318,7 @@ impl Run<'_> {
             api_ready: observed.api_ready,
             found: &found,
         };
-        explain::explain(&context, seen, &self.kept).await
+        explain::explain(&context, seen, &self.pod_logs).await
     }
 
     /// What is wrong on this machine with etcd and with images, with what to type.

@@ -15,7 +15,7 @@ use crate::node::host::Host;
 use crate::node::kubelet::UnitState;
 use crate::node::lock::Lock;
 use crate::node::rollback::Before;
-use crate::ops::explain::Kept;
+use crate::ops::explain::PodLogs;
 use crate::plane::hand_over::Target;
 use crate::plane::{guard_pod, kept_copy};
 
@@ -51,7 +51,7 @@ pub(super) struct Run<'a> {
     /// Why what it did last came to nothing.
     pub(super) trouble: Option<String>,
     /// The ends of logs that the kubelet may delete before anybody explains by them.
-    pub(super) kept: Kept,
+    pub(super) pod_logs: PodLogs,
     pub(super) applied: bool,
     pub(super) made_token: bool,
     /// When this run last started the kubelet.
@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
             }),
             kept_copy: !wanted,
             trouble: None,
-            kept: Kept::default(),
+            pod_logs: PodLogs::default(),
             applied: false,
             // Where nothing in the cluster signs, a token leads to no certificate.
             made_token: cluster.has_external_ca(),
