@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::report::{Output, Reporter, Success};
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config::{self, duration};
-use crate::ops::addons::{self, Options, Plan, Whole};
+use crate::ops::addons::{self, AssetDir, Options, Plan};
 use crate::ops::start::Input;
 
 use super::{WOULD_CHANGE, admin};
@@ -76,13 +76,13 @@ pub(super) async fn run(args: Args, color: bool, out: &mut dyn Write) -> Result<
 
 async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
     let (input, client) = open(args).await?;
-    let (whole, options, stop) = (whole(args, &input), options(args), super::stop()?);
+    let (asset_dir, options, stop) = (asset_dir(args, &input), options(args), super::stop()?);
     tokio::select! {
         biased;
         signal = stop => {
             Err(Error::Interrupted { signal, state: "what was applied stays; run the same command again to continue".into() })
         }
-        summary = addons::apply_whole(&client, &whole, &options, reporter) => summary,
+        summary = addons::apply_asset_dir(&client, &asset_dir, &options, reporter) => summary,
     }
 }
 
@@ -90,7 +90,7 @@ async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
 async fn preview(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let (input, client) = open(args).await?;
     let is_coloured = color && args.output == Output::Text && std::io::stdout().is_terminal();
-    let plan = addons::plan(&client, &whole(args, &input), &options(args), is_coloured).await?;
+    let plan = addons::plan(&client, &asset_dir(args, &input), &options(args), is_coloured).await?;
     let Plan { lines, diff, summary, refused } = plan;
     let text = match (args.output, args.diff) {
         (Output::Json, _) => {
@@ -125,8 +125,8 @@ fn kubeconfig(args: &Args) -> PathBuf {
     admin::kubeconfig(&args.asset_dir, args.kubeconfig.as_deref())
 }
 
-fn whole<'a>(args: &Args, input: &'a Input) -> Whole<'a> {
-    Whole { manifests: input.manifests(), addons: input.addons(), addons_only: args.addons_only }
+fn asset_dir<'a>(args: &Args, input: &'a Input) -> AssetDir<'a> {
+    AssetDir { manifests: input.manifests(), addons: input.addons(), addons_only: args.addons_only }
 }
 
 fn options(args: &Args) -> Options {

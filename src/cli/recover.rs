@@ -54,7 +54,7 @@ async fn recovered(args: Args, reporter: &Reporter) -> Result<Outcome> {
     let data = match (args.etcd_snapshot, args.backup) {
         (Some(file), _) => Data::Snapshot(file),
         (None, Some(file)) => Data::Backup { file, identity: args.identity },
-        (None, None) => Data::There,
+        (None, None) => Data::InEtcd,
     };
     let host = args.controller.host();
     let mode = Mode::Recover { force_manifests: args.force_manifests };

@@ -8,6 +8,7 @@
 //! An add-on is a folder or a file in addons/. Ranks hold across all of them; a failure holds back the later ranks of its
 //! own add-on alone.
 
+mod asset_dir;
 mod diff;
 mod order;
 mod preview;
@@ -15,12 +16,11 @@ mod prune;
 mod ready;
 mod run;
 mod wait;
-mod whole;
 
+pub use asset_dir::{AssetDir, apply_asset_dir};
 pub use order::Order;
 pub use preview::{Plan, plan};
 pub use run::{Options, Summary, apply};
-pub use whole::{Whole, apply_whole};
 
 #[cfg(test)]
 mod tests;

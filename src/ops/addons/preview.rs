@@ -2,12 +2,12 @@
 
 use kube::Client;
 
+use super::asset_dir::{AssetDir, reach};
 use super::diff::diff;
 use super::order::Order;
 use super::prune;
 use super::run::{Options, Summary, unwanted};
-use super::whole::{Whole, reach};
-use crate::api::apply::{Applier, Change, How, Name, Preview, LiveObject, stands};
+use crate::api::apply::{Applier, Change, How, LiveObject, Name, Preview, stands};
 use crate::api::inventory::{self, Entry, Inventory, Jobs};
 use crate::api::{ADDONS_MANAGER, FIELD_MANAGER};
 use crate::base::error::{Finding, Result};
@@ -26,18 +26,19 @@ pub struct Plan {
     pub refused: Vec<Finding>,
 }
 
-/// What applying all of `whole` would do; nothing is changed.
+/// What applying all of `asset_dir` would do; nothing is changed.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_coloured: bool) -> Result<Plan> {
-    let order = Order::of(whole.addons)?;
+pub async fn plan(client: &Client, asset_dir: &AssetDir<'_>, options: &Options, is_coloured: bool) -> Result<Plan> {
+    let order = Order::of(asset_dir.addons)?;
     reach(client).await?;
     let mut plan = Plan::default();
-    let all = whole.manifests().unwrap_or_default().iter().chain(whole.addons);
+    let all = asset_dir.manifests().unwrap_or_default().iter().chain(asset_dir.addons);
     let ran = if all.clone().any(inventory::goes) { inventory::read(client).await?.jobs } else { Jobs::default() };
-    let mut set = Set { client, whole, plan: &mut plan, ran, force_conflicts: options.force_conflicts, is_coloured };
-    if let Some(manifests) = whole.manifests() {
+    let mut set =
+        Set { client, asset_dir, plan: &mut plan, ran, force_conflicts: options.force_conflicts, is_coloured };
+    if let Some(manifests) = asset_dir.manifests() {
         let how = How { manager: FIELD_MANAGER, force_conflicts: true };
         set.look(how, &manifests.iter().collect::<Vec<_>>()).await?;
     }
@@ -45,7 +46,7 @@ pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_colo
     set.look(how, &order.all().collect::<Vec<_>>()).await?;
     if options.prune {
         let wanted: Inventory = order.all().map(|manifest| Entry::of(0, manifest)).collect();
-        let unwanted = unwanted(inventory::read(client).await?.inventory, &wanted, whole.manifests);
+        let unwanted = unwanted(inventory::read(client).await?.inventory, &wanted, asset_dir.manifests);
         for (entry, left) in prune::plan(client, &unwanted).await? {
             if let Some(left) = left {
                 plan.lines.push(format!("would leave {entry}: {left}"));
@@ -61,7 +62,7 @@ pub async fn plan(client: &Client, whole: &Whole<'_>, options: &Options, is_colo
 
 struct Set<'a> {
     client: &'a Client,
-    whole: &'a Whole<'a>,
+    asset_dir: &'a AssetDir<'a>,
     plan: &'a mut Plan,
     /// Jobs that may have run and gone.
     ran: Jobs,
@@ -72,7 +73,7 @@ struct Set<'a> {
 impl Set<'_> {
     async fn look(&mut self, how: How, manifests: &[&Manifest]) -> Result<()> {
         let mut applier = Applier::new(self.client, how);
-        self.whole.crds().for_each(|crd| applier.expect(crd));
+        self.asset_dir.crds().for_each(|crd| applier.expect(crd));
         let there = applier.look(manifests).await?;
         let ran = &self.ran;
         let stands_now = |manifest: &Manifest, there: &Option<LiveObject>| {
@@ -83,7 +84,7 @@ impl Set<'_> {
             manifests.iter().copied().zip(there).filter(|(manifest, there)| !is_done(manifest, there)).collect();
         self.plan.summary.unchanged += manifests.len() - differ.len();
         let asked: Vec<_> = differ.iter().map(|(manifest, _)| *manifest).collect();
-        let previews = applier.preview(&asked, |namespace| self.whole.makes_namespace(namespace)).await?;
+        let previews = applier.preview(&asked, |namespace| self.asset_dir.makes_namespace(namespace)).await?;
         for ((manifest, there), preview) in differ.into_iter().zip(previews) {
             let name = Name::of(manifest);
             let change = match preview {

@@ -41,7 +41,7 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub enum Data {
     /// What etcd has.
-    There,
+    InEtcd,
     /// A file of `etcdctl snapshot save`.
     Snapshot(PathBuf),
     /// A file of `hoist backup`.

@@ -21,7 +21,7 @@ const PARTS: [&str; 7] = ["auth/", "tls/", "bootstrap-manifests/", "manifests/",
 /// Where the asset directory comes from.
 pub(super) enum Origin<'a> {
     /// It is there; beside it, a backup may have so many files that are not unpacked.
-    There(AssetSet, Option<usize>),
+    AssetDir(AssetSet, Option<usize>),
     /// The archive of a backup, with these files.
     Backup(&'a Path, &'a BTreeMap<String, File>),
     /// Guard's copy.
@@ -45,7 +45,7 @@ impl<'a> Origin<'a> {
                 if let Some((file, contents)) = archive {
                     same_cluster(&assets, &contents.assets, place, file)?;
                 }
-                Ok(Self::There(assets, archive.map(|(_, contents)| contents.assets.len())))
+                Ok(Self::AssetDir(assets, archive.map(|(_, contents)| contents.assets.len())))
             }
         }
     }
@@ -53,7 +53,7 @@ impl<'a> Origin<'a> {
     /// What `start` reads of it.
     pub(super) fn assets(&self) -> AssetSet {
         match self {
-            Self::There(assets, _) => assets.clone(),
+            Self::AssetDir(assets, _) => assets.clone(),
             Self::Guard(copy) => copy.assets.clone(),
             Self::Backup(_, files) => {
                 let is_part = |path: &str| path == "cluster.yaml" || PARTS.iter().any(|part| path.starts_with(part));
@@ -69,8 +69,8 @@ impl<'a> Origin<'a> {
     pub(super) fn plan(&self, place: &Path) -> Option<String> {
         let place = place.display();
         match self {
-            Self::There(_, None) => None,
-            Self::There(_, Some(count)) => Some(format!(
+            Self::AssetDir(_, None) => None,
+            Self::AssetDir(_, Some(count)) => Some(format!(
                 "use the asset directory {place}, which is there; that of the backup, with {count} files, is not unpacked"
             )),
             Self::Backup(file, _) => Some(format!("unpack the asset directory of {} to {place}", file.display())),
@@ -86,7 +86,7 @@ impl<'a> Origin<'a> {
     /// The system's refusal; there is none then.
     pub(super) fn unpack(&self, place: &Path) -> Result<()> {
         match self {
-            Self::There(..) => Ok(()),
+            Self::AssetDir(..) => Ok(()),
             Self::Backup(_, files) => unpack::unpack(files, place),
             Self::Guard(copy) => unpack::unpack(&copy.assets.files, place),
         }

@@ -12,7 +12,7 @@ use crate::ops::backup::sealed;
 /// Where a restore takes its data from.
 pub(super) enum Source {
     /// Nowhere: etcd has it.
-    There,
+    Etcd,
     /// A snapshot: the file, its length and its sum.
     Snapshot(PathBuf, u64, String),
     /// An archive.
@@ -33,7 +33,7 @@ impl Source {
     /// A file that is torn, damaged, not to be decrypted, or something else.
     pub(super) fn read(data: &Data) -> Result<Self> {
         match data {
-            Data::There => Ok(Self::There),
+            Data::InEtcd => Ok(Self::Etcd),
             Data::Snapshot(file) => {
                 let read = snapshot::read(sealed::open_file(file)?).map_err(|error| Error::io("read", file, error))?;
                 let (length, sum) = read.map_err(|why| {
@@ -61,7 +61,7 @@ impl Source {
     /// The snapshot in words.
     pub(super) fn what(&self) -> Option<String> {
         match self {
-            Self::There => None,
+            Self::Etcd => None,
             Self::Snapshot(file, length, _) => Some(format!("the snapshot {} ({length} bytes)", file.display())),
             Self::Backup { file, contents, .. } => {
                 let made = &contents.manifest;
@@ -80,7 +80,7 @@ impl Source {
     /// The snapshot's length.
     pub(super) fn length(&self) -> Option<u64> {
         match self {
-            Self::There => None,
+            Self::Etcd => None,
             Self::Snapshot(_, length, _) => Some(*length),
             Self::Backup { contents, .. } => Some(contents.length),
         }
@@ -89,7 +89,7 @@ impl Source {
     /// The snapshot's SHA-256.
     pub(super) fn sum(&self) -> Option<&str> {
         match self {
-            Self::There => None,
+            Self::Etcd => None,
             Self::Snapshot(_, _, sum) => Some(sum),
             Self::Backup { contents, .. } => Some(&contents.sum),
         }
@@ -101,7 +101,7 @@ impl Source {
     /// A file that is another by now; the system's refusal.
     pub(super) fn copy(&self, to: &mut dyn Write) -> Result<()> {
         match self {
-            Self::There => Ok(()),
+            Self::Etcd => Ok(()),
             Self::Snapshot(file, ..) => restore::copy(file, to),
             Self::Backup { file, identity, .. } => {
                 let reader = sealed::open(file, identity.as_deref())?;

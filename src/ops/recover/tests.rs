@@ -48,22 +48,22 @@ fn refused(host: &Host, cluster: &Cluster, source: &Source, said: &str) {
 fn what_cannot_be_recovered_is_said() {
     let (dir, host) = machine();
     let one = cluster(ONE);
-    refused(&host, &one, &Source::There, "/var/lib/etcd: there is no data of etcd");
+    refused(&host, &one, &Source::Etcd, "/var/lib/etcd: there is no data of etcd");
     refused(&host, &cluster(&format!("{ONE}{SECOND}")), &snapshot(100), "etcd has a member on each of c1, c2");
     refused(&host, &one, &snapshot(1 << 60), "MB are needed beside the existing data");
     let error = possible(&host, &one, None, &snapshot(100)).unwrap_err();
     assert!(error.to_string().contains("etcd.external: this etcd belongs to no controller"), "{error}");
-    assert!(possible(&host, &one, None, &Source::There).is_ok(), "whose data is elsewhere, and there");
+    assert!(possible(&host, &one, None, &Source::Etcd).is_ok(), "whose data is elsewhere, and there");
     let places = Places::of(&host, "/var/lib/etcd");
     assert!(possible(&host, &one, Some(&places), &snapshot(100)).is_ok());
     put(&host, "/var/lib/etcd/member/snap/db");
-    assert!(possible(&host, &one, Some(&places), &Source::There).is_ok());
+    assert!(possible(&host, &one, Some(&places), &Source::Etcd).is_ok());
     std::fs::remove_dir_all(dir.path().join("run")).unwrap();
     refused(&host, &one, &snapshot(100), "systemd: does not run here");
     // A file system that cannot exchange folders, and a power cut between two renames.
     std::fs::remove_dir_all(&places.place).unwrap();
     put(&host, "/var/lib/etcd.hoist-restore/data/.hoist-restored");
-    refused(&host, &one, &Source::There, "a restore was interrupted");
+    refused(&host, &one, &Source::Etcd, "a restore was interrupted");
 }
 
 fn contents(files: &[(&str, &str)]) -> Source {
@@ -131,7 +131,7 @@ fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
 fn one_that_is_lost_comes_from_what_guard_keeps() {
     let (dir, host) = machine();
     let place = dir.path().join("assets");
-    let error = found(&host, &Source::There, &place).err().unwrap();
+    let error = found(&host, &Source::Etcd, &place).err().unwrap();
     assert!(error.contains("guard keeps nothing of it") && error.contains("--backup"), "{error}");
 
     let cluster = cluster(ONE);
@@ -139,7 +139,7 @@ fn one_that_is_lost_comes_from_what_guard_keeps() {
     let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
     let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
     crate::plane::kept_copy::Copy::new(&assets, &cluster, &cluster.controllers[0]).store(&host).unwrap();
-    let origin = found(&host, &Source::There, &place).unwrap();
+    let origin = found(&host, &Source::Etcd, &place).unwrap();
     let said = origin.plan(&place).unwrap();
     assert!(said.contains("which is lost") && !place.exists(), "{said}");
     origin.unpack(&place).unwrap();
@@ -155,7 +155,7 @@ fn one_that_is_lost_comes_from_what_guard_keeps() {
         assert_eq!(mode & 0o077, 0, "{path}");
     }
     // The one that is there is used, guard or not.
-    assert!(matches!(found(&host, &Source::There, &place), Ok(Origin::There(_, None))));
+    assert!(matches!(found(&host, &Source::Etcd, &place), Ok(Origin::AssetDir(_, None))));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Options, Order, Plan, Summary, Whole, apply, apply_whole, plan};
+use super::{AssetDir, Options, Order, Plan, Summary, apply, apply_asset_dir, plan};
 use crate::base::error::{Error, Result};
 use crate::base::report::{Clock, Reporter};
 use crate::desired::assets::Manifest;
@@ -200,8 +200,9 @@ async fn a_manifest_of_another_clusters_object_is_refused_at_once() {
     assert!(text.contains("uid mismatch") && text.contains("leave metadata.uid out of the file"), "{text}");
     // In manifests/ it stops nothing else.
     let manifests = [Manifest { path: "manifests/exported.yaml".into(), ..exported }];
-    let whole = Whole { manifests: &manifests, addons: &[map("a", "good", "1")], addons_only: false };
-    let Err(Error::Refused(findings)) = apply_whole(&server.client(), &whole, &options(), &reporter()).await else {
+    let asset_dir = AssetDir { manifests: &manifests, addons: &[map("a", "good", "1")], addons_only: false };
+    let Err(Error::Refused(findings)) = apply_asset_dir(&server.client(), &asset_dir, &options(), &reporter()).await
+    else {
         panic!()
     };
     assert_eq!(findings.len(), 1);
@@ -268,9 +269,9 @@ async fn pruning_takes_what_hoist_applied_and_nothing_else_the_last_first() {
     server.writes();
 
     let kept = [namespace(), map("a", "kept", "1")];
-    let whole = Whole { manifests: &[], addons: &kept, addons_only: false };
+    let asset_dir = AssetDir { manifests: &[], addons: &kept, addons_only: false };
     let pruning = Options { prune: true, ..options() };
-    let Plan { lines, summary, .. } = plan(&server.client(), &whole, &pruning, false).await.unwrap();
+    let Plan { lines, summary, .. } = plan(&server.client(), &asset_dir, &pruning, false).await.unwrap();
     assert_eq!((summary.pruned, summary.unchanged, lines.len()), (4, 2, 5), "{lines:?}");
     assert_eq!(lines[0], "would prune Widget demo/one");
     assert!(
@@ -321,9 +322,9 @@ async fn what_says_that_it_stays_is_not_pruned_nor_what_holds_it() {
     data.object["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
     let all = [namespace(), crd(), data, map("a", "gone", "1"), widget("a", "one")];
     run(&server, &all, &options()).await.unwrap();
-    let whole = Whole { manifests: &[], addons: &[], addons_only: false };
+    let asset_dir = AssetDir { manifests: &[], addons: &[], addons_only: false };
     let pruning = Options { prune: true, ..options() };
-    let Plan { lines, summary, .. } = plan(&server.client(), &whole, &pruning, false).await.unwrap();
+    let Plan { lines, summary, .. } = plan(&server.client(), &asset_dir, &pruning, false).await.unwrap();
     assert_eq!(summary.pruned, 3, "{lines:?}");
     for left in [
         "would leave ConfigMap demo/data: it says helm.sh/resource-policy: keep",
@@ -355,8 +356,8 @@ async fn a_dry_run_asks_the_server_and_changes_nothing() {
     server.writes();
     server.state(|state| state.refused.insert("bad".into()));
     let after = [namespace(), crd(), map("a", "settings", "2"), map("a", "bad", "1"), widget("a", "new")];
-    let whole = Whole { manifests: &[], addons: &after, addons_only: false };
-    let Plan { lines, diff, summary, refused } = plan(&server.client(), &whole, &options(), false).await.unwrap();
+    let asset_dir = AssetDir { manifests: &[], addons: &after, addons_only: false };
+    let Plan { lines, diff, summary, refused } = plan(&server.client(), &asset_dir, &options(), false).await.unwrap();
     assert_eq!((summary.created, summary.configured, summary.unchanged, refused.len()), (2, 1, 1, 1), "{lines:?}");
     assert!(
         diff.contains("--- live/ConfigMap/demo/settings\n") && diff.contains("-  key: \"1\"\n+  key: \"2\"\n"),
@@ -373,8 +374,9 @@ async fn manifests_come_first_and_their_refusals_are_told_with_those_of_add_ons(
     let of = |manifest: Manifest| Manifest { path: manifest.path.replace("addons/", "manifests/"), ..manifest };
     let manifests = [of(namespace()), of(map("x", "bad", "1")), of(map("x", "fine", "1"))];
     let addons = [map("a", "worse", "1"), map("a", "good", "1")];
-    let whole = Whole { manifests: &manifests, addons: &addons, addons_only: false };
-    let Err(Error::Refused(findings)) = apply_whole(&server.client(), &whole, &options(), &reporter()).await else {
+    let asset_dir = AssetDir { manifests: &manifests, addons: &addons, addons_only: false };
+    let Err(Error::Refused(findings)) = apply_asset_dir(&server.client(), &asset_dir, &options(), &reporter()).await
+    else {
         panic!()
     };
     let places: Vec<_> = findings.iter().map(|finding| finding.place.as_str()).collect();
@@ -406,8 +408,8 @@ async fn a_job_that_has_run_and_gone_is_not_run_again() {
     server.writes();
     expire(&server, "once");
     assert_eq!(run(&server, &all, &options()).await.unwrap(), Summary { unchanged: 3, ..Summary::default() });
-    let whole = Whole { manifests: &[], addons: &all, addons_only: false };
-    let Plan { summary, .. } = plan(&server.client(), &whole, &options(), false).await.unwrap();
+    let asset_dir = AssetDir { manifests: &[], addons: &all, addons_only: false };
+    let Plan { summary, .. } = plan(&server.client(), &asset_dir, &options(), false).await.unwrap();
     assert_eq!(summary, Summary { unchanged: 3, ..Summary::default() });
     assert_eq!(server.writes(), [""; 0]);
 
@@ -423,11 +425,11 @@ async fn a_job_that_has_run_and_gone_is_not_run_again() {
     // In manifests/ as in addons/.
     let of = |manifest: Manifest| Manifest { path: manifest.path.replace("addons/", "manifests/"), ..manifest };
     let manifests = [of(job("other", Some(5), "i:1"))];
-    let whole = Whole { manifests: &manifests, addons: &changed, addons_only: false };
-    assert_eq!(apply_whole(&server.client(), &whole, &options(), &reporter()).await.unwrap().created, 1);
+    let asset_dir = AssetDir { manifests: &manifests, addons: &changed, addons_only: false };
+    assert_eq!(apply_asset_dir(&server.client(), &asset_dir, &options(), &reporter()).await.unwrap().created, 1);
     expire(&server, "other");
     expire(&server, "once");
-    assert_eq!(apply_whole(&server.client(), &whole, &options(), &reporter()).await.unwrap().unchanged, 4);
+    assert_eq!(apply_asset_dir(&server.client(), &asset_dir, &options(), &reporter()).await.unwrap().unchanged, 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ const STEP: &str = "apply";
 
 /// What there is to apply.
 #[derive(Debug, Clone, Copy)]
-pub struct Whole<'a> {
+pub struct AssetDir<'a> {
     /// The objects of manifests/.
     pub manifests: &'a [Manifest],
     /// Those of addons/.
@@ -31,7 +31,7 @@ pub struct Whole<'a> {
     pub addons_only: bool,
 }
 
-impl<'a> Whole<'a> {
+impl<'a> AssetDir<'a> {
     /// Those of manifests/, if they are to be applied.
     pub(super) fn manifests(&self) -> Option<&'a [Manifest]> {
         (!self.addons_only).then_some(self.manifests)
@@ -54,20 +54,20 @@ impl<'a> Whole<'a> {
 ///
 /// # Errors
 /// As [`apply`]; what is refused of manifests/ holds back no add-on.
-pub async fn apply_whole(
+pub async fn apply_asset_dir(
     client: &Client,
-    whole: &Whole<'_>,
+    asset_dir: &AssetDir<'_>,
     options: &Options,
     reporter: &Reporter,
 ) -> Result<Summary> {
-    let order = Order::of(whole.addons)?;
+    let order = Order::of(asset_dir.addons)?;
     reach(client).await?;
     let mut summary = Summary::default();
-    let refused = match whole.manifests() {
+    let refused = match asset_dir.manifests() {
         Some(manifests) => control_plane(client, manifests, options, reporter, &mut summary).await?,
         None => Vec::new(),
     };
-    match apply(client, &order, whole.manifests, options, reporter).await {
+    match apply(client, &order, asset_dir.manifests, options, reporter).await {
         Ok(addons) if refused.is_empty() => {
             let Summary { created, configured, unchanged, pruned } = addons;
             summary.created += created;
