@@ -88,8 +88,8 @@ impl Connection {
         question: &impl Message,
     ) -> Result<A, Failure> {
         let mut answers = self.stream(service, method, question).await?;
-        let Some(answer) = answers.next().await? else { return Err(failed(NO_MESSAGE)) };
-        match answers.next().await? {
+        let Some(answer) = answers.message().await? else { return Err(failed(NO_MESSAGE)) };
+        match answers.message().await? {
             None => Ok(answer),
             Some(_) => Err(failed(NO_MESSAGE)),
         }
@@ -141,7 +141,7 @@ impl<A: Message + Default> Messages<A> {
     }
 
     /// The next message; `None` when the server has said that it was the last.
-    pub async fn next(&mut self) -> Result<Option<A>, Failure> {
+    pub async fn message(&mut self) -> Result<Option<A>, Failure> {
         loop {
             if let Some(([0, length @ ..], rest)) = self.unread.split_first_chunk::<PREFIX>() {
                 let length = be(length);

@@ -46,7 +46,7 @@ impl Error {
         Explanation {
             message: text.lines().next().unwrap_or_default().to_owned(),
             exit_code: self.exit_code(),
-            next: self.next(),
+            next: self.remedy(),
             why: Why {
                 class: self.class(),
                 api_served: match self {
@@ -92,7 +92,7 @@ impl Error {
     }
 
     /// Never empty: who reads it at night may have nothing else.
-    fn next(&self) -> Cow<'_, str> {
+    fn remedy(&self) -> Cow<'_, str> {
         match self {
             Self::TimedOut { next, .. } | Self::Failed { next: Some(next), .. } => next.into(),
             Self::Input(_) | Self::Preflight(_) => {

@@ -7,10 +7,10 @@ use sd_notify::NotifyState;
 use super::{Event, Outcome, State, Step, View, plain};
 
 /// Tells a service manager something; it may be gone or refuse to listen.
-type Tell = Box<dyn FnMut(&[NotifyState<'_>]) + Send>;
+type Notify = Box<dyn FnMut(&[NotifyState<'_>]) + Send>;
 
 pub(super) struct Systemd {
-    tell: Tell,
+    notify: Notify,
     said: String,
 }
 
@@ -23,8 +23,8 @@ impl Systemd {
         })))
     }
 
-    fn new(tell: Tell) -> Self {
-        Self { tell, said: String::new() }
+    fn new(notify: Notify) -> Self {
+        Self { notify, said: String::new() }
     }
 }
 
@@ -39,8 +39,8 @@ impl View for Systemd {
             status = format!("{status}: {}", detail.trim());
         }
         match outcome {
-            Outcome::Succeeded => (self.tell)(&[NotifyState::Ready, NotifyState::Status(&status)]),
-            Outcome::Failed => (self.tell)(&[NotifyState::Status(&status)]),
+            Outcome::Succeeded => (self.notify)(&[NotifyState::Ready, NotifyState::Status(&status)]),
+            Outcome::Failed => (self.notify)(&[NotifyState::Status(&status)]),
         }
     }
 
@@ -54,7 +54,7 @@ impl View for Systemd {
         // A newline would begin another variable.
         let status = status.replace('\n', " ");
         if status != self.said {
-            (self.tell)(&[NotifyState::Status(&status)]);
+            (self.notify)(&[NotifyState::Status(&status)]);
             self.said = status;
         }
     }
@@ -70,11 +70,11 @@ mod tests {
     fn told(play: impl FnOnce(&Reporter)) -> Vec<String> {
         let told = Arc::new(Mutex::new(Vec::new()));
         let kept = told.clone();
-        let tell = move |states: &[NotifyState<'_>]| {
+        let notify = move |states: &[NotifyState<'_>]| {
             kept.lock().unwrap().push(states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         };
         let clock = Clock::new(time::OffsetDateTime::UNIX_EPOCH, || Duration::from_secs(72));
-        play(&Reporter::new(clock, vec![Box::new(Systemd::new(Box::new(tell)))]));
+        play(&Reporter::new(clock, vec![Box::new(Systemd::new(Box::new(notify)))]));
         let told = told.lock().unwrap();
         told.clone()
     }

@@ -47,7 +47,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// A stream that breaks off.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    pub async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }

@@ -130,7 +130,7 @@ async fn its_pieces_are_the_file_of_etcdctl() {
     let mut snapshot = Snapshot::begin(address, &tls).await.unwrap();
     assert_eq!((snapshot.length, &*snapshot.version), (whole.len() as u64, "3.6.8"));
     let mut came = Vec::new();
-    while let Some(piece) = snapshot.next().await.unwrap() {
+    while let Some(piece) = snapshot.piece().await.unwrap() {
         came.extend(piece);
     }
     assert!(came == whole);
@@ -142,7 +142,7 @@ async fn one_that_breaks_off_does_not_count() {
         let (address, tls) = serve(some(1000), end).await;
         let mut snapshot = Snapshot::begin(address, &tls).await.unwrap();
         let error = loop {
-            match snapshot.next().await {
+            match snapshot.piece().await {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("it was taken for whole"),
                 Err(error) => break error.to_string(),

@@ -142,7 +142,7 @@ pub(crate) trait Pieces {
     /// How long it will be.
     fn length(&self) -> u64;
     /// The next piece.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>>;
+    async fn piece(&mut self) -> Result<Option<Vec<u8>>>;
 }
 
 impl Pieces for Snapshot {
@@ -150,8 +150,8 @@ impl Pieces for Snapshot {
         self.length
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        Self::next(self).await
+    async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
+        Self::piece(self).await
     }
 }
 
@@ -175,7 +175,7 @@ async fn write(
         writer.asset(&name, &File { content, mode }).map_err(failed)?;
     }
     writer.begin_snapshot(snapshot.length()).map_err(failed)?;
-    while let Some(piece) = snapshot.next().await? {
+    while let Some(piece) = snapshot.piece().await? {
         writer.piece(&piece).map_err(failed)?;
     }
     let sum = writer.end_snapshot().map_err(failed)?.map_err(|why| Error::Failed {

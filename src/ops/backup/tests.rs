@@ -25,7 +25,7 @@ impl Pieces for Memory {
         self.length
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.pieces.pop())
     }
 }

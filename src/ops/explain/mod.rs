@@ -105,7 +105,7 @@ impl Trouble {
         causes::find(texts, subject)
     }
 
-    fn tell(&self, cause: Option<&Cause>) -> Vec<String> {
+    fn lines(&self, cause: Option<&Cause>) -> Vec<String> {
         let mut told = vec![self.who.clone()];
         told.extend(self.states.iter().map(|state| format!("  {}", shortened(state, WIDTH))));
         for (title, lines) in &self.logs {
@@ -148,7 +148,7 @@ pub async fn explain(context: &Context<'_>, seen: Seen<'_>, pod_logs: &PodLogs) 
         if trouble.maybe && cause.is_none() && is_recognised {
             continue;
         }
-        explanation.lines.extend(trouble.tell(cause.as_ref()));
+        explanation.lines.extend(trouble.lines(cause.as_ref()));
         if let (None, Some(cause)) = (&explanation.cause, cause) {
             explanation.cause = Some((trouble.who, cause));
         }

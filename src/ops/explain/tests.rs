@@ -65,7 +65,7 @@ kube-system/kube-apiserver-x on c1
   its events, the newest first:
     BackOff: Back-off restarting failed container (×3)
   likely cause: kube-apiserver does not know the flag --no-such-flag";
-    assert_eq!(trouble.tell(Some(&cause)).join("\n"), expected);
+    assert_eq!(trouble.lines(Some(&cause)).join("\n"), expected);
     let explanation = Explanation { lines: Vec::new(), cause: Some((trouble.who, cause)) };
     assert_eq!(
         explanation.hint().unwrap(),

@@ -23,7 +23,7 @@ mod acts;
 pub mod decide;
 mod hand_over;
 mod memory;
-mod next;
+mod next_step;
 mod observer;
 mod progress;
 mod run;
@@ -32,7 +32,7 @@ mod steps;
 
 pub use hand_over::{HandOver, Stepped};
 pub use memory::Mode;
-pub use next::{Next, next};
+pub use next_step::{NextStep, next_step};
 pub(crate) use run::check;
 pub use run::{Input, Options, start, start_with};
 pub use session::{Ending, Session};

@@ -438,7 +438,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
     }
     let explanation = run.explain(observer, &observed).await;
     let again = format!("then run `{}` again", run.command());
-    let next = next(&explanation, &again).unwrap_or_else(|| format!("{}; {again}", run.logs_of("kube-apiserver")));
+    let next = remedy(&explanation, &again).unwrap_or_else(|| format!("{}; {again}", run.logs_of("kube-apiserver")));
     details.extend(explanation.lines);
     Ok(Error::TimedOut {
         waiting_for: format!(
@@ -452,7 +452,7 @@ async fn give_up(run: &mut Run<'_>, observer: &mut Observer, reporter: &Reporter
 }
 
 /// What to do about the cause, if one was recognised.
-fn next(explanation: &Explanation, again: &str) -> Option<String> {
+fn remedy(explanation: &Explanation, again: &str) -> Option<String> {
     let (_, cause) = explanation.cause.as_ref()?;
     Some(format!("{}; {again}", cause.next))
 }
@@ -469,7 +469,7 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
     };
     let explanation = run.explain(observer, observed).await;
     let again = format!("then run `{}` again", run.command());
-    let recognised = next(&explanation, &again);
+    let recognised = remedy(&explanation, &again);
     let mut details = explanation.lines;
     details.extend(observer.trouble.clone());
     let next = if let Some(next) = recognised {

@@ -225,7 +225,7 @@ pub(super) mod tests {
                     member("https://10.0.0.3:2380", "learner", false, None),
                 ],
             }),
-            next: Some(Next { step: None, what: "nothing: the cluster serves itself".into() }),
+            next: Some(NextStep { step: None, what: "nothing: the cluster serves itself".into() }),
         }
     }
 
@@ -273,7 +273,7 @@ pub(super) mod tests {
             assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
         }
         let mut status = well();
-        status.next = Some(Next { step: Some("install"), what: "raise the bridge".into() });
+        status.next = Some(NextStep { step: Some("install"), what: "raise the bridge".into() });
         assert_eq!(
             problems(&status, Target::SelfHosted, true),
             ["`hoist start` has not done its work here; its next step: raise the bridge"]

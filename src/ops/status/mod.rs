@@ -87,7 +87,7 @@ pub struct Status {
     /// etcd's database, where etcd is on this controller and its certificates are known.
     pub etcd: Option<EtcdStatus>,
     /// What `start` would do next, where its credentials are known.
-    pub next: Option<Next>,
+    pub next: Option<NextStep>,
 }
 
 /// etcd's database on this controller, and all members.
@@ -193,7 +193,7 @@ pub struct Pod {
 
 /// What `start` would do next.
 #[derive(Debug, Clone, Serialize)]
-pub struct Next {
+pub struct NextStep {
     /// The step, as the events of `start` name it; `null` when there is nothing to do.
     pub step: Option<&'static str>,
     /// What it would do, or wait for.
@@ -284,7 +284,7 @@ async fn ask_the_api(
     let Subject { host, cluster, controller, ca, .. } = *subject;
     // What `start` requires unless it is told otherwise.
     let required = target.workloads(COMPONENTS, &controller.name);
-    let next = start::next(host, cluster, controller, &required, kubeconfig, ca, target).await?;
+    let next = start::next_step(host, cluster, controller, &required, kubeconfig, ca, target).await?;
     let mut trouble = next.trouble;
     if let Some(view) = &next.observed.view {
         status.pods = pods(view, &controller.name);
@@ -310,7 +310,7 @@ async fn ask_the_api(
             status.problems = machine::compare(host, subject.assets, &id, version);
         }
     }
-    status.next = Some(Next { step: next.step, what: next.what });
+    status.next = Some(NextStep { step: next.step, what: next.what });
     Ok(trouble)
 }
 

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a run that begins now would do first.
 #[derive(Debug, Clone)]
-pub struct Next {
+pub struct NextStep {
     /// The step that it is at, as its events name it; `None` if it has nothing to do.
     pub step: Option<&'static str>,
     /// What it would do, or wait for.
@@ -36,7 +36,7 @@ pub struct Next {
 ///
 /// # Errors
 /// A CA or a kubeconfig that cannot be used.
-pub async fn next(
+pub async fn next_step(
     host: &Host,
     cluster: &Cluster,
     controller: &Controller,
@@ -44,7 +44,7 @@ pub async fn next(
     kubeconfig: &str,
     ca: &[u8],
     target: Target,
-) -> Result<Next> {
+) -> Result<NextStep> {
     let nothing = AssetSet::default();
     let run = Run::new(Fixed::without_assets(host, (cluster, controller), required, kubeconfig, &nothing, target));
     let mut observer = Observer::new(host, ca)?;
@@ -62,6 +62,6 @@ pub async fn next(
             }
             Decision::Wait(step, what) => (Some(step.id(target)), format!("wait for {what}")),
         };
-        return Ok(Next { step, what, observed, trouble: observer.trouble.clone() });
+        return Ok(NextStep { step, what, observed, trouble: observer.trouble.clone() });
     }
 }
