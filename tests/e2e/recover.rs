@@ -32,7 +32,7 @@ fn equip(node: &Node) {
 }
 
 /// Runs a command of the page.
-fn typed(node: &Node, command: &str) -> Ended {
+fn run_command(node: &Node, command: &str) -> Ended {
     let ended = node.spawn(["sh", "-euc", command]).wait(START_LIMIT);
     eprintln!("{ended}");
     ended
@@ -98,7 +98,7 @@ fn recover_deleted() {
 
     let traffic = Traffic::begin(cluster.client());
     kubectl.run(&["delete", "deployment", "-n", "kube-system", "kube-controller-manager", "--wait=false"]).ok();
-    let recovered = typed(&node, page::RECOVER);
+    let recovered = run_command(&node, page::RECOVER);
     let record = traffic.end().unwrap();
     eprintln!("{record}");
     recovered.expect(0);
@@ -116,12 +116,12 @@ fn recover_deleted() {
         (node.exec(["pgrep", "-x", "kube-apiserver"]).code == Some(1)).then_some(())
     });
     let before = tree(&disk(&node).join("private/etc-kubernetes"));
-    let planned = typed(&node, page::DRY_RUN).expect(0);
+    let planned = run_command(&node, page::DRY_RUN).expect(0);
     for line in ["1. raise the bridge", "2. apply what is missing", "3. prove", "nothing was changed"] {
         assert!(planned.stdout.contains(line), "{line}: {planned}");
     }
     assert!(tree(&disk(&node).join("private/etc-kubernetes")) == before, "a dry run has changed something");
-    typed(&node, page::FORCE).expect(0);
+    run_command(&node, page::FORCE).expect(0);
     settle(&kubectl);
     assert_serves_itself(&node, &cluster);
     assert_eq!(scheduler_image(&kubectl), edited.trim_end_matches("-1"), "it is not as its manifest has it");
@@ -138,7 +138,7 @@ fn from_what_guard_keeps(node: &Node, kubectl: &Kubectl) {
     let before = node.sh(names);
     node.sh("mv /etc/hoist/assets /root/lost");
     kubectl.run(&["delete", "deployment", "-n", "kube-system", "kube-scheduler"]).ok();
-    let recovered = typed(node, page::LOST).expect(0);
+    let recovered = run_command(node, page::LOST).expect(0);
     assert!(recovered.stdout.contains("fill /etc/hoist/assets, which is lost"), "{recovered}");
     settle(kubectl);
     let after = node.sh(names);
@@ -155,11 +155,11 @@ fn a_worker_can_be_let_in_again(node: &Node, kubectl: &Kubectl) {
     let name = secrets[0]["metadata"]["name"].as_str().unwrap();
     kubectl.run(&["delete", "secret", "-n", "kube-system", name]).ok();
     let whoami = "kubectl --kubeconfig /etc/hoist/assets/auth/kubeconfig-kubelet auth whoami -o jsonpath={.status.userInfo.groups}";
-    typed(node, whoami).expect(1);
+    run_command(node, whoami).expect(1);
     let script = format!("{}\n{}", page::FIND_TOKEN, page::MAKE_TOKEN);
-    typed(node, &script).expect(0);
+    run_command(node, &script).expect(0);
     let groups = eventually("the token is known", Duration::from_secs(10), || {
-        let ended = typed(node, whoami);
+        let ended = run_command(node, whoami);
         (ended.code == Some(0)).then_some(ended.stdout)
     });
     assert!(groups.contains("system:bootstrappers"), "{groups}");
@@ -182,7 +182,7 @@ fn an_expired_kubelet_gets_back_in(node: &Node, cluster: &Cluster) {
     let said = worker::kubelet_says(node, &format!("ln -sf /{expired} {CURRENT}"), &["Unauthorized", "expired"]);
     eprintln!("the kubelet with an expired certificate: {said}");
     let before = renewed();
-    typed(node, page::RECOVER).expect(0);
+    run_command(node, page::RECOVER).expect(0);
     assert_ne!(node.sh(&format!("readlink -f {CURRENT}")).trim(), format!("/{expired}"));
     eventually("the kubelet is in again", Duration::from_secs(60), || (renewed() != before).then_some(()));
     settle(&kubectl);
@@ -195,7 +195,7 @@ fn recover_snapshot() {
     let (node, cluster) = started("recover-snapshot");
     let kubectl = cluster.kubectl();
     let record = write(&cluster);
-    typed(&node, page::SAVE_SNAPSHOT).expect(0);
+    run_command(&node, page::SAVE_SNAPSHOT).expect(0);
     kubectl.run(&["create", "configmap", "-n", "default", "later"]).ok();
     kubectl.run(&["delete", "configmap", "-n", "default", record.acknowledged().iter().next().unwrap()]).ok();
     let revision = || {
@@ -208,7 +208,7 @@ fn recover_snapshot() {
     // Damaged, it is refused, and nothing has changed.
     node.sh("cp /root/snapshot.db /root/damaged.db && printf x | dd of=/root/damaged.db bs=1 seek=9999 conv=notrunc");
     let damaged = page::RESTORE_SNAPSHOT.replace("snapshot.db", "damaged.db");
-    typed(&node, &damaged).expect(3).says(&["/root/damaged.db: is damaged"]);
+    run_command(&node, &damaged).expect(3).says(&["/root/damaged.db: is damaged"]);
     kubectl.run(&["get", "configmap", "-n", "default", "later"]).ok();
     assert_eq!(node.sh("rm /root/damaged.db; ls -d /var/lib/etcd*"), "/var/lib/etcd\n");
 
@@ -220,7 +220,7 @@ fn recover_snapshot() {
     drop(running);
     node.boot();
     node.sh("test -s /var/lib/etcd/member/snap/db");
-    typed(&node, page::RESTORE_SNAPSHOT).expect(0);
+    run_command(&node, page::RESTORE_SNAPSHOT).expect(0);
     assert_serves_itself(&node, &cluster);
     assert_kept(&record, &kubectl);
     assert_eq!(kubectl.run(&["get", "configmap", "-n", "default", "later"]).code, Some(1), "it is of later");
@@ -237,7 +237,7 @@ fn recover_snapshot() {
     // Once more, with everything at work that knows what is there.
     kubectl.run(&["create", "configmap", "-n", "default", "afterwards"]).ok();
     let before = revision();
-    typed(&node, page::RESTORE_SNAPSHOT).expect(0);
+    run_command(&node, page::RESTORE_SNAPSHOT).expect(0);
     assert_serves_itself(&node, &cluster);
     assert_kept(&record, &kubectl);
     assert_eq!(kubectl.run(&["get", "configmap", "-n", "default", "afterwards"]).code, Some(1), "it is of later");
@@ -252,16 +252,16 @@ fn recover_backup() {
     let record = write(&cluster);
     let key = age::x25519::Identity::generate();
     let command = page::BACKUP.replace("AGE_RECIPIENT", &key.to_public().to_string());
-    typed(&node, &command).expect(0);
-    typed(&node, &command).expect(3).says(&["/root/backup.tar: is there already"]);
+    run_command(&node, &command).expect(0);
+    run_command(&node, &command).expect(3).says(&["/root/backup.tar: is there already"]);
     assert_eq!(node.sh("stat -c %a /root/backup.tar"), "600\n");
     assert!(node.sh("head -c 21 /root/backup.tar").starts_with("age-encryption.org/v1"));
-    typed(&node, page::PLAIN_BACKUP).expect(0);
-    typed(&node, page::MAKE_FOLDER).expect(0);
-    typed(&node, page::UNPACK).expect(0);
-    let checked = typed(&node, page::CHECK_SUMS).expect(0);
+    run_command(&node, page::PLAIN_BACKUP).expect(0);
+    run_command(&node, page::MAKE_FOLDER).expect(0);
+    run_command(&node, page::UNPACK).expect(0);
+    let checked = run_command(&node, page::CHECK_SUMS).expect(0);
     assert!(checked.stdout.contains("etcd-snapshot.db: OK\n"), "{checked}");
-    typed(&node, page::SNAPSHOT_STATUS).expect(0);
+    run_command(&node, page::SNAPSHOT_STATUS).expect(0);
     let assets = tree(&disk(&node).join("etc/hoist/assets"));
     assert!(assets.contains_key(Path::new("tls/ca.key")) && assets.contains_key(Path::new(".rendered")));
     let kept: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recover-backup.tar");
@@ -276,7 +276,7 @@ fn recover_backup() {
     std::fs::copy(&kept, disk(&node).join("root/backup.tar")).unwrap();
     let secret = age::secrecy::ExposeSecret::expose_secret(&key.to_string()).to_owned();
     std::fs::write(disk(&node).join("root/key.txt"), secret).unwrap();
-    typed(&node, page::RESTORE_BACKUP).expect(0);
+    run_command(&node, page::RESTORE_BACKUP).expect(0);
     assert_serves_itself(&node, &cluster);
     assert_kept(&record, &cluster.kubectl());
     let restored = tree(&disk(&node).join("etc/hoist/assets"));
@@ -286,7 +286,7 @@ fn recover_backup() {
     assert_eq!(node.sh("ls -d /var/lib/etcd* /var/disk/*"), "/var/disk/etcd\n/var/lib/etcd\n");
     assert_eq!(node.sh("readlink /var/lib/etcd; ls /var/disk/etcd"), "/var/disk/etcd\nmember\n");
     // And once more, over the data that is there.
-    typed(&node, page::RESTORE_BACKUP).expect(0);
+    run_command(&node, page::RESTORE_BACKUP).expect(0);
     assert_serves_itself(&node, &cluster);
     assert_kept(&record, &cluster.kubectl());
     let there = node.sh("readlink /var/lib/etcd; ls -d /var/lib/etcd* /var/disk/*");

@@ -7,7 +7,7 @@ use hoist::node::lock;
 use hoist::plane::guard_pod;
 use serde_json::json;
 
-use crate::history::{History, tell};
+use crate::history::{History, in_world};
 use crate::random::Random;
 use crate::world::{MANIFESTS, Machine, key};
 
@@ -56,7 +56,7 @@ impl History {
 
 #[test]
 fn guard_raises_while_a_start_waits_for_add_ons_and_the_start_goes_on_through_the_bridge() {
-    tell("guard beside add-ons", Machine::Bare, Random::new(1), async |history| {
+    in_world("guard beside add-ons", Machine::Bare, Random::new(1), async |history| {
         let beside = async {
             history.until_it_waits().await;
             assert_eq!(lock::holder(&history.host()), None);
@@ -79,7 +79,7 @@ fn guard_raises_while_a_start_waits_for_add_ons_and_the_start_goes_on_through_th
 
 #[test]
 fn two_starts_apply_add_ons_at_the_same_time() {
-    tell("two starts with add-ons", Machine::Bare, Random::new(2), async |history| {
+    in_world("two starts with add-ons", Machine::Bare, Random::new(2), async |history| {
         let beside = async {
             history.until_it_waits().await;
             // Not in step with the other: what is applied between its look and its apply neither of them can see.
@@ -101,7 +101,7 @@ fn two_starts_apply_add_ons_at_the_same_time() {
 #[test]
 fn the_exit_code_is_what_is_seen_at_the_end() {
     for (goes, code) in [(false, 6), (true, 7)] {
-        tell("add-ons that do not get ready", Machine::Bare, Random::new(3), async |history| {
+        in_world("add-ons that do not get ready", Machine::Bare, Random::new(3), async |history| {
             let beside = async {
                 history.until_it_waits().await;
                 if goes {

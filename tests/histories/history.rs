@@ -383,7 +383,7 @@ impl io::Write for Tale {
 
 /// Runs `tale` in a world of its own, whose time passes as fast as it is told; when it fails, all that happened in the
 /// world is shown.
-pub fn tell<T>(what: &str, machine: Machine, random: Random, tale: impl AsyncFnOnce(&History) -> T) -> T {
+pub fn in_world<T>(what: &str, machine: Machine, random: Random, tale: impl AsyncFnOnce(&History) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let history = History::new(machine, random);
@@ -437,7 +437,7 @@ pub fn reference(machine: Machine) -> &'static Rest {
     let index = |machine: Machine| MACHINES.iter().position(|there| *there == machine).unwrap();
     let rests = RESTS.get_or_init(|| {
         let all = MACHINES.map(|machine| {
-            (index(machine), tell("the reference", machine, Random::new(0), async |history| history.conclude().await))
+            (index(machine), in_world("the reference", machine, Random::new(0), async |history| history.conclude().await))
         });
         all.into_iter().collect()
     });

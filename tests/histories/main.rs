@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use history::{Ended, Stop, assert_same, asset_tree, random_history, reference, tell};
+use history::{Ended, Stop, assert_same, asset_tree, random_history, reference, in_world};
 use random::Random;
 use world::{MACHINES, Machine};
 
@@ -52,7 +52,7 @@ fn seed(number: u64) {
     let machine = MACHINES[(number % 3) as usize];
     let (mut random, reference) = (Random::new(number), reference(machine));
     let what = format!("HOIST_SEED={number} cargo test --test histories random");
-    tell(&what, machine, Random::new(!number), async |history| {
+    in_world(&what, machine, Random::new(!number), async |history| {
         assert_same(&random_history(history, &mut random).await, reference);
     });
 }
@@ -73,7 +73,7 @@ fn random_histories() {
 
 /// How many moments there are at which a run that nothing disturbs may be killed.
 fn moments(machine: Machine, without_power: bool) -> u64 {
-    tell("a run that is not killed", machine, Random::new(1), async |history| {
+    in_world("a run that is not killed", machine, Random::new(1), async |history| {
         history.world().lock().unwrap().faults.without_power = without_power;
         let ended = history.run(Stop::Never, LONG, STUCK).await;
         assert!(matches!(ended, Ended::Done), "{ended:?}");
@@ -92,7 +92,7 @@ fn killed_at_every_moment(machine: Machine, without_power: bool) {
     let reference = reference(machine);
     each(1..=count, |moment| {
         let what = format!("killed at moment {moment} of {count} on {machine:?}, without power: {without_power}");
-        tell(&what, machine, Random::new(1), async |history| {
+        in_world(&what, machine, Random::new(1), async |history| {
             {
                 let faults = &mut history.world().lock().unwrap().faults;
                 (faults.kill, faults.without_power) = (Some(moment), without_power);
@@ -133,7 +133,7 @@ fn without_power_at_every_moment() {
 #[test]
 fn the_same_seed_tells_the_same_history() {
     let told = || {
-        tell("seed 5, twice", Machine::Packaged, Random::new(5), async |history| {
+        in_world("seed 5, twice", Machine::Packaged, Random::new(5), async |history| {
             random_history(history, &mut Random::new(5)).await;
             let world = history.world().lock().unwrap();
             world.tale.join("\n").replace(world.root.to_str().unwrap(), "")
@@ -166,7 +166,7 @@ fn other_control_planes_on_the_host_change_nothing() {
 
 #[test]
 fn a_second_start_says_who_is_at_work_and_since_when() {
-    tell("two starts", Machine::Bare, Random::new(1), async |history| {
+    in_world("two starts", Machine::Bare, Random::new(1), async |history| {
         let second = async {
             tokio::time::sleep(Duration::from_millis(700)).await;
             let before = asset_tree();
@@ -188,7 +188,7 @@ fn a_second_start_says_who_is_at_work_and_since_when() {
 #[test]
 fn what_was_deleted_of_a_cluster_that_is_up_is_put_back() {
     let reference = reference(Machine::Bare);
-    tell("objects deleted", Machine::Bare, Random::new(1), async |history| {
+    in_world("objects deleted", Machine::Bare, Random::new(1), async |history| {
         history.conclude().await;
         for (resource, namespace, name) in [
             ("clusterrolebindings.rbac.authorization.k8s.io", "", "hoist:guard"),
@@ -213,7 +213,7 @@ fn a_signal_ends_a_start_between_two_acts() {
     for (number, moment) in [(2u8, 10), (15, 400), (2, 1500), (15, 3000), (2, 3300), (15, 5000), (2, 30_000)] {
         let what = format!("signal {number} after {moment} ms");
         let reference = reference(Machine::Bare);
-        tell(&what, Machine::Bare, Random::new(1), async |history| {
+        in_world(&what, Machine::Bare, Random::new(1), async |history| {
             let ended = history.run(Stop::Signal(Duration::from_millis(moment), number), LONG, STUCK).await;
             if let Ended::Failed(error) = &ended {
                 assert_eq!(error.exit_code(), 128 + number);

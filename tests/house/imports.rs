@@ -188,7 +188,7 @@ impl Reader {
         if name != "self" {
             path.push(name.to_owned());
         }
-        let Some(whole) = self.whole(&path) else { return };
+        let Some(whole) = self.full_path(&path) else { return };
         let short = renamed.or_else(|| whole.last().cloned()).unwrap_or_default();
         if hands_on {
             self.file.hands_on.insert(short.clone(), whole.join("::"));
@@ -199,7 +199,7 @@ impl Reader {
     }
 
     /// A path from the crate's root; `None` for one of another crate.
-    fn whole(&self, path: &[String]) -> Option<Vec<String>> {
+    fn full_path(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let mut whole = match first.as_str() {
             "crate" => Vec::new(),
@@ -236,7 +236,7 @@ impl Reader {
                         at += 3;
                     }
                     if path.len() > 1
-                        && let Some(whole) = self.whole(&path)
+                        && let Some(whole) = self.full_path(&path)
                     {
                         self.file.uses.insert(whole.join("::"));
                     }

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod golden;
+mod kubernetes_types;
 mod rules;
 mod security;
 mod security_page;
 mod support;
-mod typed;
 mod types;

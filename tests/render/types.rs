@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::kubernetes_types;
 use crate::support::{all, documents, is_manifest, text};
-use crate::typed;
 use hoist::base::yaml;
 use hoist::desired::schema::{self, Reader};
 
@@ -50,11 +50,11 @@ fn every_manifest_fits_its_type_and_a_typo_anywhere_would_not() {
                     let found = schema::check(value, Some(cluster.kubernetes_version), Reader::ApiServer);
                     found.into_iter().map(|problem| (problem.path, problem.message)).collect::<Vec<_>>()
                 };
-                assert_eq!(typed::check(&document.value), [], "{path}");
+                assert_eq!(kubernetes_types::check(&document.value), [], "{path}");
                 assert_eq!(own(&document.value), [], "{path}");
                 for (at, changed) in with_typos("", &document.value) {
                     // A map of strings has room for the name, and not for what it stands for.
-                    for found in [typed::check(&changed), own(&changed)] {
+                    for found in [kubernetes_types::check(&changed), own(&changed)] {
                         assert!(found.len() == 1 && found[0].0 == at, "{path}: {found:?}");
                     }
                     typos += 1;

@@ -11,16 +11,16 @@ pub struct Beside<T> {
 }
 
 /// Asked by the work, time and again.
-pub struct Told(Arc<AtomicBool>);
+pub struct StopSignal(Arc<AtomicBool>);
 
 /// Dropped, it says so.
 struct Stop(Arc<AtomicBool>);
 
 impl<T: Send + 'static> Beside<T> {
-    pub fn begin(work: impl FnOnce(Told) -> T + Send + 'static) -> Self {
+    pub fn begin(work: impl FnOnce(StopSignal) -> T + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Told(stop.clone());
-        Self { stop: Stop(stop), thread: std::thread::spawn(move || work(told)) }
+        let signal = StopSignal(stop.clone());
+        Self { stop: Stop(stop), thread: std::thread::spawn(move || work(signal)) }
     }
 
     /// Whether the work has ended by itself.
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Beside<T> {
     }
 }
 
-impl Told {
+impl StopSignal {
     /// Whether the work shall end.
     pub fn to_stop(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::beside::{Beside, Told};
+use super::beside::{Beside, StopSignal};
 use super::http::{Client, runtime};
 use super::node::enter;
 
@@ -139,14 +139,14 @@ pub struct Traffic(Beside<Option<Record>>);
 
 impl Traffic {
     pub fn begin(client: Client) -> Self {
-        Self(Beside::begin(|told| runtime().block_on(LocalSet::new().run_until(work(client, told)))))
+        Self(Beside::begin(|stop| runtime().block_on(LocalSet::new().run_until(work(client, stop)))))
     }
 
     /// The same from inside of another network than this machine's.
     pub fn begin_in(network: File, client: Client) -> Self {
-        Self(Beside::begin(|told| {
+        Self(Beside::begin(|stop| {
             enter(network);
-            runtime().block_on(LocalSet::new().run_until(work(client, told)))
+            runtime().block_on(LocalSet::new().run_until(work(client, stop)))
         }))
     }
 
@@ -156,11 +156,11 @@ impl Traffic {
     }
 }
 
-async fn work(client: Client, told: Told) -> Option<Record> {
+async fn work(client: Client, stop: StopSignal) -> Option<Record> {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !matches!(client.get("/readyz").await, Ok((200, _))) {
-        if told.to_stop() {
+        if stop.to_stop() {
             return None;
         }
         ticks.tick().await;
@@ -172,7 +172,7 @@ async fn work(client: Client, told: Told) -> Option<Record> {
     static CLIENTS: AtomicUsize = AtomicUsize::new(0);
     let name = format!("{PREFIX}{}", CLIENTS.fetch_add(1, Ordering::Relaxed));
     let mut number = 0;
-    while !told.to_stop() {
+    while !stop.to_stop() {
         ticks.tick().await;
         number += 1;
         // Not awaited here: a request that hangs must not keep the next ones from being made.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::beside::{Beside, Told};
+use super::beside::{Beside, StopSignal};
 use super::http::{Client, runtime};
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ pub struct Watcher(Beside<Sights>);
 impl Watcher {
     /// Watches for `address`; times are from now on.
     pub fn begin(client: Client, address: IpAddr) -> Self {
-        Self(Beside::begin(move |told| runtime().block_on(watch(client, address, told))))
+        Self(Beside::begin(move |stop| runtime().block_on(watch(client, address, stop))))
     }
 
     pub fn end(self) -> Sights {
@@ -54,10 +54,10 @@ impl Watcher {
     }
 }
 
-async fn watch(client: Client, address: IpAddr, told: Told) -> Sights {
+async fn watch(client: Client, address: IpAddr, stop: StopSignal) -> Sights {
     let begun = Instant::now();
     let mut sights = Sights::default();
-    while !told.to_stop() {
+    while !stop.to_stop() {
         tokio::time::sleep(INTERVAL).await;
         // The DaemonSet first: what is read after it was ready must be right.
         let (daemon_set, slice) = (client.get(DAEMON_SET).await, client.get(SLICE).await);

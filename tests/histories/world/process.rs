@@ -41,7 +41,7 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// It was told to end.
-    Told,
+    Terminated,
     /// The world took it.
     Taken,
 }
@@ -178,7 +178,7 @@ impl World {
             self.taken = self.now;
         }
         // The scheduler gives its Lease back; the controller manager keeps it.
-        if process.program == Program::Scheduler && end == End::Told {
+        if process.program == Program::Scheduler && end == End::Terminated {
             self.release_lease(&process);
         }
         self.show_ports();
@@ -265,7 +265,7 @@ impl World {
         let over: Vec<_> =
             self.processes.values().filter(|p| p.ends.is_some_and(|at| at <= self.now)).map(|p| p.pid).collect();
         for pid in over {
-            self.bury(pid, End::Told);
+            self.bury(pid, End::Terminated);
         }
         let (etcd, node_ip) = (self.etcd_serves(), self.node_ip_serves());
         let bridge = self.one(Program::ApiServer, true).is_some_and(|server| self.is_ready(server));

@@ -47,7 +47,7 @@ pub struct Pod {
     next: Duration,
     pub wanted: bool,
     /// What was last told of it.
-    told: Option<(bool, u64, bool)>,
+    reported: Option<(bool, u64, bool)>,
 }
 
 /// A kubelet's process.
@@ -69,7 +69,7 @@ pub struct Runtime {
     read: BTreeMap<String, Read>,
     /// The store's version when its pods were last read.
     read_at: u64,
-    told_at: u64,
+    reported_at: u64,
     /// Mirror pods to be deleted, and when.
     mirrors: Vec<(Duration, String)>,
 }
@@ -118,7 +118,7 @@ impl World {
         }
         self.run_pods();
         if registered && reaches {
-            self.tell();
+            self.report();
         }
     }
 
@@ -215,7 +215,7 @@ impl World {
             started: false,
             next: self.now + delay,
             wanted: true,
-            told: None,
+            reported: None,
         }
     }
 
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Tells the API how the pods are, and makes and deletes the mirrors of static ones.
-    fn tell(&mut self) {
+    fn report(&mut self) {
         let ids: Vec<_> = self.runtime.pods.keys().cloned().collect();
         for id in ids {
             let Some(pod) = self.runtime.pods.get(&id).cloned() else { continue };
@@ -350,7 +350,7 @@ impl World {
             let ready = runs && pod.containers.iter().all(|container| self.container_ready(container));
             let restarts = pod.containers.iter().map(|container| container.restarts).sum();
             let news = Some((ready, restarts, runs));
-            let Some(mut object) = self.store.get(&at).filter(|_| news != pod.told).cloned() else { continue };
+            let Some(mut object) = self.store.get(&at).filter(|_| news != pod.reported).cloned() else { continue };
             let word = |yes: bool| if yes { "True" } else { "False" };
             let state = match (runs, pod.started, restarts) {
                 (true, ..) => json!({"running": {}}),
@@ -364,7 +364,7 @@ impl World {
                     "restartCount": restarts, "state": state}],
             });
             self.store.put(at, object);
-            self.runtime.pods.entry(id).and_modify(|pod| pod.told = news);
+            self.runtime.pods.entry(id).and_modify(|pod| pod.reported = news);
         }
         let (due, later): (Vec<_>, _) =
             std::mem::take(&mut self.runtime.mirrors).into_iter().partition(|(at, _)| *at <= self.now);
@@ -374,10 +374,10 @@ impl World {
                 self.store.remove(&key("pods", "kube-system", &name));
             }
         }
-        if self.runtime.told_at == self.store.version_of("pods") {
+        if self.runtime.reported_at == self.store.version_of("pods") {
             return;
         }
-        self.runtime.told_at = self.store.version_of("pods");
+        self.runtime.reported_at = self.store.version_of("pods");
         // What a kubelet that was started anew finds of pods that it does not know.
         let lost: Vec<_> = self
             .store

@@ -320,7 +320,7 @@ mod histories {
         }
     }
 
-    fn tell(seed: u64) {
+    fn random_history(seed: u64) {
         let mut random = Random::new(seed);
         let calm = [10, 30, 120, 900][usize::try_from(seed % 4).unwrap()];
         let mut world = World {
@@ -391,7 +391,7 @@ mod histories {
     #[test]
     fn no_history_leaves_the_api_away_or_makes_guard_flap() {
         for seed in 0..100 {
-            tell(seed);
+            random_history(seed);
         }
     }
 
