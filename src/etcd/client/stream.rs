@@ -56,7 +56,7 @@ impl Snapshot {
             cause: why.to_string(),
             next: Some("run the same command again".into()),
         };
-        match tokio::time::timeout(LIMIT, self.rest.next()).await {
+        match tokio::time::timeout(LIMIT, self.rest.message()).await {
             Ok(piece) => Ok(piece.map_err(|failure| broken(&failure))?.map(|piece| piece.blob)),
             Err(_) => Err(broken(&"it has been silent for too long")),
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kube::Client;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -335,17 +335,22 @@ impl<'a> Guard<'a> {
     /// Whoever raised the bridge before the kubelet started could tell nobody.
     fn notice_a_boot(&mut self) {
         let bridge = Bridge::new(self.host);
-        let is_fresh = bridge.raised_at().is_some_and(|at| at.elapsed().is_ok_and(|age| age < FRESH));
+        let is_fresh = bridge.raised_at().is_some_and(|at| self.is_within(at, FRESH));
         if bridge.standing().is_all() && is_fresh && lock::holder(self.host).is_none() {
             self.has_raised(Cause::Boot);
         }
+    }
+
+    /// Whether that was so lately, by this host's clock.
+    fn is_within(&self, at: SystemTime, time: Duration) -> bool {
+        SystemTime::from(self.host.world().now()).duration_since(at).is_ok_and(|age| age < time)
     }
 
     /// After a raise, as soon as the API answers: takes away the Leases of those who died with the API server.
     async fn free_leases(&mut self, observed: &Observed) {
         let is_steady = self.clock.is_steady(self.host.world().now(), Instant::now());
         let raised_at = Bridge::new(self.host).raised_at();
-        let lately = raised_at.is_some_and(|at| at.elapsed().is_ok_and(|age| age < LEASES_FOR));
+        let lately = raised_at.is_some_and(|at| self.is_within(at, LEASES_FOR));
         let (true, Some(copy), true) = (lately, &self.copy, self.observer.api_answers) else { return };
         if observed.stands != Stands::All || observed.busy.is_some() {
             return;
