@@ -99,6 +99,14 @@ pub fn footprint(host: &Host) -> Vec<PathBuf> {
     vec![host.binary(), kept_copy::path(host), host.manifests().join(GUARD)]
 }
 
+/// Removes what a process that was killed has left beside of files of guard's: some of them are keys.
+///
+/// # Errors
+/// The system's refusal.
+pub fn sweep(host: &Host) -> Result<()> {
+    footprint(host).iter().filter_map(|path| path.parent()).try_for_each(files::sweep)
+}
+
 /// Raises the bridge from `copy`, by the images that are `present` on this machine, as far as that is known. etcd is left as
 /// it stands; it is put back where its manifest is gone, and begins no cluster.
 ///

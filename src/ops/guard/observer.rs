@@ -188,6 +188,7 @@ impl Observer {
             has_process: !is_well && processes::running(&proc).others.contains("kube-apiserver"),
             hangs,
             stands,
+            has_leftovers: is_well && stands == Stands::Nothing && host.bridge().exists(),
             silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
             etcd,
             lacks_data,

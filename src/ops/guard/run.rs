@@ -154,6 +154,12 @@ impl<'a> Guard<'a> {
         self.read_copy();
         // Without any CA there is nothing to go on with; the kubelet starts guard again.
         self.probe()?;
+        // Whoever has the lock sees to it.
+        if let Ok(_lock) = lock::try_take(self.host)
+            && let Err(error) = guard_pod::sweep(self.host)
+        {
+            self.fail(&error);
+        }
         self.notice_a_boot();
         loop {
             let observed = match self.look().await {
@@ -252,7 +258,8 @@ impl<'a> Guard<'a> {
         let (Some(copy), true) = (&self.copy, Instant::now() >= self.ask_others_at) else { return None };
         self.ask_others_at = Instant::now() + leave::ASK_AGAIN;
         let own = self.at.node_ip;
-        let asked = async { leave::another_serves(&heartbeat::client(self.host, copy, own).await?, probe, own.ip()).await };
+        let asked =
+            async { leave::another_serves(&heartbeat::client(self.host, copy, own).await?, probe, own.ip()).await };
         match asked.await {
             Ok(serves) => Some(serves),
             Err(error) => {

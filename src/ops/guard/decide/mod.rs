@@ -121,6 +121,8 @@ pub struct Observed {
     pub hangs: Option<Process>,
     /// What of the bridge stands.
     pub stands: Stands,
+    /// Nothing of it stands, and its files are there: a raise or a lowering was cut short.
+    pub has_leftovers: bool,
     /// Since when NODE_IP has not answered, with the bridge raised.
     pub silent_for: Duration,
     /// etcd accepts connections, as far as it is this node's.
@@ -254,6 +256,9 @@ fn of_the_bridge(o: &Observed) -> Decision {
             return Rest(format!("the self-hosted API server has been ready for {now} s of {wanted} s"));
         }
         Stands::Nothing if o.server == Server::Ready && !is_leaderless(o) => {
+            if o.has_leftovers && ready_for >= hold(o.raises) {
+                return Lower;
+            }
             return Rest("the self-hosted API server serves".into());
         }
         Stands::All if o.server == Server::Silent && o.server_for >= SILENT_GRACE && o.etcd => {

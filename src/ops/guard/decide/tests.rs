@@ -10,6 +10,7 @@ fn rest() -> Observed {
         has_process: true,
         hangs: None,
         stands: Stands::Nothing,
+        has_leftovers: false,
         silent_for: Duration::ZERO,
         etcd: true,
         lacks_data: None,
@@ -43,6 +44,17 @@ const MS: Duration = Duration::from_millis(1);
 #[test]
 fn a_server_that_serves_is_left_alone() {
     assert_eq!(decide(&rest()), Decision::Rest("the self-hosted API server serves".into()));
+}
+
+/// A guard before this one was killed while it raised a bridge that nobody needed any more, or lowered one.
+#[test]
+fn what_is_left_of_a_bridge_is_cleaned_up_once_the_server_has_proved_itself() {
+    let left = |observed| Observed { has_leftovers: true, ..observed };
+    assert_eq!(decide(&left(rest())), Decision::Lower);
+    assert!(rests(&left(server(Server::Ready, HOLD - MS))) && !rests(&left(server(Server::Ready, HOLD))));
+    assert!(rests(&left(Observed { busy: Some("pid 7".into()), ..rest() })));
+    assert_eq!(decide(&left(server(Server::Ending, MS))), Decision::Raise(Cause::Ending), "the API comes first");
+    assert_eq!(decide(&left(Observed { leaderless_for: LEADERLESS, ..rest() })), Decision::Raise(Cause::Leaderless));
 }
 
 /// The disk of etcd's data is not mounted: nothing but that can help, and it is said.
@@ -266,6 +278,7 @@ mod histories {
                 has_process: self.life != Life::Away,
                 hangs: (self.life == Life::Hangs).then_some(HUNG),
                 stands: if self.raised_at.is_some() { Stands::All } else { Stands::Nothing },
+                has_leftovers: false,
                 silent_for: if self.bridge_serves() {
                     Duration::ZERO
                 } else {
