@@ -117,6 +117,8 @@ impl<'a> Permanent<'a> {
     /// The system's refusal.
     pub fn prepare(&self, pod: &StaticPod) -> Result<()> {
         files::remove(&self.prepared(&pod.component))?;
+        // A run that was killed has left what was not whole yet.
+        files::sweep(&self.host.permanent())?;
         let own = self.folder(&pod.component);
         if !self.pods.has(&manifest_name(&pod.component)) {
             // What an earlier run has prepared may be of an older state of it.
