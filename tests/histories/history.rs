@@ -131,6 +131,23 @@ pub enum Ended {
     Failed(Error),
 }
 
+impl Ended {
+    /// What a run came to, which may have unwound where it was killed.
+    pub fn of(result: std::thread::Result<Result<(), Error>>) -> Self {
+        match result {
+            Ok(Ok(())) => Self::Done,
+            Ok(Err(error)) => Self::Failed(error),
+            Err(unwound) => match unwound.downcast::<Killed>() {
+                Ok(killed) => {
+                    put_back(killed.0);
+                    Self::Killed
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        }
+    }
+}
+
 pub struct History {
     root: TempDir,
     scripted: Scripted,
@@ -176,7 +193,7 @@ impl History {
         Host::new(self.root.path(), &Path::new("/").join(MANIFESTS), Arc::new(self.scripted.clone()))
     }
 
-    fn reporter(&self) -> Reporter {
+    pub fn reporter(&self) -> Reporter {
         let begun = Instant::now();
         let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, move || begun.elapsed());
         Reporter::plain(Box::new(Tale(self.world().clone())), clock)
@@ -217,38 +234,39 @@ impl History {
             after(signal.map(|(at, _)| at)).await;
             signal.map(|(_, number)| number).unwrap_or_default()
         };
-        self.scripted.watch_disk();
         // A last answer and all that explains a failure may come after the limit.
         let limit = timeout + Duration::from_secs(150);
         let run = AssertUnwindSafe(start_with(&host, input, &options, &reporter, signalled)).catch_unwind();
-        let ended = self
-            .beside(async {
-                tokio::select! {
-                    biased;
-                    () = self.scripted.killed.notified() => Ended::Killed,
-                    () = after(kill) => Ended::Killed,
-                    () = after(Some(limit)) => panic!("start does not end within its limits"),
-                    result = run => match result {
-                        Ok(Ok(())) => Ended::Done,
-                        Ok(Err(error)) => Ended::Failed(error),
-                        Err(unwound) => match unwound.downcast::<Killed>() {
-                            Ok(killed) => {
-                                put_back(killed.0);
-                                Ended::Killed
-                            }
-                            Err(panic) => std::panic::resume_unwind(panic),
-                        },
-                    },
-                }
-            })
-            .await;
-        files::watch(None);
+        let ended = self.until_killed(async {
+            tokio::select! {
+                biased;
+                () = after(kill) => Ended::Killed,
+                () = after(Some(limit)) => panic!("start does not end within its limits"),
+                result = run => Ended::of(result),
+            }
+        });
+        let ended = ended.await;
         self.say(format!("start ended: {ended:?}"));
+        ended
+    }
+
+    /// hoist at work, until it ends or is killed, and the world beside it.
+    pub async fn until_killed(&self, work: impl Future<Output = Ended>) -> Ended {
+        self.scripted.watch_disk();
+        let ended = self.beside(async {
+            tokio::select! {
+                biased;
+                () = self.scripted.killed.notified() => Ended::Killed,
+                ended = work => ended,
+            }
+        });
+        let ended = ended.await;
+        files::watch(None);
         self.world().lock().unwrap().faults.kill = None;
         ended
     }
 
-    fn say(&self, text: String) {
+    pub fn say(&self, text: String) {
         self.world().lock().unwrap().say(text);
     }
 
@@ -275,7 +293,7 @@ impl History {
     }
 
     /// The cluster and the disk, without what time and chance make.
-    fn rest(&self) -> Rest {
+    pub fn rest(&self) -> Rest {
         let mut rest = Rest::new();
         for (path, mode, content) in tree(self.root.path()) {
             let name = path.strip_prefix(self.root.path()).unwrap().display().to_string();
@@ -290,6 +308,9 @@ impl History {
             let metadata = object["metadata"].as_object_mut().unwrap();
             for field in ["resourceVersion", "uid"] {
                 metadata.remove(field);
+            }
+            if let Some(owners) = metadata.get_mut("ownerReferences").and_then(Value::as_array_mut) {
+                owners.iter_mut().for_each(|owner| owner["uid"] = Value::Null);
             }
             let mut name = format!("{} {}/{}", key.0, key.1, key.2);
             if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
@@ -335,7 +356,7 @@ pub fn assert_same(left: &Rest, right: &Rest) {
     assert!(different.is_empty(), "it does not come to the same:\n{}", different.join("\n"));
 }
 
-fn options(timeout: Duration, progress_timeout: Duration) -> Options {
+pub fn options(timeout: Duration, progress_timeout: Duration) -> Options {
     let dir = assets().dir.path();
     let pods = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
     Options {
@@ -383,8 +404,23 @@ impl io::Write for Tale {
 
 /// Runs `tale` in a world of its own, whose time passes as fast as it is told; when it fails, all that happened in the
 /// world is shown.
-pub fn in_world<T>(what: &str, machine: Machine, random: Random, tale: impl AsyncFnOnce(&History) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+pub fn in_world<T: Send>(
+    what: &str,
+    machine: Machine,
+    random: Random,
+    tale: impl AsyncFnOnce(&History) -> T + Send,
+) -> T {
+    /// guard's loop and all that it awaits, without optimisation, takes more than a thread has by default.
+    const STACK: usize = 16 << 20;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || play(what, machine, random, tale)).unwrap();
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn play<T>(what: &str, machine: Machine, random: Random, tale: impl AsyncFnOnce(&History) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let history = History::new(machine, random);
         let told = AssertUnwindSafe(tale(&history)).catch_unwind().await;
@@ -437,7 +473,10 @@ pub fn reference(machine: Machine) -> &'static Rest {
     let index = |machine: Machine| MACHINES.iter().position(|there| *there == machine).unwrap();
     let rests = RESTS.get_or_init(|| {
         let all = MACHINES.map(|machine| {
-            (index(machine), in_world("the reference", machine, Random::new(0), async |history| history.conclude().await))
+            (
+                index(machine),
+                in_world("the reference", machine, Random::new(0), async |history| history.conclude().await),
+            )
         });
         all.into_iter().collect()
     });

@@ -1,4 +1,4 @@
-//! `start` in a scripted world: stopped anywhere, run again, whatever goes wrong meanwhile.
+//! `start`, guard, `unpivot` and `recover` in a scripted world: stopped anywhere, run again, whatever goes wrong meanwhile.
 //!
 //! Time is tokio's, paused: a history of minutes takes milliseconds. Everything in one comes from its seed:
 //! `HOIST_SEED=123 cargo test --test histories random` tells that one again, with all that happened.
@@ -6,16 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod addons;
+mod guard;
 mod history;
 mod outside;
 mod random;
+mod ways_back;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use history::{Ended, Stop, assert_same, asset_tree, random_history, reference, in_world};
+use history::{Ended, Stop, assert_same, asset_tree, in_world, random_history, reference};
 use random::Random;
 use world::{MACHINES, Machine};
 

@@ -67,10 +67,11 @@ impl Scripted {
         tokio::time::sleep(pause).await;
     }
 
-    async fn ask(self, address: SocketAddr, limit: Duration) -> Answer {
+    async fn ask(self, address: SocketAddr, path: &str, limit: Duration) -> Answer {
         self.pause(1, 8).await;
         let (listens, answer) = {
             let mut world = self.world.lock().unwrap();
+            world.show_clock();
             let (ip, loopback) = (IP.parse::<IpAddr>().unwrap(), LOOPBACK.parse::<IpAddr>().unwrap());
             if address.port() != 6443 || ![ip, loopback].contains(&address.ip()) {
                 world.wrong(format!("nobody expected a probe of {address}"));
@@ -87,9 +88,16 @@ impl Scripted {
                 if address.ip() == loopback { world.one(Program::ApiServer, false) } else { world.behind_node_ip() };
             match server {
                 None => (false, Answer::Refused),
+                Some(server) if server.hangs => (true, Answer::TimedOut),
                 Some(server) if world.is_ready(server) => (true, Answer::Http { status: 200, body: "ok".into() }),
                 // It accepts before it answers.
                 Some(server) if world.now < server.begun + Duration::from_millis(1200) => (true, Answer::TimedOut),
+                // Whatever becomes of its etcd.
+                Some(_) if path == "/version" => (true, Answer::Http { status: 200, body: "{}".into() }),
+                Some(server) if server.ends.is_some() && world.serves(server) => {
+                    let body = "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n";
+                    (true, Answer::Http { status: 500, body: body.into() })
+                }
                 Some(_) => {
                     let body = "[+]ping ok\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\nreadyz check failed\n";
                     (true, Answer::Http { status: 500, body: body.into() })
@@ -124,17 +132,25 @@ impl Scripted {
         }
         let answer = {
             let mut world = self.world.lock().unwrap();
+            world.show_clock();
             let Some(server) = world.behind_node_ip() else { return Err(io::ErrorKind::ConnectionRefused.into()) };
-            if world.serves(server) {
+            if server.hangs {
+                None
+            } else if world.serves(server) {
                 if writes {
                     world.faults.changed();
                 }
-                world.serve(&request)
+                Some(world.serve(&request))
             } else if world.etcd_serves() {
-                status(403, "Forbidden", "forbidden: User \"kubernetes-admin\" cannot do this: RBAC is not loaded")
+                let why = "forbidden: User \"kubernetes-admin\" cannot do this: RBAC is not loaded";
+                Some(status(403, "Forbidden", why))
             } else {
-                status(500, "InternalError", "etcdserver: request timed out")
+                Some(status(500, "InternalError", "etcdserver: request timed out"))
             }
+        };
+        let Some(answer) = answer else {
+            tokio::time::sleep(ANSWER).await;
+            return Err(io::ErrorKind::TimedOut.into());
         };
         if writes {
             self.moment().await;
@@ -242,7 +258,12 @@ impl World for Scripted {
     }
 
     fn accepts(&self, address: SocketAddr, _limit: Duration) -> BoxFuture<'_, bool> {
-        let runs = address.port() == 10248 && self.world.lock().unwrap().kubelet.is_some();
+        let world = self.world.lock().unwrap();
+        let runs = match address.port() {
+            10248 => world.kubelet.is_some(),
+            port => world.holds(&address.ip().to_string(), port),
+        };
+        drop(world);
         Box::pin(async move { runs })
     }
 
@@ -290,8 +311,8 @@ impl World for Scripted {
 
 impl Ask for Scripted {
     fn get<'a>(&'a self, address: SocketAddr, path: &'a str, limit: Duration) -> BoxFuture<'a, Answer> {
-        assert_eq!(path, "/readyz");
-        let probe = self.clone().ask(address, limit);
+        assert!(["/readyz", "/version"].contains(&path), "{path}");
+        let probe = self.clone().ask(address, path, limit);
         Box::pin(async move { tokio::time::timeout(limit, probe).await.unwrap_or(Answer::TimedOut) })
     }
 }

@@ -7,12 +7,14 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use super::World;
+use super::process::Program;
 use super::store::{Key, key, merge};
 
 /// Group and version, plural, kind, whether it is namespaced.
-const RESOURCES: [(&str, &str, &str, bool); 21] = [
+const RESOURCES: [(&str, &str, &str, bool); 25] = [
     ("v1", "configmaps", "ConfigMap", true),
     ("v1", "endpoints", "Endpoints", true),
+    ("v1", "events", "Event", true),
     ("v1", "namespaces", "Namespace", false),
     ("v1", "nodes", "Node", false),
     ("v1", "pods", "Pod", true),
@@ -22,6 +24,8 @@ const RESOURCES: [(&str, &str, &str, bool); 21] = [
     ("apps/v1", "daemonsets", "DaemonSet", true),
     ("apps/v1", "deployments", "Deployment", true),
     ("apps/v1", "replicasets", "ReplicaSet", true),
+    ("apps/v1", "statefulsets", "StatefulSet", true),
+    ("batch/v1", "jobs", "Job", true),
     ("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", false),
     ("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", false),
     ("rbac.authorization.k8s.io/v1", "roles", "Role", true),
@@ -30,6 +34,7 @@ const RESOURCES: [(&str, &str, &str, bool); 21] = [
     ("admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", false),
     ("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false),
     ("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", false),
+    ("certificates.k8s.io/v1", "certificatesigningrequests", "CertificateSigningRequest", false),
     ("coordination.k8s.io/v1", "leases", "Lease", true),
     ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
 ];
@@ -90,6 +95,12 @@ impl World {
         let path = request.path.trim_start_matches('/');
         if path == "readyz" {
             return Response { code: 200, body: "ok".into() };
+        }
+        if path == "version" {
+            return ok(
+                &json!({"major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "", "gitTreeState": "",
+                "buildDate": "", "goVersion": "", "compiler": "", "platform": ""}),
+            );
         }
         let group_version = path.strip_prefix("apis/").or_else(|| path.strip_prefix("api/")).unwrap_or_default();
         let is_discovery = group_version.split('/').count() == if path.starts_with("apis/") { 2 } else { 1 }
@@ -353,7 +364,15 @@ impl World {
             "pods"
                 if object["metadata"]["ownerReferences"].is_array()
                     && object["status"].to_string().contains("BackOff") => {}
+            _ if self.may_take_away => {}
             _ => self.wrong(format!("hoist deletes {}", request.path)),
+        }
+        let serves = self.may_take_away
+            && target.name.as_ref().is_some_and(|name| name.starts_with("kube-apiserver"))
+            && ["pods", "daemonsets.apps"].contains(&target.resource.as_str());
+        let bridge = self.one(Program::ApiServer, true).is_some_and(|server| self.is_ready(server));
+        if serves && !(bridge && self.forwards()) {
+            self.wrong(format!("hoist deletes {}, and nobody else serves", request.path));
         }
         self.store.remove(&target.key());
         ok(&json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))

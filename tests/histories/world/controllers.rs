@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
+use hoist::plane::bridge::LEASE_SECONDS;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use super::process::{End, Process, Program};
-use super::store::key;
+use super::store::{Key, key};
 use super::{NODE, World};
 
 const LEASES: &str = "leases.coordination.k8s.io";
+/// The hash of every Deployment's template.
+const HASH: &str = "6b5d8f7c9";
 /// How long a Lease lasts without being renewed.
 const LASTS: Duration = Duration::from_secs(15);
 /// How long a leader goes on trying to renew its own.
@@ -22,6 +25,11 @@ fn lease_of(program: Program) -> Option<&'static str> {
         Program::Scheduler => Some("kube-scheduler"),
         _ => None,
     }
+}
+
+/// What controls an object.
+fn owner(kind: &str, name: &str, uid: &Value) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}])
 }
 
 /// A pod's specification with what matters in this world: it is read many thousand times.
@@ -48,10 +56,10 @@ impl World {
         object.and_then(|object| object["spec"]["holderIdentity"].as_str()).unwrap_or_default().to_owned()
     }
 
-    fn write_lease(&mut self, lease: &str, holder: &str) {
+    fn write_lease(&mut self, lease: &str, holder: &str, is_bridges: bool) {
         let renewed = self.date().format(&Rfc3339).unwrap();
         let object = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {},
-            "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15}});
+            "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": if is_bridges { LEASE_SECONDS } else { 15 }}});
         self.store.put(key(LEASES, "kube-system", lease), object);
     }
 
@@ -61,7 +69,7 @@ impl World {
             && self.holder(lease) == process.identity
         {
             self.say(format!("{} gives the Lease {lease} back", process.pid));
-            self.write_lease(lease, "");
+            self.write_lease(lease, "", process.is_bridge());
         }
     }
 
@@ -98,7 +106,7 @@ impl World {
                     if holder != process.identity {
                         self.say(format!("{} takes the Lease {lease}", process.pid));
                     }
-                    self.write_lease(lease, &process.identity);
+                    self.write_lease(lease, &process.identity, process.is_bridge());
                     process.seen = (String::new(), self.now);
                 }
             } else if process.seen.0.is_empty() && self.now > process.seen.1 + RENEWS {
@@ -124,11 +132,49 @@ impl World {
         }
         self.controlled_at = self.store.version();
         if self.leads(Program::ControllerManager) {
+            self.collect_garbage();
             self.make_pods();
         }
         if self.leads(Program::Scheduler) {
             self.bind_pods();
         }
+    }
+
+    /// ReplicaSets and pods whose owners are gone.
+    fn collect_garbage(&mut self) {
+        for (resource, owners) in
+            [("replicasets.apps", &["deployments.apps"][..]), ("pods", &["daemonsets.apps", "replicasets.apps"])]
+        {
+            let owned = |uid: &Value| {
+                let mut all = owners.iter().flat_map(|owners| self.store.list(owners, ""));
+                all.any(|(_, owner)| owner["metadata"]["uid"] == *uid)
+            };
+            let is_orphan = |object: &Value| {
+                let owner = &object["metadata"]["ownerReferences"][0];
+                !owner.is_null() && owner["kind"] != "Node" && !owned(&owner["uid"])
+            };
+            let gone = self.store.list(resource, "").filter(|(_, object)| is_orphan(object));
+            for at in gone.map(|(at, _)| at.clone()).collect::<Vec<_>>() {
+                self.say(format!("{} {} is garbage", at.0, at.2));
+                self.store.remove(&at);
+            }
+        }
+    }
+
+    /// The uid of a Deployment's ReplicaSet. No template changes here.
+    fn replica_set(&mut self, deployment: &Key, uid: &Value) -> (String, Value) {
+        let name = format!("{}-{HASH}", deployment.2);
+        let at = key("replicasets.apps", &deployment.1, &name);
+        let set = match self.store.get(&at) {
+            Some(set) => set.clone(),
+            None => {
+                let owners = owner("Deployment", &deployment.2, uid);
+                let set =
+                    json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"ownerReferences": owners}});
+                self.store.put(at, set)
+            }
+        };
+        (name, set["metadata"]["uid"].clone())
     }
 
     fn make_pods(&mut self) {
@@ -137,33 +183,33 @@ impl World {
             wanted.iter().all(|(name, value)| node["metadata"]["labels"].get(name) == Some(value))
         };
         let node = self.store.get(&key("nodes", "", NODE));
-        let is_there = |namespace: &str, owner: &str| {
-            let is_own = |pod: &Value| pod["metadata"]["ownerReferences"][0]["name"] == owner;
-            self.store.list("pods", namespace).any(|(_, pod)| is_own(pod))
-        };
         let mut wanted = Vec::new();
         for (at, object) in self.store.list("daemonsets.apps", "") {
             let template = &object["spec"]["template"];
-            let selected = node.is_some_and(|node| on_node(&template["spec"]["nodeSelector"], node));
-            if selected && !is_there(&at.1, &at.2) {
-                wanted.push((at.clone(), "DaemonSet", template.clone(), at.2.clone(), None));
+            if node.is_some_and(|node| on_node(&template["spec"]["nodeSelector"], node)) {
+                wanted.push((at.clone(), "DaemonSet", template.clone(), object["metadata"]["uid"].clone()));
             }
         }
         for (at, object) in self.store.list("deployments.apps", "") {
-            // No template changes here.
-            let hash = "6b5d8f7c9".to_owned();
-            let owner = format!("{}-{hash}", at.2);
-            if !is_there(&at.1, &owner) {
-                wanted.push((at.clone(), "ReplicaSet", object["spec"]["template"].clone(), owner, Some(hash)));
-            }
+            wanted.push((
+                at.clone(),
+                "ReplicaSet",
+                object["spec"]["template"].clone(),
+                object["metadata"]["uid"].clone(),
+            ));
         }
-        for (at, kind, template, owner, hash) in wanted {
-            let name = format!("{owner}-{:05x}", self.random.below(1 << 20));
+        for (at, kind, template, uid) in wanted {
+            let (controller, uid) =
+                if kind == "ReplicaSet" { self.replica_set(&at, &uid) } else { (at.2.clone(), uid) };
+            let is_own = |pod: &Value| pod["metadata"]["ownerReferences"][0]["uid"] == uid;
+            if self.store.list("pods", &at.1).any(|(_, pod)| is_own(pod)) {
+                continue;
+            }
+            let name = format!("{controller}-{:05x}", self.random.below(1 << 20));
             let mut metadata = template["metadata"].clone();
-            metadata["ownerReferences"] =
-                json!([{"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": "u", "controller": true}]);
-            if let Some(hash) = hash {
-                metadata["labels"]["pod-template-hash"] = hash.into();
+            metadata["ownerReferences"] = owner(kind, &controller, &uid);
+            if kind == "ReplicaSet" {
+                metadata["labels"]["pod-template-hash"] = HASH.into();
             }
             let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": short(&template["spec"]),
                 "status": {"phase": "Pending"}});

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hoist::base::files::{self, Operation};
 
-use super::World;
 use super::process::{End, Program};
+use super::{NODE, World};
 use crate::random::Random;
 
 /// What becomes of a request.
@@ -146,6 +146,32 @@ impl World {
     pub fn take_api_server(&mut self) {
         let pid = self.one(Program::ApiServer, false).map(|process| process.pid);
         pid.into_iter().for_each(|pid| self.bury(pid, End::Taken));
+    }
+
+    /// The self-hosted API server accepts, and answers nothing.
+    pub fn hang_api_server(&mut self) {
+        let pid = self.one(Program::ApiServer, false).map(|process| process.pid);
+        if let Some(process) = pid.and_then(|pid| self.processes.get_mut(&pid)) {
+            process.hangs = true;
+            self.say("the self-hosted API server hangs".into());
+        }
+    }
+
+    /// The self-hosted API server is edited: its pod is replaced, by one that does not start until `bad_until`.
+    pub fn edit_api_server(&mut self, bad_until: Duration) {
+        self.bad_until = bad_until;
+        let pods: Vec<_> = self.store.list("pods", "kube-system").map(|(at, _)| at.clone()).collect();
+        for at in pods.iter().filter(|at| at.2.starts_with("kube-apiserver-") && !at.2.ends_with(NODE)) {
+            self.say(format!("{} is edited away", at.2));
+            self.store.remove(at);
+        }
+    }
+
+    /// The self-hosted API server starts from now on, and one that hangs is ended, as by its probe.
+    pub fn heal_api_server(&mut self) {
+        self.bad_until = Duration::ZERO;
+        let hung: Vec<_> = self.processes.values().filter(|process| process.hangs).map(|process| process.pid).collect();
+        hung.into_iter().for_each(|pid| self.bury(pid, End::Taken));
     }
 
     /// What happens without hoist.

@@ -10,7 +10,7 @@ mod runtime;
 mod store;
 mod systemd;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +39,9 @@ pub const LOOPBACK: &str = "127.0.0.1";
 pub const TURN: Duration = Duration::from_millis(100);
 /// What the world has taken excuses an outage that begins so soon after it.
 const EXCUSE: Duration = Duration::from_secs(3);
+
+/// More than any kernel counts (PID_MAX_LIMIT): no signal reaches a process of the machine that the tests run on.
+const NO_PROCESS: u32 = 5_000_000;
 
 pub type Shared = Arc<Mutex<World>>;
 
@@ -87,6 +90,12 @@ pub struct World {
     /// Answers to lists, and the version of what they list.
     lists: BTreeMap<String, (u64, String)>,
     pub faults: Faults,
+    /// Until then no self-hosted API server gets ready.
+    pub bad_until: Duration,
+    /// hoist may take the self-hosted control plane away, once another one serves.
+    pub may_take_away: bool,
+    /// Manifests of static pods that have their date by this world's clock.
+    dated: BTreeSet<u64>,
     /// When the world last took a process.
     taken: Duration,
     /// NODE_IP has been served before.
@@ -117,12 +126,15 @@ impl World {
             kubelet: None,
             runtime: Runtime::default(),
             processes: BTreeMap::new(),
-            last_pid: 100,
+            last_pid: NO_PROCESS,
             later: Vec::new(),
             api_since: None,
             controlled_at: 0,
             lists: BTreeMap::new(),
             faults: Faults::default(),
+            bad_until: Duration::ZERO,
+            may_take_away: false,
+            dated: BTreeSet::new(),
             taken: Duration::ZERO,
             has_served: false,
             writes: 0,
@@ -157,6 +169,7 @@ impl World {
     /// All that happens by itself up to `now`.
     pub fn turn(&mut self, now: Duration) {
         self.now = now;
+        self.date_manifests();
         let (due, later): (Vec<_>, _) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
         self.later = later;
         for (_, what) in due {
@@ -177,6 +190,7 @@ impl World {
     /// Nothing goes wrong any more.
     pub fn heal(&mut self) {
         self.faults.heal();
+        self.heal_api_server();
         self.pace.pod = (50, 500);
         self.say("all is well from now on".into());
     }

@@ -4,7 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hoist::node::processes::PERMANENT;
+
 use super::{IP, World};
+
+/// How long the machine was up when the history began.
+const BOOTED: Duration = Duration::from_secs(1000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
@@ -22,6 +27,8 @@ pub struct Process {
     pub program: Program,
     /// Its HOIST_BRIDGE, if it has one.
     pub mark: Option<String>,
+    /// Its HOIST_STATIC, if it has one.
+    pub permanent: Option<String>,
     /// Of which pod, by the runtime's key.
     pub pod: String,
     pub begun: Duration,
@@ -35,6 +42,8 @@ pub struct Process {
     pub next: Duration,
     /// The Lease of another as it was last seen to change, and when.
     pub seen: (String, Duration),
+    /// It answers nothing any more, and works all the time.
+    pub hangs: bool,
 }
 
 /// Why a process is no more.
@@ -111,7 +120,8 @@ impl World {
     }
 
     /// Starts a process and shows it in /proc.
-    pub fn spawn(&mut self, program: Program, mark: Option<String>, pod: &str) -> u32 {
+    pub fn spawn(&mut self, program: Program, marks: (Option<String>, Option<String>), pod: &str) -> u32 {
+        let (mark, permanent) = marks;
         self.last_pid += 1;
         let pid = self.last_pid;
         let ready_at = match program {
@@ -124,6 +134,7 @@ impl World {
             pid,
             program,
             mark,
+            permanent,
             pod: pod.to_owned(),
             begun: self.now,
             ready_at,
@@ -131,15 +142,19 @@ impl World {
             identity,
             next: self.now,
             seen: (String::new(), self.now),
+            hangs: false,
         };
         let dir = self.proc().join(pid.to_string());
         fs::create_dir_all(dir.join("fd")).unwrap();
         let mark = process.mark.as_ref().map(|mark| format!("HOIST_BRIDGE={mark}\0")).unwrap_or_default();
-        fs::write(dir.join("environ"), format!("PATH=/usr/bin\0{mark}A=b\0")).unwrap();
+        let permanent = process.permanent.as_ref().map(|mark| format!("{PERMANENT}={mark}\0")).unwrap_or_default();
+        fs::write(dir.join("environ"), format!("PATH=/usr/bin\0{mark}{permanent}A=b\0")).unwrap();
         fs::write(dir.join("cmdline"), process.words()).unwrap();
         let name = process.words().split('\0').next().unwrap().rsplit('/').next().unwrap();
         fs::write(dir.join("comm"), format!("{:.15}\n", name)).unwrap();
         std::os::unix::fs::symlink(format!("socket:[{pid}]"), dir.join("fd/3")).unwrap();
+        let stat = self.stat(&process);
+        fs::write(dir.join("stat"), stat).unwrap();
         self.say(format!(
             "{pid} begins: {:?}{}, of {pod}",
             program,
@@ -148,6 +163,22 @@ impl World {
         self.processes.insert(pid, process);
         self.show_ports();
         pid
+    }
+
+    /// /proc/PID/stat, as far as it is read: when the process began, and what it has used of a processor.
+    fn stat(&self, process: &Process) -> String {
+        let ticks = |time: Duration| time.as_millis() / 10;
+        let used = ticks(self.now.saturating_sub(process.begun)) / 2;
+        let began = ticks(BOOTED + process.begun);
+        format!("{} (x) S{} {used} 0 0 0 0 0 0 0 {began}\n", process.pid, " 0".repeat(10))
+    }
+
+    /// Shows how long the machine has been up, and what processes that hang have used of it.
+    pub fn show_clock(&self) {
+        fs::write(self.proc().join("uptime"), format!("{:.2} 0.00\n", (BOOTED + self.now).as_secs_f64())).unwrap();
+        for process in self.processes.values().filter(|process| process.hangs) {
+            fs::write(self.proc().join(format!("{}/stat", process.pid)), self.stat(process)).unwrap();
+        }
     }
 
     /// Tells a process to end, as the kubelet does.
@@ -205,7 +236,9 @@ impl World {
             format!("{:08X}", u32::from_ne_bytes(address.octets()))
         };
         let mut table = String::from("  sl  local_address rem_address   st\n");
-        for process in self.processes.values() {
+        // A forwarder binds once there is something to forward to.
+        let waits = |process: &&Process| process.program == Program::Forwarder && !self.listens(process);
+        for process in self.processes.values().filter(|process| !waits(process)) {
             for (host, port) in process.ports() {
                 table += &format!(
                     "   0: {}:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 {} 1\n",
@@ -245,7 +278,7 @@ impl World {
 
     /// It answers what it is asked, whatever /readyz says.
     pub fn serves(&self, server: &Process) -> bool {
-        self.etcd_serves() && server.ready_at.is_some_and(|at| at <= self.now)
+        !server.hangs && self.etcd_serves() && server.ready_at.is_some_and(|at| at <= self.now)
     }
 
     /// The API server that a connection to NODE_IP reaches.
@@ -273,6 +306,8 @@ impl World {
         for process in waiting {
             let reaches = if process.is_bridge() { bridge } else { node_ip };
             let after = match process.program {
+                // As it was edited it does not start.
+                Program::ApiServer if !process.is_bridge() && self.now < self.bad_until => continue,
                 Program::ApiServer if etcd => self.random.millis(1200, 3000),
                 Program::Forwarder if bridge => Duration::ZERO,
                 // Its own probe is answered a moment later.
@@ -285,6 +320,7 @@ impl World {
             }
             if process.program == Program::Forwarder {
                 self.say(format!("{} forwards", process.pid));
+                self.show_ports();
             }
         }
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hoist::node::processes::PERMANENT;
 use serde_json::{Value, json};
 
 use super::process::{End, Program};
@@ -16,11 +17,14 @@ use super::{IP, NODE, World};
 
 pub const MANIFESTS: &str = "etc/kubernetes/manifests";
 /// The files that hoist puts there.
-const STATIC: [&str; 5] = [
+const STATIC: [&str; 8] = [
     "bridge-kube-apiserver.yaml",
     "bridge-kube-controller-manager.yaml",
     "bridge-kube-scheduler.yaml",
     "etcd.yaml",
+    "kube-apiserver.yaml",
+    "kube-controller-manager.yaml",
+    "kube-scheduler.yaml",
     GUARD,
 ];
 const GUARD: &str = "hoist-guard.yaml";
@@ -28,7 +32,8 @@ const GUARD: &str = "hoist-guard.yaml";
 #[derive(Debug, Clone)]
 pub struct Container {
     program: Program,
-    mark: Option<String>,
+    /// Its HOIST_BRIDGE and its HOIST_STATIC.
+    marks: (Option<String>, Option<String>),
     pid: Option<u32>,
     restarts: u64,
     next: Duration,
@@ -173,6 +178,19 @@ impl World {
         }
     }
 
+    /// The kernel dates files by its own clock: manifests get the date of this world.
+    pub fn date_manifests(&mut self) {
+        let date = std::time::SystemTime::from(self.date());
+        for entry in fs::read_dir(self.root.join(MANIFESTS)).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if self.dated.insert(meta.ino())
+                && let Ok(file) = fs::File::options().write(true).open(entry.path())
+            {
+                file.set_modified(date).unwrap();
+            }
+        }
+    }
+
     fn pod(&self, object: &Value, is_static: bool, delay: Duration) -> Pod {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -188,9 +206,15 @@ impl World {
                 "hoist" if words.get(1).is_some_and(|word| word == "forward") => Program::Forwarder,
                 _ => Program::Other,
             };
-            let mark =
-                list(&container["env"]).iter().find(|env| env["name"] == "HOIST_BRIDGE").map(|env| text(&env["value"]));
-            Container { program, mark, pid: None, restarts: 0, next: Duration::ZERO }
+            let variables = list(&container["env"]);
+            let mark = |name| variables.iter().find(|env| env["name"] == name).map(|env| text(&env["value"]));
+            Container {
+                program,
+                marks: (mark("HOIST_BRIDGE"), mark(PERMANENT)),
+                pid: None,
+                restarts: 0,
+                next: Duration::ZERO,
+            }
         };
         let volumes = list(&spec["volumes"]);
         let host_path = |volume: &Value| volume["hostPath"]["path"].as_str().map(str::to_owned);
@@ -274,7 +298,7 @@ impl World {
             if pod.wanted && pod.started {
                 for container in &mut pod.containers {
                     if container.pid.is_none() && self.now >= container.next {
-                        container.pid = Some(self.spawn(container.program, container.mark.clone(), &id));
+                        container.pid = Some(self.spawn(container.program, container.marks.clone(), &id));
                     }
                 }
             }
@@ -335,14 +359,19 @@ impl World {
             let Some(pod) = self.runtime.pods.get(&id).cloned() else { continue };
             let at = key("pods", &pod.namespace, &pod.name);
             if pod.is_static {
-                if pod.started && pod.wanted && self.store.get(&at).is_none() {
+                let ready = pod.started && pod.containers.iter().all(|container| self.container_ready(container));
+                let news = Some((ready, 0, pod.started));
+                if pod.started && pod.wanted && (news != pod.reported || self.store.get(&at).is_none()) {
+                    let word = if ready { "True" } else { "False" };
                     self.store.put(
                         at,
                         json!({"apiVersion": "v1", "kind": "Pod",
                         "metadata": {"annotations": {"kubernetes.io/config.mirror": id},
                             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": NODE, "uid": "n", "controller": true}]},
-                        "spec": {"nodeName": NODE, "containers": []}, "status": {"phase": "Running"}}),
+                        "spec": {"nodeName": NODE, "containers": []},
+                        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": word}]}}),
                     );
+                    self.runtime.pods.entry(id).and_modify(|pod| pod.reported = news);
                 }
                 continue;
             }

@@ -107,6 +107,12 @@ impl World {
         }
     }
 
+    /// The kubelet ends, and comes back only then.
+    pub fn keep_kubelet_away(&mut self, until: Duration) {
+        self.kill_kubelet("it is kept away");
+        self.unit.next = until;
+    }
+
     /// What `systemctl` does.
     pub fn systemctl(&mut self, args: &[&str]) -> Ran {
         let said = |text: &str| Ran { success: true, stdout: format!("{text}\n"), stderr: String::new() };
