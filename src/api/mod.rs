@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod approve;
+pub mod controllers;
 pub mod dns;
 pub mod endpoints;
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod self_hosted;
 pub mod timestamp;
 pub mod tokens;
 mod transport;
+pub mod turn;
 mod verdict;
 pub mod write;
 

@@ -110,6 +110,33 @@ pub fn of_etcd(name: &str, tls: &Tls) -> Result<SecretFiles> {
     )
 }
 
+/// The pair with which an API server serves, by its names in tls/.
+pub const SERVING: [&str; 2] = ["apiserver.crt", "apiserver.key"];
+
+/// Where tls/ has a file of one controller's API server alone. A controller that a label made has its own pair there; the
+/// declared ones share a pair that names them all.
+pub fn own_serving(controller: &str, file: &str) -> String {
+    format!("apiserver/{controller}/{file}")
+}
+
+/// tls/ as the controller `name` has it: with its own serving pair, if it has one, in place of the shared one.
+pub fn of_controller(name: &str, mut tls: Tls) -> Tls {
+    for file in SERVING {
+        if let Some(own) = tls.get(&own_serving(name, file)).cloned() {
+            tls.insert(file.to_owned(), own);
+        }
+    }
+    tls
+}
+
+/// What the self-hosted API server of the controller `name` serves with.
+///
+/// # Errors
+/// Every file that tls/ lacks.
+pub fn of_serving(name: &str, tls: &Tls) -> Result<SecretFiles> {
+    pick(&of_controller(name, tls.clone()), &SERVING.map(|file| (file, file)))
+}
+
 /// Guard's kubeconfig. Like the bridge's controllers it depends on no load balancer: whoever uses it names the address.
 ///
 /// # Errors

@@ -103,6 +103,11 @@ impl Host {
         self.path("/etc/kubernetes/pki/etcd")
     }
 
+    /// What this controller's self-hosted API server serves with. Where it is not, none starts.
+    pub fn serving_pki(&self) -> PathBuf {
+        self.path("/etc/kubernetes/pki/apiserver")
+    }
+
     /// What says, beside etcd's data that `reset` has kept, whose it is: the SHA-256 of its cluster's etcd CA.
     pub fn kept_etcd(&self, data_dir: &str) -> PathBuf {
         self.path(data_dir).join("hoist-cluster")

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod explain;
 pub mod guard;
 pub mod image;
+pub mod join;
 pub mod recover;
 pub mod reset;
 pub mod start;

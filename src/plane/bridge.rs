@@ -206,7 +206,7 @@ impl<'a> Bridge<'a> {
     /// # Errors
     /// An asset directory that lacks a file.
     pub fn plan(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<Plan> {
-        let mut plan = self.plan_beside_etcd(assets, cluster)?;
+        let mut plan = self.plan_beside_etcd(assets, cluster, controller)?;
         if let Etcd::Local { data_dir, .. } = &cluster.etcd {
             plan.add(&self.host.etcd_pki(), secrets::of_etcd(&controller.name, &assets.tls())?);
             let manifest = assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
@@ -221,8 +221,8 @@ impl<'a> Bridge<'a> {
     ///
     /// # Errors
     /// The same.
-    pub fn plan_beside_etcd(&self, assets: &AssetSet, cluster: &Cluster) -> Result<Plan> {
-        let tls = assets.tls();
+    pub fn plan_beside_etcd(&self, assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> Result<Plan> {
+        let tls = secrets::of_controller(&controller.name, assets.tls());
         let mut plan = Plan::default();
         for component in COMPONENTS {
             let content = secrets::of_component(component, cluster, &tls, Server::Bridge)?;

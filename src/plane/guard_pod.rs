@@ -18,6 +18,7 @@ use crate::node::processes;
 use crate::node::static_pods::StaticPods;
 use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
 use crate::plane::kept_copy::{self, Copy};
+use crate::plane::member;
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -121,7 +122,7 @@ fn plan(host: &Host, copy: &Copy, present: Option<&[String]>) -> Result<Plan> {
     let (cluster, controller) = copy.cluster()?;
     let bridge = Bridge::new(host);
     let plan = match bridge.has_etcd() {
-        true => bridge.plan_beside_etcd(&copy.assets, &cluster)?,
+        true => bridge.plan_beside_etcd(&copy.assets, &cluster, &controller)?,
         false => bridge.plan(&copy.assets, &cluster, &controller)?,
     };
     Ok(plan.with_images(|component, named| images::choose(named, copy.images.get(component), present)))
@@ -182,6 +183,9 @@ fn boot_with(host: &Host, present: Option<&[String]>) -> Result<bool> {
     let Ok(_lock) = lock::try_take(host) else { return Ok(false) };
     let kept = keep_etcd(host);
     let Some(copy) = Copy::load(host)? else { return kept.map(|()| false) };
+    if member::is_in_the_making(host, &copy) {
+        return kept.map(|()| false);
+    }
     let running = processes::running(&host.path("/proc"));
     if running.others.contains("kube-apiserver") {
         return kept.map(|()| false);

@@ -5,4 +5,6 @@ pub mod guard_pod;
 pub mod hand_over;
 pub mod kept_copy;
 pub mod lease_holders;
+pub mod member;
+pub mod serving;
 pub mod static_plane;

@@ -10,6 +10,7 @@ mod support;
 mod addons;
 mod bad_machine;
 mod conformance;
+mod controllers;
 mod crash;
 mod dns;
 mod etcd_members;

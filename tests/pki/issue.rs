@@ -231,3 +231,37 @@ fn inspect_says_what_a_certificate_says() {
     assert!(info(&files, "apiserver.crt").sans.contains(&"fd00:96::1".to_owned()));
     assert!(pki::inspect(b"").is_err() && pki::inspect(&files["admin.key"]).is_err());
 }
+
+/// What is made on a controller that a label made: pairs of its own, of the cluster's CAs, and no new CA.
+#[test]
+fn a_controller_makes_what_is_its_own_and_nothing_else() {
+    let cluster = cluster();
+    let tls = issue(&cluster, &Files::new()).files;
+    let new = controller("c9", "192.0.2.9");
+    let own = pki::own(&cluster, &new, &tls, now()).unwrap();
+    let paths: Vec<_> = own.keys().map(String::as_str).collect();
+    assert_eq!(
+        paths,
+        [
+            "apiserver/c9/apiserver.crt",
+            "apiserver/c9/apiserver.key",
+            "etcd/c9/peer.crt",
+            "etcd/c9/peer.key",
+            "etcd/c9/server.crt",
+            "etcd/c9/server.key",
+        ]
+    );
+    let sans = info(&own, "apiserver/c9/apiserver.crt").sans;
+    for name in ["c9", "192.0.2.9", "127.0.0.1", "kubernetes.default.svc"] {
+        assert!(sans.iter().any(|san| san == name), "{name}: {sans:?}");
+    }
+    assert_ne!(own["apiserver/c9/apiserver.key"], tls["apiserver.key"], "a key that is nowhere else");
+    let mut all = tls.clone();
+    all.extend(own.clone());
+    assert!(pki::own(&cluster, &new, &all, now()).unwrap() == own, "what is there stays");
+
+    let mut keyless = tls;
+    keyless.remove("etcd/ca.key");
+    let Err(Error::Input(findings)) = pki::own(&cluster, &new, &keyless, now()) else { panic!("it was issued") };
+    assert!(findings.iter().any(|finding| finding.to_string().contains("tls/etcd/ca.key")), "{findings:?}");
+}

@@ -112,7 +112,7 @@ const COMPONENTS: [(&str, &str); 3] =
 #[test]
 fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
     // What makes the one the bridge's and the other the self-hosted one.
-    const OWN: [&str; 8] = [
+    const OWN: [&str; 10] = [
         "--audit-log-path",
         "--bind-address",
         "--leader-elect-lease-duration",
@@ -121,6 +121,8 @@ fn the_bridge_and_the_self_hosted_control_plane_share_their_flags() {
         "--permit-port-sharing",
         "--secure-port",
         "--shutdown-",
+        "--tls-cert-file",
+        "--tls-private-key-file",
     ];
     let is_own =
         |flag: &String| OWN.iter().any(|own| name(flag) == *own || own.ends_with('-') && flag.starts_with(own));

@@ -83,12 +83,18 @@ fn api_servers_authenticate_and_authorize() {
             ("kubelet-client-key", "/etc/kubernetes/secrets/apiserver-kubelet-client.key"),
             ("profiling", "false"),
             ("service-account-key-file", "/etc/kubernetes/secrets/sa.pub"),
-            ("tls-cert-file", "/etc/kubernetes/secrets/apiserver.crt"),
             ("tls-cipher-suites", CIPHERS),
             ("tls-min-version", "VersionTLS12"),
-            ("tls-private-key-file", "/etc/kubernetes/secrets/apiserver.key"),
         ],
     );
+    // The self-hosted one's pair is the controller's own.
+    for (path, folder) in [
+        ("bootstrap-manifests/bridge-kube-apiserver.yaml", "secrets"),
+        ("manifests/kube-apiserver/daemonset.yaml", "serving"),
+    ] {
+        let pair = ["crt", "key"].map(|end| format!("/etc/kubernetes/{folder}/apiserver.{end}"));
+        have(&[path], |_| Vec::new(), &[("tls-cert-file", &pair[0]), ("tls-private-key-file", &pair[1])]);
+    }
     // The last two are on and not limited by default.
     have_not(
         &API_SERVERS,

@@ -10,11 +10,13 @@ use crate::plane::bridge::GUARD;
 use crate::plane::guard_pod;
 
 /// Flags in which the two must differ, or may.
-const OWN: [&str; 12] = [
+const OWN: [&str; 14] = [
     "audit-log-path",
     "bind-address",
     "secure-port",
     "permit-port-sharing",
+    "tls-cert-file",
+    "tls-private-key-file",
     "permit-address-sharing",
     "shutdown-delay-duration",
     "shutdown-send-retry-after",

@@ -13,6 +13,8 @@ pub(super) struct Contents {
     pub tls: Tls,
     pub bridge: BTreeMap<&'static str, SecretFiles>,
     pub etcd: BTreeMap<String, SecretFiles>,
+    /// What each controller's API server serves with.
+    pub serving: BTreeMap<String, SecretFiles>,
     /// Whether all of it could be made: else what is missing was reported, and is not reported again.
     pub is_whole: bool,
 }
@@ -41,7 +43,9 @@ impl Contents {
             }
             Etcd::External { .. } => BTreeMap::new(),
         };
-        Self { tls, bridge, etcd, is_whole }
+        let names = cluster.controllers.iter().map(|c| c.name.clone());
+        let serving = names.map(|name| (name.clone(), ok(secrets::of_serving(&name, &tls)))).collect();
+        Self { tls, bridge, etcd, serving, is_whole }
     }
 
     /// The file of tls/ that holds these bytes; that of this controller's, if there are several.

@@ -13,6 +13,7 @@ use crate::node::host::BINARY;
 /// Where `start` puts the bridge's files, etcd's, and the cluster's CA for the kubelet.
 const BRIDGE: &str = "/etc/kubernetes/bridge";
 const ETCD: &str = "/etc/kubernetes/pki/etcd";
+const SERVING: &str = "/etc/kubernetes/pki/apiserver";
 /// The cluster's CA, where `start` puts it for the kubelet.
 pub(super) const KUBELET_CA: &str = "/etc/kubernetes/pki/ca.crt";
 
@@ -154,6 +155,9 @@ impl Inventory<'_> {
         }
         if let Some(name) = parts(ETCD) {
             return found(self.contents.etcd.get(&controller.name), &name);
+        }
+        if let Some(name) = parts(SERVING) {
+            return found(self.contents.serving.get(&controller.name), &name);
         }
         match (path, self.tls_source("ca.crt")) {
             (KUBELET_CA, Some(ca)) => Resolved::Content(ca),

@@ -25,16 +25,7 @@ pub fn issue(
     user: &UserFiles,
     now: OffsetDateTime,
 ) -> Result<Pki> {
-    let mut work = Work {
-        pki: &cluster.pki,
-        now,
-        existing,
-        named: named_files(cluster, user)?,
-        files: BTreeMap::new(),
-        issued: Vec::new(),
-        awaited: Vec::new(),
-        due: Vec::new(),
-    };
+    let mut work = Work::new(cluster, existing, user, now)?;
     let mut findings = Vec::new();
     collect(&mut findings, work.conflicts())?;
     for (ca, leaves) in plan(cluster) {
@@ -52,14 +43,7 @@ pub fn issue(
             }
             continue;
         }
-        let mut impossible = Vec::new();
-        for leaf in &leaves {
-            let made = collect(&mut findings, work.leaf(leaf, &authority))?;
-            impossible.extend(made.flatten());
-        }
-        if !impossible.is_empty() {
-            findings.push(key_is_missing(ca, &impossible));
-        }
+        findings.extend(work.leaves(ca, &leaves, &authority)?);
     }
     collect(&mut findings, work.service_account())?;
     collect(&mut findings, work.encryption())?;
@@ -112,7 +96,7 @@ fn named_files<'a>(cluster: &'a Cluster, user: &'a UserFiles) -> Result<BTreeMap
 }
 
 /// A CA that issues.
-struct Authority {
+pub(super) struct Authority {
     plan: CaPlan,
     /// The name of its certificate's file in findings.
     place: String,
@@ -124,18 +108,49 @@ struct Authority {
 }
 
 /// What goes in, and what has come out so far.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     pki: &'a PkiConfig,
     now: OffsetDateTime,
     existing: &'a BTreeMap<String, Vec<u8>>,
     named: BTreeMap<&'static str, NamedFile<'a>>,
-    files: BTreeMap<String, Vec<u8>>,
+    pub(super) files: BTreeMap<String, Vec<u8>>,
     issued: Vec<Issued>,
     awaited: Vec<Finding>,
     due: Vec<Finding>,
 }
 
 impl<'a> Work<'a> {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        existing: &'a BTreeMap<String, Vec<u8>>,
+        user: &'a UserFiles,
+        now: OffsetDateTime,
+    ) -> Result<Self> {
+        Ok(Self {
+            pki: &cluster.pki,
+            now,
+            existing,
+            named: named_files(cluster, user)?,
+            files: BTreeMap::new(),
+            issued: Vec::new(),
+            awaited: Vec::new(),
+            due: Vec::new(),
+        })
+    }
+
+    /// Keeps or makes each of the leaves of a CA; what comes back is all that is wrong with them.
+    pub(super) fn leaves(&mut self, ca: CaPlan, leaves: &[LeafPlan], authority: &Authority) -> Result<Vec<Finding>> {
+        let (mut findings, mut impossible) = (Vec::new(), Vec::new());
+        for leaf in leaves {
+            let made = collect(&mut findings, self.leaf(leaf, authority))?;
+            impossible.extend(made.flatten());
+        }
+        if !impossible.is_empty() {
+            findings.push(key_is_missing(ca, &impossible));
+        }
+        Ok(findings)
+    }
+
     /// The file that stands at a path in tls/, or else the one that the user named for it.
     fn file(&self, path: &str) -> Option<File<'a>> {
         match self.existing.get(path) {
@@ -179,7 +194,7 @@ impl<'a> Work<'a> {
         if findings.is_empty() { Ok(()) } else { Err(Error::Input(findings)) }
     }
 
-    fn authority(&mut self, plan: CaPlan, is_external: bool) -> Result<Authority> {
+    pub(super) fn authority(&mut self, plan: CaPlan, is_external: bool) -> Result<Authority> {
         let (crt, key) = (format!("{}.crt", plan.stem), format!("{}.key", plan.stem));
         if let Some(file) = self.file(&key).filter(|_| is_external) {
             let message = format!("is there, while {} of cluster.yaml names a certificate without a key", plan.field);

@@ -38,7 +38,7 @@ impl Snapshot {
         let status: StatusResponse = in_time(address, status).await?.map_err(failure)?;
         let stream = connection.stream(MAINTENANCE, "Snapshot", &SnapshotRequest {});
         let mut rest: Messages<SnapshotResponse> = in_time(address, stream).await?.map_err(failure)?;
-        let first = in_time(address, rest.next()).await?.map_err(failure)?.unwrap_or_default();
+        let first = in_time(address, rest.message()).await?.map_err(failure)?.unwrap_or_default();
         let length = first.remaining_bytes + (first.blob.len() + snapshot::SUM) as u64;
         Ok(Self { version: status.version, length, first: Some(first.blob), rest, _connection: connection })
     }

@@ -1,6 +1,7 @@
 //! What [`decide`](super::decide) goes by, and what it says.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -113,4 +114,16 @@ pub enum Change {
     MoveLeader(MemberId),
     /// Remove a member for good.
     Remove(MemberId),
+}
+
+/// As one would say it.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(url) => write!(f, "the learner at {url} is added"),
+            Self::Promote(member) => write!(f, "the learner {member} gets its vote"),
+            Self::MoveLeader(to) => write!(f, "{to} leads from now on"),
+            Self::Remove(member) => write!(f, "the member {member} is removed"),
+        }
+    }
 }

@@ -8,16 +8,18 @@ use super::decide::{Cause, Decision, Observed, Server, Stands, decide, hold};
 use super::run::Guard;
 use super::{heartbeat, leave, watch};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
-use crate::api::write;
+use crate::api::{controllers, endpoints, write};
 use crate::base::error::{Error, Result};
 use crate::desired::config::version;
 use crate::desired::secrets::{self, COMPONENTS};
 use crate::node::images;
 use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
+use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
-use crate::plane::guard_pod;
+use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
+use crate::plane::{guard_pod, member, serving};
 
 /// Between two steps of a hand-over, and when it has been waiting for long.
 const STEP: Duration = Duration::from_millis(150);
@@ -176,7 +178,9 @@ impl Guard<'_> {
         };
         match tidied.await {
             Ok(names) if names.is_empty() => {}
-            Ok(names) => self.say(format!("the kubelet had refused {} for the Node's labels: deleted", names.join(", "))),
+            Ok(names) => {
+                self.say(format!("the kubelet had refused {} for the Node's labels: deleted", names.join(", ")))
+            }
             Err(error) => self.fail(&error),
         }
     }
@@ -222,9 +226,24 @@ impl Guard<'_> {
             self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
         let own = self.at.node_ip;
         self.way.set(None);
-        leave::retract(&heartbeat::client(self.host, copy, own).await?, own.ip()).await?;
+        let client = heartbeat::client(self.host, copy, own).await?;
+        leave::retract(&client, own.ip()).await?;
+        let published = endpoints::published(&client).await?;
         sleep(leave::TO_MOVE).await;
-        self.reporter.note("this node is not a controller any more: guard and its bridge are removed");
+        let (cluster, controller) = copy.cluster()?;
+        if member::is_local(&cluster) {
+            join::until_removed(&cluster, &controller, &copy.assets.tls(), &published).await?;
+        }
+        let client = join::client_of_another(self.host, copy, &published).await?;
+        controllers::move_controllers(&client, &self.node).await?;
+        self.reporter.note("this node is not a controller any more: guard, its bridge and its etcd member are removed");
+        let bridge = Bridge::new(self.host);
+        bridge.lower_api_server()?;
+        bridge.lower_controllers()?;
+        serving::remove(self.host)?;
+        if member::is_local(&cluster) {
+            member::remove(self.host, &cluster)?;
+        }
         guard_pod::remove(self.host)
     }
 }

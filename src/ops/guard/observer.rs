@@ -81,6 +81,8 @@ pub struct Observer {
     is_made_anew: bool,
     not_controller_since: Option<Instant>,
     leaderless_for: Duration,
+    /// When this controller was made, if its API server has never served since.
+    made: Option<Instant>,
     /// The last words of the self-hosted API server, and of NODE_IP, for people.
     pub said: String,
     /// NODE_IP answered: with the bridge lowered, that is the self-hosted one.
@@ -99,6 +101,7 @@ impl Observer {
             is_made_anew: false,
             not_controller_since: None,
             leaderless_for: Duration::ZERO,
+            made: None,
             said: String::new(),
             api_answers: false,
         }
@@ -109,6 +112,11 @@ impl Observer {
         self.raises.push_back(now);
         self.silent_since = None;
         self.leaderless_for = Duration::ZERO;
+    }
+
+    /// This controller was made just now: its first API server is to come.
+    pub fn made(&mut self, now: Instant) {
+        self.made = Some(now);
     }
 
     /// The API showed for how long a Lease of the control plane has not been renewed.
@@ -160,6 +168,9 @@ impl Observer {
         let hangs = self.hangs(silent, now);
         self.said = answer.to_string();
         self.api_answers = is_well;
+        if is_well {
+            self.made = None;
+        }
         if stands == Stands::Nothing {
             self.silent_since = None;
         } else {
@@ -196,6 +207,7 @@ impl Observer {
             raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),
             copy,
             leaderless_for: self.leaderless_for,
+            new_for: self.made.map(|made| now - made),
             is_made_anew: self.is_made_anew,
             not_controller_for: self.not_controller_since.map(|since| now - since),
             another_serves: None,

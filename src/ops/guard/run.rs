@@ -27,10 +27,12 @@ use crate::desired::config::API_PORT;
 use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::world::Ask;
+use crate::ops::join;
 use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::lease_holders::Clock;
+use crate::plane::member;
 
 /// Between two looks while the self-hosted API server serves.
 const AT_REST: Duration = Duration::from_secs(1);
@@ -69,7 +71,8 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
     let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
     let guarded = guard.forever();
     let kept = keeper::run(host, &way, reporter, &counts);
-    tokio::pin!(served, guarded, kept);
+    let joined = join::run(host, &options.node_name, reporter);
+    tokio::pin!(served, guarded, kept, joined);
     let mut is_served = true;
     loop {
         tokio::select! {
@@ -79,6 +82,7 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
             }
             ended = &mut guarded => return ended,
             never = &mut kept => match never {},
+            never = &mut joined => match never {},
         }
     }
 }
@@ -151,7 +155,7 @@ impl<'a> Guard<'a> {
     }
 
     async fn forever(&mut self) -> Result<()> {
-        self.read_copy();
+        self.until_made().await;
         // Without any CA there is nothing to go on with; the kubelet starts guard again.
         self.probe()?;
         // Whoever has the lock sees to it.
@@ -216,6 +220,20 @@ impl<'a> Guard<'a> {
         let soonest = Instant::now() + ALERT.min(pause);
         if timeout(pause, self.folders.changed()).await.is_ok() {
             sleep_until(soonest).await;
+        }
+    }
+
+    /// Waits while this controller is in the making: there is nothing to guard yet.
+    async fn until_made(&mut self) {
+        self.read_copy();
+        let mut was_made = false;
+        while self.copy.as_ref().is_some_and(|copy| member::is_in_the_making(self.host, copy)) {
+            was_made = true;
+            sleep(AT_REST).await;
+            self.read_copy();
+        }
+        if was_made {
+            self.observer.made(Instant::now());
         }
     }
 

@@ -90,7 +90,7 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
         files.push(environment);
     }
     files.retain(|path| path.symlink_metadata().is_ok());
-    let mut folders = vec![host.bridge(), host.permanent(), host.path("/var/lib/hoist")];
+    let mut folders = vec![host.bridge(), host.permanent(), host.serving_pki(), host.path("/var/lib/hoist")];
     let socket = socket(host);
     let (mut running, mut runtime_trouble) = (Vec::new(), None);
     if has_kubelet {

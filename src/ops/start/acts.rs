@@ -35,6 +35,7 @@ use crate::plane::bridge::{self, Bridge, Plan};
 use crate::plane::guard_pod;
 use crate::plane::hand_over::{self, Observed, Target};
 use crate::plane::kept_copy;
+use crate::plane::serving;
 use crate::plane::static_plane::Permanent;
 
 /// How long etcd may take to say its alarms.
@@ -91,6 +92,8 @@ impl Run<'_> {
                 self.made_token = true;
             }
             Act::Apply => {
+                // The pods of what is applied wait for it.
+                serving::install(self.fixed.host, self.fixed.controller, &self.fixed.assets.tls())?;
                 let (manifests, said) =
                     packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || self.fixed.host.world().nftables());
                 said.iter().for_each(|said| reporter.note(said));

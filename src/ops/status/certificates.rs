@@ -46,14 +46,14 @@ fn certificate(place: String, pem: &[u8], now: OffsetDateTime) -> Option<Certifi
     })
 }
 
-/// Those that this controller's disk holds: the kubelet's, etcd's, the bridge's.
+/// Those that this controller's disk holds: the kubelet's, etcd's, the API server's, the bridge's.
 pub fn on_disk(host: &Host, now: OffsetDateTime) -> Vec<Certificate> {
     let mut found = Vec::new();
     for path in [host.kubelet_certificate(), host.path("/etc/kubernetes/pki/ca.crt")] {
         let pem = std::fs::read(&path).unwrap_or_default();
         found.extend(certificate(path.display().to_string(), &pem, now));
     }
-    for folder in [host.etcd_pki(), host.bridge()] {
+    for folder in [host.etcd_pki(), host.serving_pki(), host.bridge()] {
         found.extend(below(&folder, now));
     }
     found

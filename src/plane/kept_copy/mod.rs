@@ -29,10 +29,10 @@ const SCHEMA: &str = "hoist.bridge/v1";
 const KEPT: [&str; 6] = ["auth/", "bootstrap-manifests/", "kubelet/", "manifests/", "systemd/", "tls/"];
 /// The same of its files.
 const KEPT_FILES: [&str; 2] = ["cluster.yaml", CLUSTER_ID];
-/// What guard, the bridge and `recover` never need: whoever has it can make others' certificates.
-const LEFT_OUT: [&str; 2] = ["tls/etcd/ca.key", "tls/front-proxy-ca.key"];
+/// What guard, the bridge, a new controller and `recover` never need: whoever has it can make others' certificates.
+const LEFT_OUT: [&str; 1] = ["tls/front-proxy-ca.key"];
 /// The folders of tls/ that have one for each controller below them.
-const PER_CONTROLLER: [&str; 2] = ["tls/etcd/", "tls/kubelet/"];
+const PER_CONTROLLER: [&str; 3] = ["tls/apiserver/", "tls/etcd/", "tls/kubelet/"];
 /// How many bytes the Secret may have. An object of etcd's has 1.5 MiB at most, a Secret 1 MiB, and base64 needs a third
 /// more on its way.
 pub const SECRET_LIMIT: usize = 700 * 1024;

@@ -109,7 +109,7 @@ impl Controller {
 
     /// The end of the traffic: all that it wrote and was told to be written is there.
     #[track_caller]
-    fn nothing_is_lost(&self, traffic: Traffic) -> Record {
+    pub fn nothing_is_lost(&self, traffic: Traffic) -> Record {
         let record = traffic.end().unwrap();
         eprintln!("{}", record.summary());
         // Shorter ones are single requests that were under way.
@@ -127,7 +127,7 @@ impl Controller {
 
     /// The same, and no request failed.
     #[track_caller]
-    fn nothing_failed(&self, traffic: Traffic) {
+    pub fn nothing_failed(&self, traffic: Traffic) {
         let record = self.nothing_is_lost(traffic);
         assert_eq!(record.failures().count(), 0, "requests failed: {record}");
     }

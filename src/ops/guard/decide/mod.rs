@@ -35,6 +35,8 @@ pub const HOLD_LIMIT: Duration = Duration::from_secs(600);
 pub const LEADERLESS: Duration = Duration::from_secs(30);
 /// How long the API must have said that this node is no controller before guard may leave it.
 pub const LEAVE_AFTER: Duration = Duration::from_secs(60);
+/// How long the first API server of a controller that a label made may take: others serve meanwhile.
+pub const FIRST: Duration = Duration::from_secs(60);
 /// How long a raised bridge may not serve before what stands of it is put right.
 pub const REPAIR_AFTER: Duration = Duration::from_secs(30);
 
@@ -137,6 +139,8 @@ pub struct Observed {
     pub copy: CopyState,
     /// For how long a Lease of the control plane had not been renewed when it was last looked at.
     pub leaderless_for: Duration,
+    /// Since when this controller has been made by a label, while its first API server is still to come.
+    pub new_for: Option<Duration>,
     /// The Node was made anew, and lacks the label.
     pub is_made_anew: bool,
     /// Since when the API has said that the label was taken off this Node, as long as it says anything.
@@ -284,6 +288,9 @@ fn of_the_bridge(o: &Observed) -> Decision {
         Stands::All => Rest("the bridge serves until the self-hosted API server does".into()),
         // Its API server serves; its controllers are put back if the self-hosted one goes away for good.
         Stands::Nothing if is_leaderless(o) => Raise(Cause::Leaderless),
+        Stands::Nothing if o.new_for.is_some_and(|so_long| so_long < FIRST) => {
+            Rest("the first API server of this controller to start".into())
+        }
         Stands::ApiServer | Stands::Nothing => match is_gone(o) {
             Some(cause) => Raise(cause),
             None if o.lacks_data.is_some() => Rest(lacks_data(o.lacks_data.as_deref().unwrap_or_default())),

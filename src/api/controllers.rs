@@ -1,0 +1,201 @@
+//! The controllers as the API shows them: Nodes with the control plane's label, and what the guard of each says of its etcd
+//! data.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::guard::lease;
+use super::observe::CONTROL_PLANE_LABEL;
+use super::{FIELD_MANAGER, failed, is_not_found, pages};
+use crate::base::error::Result;
+
+/// The annotation of guard's Lease with what is in the data directory of its controller.
+const REPORT: &str = "hoist/etcd-data";
+/// The field manager of it: guard's heartbeat leaves it alone.
+const MANAGER: &str = "hoist-members";
+/// How many Nodes are asked for at once.
+const PAGE: u32 = 50;
+/// The components of which there is one pod for each controller that serves.
+const SCALED: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+
+/// A Node with the control plane's label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerNode {
+    /// Its name.
+    pub name: String,
+    /// Its uid: another one is another Node, whatever its name.
+    pub uid: String,
+    /// Its first InternalIP; none before its kubelet has said so.
+    pub address: Option<IpAddr>,
+    /// What its guard has said last.
+    pub report: Option<Report>,
+}
+
+/// What guard says of its controller's data directory. It says it anew every few seconds as long as it is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The uid of the Node that it speaks for.
+    pub uid: String,
+    /// Which time it says it: what does not rise is old.
+    pub count: u64,
+    /// Nothing is in the data directory.
+    pub is_empty: bool,
+}
+
+/// All of them.
+///
+/// # Errors
+/// The API server's word.
+pub async fn list(client: &Client) -> Result<Vec<ControllerNode>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut found = Vec::new();
+    let params = ListParams::default().labels(CONTROL_PLANE_LABEL).limit(PAGE);
+    let listed = pages::each(params, async |params| api.list(params).await, |node| found.push(of(&node))).await;
+    listed.map_err(|error| failed("list the controllers", &error))?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    for node in &mut found {
+        let name = lease(&node.name);
+        let lease = leases.get_metadata_opt(&name).await;
+        let lease = lease.map_err(|error| failed(format!("read the Lease {name}"), &error))?;
+        node.report = lease.and_then(|lease| serde_json::from_str(lease.annotations().get(REPORT)?).ok());
+    }
+    Ok(found)
+}
+
+fn of(node: &Node) -> ControllerNode {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
+    ControllerNode {
+        name: node.name_any(),
+        uid: node.uid().unwrap_or_default(),
+        address: internal.filter_map(|address| address.address.parse().ok()).next(),
+        report: None,
+    }
+}
+
+/// Says for the Node `name` what is in its data directory; `None` takes back what was said.
+///
+/// # Errors
+/// The API server's word.
+pub async fn report(client: &Client, name: &str, report: Option<&Report>) -> Result<()> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let name = lease(name);
+    let text = report.map(|report| serde_json::to_string(report).unwrap_or_default());
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some("kube-system".into()),
+            annotations: text.map(|text| BTreeMap::from([(REPORT.to_owned(), text)])),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    };
+    let params = PatchParams::apply(MANAGER).force();
+    let patched = api.patch_metadata(&name, &params, &Patch::Apply(&lease)).await;
+    patched.map_err(|error| failed(format!("report by the Lease {name}"), &error)).map(drop)
+}
+
+/// Deletes the pods of the self-hosted API server on the node `name` that wait for what it serves with: a kubelet would try
+/// them again up to two minutes later.
+///
+/// # Errors
+/// The API server's word.
+pub async fn replace_waiting_api_server(client: &Client, name: &str) -> Result<()> {
+    delete_pods(client, "kube-apiserver", name, |pod| {
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
+    })
+    .await
+}
+
+/// Deletes the pods of the controller manager and of the scheduler on the node `name`, where no API server serves them any
+/// more. Their Deployments make others elsewhere.
+///
+/// # Errors
+/// The API server's word.
+pub async fn move_controllers(client: &Client, name: &str) -> Result<()> {
+    for component in SCALED {
+        delete_pods(client, component, name, |_| true).await?;
+    }
+    Ok(())
+}
+
+async fn delete_pods(client: &Client, component: &str, node: &str, which: impl Fn(&Pod) -> bool) -> Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let params =
+        ListParams::default().labels(&format!("component={component}")).fields(&format!("spec.nodeName={node}"));
+    let pods = api.list(&params).await.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
+    for pod in pods.items.iter().filter(|pod| which(pod)) {
+        let name = pod.name_any();
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(failed(format!("delete the pod {name}"), &error)),
+        }
+    }
+    Ok(())
+}
+
+/// Brings the replicas of controller manager and scheduler to `wanted`, one for each controller that serves; says which
+/// components it changed. Where there is no Deployment, nothing is done.
+///
+/// # Errors
+/// The API server's word.
+pub async fn scale(client: &Client, wanted: usize) -> Result<Vec<&'static str>> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
+    let params = PatchParams { field_manager: Some(format!("{FIELD_MANAGER}-controllers")), ..PatchParams::default() };
+    let mut changed = Vec::new();
+    for component in SCALED {
+        let scale = match api.get_scale(component).await {
+            Ok(scale) => scale,
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(failed(format!("read the scale of {component}"), &error)),
+        };
+        let now = scale.spec.and_then(|spec| spec.replicas).and_then(|now| usize::try_from(now).ok());
+        if now == Some(wanted) {
+            continue;
+        }
+        let patch = Patch::Merge(json!({"spec": {"replicas": wanted}}));
+        api.patch_scale(component, &params, &patch)
+            .await
+            .map_err(|error| failed(format!("scale {component}"), &error))?;
+        changed.push(component);
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_has_the_first_address_that_is_internal() {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "c2", "uid": "u"},
+            "status": {"addresses": [
+                {"type": "ExternalIP", "address": "192.0.2.1"},
+                {"type": "InternalIP", "address": "10.0.0.2"},
+                {"type": "InternalIP", "address": "fd00::2"},
+                {"type": "Hostname", "address": "c2"},
+            ]},
+        }))
+        .unwrap();
+        let expected = ControllerNode {
+            name: "c2".into(),
+            uid: "u".into(),
+            address: Some(IpAddr::from([10, 0, 0, 2])),
+            report: None,
+        };
+        assert_eq!(of(&node), expected);
+        assert_eq!(of(&Node::default()).address, None, "its kubelet has not said it yet");
+    }
+}

@@ -1,0 +1,110 @@
+//! Each row of the table, from the label to the first request.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::etcd::client::MemberId;
+
+const PEER: &str = "https://10.0.0.2:2380";
+
+fn member(id: u64, name: &str, peer: &str, is_learner: bool) -> (MemberId, Member) {
+    let member = Member {
+        id: MemberId(id),
+        name: name.into(),
+        peer_urls: vec![peer.into()],
+        client_urls: Vec::new(),
+        is_learner,
+    };
+    (MemberId(id), member)
+}
+
+fn list(own: Option<(&str, bool)>) -> Option<List> {
+    let mut members = BTreeMap::from([member(1, "c1", "https://10.0.0.1:2380", false)]);
+    members.extend(own.map(|(name, is_learner)| member(2, name, PEER, is_learner)));
+    Some(List { cluster: 7, members })
+}
+
+fn status(id: u64, is_learner: bool) -> Option<Status> {
+    Some(Status { member: Some(MemberId(id)), is_learner, ..Status::default() })
+}
+
+/// Labelled, with its certificates, and in no list.
+fn labelled() -> Observed {
+    Observed {
+        name: "c2".into(),
+        peer_url: PEER.into(),
+        has_label: Some(true),
+        has_certificates: true,
+        is_local: true,
+        list: list(None),
+        ..Observed::default()
+    }
+}
+
+fn waits(step: &Step, what: &str) -> bool {
+    matches!(step, Step::Wait(why) if why.contains(what))
+}
+
+#[test]
+fn a_controller_is_made_step_by_step() {
+    let new = Observed { has_certificates: false, ..labelled() };
+    assert_eq!(decide(&new), Step::MakeCertificates);
+    assert_eq!(decide(&Observed { list: None, ..new }), Step::MakeCertificates, "that takes no etcd");
+    assert!(waits(&decide(&Observed { list: None, ..labelled() }), "no voter"));
+    assert_eq!(decide(&labelled()), Step::Report);
+    let added = Observed { list: list(Some(("", true))), ..labelled() };
+    let initial = "c1=https://10.0.0.1:2380,c2=https://10.0.0.2:2380";
+    assert_eq!(decide(&added), Step::Begin(initial.into()));
+    let begun = Observed { has_data: true, ..added };
+    assert!(waits(&decide(&begun), "to answer"));
+    let learns = Observed { own: status(2, true), list: list(Some(("c2", true))), ..begun };
+    assert!(waits(&decide(&learns), "vote"));
+    let votes = |listed, says| Observed { list: list(Some(("c2", listed))), own: status(2, says), ..learns.clone() };
+    assert!(waits(&decide(&votes(false, true)), "vote"), "it has not heard of its promotion");
+    assert!(waits(&decide(&votes(true, false)), "vote"), "the one that was asked has not");
+    assert_eq!(decide(&votes(false, false)), Step::Serve);
+    assert_eq!(decide(&Observed { serves: true, ..votes(false, false) }), Step::Done);
+}
+
+#[test]
+fn an_etcd_that_is_another_member_does_not_count() {
+    let other = Observed { own: status(9, false), has_data: true, list: list(Some(("c2", false))), ..labelled() };
+    assert!(waits(&decide(&other), "to answer"));
+}
+
+#[test]
+fn old_data_and_an_old_entry_are_not_taken_for_its_own() {
+    let removed = Observed { has_data: true, ..labelled() };
+    assert_eq!(decide(&removed), Step::PutAside);
+    let mut elsewhere = list(None).unwrap();
+    elsewhere.members.extend([member(3, "c2", "https://10.0.0.9:2380", false)]);
+    assert!(waits(&decide(&Observed { list: Some(elsewhere), ..removed }), "another address"));
+    let wiped = Observed { list: list(Some(("c2", false))), ..labelled() };
+    assert!(waits(&decide(&wiped), "entry of its lost"));
+}
+
+#[test]
+fn without_its_label_it_goes_when_no_voter_lists_it() {
+    let off = |list| Observed { has_label: Some(false), list, ..labelled() };
+    assert!(waits(&decide(&off(list(Some(("c2", true))))), "to be removed"));
+    assert!(waits(&decide(&off(None)), "no voter"));
+    assert_eq!(decide(&off(list(None))), Step::Remove);
+    let unknown = Observed { has_label: None, ..labelled() };
+    assert_eq!(decide(&unknown), Step::Report, "the API did not say");
+}
+
+#[test]
+fn with_etcd_elsewhere_it_needs_its_certificates_alone() {
+    let external = Observed { is_local: false, list: None, ..labelled() };
+    assert_eq!(decide(&Observed { has_certificates: false, ..external.clone() }), Step::MakeCertificates);
+    assert_eq!(decide(&external), Step::Serve);
+    assert_eq!(decide(&Observed { has_label: Some(false), ..external }), Step::Remove);
+}
+
+#[test]
+fn others_that_have_not_started_have_a_name_for_etcd() {
+    let mut others = list(Some(("", true))).unwrap();
+    others.members.extend([member(10, "", "https://10.0.0.3:2380", true)]);
+    let Step::Begin(initial) = decide(&Observed { list: Some(others), ..labelled() }) else { panic!() };
+    assert!(initial.ends_with(",member-a=https://10.0.0.3:2380"), "{initial}");
+}

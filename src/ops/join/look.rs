@@ -1,0 +1,212 @@
+//! Looks at what a round goes by: the API through any controller that serves, the Nodes, the members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::Instant;
+
+use crate::api::controllers::{self, ControllerNode};
+use crate::api::endpoints;
+use crate::base::error::{Error, Result};
+use crate::desired::config::{API_PORT, Cluster};
+use crate::desired::secrets;
+use crate::etcd::members::{Data, Report, Wanted};
+use crate::node::host::Host;
+use crate::plane::kept_copy::Copy;
+use crate::plane::serving;
+
+/// How long a controller's API server may take to say that it is ready.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long a report counts: three times as long as it takes to be made again.
+const FRESH: Duration = Duration::from_secs(15);
+/// Where the members reach each other.
+const PEER_PORT: u16 = 2380;
+
+/// What the API shows.
+pub(super) struct Seen {
+    /// The Nodes with the control plane's label.
+    pub controllers: Vec<ControllerNode>,
+    /// The addresses that are published.
+    pub published: Vec<IpAddr>,
+}
+
+/// Which API servers there are, and a client of one.
+#[derive(Default)]
+pub(super) struct Way {
+    /// Those that were published when that was last read.
+    known: BTreeSet<IpAddr>,
+    client: Option<Client>,
+}
+
+impl Way {
+    /// One that knows of these.
+    pub fn of(published: &[IpAddr]) -> Self {
+        Self { known: published.iter().copied().collect(), client: None }
+    }
+
+    /// A client of an API server that says that it is ready: this controller's own, or else another's.
+    ///
+    /// # Errors
+    /// That there is none.
+    pub async fn client(&mut self, host: &Host, copy: &Copy) -> Result<Client> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let own = copy.controller.as_ref().map(|controller| controller.address).filter(|_| serving::is_there(host));
+        let client = self.find(host, copy, own).await?;
+        Ok(self.client.insert(client).clone())
+    }
+
+    /// The same of another controller's.
+    ///
+    /// # Errors
+    /// That there is none.
+    pub async fn another(&self, host: &Host, copy: &Copy) -> Result<Client> {
+        self.find(host, copy, None).await
+    }
+
+    async fn find(&self, host: &Host, copy: &Copy, first: Option<IpAddr>) -> Result<Client> {
+        let (cluster, controller) = copy.cluster()?;
+        let tls = copy.assets.tls();
+        let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
+        let declared = cluster.controllers.iter().map(|declared| declared.address);
+        let others = self.known.iter().copied().chain(declared).filter(|address| *address != controller.address);
+        let mut asked = BTreeSet::new();
+        for address in first.into_iter().chain(others).filter(|address| asked.insert(*address)) {
+            let address = SocketAddr::new(address, API_PORT);
+            if probe.get(address, "/readyz", ASK_LIMIT).await.is_ready() {
+                return host.world().connect(&secrets::of_guard(&cluster, &tls)?, address).await;
+            }
+        }
+        Err(Error::failed("reach the API", "no controller's API server says that it is ready"))
+    }
+
+    /// The next question looks for one anew.
+    pub fn lose(&mut self) {
+        self.client = None;
+    }
+
+    /// Reads what a round goes by.
+    ///
+    /// # Errors
+    /// The API server's word.
+    pub async fn look(&mut self, client: &Client) -> Result<Seen> {
+        let controllers = controllers::list(client).await?;
+        let published = endpoints::published(client).await?;
+        self.known = published.iter().copied().collect();
+        Ok(Seen { controllers, published })
+    }
+}
+
+/// Where members of `cluster` may answer: at every controller that is declared, labelled or published.
+pub(super) fn addresses(cluster: &Cluster, seen: Option<&Seen>, port: u16) -> Vec<SocketAddr> {
+    let declared = cluster.controllers.iter().map(|declared| declared.address);
+    let labelled = seen.into_iter().flat_map(|seen| seen.controllers.iter().filter_map(|node| node.address));
+    let published = seen.into_iter().flat_map(|seen| seen.published.iter().copied());
+    let all: BTreeSet<_> = declared.chain(labelled).chain(published).collect();
+    all.into_iter().map(|address| SocketAddr::new(address, port)).collect()
+}
+
+/// Where the other members reach that of the controller at `address`.
+pub(super) fn peer_url(address: IpAddr) -> String {
+    format!("https://{}", SocketAddr::new(address, PEER_PORT))
+}
+
+/// Which reports are new enough to go by: those whose count has risen lately, by this machine's clock.
+#[derive(Default)]
+pub(super) struct Reports(BTreeMap<String, Said>);
+
+/// What a guard has said last.
+struct Said {
+    uid: String,
+    count: u64,
+    /// When it was seen to be new; `None` for what was there before this controller looked.
+    at: Option<Instant>,
+}
+
+impl Reports {
+    /// The members that there are to be: the controllers, and whoever is published still, so that none is removed before its
+    /// address is. Of its own machine `own` this controller knows by itself whether its data directory is empty.
+    pub fn wanted(&mut self, seen: &Seen, own: (&str, bool), now: Instant) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for node in &seen.controllers {
+            let Some(address) = node.address else { continue };
+            let is_empty = if node.name == own.0 { own.1 } else { self.says_empty(node, now) };
+            wanted.push(Wanted {
+                name: node.name.clone(),
+                uid: node.uid.clone(),
+                peer_url: peer_url(address),
+                report: is_empty.then(|| Report { uid: node.uid.clone(), data: Data::Empty }),
+            });
+        }
+        let of_nodes: BTreeSet<_> = seen.controllers.iter().filter_map(|node| node.address).collect();
+        for address in seen.published.iter().filter(|address| !of_nodes.contains(address)) {
+            let (name, uid) = (address.to_string(), String::new());
+            wanted.push(Wanted { name, uid, peer_url: peer_url(*address), report: None });
+        }
+        wanted
+    }
+
+    /// Whether a controller's guard says, now and not some time ago, that its data directory is empty.
+    fn says_empty(&mut self, node: &ControllerNode, now: Instant) -> bool {
+        let Some(report) = node.report.as_ref().filter(|report| report.uid == node.uid) else {
+            self.0.remove(&node.name);
+            return false;
+        };
+        let at = match self.0.get(&node.name) {
+            Some(said) if (&said.uid, said.count) == (&report.uid, report.count) => said.at,
+            Some(_) => Some(now),
+            None => None,
+        };
+        self.0.insert(node.name.clone(), Said { uid: report.uid.clone(), count: report.count, at });
+        report.is_empty && at.is_some_and(|at| now.saturating_duration_since(at) < FRESH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::controllers::Report as Told;
+
+    fn node(name: &str, last: u8, report: Option<(&str, u64)>) -> ControllerNode {
+        let report = report.map(|(uid, count)| Told { uid: uid.into(), count, is_empty: true });
+        ControllerNode { name: name.into(), uid: "u".into(), address: Some(IpAddr::from([10, 0, 0, last])), report }
+    }
+
+    #[test]
+    fn a_report_counts_while_it_is_renewed() {
+        let begun = Instant::now();
+        let mut reports = Reports::default();
+        let mut is_empty = |report, seconds| {
+            let seen = Seen { controllers: vec![node("c2", 2, report)], published: Vec::new() };
+            let wanted = reports.wanted(&seen, ("c1", false), begun + Duration::from_secs(seconds));
+            wanted[0].report.is_some()
+        };
+        assert!(!is_empty(None, 0));
+        assert!(!is_empty(Some(("u", 1)), 1), "it may be of last year");
+        assert!(is_empty(Some(("u", 2)), 6));
+        assert!(is_empty(Some(("u", 2)), 20));
+        assert!(!is_empty(Some(("u", 2)), 21), "its guard is away, or has something there now");
+        assert!(is_empty(Some(("u", 3)), 30));
+        assert!(!is_empty(Some(("other", 4)), 31), "of the machine that had the name before");
+        assert!(!is_empty(None, 32));
+    }
+
+    #[test]
+    fn whoever_is_published_keeps_its_member_and_this_machine_knows_itself() {
+        let seen = Seen {
+            controllers: vec![node("c1", 1, None), node("c2", 2, None)],
+            published: vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 3])],
+        };
+        let wanted = Reports::default().wanted(&seen, ("c2", true), Instant::now());
+        let said: Vec<_> = wanted.iter().map(|one| (&*one.name, &*one.peer_url, one.report.is_some())).collect();
+        let expected = [
+            ("c1", "https://10.0.0.1:2380", false),
+            ("c2", "https://10.0.0.2:2380", true),
+            ("10.0.0.3", "https://10.0.0.3:2380", false),
+        ];
+        assert_eq!(said, expected);
+    }
+}

@@ -1,0 +1,19 @@
+//! A controller is made by a label, and unmade by taking it away. guard runs this beside its own loop on each controller.
+//!
+//! ```text
+//! every controller:  Nodes with the label ─┐
+//!                    members of etcd ──────┴─► members::decide ─► under the turn: add, promote, remove one
+//! the new one:       its disk, its Node, the members ─► decide ─► certificates, etcd, API server
+//! ```
+//! Each looks afresh and does one thing at a time, so that either may be killed at any moment and goes on. `decide` is what
+//! the new controller does on its own machine; `etcd/members` decides on changes of the members, which whoever sees them
+//! first makes, under the turn (`api/turn.rs`). `look.rs` observes, `run.rs` is the loop.
+
+mod addresses;
+mod decide;
+mod leave;
+mod look;
+mod run;
+
+pub use leave::{client_of_another, until_removed};
+pub use run::run;

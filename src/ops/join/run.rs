@@ -1,0 +1,343 @@
+//! The loop: look, do at most one thing on this machine and make at most one change of the members, and again.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures::future::join_all;
+use kube::Client;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::addresses::Watched;
+use super::decide::{Observed, Step, decide};
+use super::look::{Reports, Seen, Way, addresses, peer_url};
+use crate::api::controllers::{self, Report};
+use crate::api::endpoints::{self, Retracted};
+use crate::api::turn::Turn;
+use crate::base::error::{Error, Result};
+use crate::base::files::File;
+use crate::base::report::Reporter;
+use crate::desired::config::{API_PORT, Cluster, Controller};
+use crate::desired::pki;
+use crate::desired::secrets::Tls;
+use crate::etcd::alarms;
+use crate::etcd::members::{self, Act, Asked, Watch};
+use crate::node::etcd_data::Data;
+use crate::node::host::Host;
+use crate::node::lock;
+use crate::plane::kept_copy::Copy;
+use crate::plane::{guard_pod, member, serving};
+
+/// Between two rounds at rest, and while something is under way.
+const AT_REST: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_secs(1);
+/// How long a round may take, with a change in it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long one call of a member's may take.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a controller may take to say that it is ready.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// Between two reports of an empty data directory.
+const REPORT_AGAIN: Duration = Duration::from_secs(5);
+
+/// Makes and unmakes controllers, for ever. What fails is tried again, and said once.
+pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
+    let mut join = Join {
+        host,
+        node,
+        reporter,
+        way: Way::default(),
+        watch: Watch::default(),
+        reports: Reports::default(),
+        turn: Turn::new(identity(host, node)),
+        has_turn: false,
+        reported: None,
+        scaled: None,
+        published: Vec::new(),
+        watched: Watched::default(),
+        said: String::new(),
+    };
+    loop {
+        let round = timeout(LIMIT, join.round()).await;
+        let is_busy =
+            match round.unwrap_or_else(|_| Err(Error::failed("look after the controllers", "no answer in time"))) {
+                Ok(is_busy) => is_busy,
+                Err(error) => {
+                    join.way.lose();
+                    join.say(error.to_string());
+                    true
+                }
+            };
+        join.watch_addresses(if is_busy { BUSY } else { AT_REST }).await;
+    }
+}
+
+/// No two processes of guard have the same.
+fn identity(host: &Host, node: &str) -> String {
+    format!("{node}_{:x}", host.world().now().unix_timestamp_nanos())
+}
+
+struct Join<'a> {
+    host: &'a Host,
+    node: &'a str,
+    reporter: &'a Reporter,
+    way: Way,
+    watch: Watch,
+    reports: Reports,
+    turn: Turn,
+    has_turn: bool,
+    /// When the data directory was last reported to be empty, and how often.
+    reported: Option<(Instant, u64)>,
+    /// How many controllers served when the replicas were last looked at.
+    scaled: Option<usize>,
+    /// The addresses of the `kubernetes` Service in the last round, if this controller is one of those that serve.
+    published: Vec<IpAddr>,
+    watched: Watched,
+    said: String,
+}
+
+/// What belongs to this controller's copy.
+struct Of {
+    copy: Copy,
+    cluster: Cluster,
+    controller: Controller,
+    tls: Tls,
+}
+
+impl Join<'_> {
+    /// One round; says whether the next one shall come soon.
+    async fn round(&mut self) -> Result<bool> {
+        let Some(copy) = Copy::load(self.host)? else { return Ok(false) };
+        let (cluster, controller) = copy.cluster()?;
+        let of = Of { tls: copy.assets.tls(), copy, cluster, controller };
+        let made_here = member::is_in_the_making(self.host, &of.copy);
+        if !made_here && !serving::is_there(self.host) {
+            serving::install(self.host, &of.controller, &of.tls)?;
+        }
+        let client = self.way.client(self.host, &of.copy).await;
+        let seen = match &client {
+            Ok(client) => Some(self.way.look(client).await?),
+            Err(_) if made_here => None,
+            Err(_) => return Ok(false),
+        };
+        let is_local = member::is_local(&of.cluster);
+        let asked = match is_local {
+            true => self.ask(&of, seen.as_ref()).await,
+            false => Asked::default(),
+        };
+        let mut is_busy = made_here;
+        if made_here {
+            self.make(&of, seen.as_ref(), &asked, client.as_ref().ok()).await?;
+        }
+        let (Ok(client), Some(seen)) = (client, seen) else { return Ok(is_busy) };
+        is_busy |= !seen.controllers.iter().any(|node| node.name == self.node);
+        if is_local {
+            is_busy |= self.change(&of, &client, &seen, asked).await?;
+        }
+        self.scale(&client, seen.published.len()).await?;
+        self.published = seen.published;
+        if !self.published.contains(&of.controller.address) {
+            self.published.clear();
+        }
+        Ok(is_busy)
+    }
+
+    async fn ask(&self, of: &Of, seen: Option<&Seen>) -> Asked {
+        let own = SocketAddr::new(of.cluster.loopback(), alarms::PORT);
+        let others = addresses(&of.cluster, seen, alarms::PORT);
+        let others: Vec<_> = others.into_iter().filter(|address| address.ip() != of.controller.address).collect();
+        members::ask(own, &others, &of.tls, CALL_LIMIT).await
+    }
+
+    /// The next thing on this machine, of what makes it a controller.
+    async fn make(&mut self, of: &Of, seen: Option<&Seen>, asked: &Asked, client: Option<&Client>) -> Result<()> {
+        let own = asked.this.and_then(|id| asked.answers.get(&id)).map(|answer| answer.status.clone());
+        let data = Data::of(self.host, &of.cluster);
+        let observed = Observed {
+            name: of.controller.name.clone(),
+            peer_url: peer_url(of.controller.address),
+            serves: serving::is_there(self.host),
+            has_label: seen.map(|seen| seen.controllers.iter().any(|node| node.name == self.node)),
+            has_certificates: member::has_own_certificates(&of.copy, &of.controller),
+            is_local: member::is_local(&of.cluster),
+            list: asked.lists.first().cloned(),
+            has_data: data.is_some_and(|data| data.is_there()),
+            own,
+        };
+        let step = decide(&observed);
+        let _lock = match &step {
+            Step::Done | Step::Wait(_) | Step::Report => None,
+            _ => Some(lock::try_take(self.host)?),
+        };
+        match step {
+            Step::Done => {}
+            Step::Wait(what) => self.say(format!("this node becomes a controller: waiting for {what}")),
+            Step::MakeCertificates => {
+                let made = pki::own(&of.cluster, &of.controller, &of.tls, self.host.world().now())?;
+                let mut copy = of.copy.clone();
+                let files = made.into_iter().map(|(path, text)| (format!("tls/{path}"), File::private(text)));
+                copy.assets.files.extend(files);
+                copy.store(self.host)?;
+                self.say("this node becomes a controller: its certificates are made".into());
+            }
+            Step::Report => {
+                if let (Some(client), Some(seen)) = (client, seen) {
+                    self.report(client, seen).await?;
+                }
+                self.say("this node becomes a controller: its etcd member is to be added".into());
+            }
+            Step::Begin(initial) => {
+                // From here on the directory is not empty, whatever becomes of the rest.
+                let told = seen.into_iter().flat_map(|seen| &seen.controllers).find(|node| node.name == self.node);
+                if let (Some(client), true) = (client, told.is_some_and(|node| node.report.is_some())) {
+                    controllers::report(client, self.node, None).await?;
+                }
+                self.reported = None;
+                member::begin(self.host, &of.copy, &initial)?;
+                self.say(format!("this node becomes a controller: its etcd joins {initial}"));
+            }
+            Step::PutAside => {
+                if let Some(aside) = member::put_aside(self.host, &of.cluster, self.host.world().now())? {
+                    self.say(format!("the data of an etcd member that was removed is now in {}", aside.display()));
+                }
+            }
+            Step::Serve => {
+                serving::install(self.host, &of.controller, &of.tls)?;
+                self.say("this node becomes a controller: its etcd member votes, and its API server may serve".into());
+                if let Some(client) = client {
+                    controllers::replace_waiting_api_server(client, self.node).await?;
+                }
+            }
+            Step::Remove => {
+                self.say("this node is not to become a controller any more: what was made for it is removed".into());
+                if member::is_local(&of.cluster) {
+                    member::remove(self.host, &of.cluster)?;
+                }
+                guard_pod::remove(self.host)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the data directory is empty, now and then.
+    async fn report(&mut self, client: &Client, seen: &Seen) -> Result<()> {
+        let Some(node) = seen.controllers.iter().find(|node| node.name == self.node) else { return Ok(()) };
+        let now = Instant::now();
+        let count = match self.reported {
+            Some((at, _)) if now - at < REPORT_AGAIN => return Ok(()),
+            Some((_, count)) => count + 1,
+            None => node.report.as_ref().map_or(0, |report| report.count) + 1,
+        };
+        let report = Report { uid: node.uid.clone(), count, is_empty: true };
+        controllers::report(client, self.node, Some(&report)).await?;
+        self.reported = Some((now, count));
+        Ok(())
+    }
+
+    /// The next change of the members, if there is one; says whether there is more to come.
+    async fn change(&mut self, of: &Of, client: &Client, seen: &Seen, asked: Asked) -> Result<bool> {
+        let own = (self.node, self.reported.is_some());
+        let wanted = self.reports.wanted(seen, own, Instant::now());
+        let observed = self.watch.observed(asked, wanted, Instant::now());
+        match members::decide(&observed) {
+            Act::Nothing => {
+                self.give_back(client).await?;
+                Ok(false)
+            }
+            Act::Wait(why) => {
+                self.give_back(client).await?;
+                self.say(format!("etcd's members: {why}"));
+                Ok(true)
+            }
+            Act::Make { .. } if !self.has_turn => {
+                self.has_turn = self.turn.take(client, Instant::now(), self.host.world().now()).await?;
+                // What was seen before may have been changed by whoever had it.
+                Ok(true)
+            }
+            Act::Make { at, change, why } => {
+                self.has_turn = self.turn.take(client, Instant::now(), self.host.world().now()).await?;
+                if !self.has_turn {
+                    return Ok(true);
+                }
+                let made = members::make(&observed, at, &change, &of.tls, CALL_LIMIT).await;
+                self.watch.came_to(at, &made);
+                match made {
+                    Ok(()) => self.say(format!("etcd's members: {why}: {change}")),
+                    Err(failed) => self.say(format!("etcd's members: {why}; not done yet: {failed}")),
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn give_back(&mut self, client: &Client) -> Result<()> {
+        if self.has_turn {
+            self.turn.give_back(client).await?;
+            self.has_turn = false;
+        }
+        Ok(())
+    }
+
+    /// Until the next round: takes out addresses of the `kubernetes` Service at which no API server serves any more.
+    async fn watch_addresses(&mut self, until: Duration) {
+        let end = Instant::now() + until;
+        while Instant::now() < end {
+            sleep(BUSY.min(until)).await;
+            if let Err(error) = self.take_out_the_dead().await {
+                self.way.lose();
+                self.say(error.to_string());
+                return;
+            }
+        }
+    }
+
+    async fn take_out_the_dead(&mut self) -> Result<()> {
+        if self.published.len() < 2 {
+            return Ok(());
+        }
+        let Some(copy) = Copy::load(self.host)? else { return Ok(()) };
+        let Some(own) = copy.controller.as_ref().map(|controller| controller.address) else { return Ok(()) };
+        let ca = copy.assets.tls().remove("ca.crt").unwrap_or_default();
+        let probe = self.host.world().probe(&ca)?;
+        let others: Vec<_> = self.published.iter().copied().filter(|address| *address != own).collect();
+        let asked = others.iter().map(|address| probe.get(SocketAddr::new(*address, API_PORT), "/readyz", ASK_LIMIT));
+        let answers = join_all(asked).await;
+        let now = Instant::now();
+        for (address, answer) in others.into_iter().zip(&answers) {
+            if !self.watched.note(address, answer, now) {
+                continue;
+            }
+            let client = self.way.client(self.host, &copy).await?;
+            if endpoints::retract(&client, address).await? == Retracted::Done {
+                self.watched.removed(address, now);
+                self.published.retain(|published| *published != address);
+                self.say(format!(
+                    "no API server serves at {address} any more ({answer}): taken out of the kubernetes Service"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// One controller manager and one scheduler for each controller that serves.
+    async fn scale(&mut self, client: &Client, serving: usize) -> Result<()> {
+        if serving == 0 || self.scaled == Some(serving) {
+            return Ok(());
+        }
+        let changed = controllers::scale(client, serving).await?;
+        self.scaled = Some(serving);
+        if !changed.is_empty() {
+            self.say(format!("{} have {serving} replicas now, one for each controller", changed.join(" and ")));
+        }
+        Ok(())
+    }
+
+    /// Says what was not said last.
+    fn say(&mut self, text: String) {
+        let is_news = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        if is_news(&self.said) != is_news(&text) {
+            self.reporter.note(&text);
+            self.said = text;
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What a controller's self-hosted API server serves with, on its disk. The kubelet starts none before it is there, so that a
+//! controller in the making has no API server that ends again and again.
+
+use crate::base::error::Result;
+use crate::base::files::{self, File};
+use crate::desired::config::Controller;
+use crate::desired::secrets::{self, SERVING, Tls};
+use crate::node::host::Host;
+
+/// Whether it is there.
+pub fn is_there(host: &Host) -> bool {
+    SERVING.iter().all(|name| host.serving_pki().join(name).is_file())
+}
+
+/// Puts the pair of `controller` there, from tls/; says whether that changed anything. An API server that runs takes it up.
+///
+/// # Errors
+/// Every file that tls/ lacks; the system's refusal.
+pub fn install(host: &Host, controller: &Controller, tls: &Tls) -> Result<bool> {
+    let folder = host.serving_pki();
+    files::make_dir(&folder, 0o700)?;
+    let pair = secrets::of_serving(&controller.name, tls)?;
+    let pair: Vec<_> = pair.into_iter().map(|(name, text)| (folder.join(name), File::private(text))).collect();
+    Ok(!files::write_all(pair.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+}
+
+/// Takes it away.
+///
+/// # Errors
+/// The system's refusal.
+pub fn remove(host: &Host) -> Result<()> {
+    files::remove_dir(&host.serving_pki()).map(drop)
+}

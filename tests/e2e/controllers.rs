@@ -1,0 +1,165 @@
+//! Several controllers: made by a label on workers that joined by a token, unmade by taking it away. Real etcd members on
+//! real nodes, with clients that never stop.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::controller::{Controller, LATER, SOON};
+use crate::support::http::Client;
+use crate::support::node::Node;
+use crate::support::{eventually, hoist, worker};
+
+const LABEL: &str = "node-role.kubernetes.io/control-plane";
+
+/// One of etcd's members, as etcdctl shows it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    name: String,
+    is_learner: bool,
+}
+
+impl Controller {
+    /// The members as the first controller's tells them.
+    fn members(&self) -> Vec<Member> {
+        let ended = self.node.exec([
+            "etcdctl",
+            "--endpoints=https://127.0.0.1:2379",
+            "--cacert=/etc/kubernetes/pki/etcd/ca.crt",
+            "--cert=/etc/kubernetes/pki/etcd/server.crt",
+            "--key=/etc/kubernetes/pki/etcd/server.key",
+            "member",
+            "list",
+            "--write-out=json",
+        ]);
+        let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
+        let member = |member: &Value| Member {
+            name: member["name"].as_str().unwrap_or_default().to_owned(),
+            is_learner: member["isLearner"] == true,
+        };
+        let mut members: Vec<_> = told["members"].as_array().into_iter().flatten().map(member).collect();
+        members.sort();
+        members
+    }
+
+    /// The addresses of the `kubernetes` Service.
+    fn published(&self) -> Vec<String> {
+        let slice = self.kubectl.get(&["endpointslice", "-n", "default", "kubernetes"]);
+        let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
+        let address = |one: &Value| one["addresses"][0].as_str().map(str::to_owned);
+        let mut published: Vec<_> = endpoints.iter().filter_map(address).collect();
+        published.sort_unstable();
+        published
+    }
+
+    /// Whether these and no others are voters, published, and answer with a certificate for their own address.
+    fn is_made_of(&self, nodes: &[&Node]) -> Result<(), String> {
+        let mut names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        names.sort();
+        let members = self.members();
+        let voters: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
+        if voters != names || members.iter().any(|member| member.is_learner) {
+            return Err(format!("members: {members:?}"));
+        }
+        let published = self.published();
+        let mut addresses: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
+        addresses.sort();
+        if published != addresses {
+            return Err(format!("published: {published:?}"));
+        }
+        for node in nodes {
+            let client = Client::new(&self.cluster.assets, SocketAddr::new(node.address, 6443));
+            if !crate::support::controller::is_ready(&client) {
+                return Err(format!("{} is not ready", node.name));
+            }
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn until_made_of(&self, nodes: &[&Node]) {
+        let mut last = String::new();
+        let begun = Instant::now();
+        while begun.elapsed() < LATER {
+            match self.is_made_of(nodes) {
+                Ok(()) => return,
+                Err(why) if why != last => {
+                    eprintln!("  {:.1?}: {why}", begun.elapsed());
+                    last = why;
+                }
+                Err(_) => {}
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        panic!("not within {LATER:?}: {last}");
+    }
+}
+
+/// A worker that may become a controller: hoist's binary is there.
+fn worker(name: &str, controller: &Controller) -> Node {
+    let node = Node::up(name);
+    node.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
+    worker::join(&node, &controller.cluster);
+    worker::is_ready(&node, &controller.cluster);
+    node
+}
+
+#[test]
+fn a_label_makes_three_controllers_of_one_and_one_of_three() {
+    let controller = Controller::up("many-1");
+    let [second, third] = ["many-2", "many-3"].map(|name| worker(name, &controller));
+    let kubectl = &controller.kubectl;
+    let kubeconfigs =
+        |nodes: &[&Node]| -> Vec<_> { nodes.iter().map(|node| node.sh("cat /etc/kubernetes/kubelet.conf")).collect() };
+    let before = kubeconfigs(&[&second, &third]);
+    let traffic = controller.traffic();
+
+    let begun = Instant::now();
+    kubectl.run(&["label", "node", &second.name, &third.name, &format!("{LABEL}=")]).ok();
+    controller.until_made_of(&[&controller.node, &second, &third]);
+    eprintln!("from one controller to three: {:.1?}", begun.elapsed());
+    for component in ["kube-controller-manager", "kube-scheduler"] {
+        eventually("each controller has its pod", LATER, || {
+            let pods = kubectl.list(&["pods", "-n", "kube-system", "-l", &format!("component={component}")]);
+            let ready = pods.iter().filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
+            let mut nodes: Vec<_> = ready.filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+            nodes.sort_unstable();
+            (nodes == [&controller.node.name, &second.name, &third.name]).then_some(())
+        });
+    }
+    assert!(kubeconfigs(&[&second, &third]) == before, "nobody's kubeconfig has changed");
+    controller.nothing_failed(traffic);
+
+    a_dead_one_is_removed_by_deleting_its_node(&controller, &second, &third);
+
+    let traffic = controller.traffic();
+    kubectl.run(&["label", "node", &second.name, &format!("{LABEL}-")]).ok();
+    controller.until_made_of(&[&controller.node]);
+    eventually("nothing of a controller is left on its disk", LATER, || {
+        let all = second.sh(
+            "find /etc/kubernetes/manifests /etc/kubernetes/bridge /etc/kubernetes/pki/etcd /etc/kubernetes/pki/apiserver \
+             /var/lib/etcd /var/lib/hoist/* 2>/dev/null || true",
+        );
+        let is_left = |path: &&str| !["/etc/kubernetes/manifests", "/var/lib/etcd"].contains(path);
+        (!all.lines().any(|path| is_left(&path))).then_some(())
+    });
+    assert!(kubeconfigs(&[&second]) == before[..1], "nobody's kubeconfig has changed");
+    controller.nothing_failed(traffic);
+}
+
+/// No power, for good. Whoever asks the `kubernetes` Service is not sent there for long.
+fn a_dead_one_is_removed_by_deleting_its_node(controller: &Controller, second: &Node, third: &Node) {
+    let traffic = controller.traffic();
+    third.power_cut();
+    let begun = Instant::now();
+    eventually("its address is gone", SOON, || {
+        let published = controller.published();
+        (published.len() == 2 && !published.contains(&third.address.to_string())).then_some(())
+    });
+    eprintln!("its address was gone after {:.1?}", begun.elapsed());
+    controller.kubectl.run(&["delete", "node", &third.name]).ok();
+    controller.until_made_of(&[&controller.node, second]);
+    // etcd may have had an election.
+    controller.nothing_is_lost(traffic);
+}
