@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::sockets::Listeners;
-use super::{READY_INTERVAL, READY_LIMIT, accept};
+use super::{READY_INTERVAL, READY_LIMIT};
 use crate::base::probe::Probe;
+use crate::endpoint::sockets::{Listeners, accept};
 
 /// For how long altogether: an API server that is not ready by then may never be, and its clients must hear so.
 pub(super) const HOLD_LIMIT: Duration = Duration::from_secs(15);

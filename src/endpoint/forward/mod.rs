@@ -16,7 +16,6 @@
 //! reserves some for its own requests. Further connections wait in the kernel's queue.
 
 mod hold;
-mod sockets;
 
 use std::future::Future;
 use std::io;
@@ -30,11 +29,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-pub use sockets::Also;
-use sockets::Listeners;
-
+use super::sockets::{self, LACK_PAUSE, Listeners, accept};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::probe::{Answer, Probe, lacks};
+
+pub use super::sockets::Also;
 
 /// How long open connections may go on after the stop, unless told otherwise.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,8 +66,6 @@ const MOST: u64 = 20_000;
 const SETTLE: Duration = Duration::from_millis(300);
 /// The target is on this machine: if it has not accepted by then, it never will.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
-/// The pause after accept() failed, which it does when this machine is out of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,17 +243,10 @@ impl Forwarder<'_> {
 
     /// Accepts what is queued, and nothing that is not.
     fn empty(&mut self, listener: &StdListener, server: SocketAddr) {
-        while !self.is_full() {
-            let client = listener.accept().and_then(|(client, _)| {
-                client.set_nonblocking(true)?;
-                TcpStream::from_std(client)
-            });
-            match client {
-                Ok(client) => self.pass(client, server),
-                // One that gave up while it was queued; there may be more behind it.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => return,
-            }
+        while !self.is_full()
+            && let Some(client) = sockets::queued(listener)
+        {
+            self.pass(client, server);
         }
     }
 
@@ -275,22 +265,6 @@ impl Forwarder<'_> {
 
     async fn ask(&self, limit: Duration) -> Answer {
         self.probe.get(self.options.target, "/readyz", limit).await
-    }
-}
-
-/// The next connection, however long it takes.
-async fn accept(listeners: &mut Listeners) -> TcpStream {
-    let mut failed = false;
-    loop {
-        match listeners.accept().await {
-            Ok(client) => return client,
-            Err(error) => {
-                if !std::mem::replace(&mut failed, true) {
-                    warn!("cannot accept, still trying: {error}");
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }
 
@@ -332,7 +306,7 @@ async fn pass(mut client: TcpStream, target: SocketAddr) {
 async fn dial(target: SocketAddr) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(target).await {
-            Err(error) if lacks(&error) => sleep(ACCEPT_PAUSE).await,
+            Err(error) if lacks(&error) => sleep(LACK_PAUSE).await,
             done => return done,
         }
     }

@@ -1,22 +1,26 @@
-//! The forwarder's sockets: its listeners, beside the wildcard's, and the detection of connections whose other end is
-//! gone.
+//! What forwarders share of sockets: listeners that stand beside the wildcard's, and the detection of connections whose
+//! other end is gone.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::num::NonZeroU32;
 use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 /// As long as the kernel allows (net.core.somaxconn cuts it).
 const BACKLOG: u32 = 65535;
 /// An interface that is none: indexes are given out from 1.
 const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
+
+/// The pause after accept() or connect() failed, which they do when this machine is out of files or memory.
+pub(super) const LACK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection at rest is asked after so long whether its other end is still there, and again in such intervals.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -148,6 +152,38 @@ impl Listeners {
     /// All of them.
     pub(super) fn into_all(self) -> impl Iterator<Item = TcpListener> {
         [self.first].into_iter().chain(self.others).map(|(_, listener)| listener)
+    }
+}
+
+/// The next connection, however long it takes.
+pub(super) async fn accept(listeners: &mut Listeners) -> TcpStream {
+    let mut failed = false;
+    loop {
+        match listeners.accept().await {
+            Ok(client) => return client,
+            Err(error) => {
+                if !std::mem::replace(&mut failed, true) {
+                    warn!("cannot accept, still trying: {error}");
+                }
+                sleep(LACK_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection that is queued at a listener, and none that is not.
+pub(super) fn queued(listener: &StdListener) -> Option<TcpStream> {
+    loop {
+        let client = listener.accept().and_then(|(client, _)| {
+            client.set_nonblocking(true)?;
+            TcpStream::from_std(client)
+        });
+        match client {
+            Ok(client) => return Some(client),
+            // One that gave up while it was queued; there may be more behind it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return None,
+        }
     }
 }
 
