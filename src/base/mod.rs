@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod error;
+pub mod exposition;
 pub mod files;
 pub mod grpc;
 pub mod holders;
