@@ -126,7 +126,9 @@ fn drop_address(slice: &mut EndpointSlice, own: IpAddr) {
 /// # Errors
 /// The API server's word.
 pub async fn published(client: &Client) -> Result<Vec<IpAddr>> {
-    Ok(Both::new(client).slice().await?.iter().flat_map(addresses).collect())
+    let seen = Both::new(client).slices.get_opt(NAME).await;
+    let seen = seen.map_err(|error| super::failed("read the addresses of the kubernetes Service", &error))?;
+    Ok(seen.iter().flat_map(addresses).collect())
 }
 
 /// Puts `own` among the addresses of the `kubernetes` Service, and leaves the others there. Says whether that took a change.
