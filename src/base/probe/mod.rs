@@ -26,8 +26,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::base::error::{Error, Result};
 
+mod kept;
 mod served;
 
+pub use kept::Kept;
 pub use served::served_certificate;
 
 /// How much of a body an [`Answer`] keeps.
