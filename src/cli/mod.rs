@@ -6,6 +6,7 @@ mod apply;
 mod backup;
 mod completion;
 mod controller;
+mod endpoint;
 mod forward;
 mod guard;
 mod images;
@@ -115,6 +116,8 @@ pub enum Command {
     /// Pass connections on to the bridge's API server once it is ready (run by the bridge's static pod)
     #[command(hide = true)]
     Forward(forward::Args),
+    /// Pass connections of this node on to API servers that serve, from one loopback address
+    Endpoint(endpoint::Args),
     /// Keep the API served on this controller: raise the bridge when the API server is gone, and lower it when the API
     /// server serves again (run by a static pod)
     Guard(guard::Args),
@@ -154,6 +157,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Man(args) => man::run(&args, out)?,
         Command::Version(args) => version::run(&args, out)?,
         Command::Forward(args) => forward::run(args).await?,
+        Command::Endpoint(args) => endpoint::run(args).await?,
         Command::Guard(args) => guard::run(args).await?,
     }
     Ok(0)

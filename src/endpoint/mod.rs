@@ -1,4 +1,5 @@
 //! How clients reach an API server that serves.
 
+pub mod balance;
 pub mod forward;
 mod sockets;

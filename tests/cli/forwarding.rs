@@ -18,12 +18,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// How long anything may take on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 /// Longer than a forwarder needs to take its target for gone.
 const A_WHILE: Duration = Duration::from_secs(4);
 
 /// An API server that says that it is ready to whoever speaks TLS, and echoes what all others send.
-fn target(ca_file: &Path) -> SocketAddr {
+pub fn target(ca_file: &Path) -> SocketAddr {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -75,10 +75,10 @@ fn socket(address: SocketAddr) -> TcpListener {
     socket.into()
 }
 
-/// A forwarder; it ends with the test.
-struct Forwarder(Child);
+/// A process; it ends with the test.
+pub struct Process(pub Child);
 
-impl Drop for Forwarder {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGKILL);
         let _ = self.0.wait();
@@ -86,7 +86,7 @@ impl Drop for Forwarder {
 }
 
 /// A forwarder whose limits of open files are these, and where clients reach it.
-fn forwarder(dir: &Path, soft: u32, hard: u32) -> (Forwarder, SocketAddr) {
+fn forwarder(dir: &Path, soft: u32, hard: u32) -> (Process, SocketAddr) {
     let ca_file = dir.join("ca.crt");
     let target = target(&ca_file);
     let listen = TcpListener::bind((Ipv4Addr::new(127, 0, 2, 1), 0)).unwrap().local_addr().unwrap();
@@ -94,7 +94,7 @@ fn forwarder(dir: &Path, soft: u32, hard: u32) -> (Forwarder, SocketAddr) {
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh"]).arg(env!("CARGO_BIN_EXE_hoist")).arg("forward");
     command.args([format!("--listen={listen}"), format!("--target={target}")]).arg("--ca-file").arg(&ca_file);
-    let forwarder = Forwarder(command.spawn().unwrap());
+    let forwarder = Process(command.spawn().unwrap());
     let begun = Instant::now();
     while connect(listen).and_then(|mut client| echo(&mut client)).is_err() {
         assert!(begun.elapsed() < SOON, "it does not forward");
@@ -103,13 +103,13 @@ fn forwarder(dir: &Path, soft: u32, hard: u32) -> (Forwarder, SocketAddr) {
     (forwarder, listen)
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let client = TcpStream::connect_timeout(&address, SOON)?;
     client.set_read_timeout(Some(SOON))?;
     Ok(client)
 }
 
-fn echo(client: &mut TcpStream) -> std::io::Result<()> {
+pub fn echo(client: &mut TcpStream) -> std::io::Result<()> {
     client.write_all(b"ping")?;
     let mut answer = [0; 4];
     client.read_exact(&mut answer)?;
@@ -118,7 +118,7 @@ fn echo(client: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// This process has both ends of all connections open.
-fn raise_own_limit() {
+pub fn raise_own_limit() {
     let hard = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
     assert!(hard >= 8192, "this test needs 8192 open files, and may have {hard}");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

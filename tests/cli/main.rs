@@ -14,6 +14,7 @@ mod applying;
 mod as_yaml;
 mod bad;
 mod diff;
+mod endpoint;
 mod exit_codes;
 mod external_ca;
 mod first_boot;

@@ -22,7 +22,7 @@ A DURATION is written as `90s`, `20m` or `1h30m`.
 ";
 
 /// The pages that say more of a command.
-const PAGES: [(&str, &str); 19] = [
+const PAGES: [(&str, &str); 20] = [
     ("hoist render", "[Rendering again](rendering-again.md), [First boot](../first-boot.md)"),
     (
         "hoist start",
@@ -44,6 +44,7 @@ const PAGES: [(&str, &str); 19] = [
     ("hoist images list", "[Images](../network.md#images-and-machines-without-a-registry)"),
     ("hoist images save", "[hoist as an image](../packages.md#hoist-as-an-image)"),
     ("hoist version", "[Output for programs](../events.md#other-output-for-programs)"),
+    ("hoist endpoint", "[The endpoint](../endpoint.md)"),
     ("hoist guard", "[guard](../guard.md)"),
 ];
 

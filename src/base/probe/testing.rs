@@ -12,6 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -43,7 +44,32 @@ struct State {
     requests: Mutex<Vec<String>>,
     after: Mutex<Duration>,
     keeps: AtomicBool,
+    hangs: AtomicBool,
     connections: AtomicUsize,
+    /// Tells the one who accepts to listen no more.
+    deaf: Notify,
+}
+
+impl State {
+    fn of(name: &'static str) -> Self {
+        Self {
+            name,
+            answer: Mutex::new((200, "ok".into())),
+            requests: Mutex::default(),
+            after: Mutex::default(),
+            keeps: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            deaf: Notify::new(),
+        }
+    }
+
+    /// Waits while the server hangs.
+    async fn thawed(&self) {
+        while self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 /// Over TLS, answers every GET as it was told to. Over bare TCP, returns each chunk with its name before it
@@ -76,25 +102,25 @@ impl Server {
         let listener = socket.listen(1024).unwrap();
         let addr = SocketAddr::new(addr.ip(), listener.local_addr().unwrap().port());
         let tls = acceptor(ca, client_auth);
-        let state = Arc::new(State {
-            name,
-            answer: Mutex::new((200, "ok".into())),
-            requests: Mutex::default(),
-            after: Mutex::default(),
-            keeps: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-        });
+        let state = Arc::new(State::of(name));
         let shared = state.clone();
         let accepting = tokio::spawn(async move {
             // Held here, so that they die with the server.
             let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                shared.thawed().await;
+                let (stream, _) = tokio::select! {
+                    Ok(accepted) = listener.accept() => accepted,
+                    () = shared.deaf.notified() => break,
+                };
                 let (tls, state) = (tls.clone(), shared.clone());
                 connections.spawn(async move {
                     // What a client does wrong is no business of the server's.
                     let _ = serve(stream, tls, &state).await;
                 });
             }
+            drop(listener);
+            while connections.join_next().await.is_some() {}
         });
         Self { addr, state, accepting: accepting.abort_handle() }
     }
@@ -112,6 +138,16 @@ impl Server {
     /// From now on a connection serves one request after another.
     pub(crate) fn keep_alive(&self) {
         self.state.keeps.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on it answers nobody, as a process that is stopped: the kernel takes connections and bytes. Or it goes on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.state.hangs.store(hangs, Ordering::Relaxed);
+    }
+
+    /// From now on it refuses new connections, and serves those that are open.
+    pub(crate) fn close_listener(&self) {
+        self.state.deaf.notify_one();
     }
 
     /// How many TLS connections there were.
@@ -160,8 +196,9 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::i
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first != [0x16] {
-        return chat(&mut stream, state.name).await;
+        return talk(&mut stream, state).await;
     }
+    state.thawed().await;
     let mut stream = tls.accept(stream).await?;
     state.connections.fetch_add(1, Ordering::Relaxed);
     loop {
@@ -171,6 +208,7 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::i
         }
         let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
         state.requests.lock().unwrap().push(line);
+        state.thawed().await;
         let after = *state.after.lock().unwrap();
         if !after.is_zero() {
             tokio::time::sleep(after).await;
@@ -186,12 +224,19 @@ async fn serve(mut stream: TcpStream, tls: TlsAcceptor, state: &State) -> std::i
 }
 
 /// The bare TCP half of [`Server`].
-pub(crate) async fn chat(stream: &mut TcpStream, name: &str) -> std::io::Result<()> {
+async fn talk(stream: &mut TcpStream, state: &State) -> std::io::Result<()> {
     let mut chunk = [0; 1024];
     loop {
-        match stream.read(&mut chunk).await? {
+        let count = stream.read(&mut chunk).await?;
+        state.thawed().await;
+        match count {
             0 => return stream.write_all(b"bye").await,
-            n => stream.write_all(&[name.as_bytes(), b":", &chunk[..n]].concat()).await?,
+            n => stream.write_all(&[state.name.as_bytes(), b":", &chunk[..n]].concat()).await?,
         }
     }
+}
+
+/// The same of a server that never hangs.
+pub(crate) async fn chat(stream: &mut TcpStream, name: &'static str) -> std::io::Result<()> {
+    talk(stream, &State::of(name)).await
 }

@@ -1,0 +1,224 @@
+//! Targets that are killed, hang, end in good order, start and come back.
+
+use super::*;
+
+/// What clients see that connect anew all the time.
+struct Clients(JoinHandle<(usize, Vec<String>)>, oneshot::Sender<()>);
+
+impl Clients {
+    fn of(running: &Running) -> Self {
+        let listen = running.listen;
+        let (over, mut is_over) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let (mut served, mut failed) = (0, Vec::new());
+            while is_over.try_recv().is_err() {
+                let asked = async {
+                    let mut client = TcpStream::connect(listen).await?;
+                    ask(&mut client).await
+                };
+                match asked.await {
+                    Ok(_) => served += 1,
+                    Err(error) => failed.push(error.to_string()),
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            (served, failed)
+        });
+        Self(task, over)
+    }
+
+    /// None has failed; how many there were.
+    async fn all_served(self) -> usize {
+        let _ = self.1.send(());
+        let (served, failed) = self.0.await.unwrap();
+        assert_eq!(failed, Vec::<String>::new(), "beside {served} that were served");
+        served
+    }
+}
+
+#[tokio::test]
+async fn no_client_notices_that_a_target_is_killed_and_it_is_back_in_use_when_it_returns() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let running = Running::before(&ca, &[a.addr, b.addr]);
+    running.to("a").await;
+    running.to("b").await;
+    let clients = Clients::of(&running);
+    let addr = a.addr;
+    // Nobody asks it at the moment: what it was sent dies with it.
+    a.kill().await;
+    running.only(&["b"], 20).await;
+    let a = Server::start_on(addr, "a again", &ca).await;
+    a.keep_alive();
+    running.to("a again").await;
+    let served = clients.all_served().await;
+    assert!(served > 20, "{served}");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn a_watch_on_a_target_that_hangs_is_closed_and_no_new_client_notices() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let running = Running::before(&ca, &[a.addr, b.addr]);
+    let (mut on_a, mut on_b) = (running.to("a").await, running.to("b").await);
+    let clients = Clients::of(&running);
+    let begun = Instant::now();
+    a.hang(true);
+    is_closed(&mut on_a).await;
+    println!("closed after {:?}", begun.elapsed());
+    running.only(&["b"], 20).await;
+    assert_eq!(ask(&mut on_b).await.unwrap(), "b:ping");
+    a.hang(false);
+    running.to("a").await;
+    clients.all_served().await;
+    running.ended().await;
+}
+
+/// It says so, serves on for a while, listens no more, serves what is open, and is gone.
+#[tokio::test]
+async fn an_api_server_that_ends_in_good_order_keeps_what_it_has_and_gets_nothing_new() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let running = Running::before(&ca, &[a.addr, b.addr]);
+    let mut on_a = running.to("a").await;
+    running.to("b").await;
+    let clients = Clients::of(&running);
+    a.answer(500, "[+]ping ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n");
+    running.only(&["b"], 40).await;
+    assert!(stays_open(&mut on_a).await);
+    assert_eq!(ask(&mut on_a).await.unwrap(), "a:ping");
+    a.close_listener();
+    assert!(stays_open(&mut on_a).await);
+    assert_eq!(ask(&mut on_a).await.unwrap(), "a:ping");
+    let addr = a.addr;
+    a.kill().await;
+    is_closed(&mut on_a).await;
+    let a = Server::start_on(addr, "a again", &ca).await;
+    a.keep_alive();
+    running.to("a again").await;
+    clients.all_served().await;
+    running.ended().await;
+}
+
+/// Of a single API server that is not ready all is kept: it may be slow, or its etcd away.
+#[tokio::test]
+async fn where_no_target_is_good_connections_stay_and_new_ones_are_tried() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let running = Running::before(&ca, &[a.addr, b.addr]);
+    let (mut on_a, mut on_b) = (running.to("a").await, running.to("b").await);
+    for server in [&a, &b] {
+        server.answer(500, "[-]etcd failed: reason withheld");
+    }
+    sleep(A_WHILE).await;
+    for (client, name) in [(&mut on_a, "a:ping"), (&mut on_b, "b:ping")] {
+        assert_eq!(ask(client).await.unwrap(), name);
+    }
+    // A second while in which none may be closed.
+    sleep(A_WHILE).await;
+    running.who().await.unwrap();
+    // One hangs besides: it has its connections until the other is good.
+    a.hang(true);
+    assert!(stays_open(&mut on_a).await);
+    b.answer(200, "ok");
+    is_closed(&mut on_a).await;
+    assert_eq!(ask(&mut on_b).await.unwrap(), "b:ping");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn the_only_target_keeps_its_connections_while_it_hangs() {
+    let ca = Authority::new();
+    let [a] = servers(&ca, ["a"]).await;
+    let running = Running::before(&ca, &[a.addr]);
+    let mut on_a = running.to("a").await;
+    a.hang(true);
+    assert!(stays_open(&mut on_a).await);
+    let listen = running.listen;
+    let waiting = tokio::spawn(async move { ask(&mut TcpStream::connect(listen).await?).await });
+    sleep(A_WHILE).await;
+    a.hang(false);
+    assert_eq!(waiting.await.unwrap().unwrap(), "a:ping");
+    assert_eq!(ask(&mut on_a).await.unwrap(), "a:ping");
+    running.ended().await;
+}
+
+/// As at a boot: the endpoint is there before any API server.
+#[tokio::test]
+async fn a_client_that_comes_first_waits_for_an_api_server_and_meets_none_that_is_starting() {
+    let ca = Authority::new();
+    let addr = deserted();
+    let running = Running::before(&ca, &[addr]);
+    while TcpStream::connect(running.listen).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let listen = running.listen;
+    let early = tokio::spawn(async move { ask(&mut TcpStream::connect(listen).await?).await });
+    sleep(Duration::from_millis(300)).await;
+    let server = Server::start_on(addr, "a", &ca).await;
+    server.answer(500, "[-]poststarthook/rbac/bootstrap-roles failed: reason withheld");
+    while server.requests().len() < 3 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!early.is_finished(), "it is not ready yet");
+    server.answer(200, "ok");
+    assert_eq!(early.await.unwrap().unwrap(), "a:ping");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn a_client_for_which_there_is_no_target_hears_so_after_a_while() {
+    let ca = Authority::new();
+    let running = Running::before(&ca, &[deserted()]);
+    while TcpStream::connect(running.listen).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    running.who().await.unwrap_err();
+    assert!(begun.elapsed() >= crate::endpoint::balance::open::HOLD, "{:?}", begun.elapsed());
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_from_the_beginning_or_has_a_foreign_certificate_is_passed_over() {
+    let ca = Authority::new();
+    let [a] = servers(&ca, ["a"]).await;
+    let [foreign] = servers(&Authority::new(), ["foreign"]).await;
+    let running = Running::before(&ca, &[deserted(), foreign.addr, a.addr]);
+    running.to("a").await;
+    for _ in 0..30 {
+        assert_eq!(running.who().await.unwrap(), "a");
+    }
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn on_stop_open_connections_live_on_and_new_ones_reach_the_endpoint_beside_it() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let old = Running::with(&ca, &[a.addr], |options| options.drain_timeout = SOON);
+    let mut on_a = old.to("a").await;
+    let listen = old.listen;
+    let new = Running::with(&ca, &[b.addr], |options| options.listen = listen);
+    new.to("b").await;
+    let clients = Clients::of(&new);
+    let ended = old.stop();
+    new.only(&["b"], 20).await;
+    assert_eq!(ask(&mut on_a).await.unwrap(), "a:ping");
+    assert!(!ended.is_finished());
+    drop(on_a);
+    timeout(SOON, ended).await.unwrap().unwrap().unwrap();
+    clients.all_served().await;
+    new.ended().await;
+}
+
+#[tokio::test]
+async fn the_drain_time_out_cuts_what_is_open() {
+    let ca = Authority::new();
+    let [a] = servers(&ca, ["a"]).await;
+    let running = Running::before(&ca, &[a.addr]);
+    let mut on_a = running.to("a").await;
+    running.ended().await;
+    is_closed(&mut on_a).await;
+}
