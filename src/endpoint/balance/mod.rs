@@ -22,6 +22,7 @@ mod discover;
 mod health;
 mod metrics;
 mod open;
+mod pipes;
 mod prober;
 mod targets;
 
