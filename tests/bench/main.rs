@@ -2,7 +2,8 @@
 //! the same kind of node, `kubeadm init`. Measures; asserts nothing about time. `scripts/bench` runs it.
 //!
 //! And how long many manifests take to apply, beside `kubectl apply`; what guard does, beside kubeadm's boot; how long a
-//! user waits for an application, and what a control plane takes at rest, beside kubeadm's; and what the cache of DNS saves.
+//! user waits for an application, and what a control plane takes at rest, beside kubeadm's; what the cache of DNS
+//! saves; and what the endpoint takes.
 //! Environment: `HOIST_BIN`, the binary.
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
@@ -14,6 +15,7 @@ mod support;
 mod apply;
 mod cluster;
 mod dns;
+mod endpoint;
 mod guard;
 mod moments;
 mod rest;
@@ -58,6 +60,7 @@ fn main() {
         ["guard", runs] => guard::measure(number(runs)),
         ["cluster", runs] => cluster::measure(number(runs)),
         ["dns"] => dns::measure(),
+        ["endpoint"] => endpoint::measure(),
         ["apply", runs, most] => apply::measure(number(runs), number(most)),
         ["timeline", file] => timeline::measure(Path::new(file)),
         // What the above starts as processes of their own.
