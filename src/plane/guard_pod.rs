@@ -2,6 +2,7 @@
 //! before it lowers the bridge for the first time; the DaemonSet `hoist-guard` does if a node becomes a controller
 //! later.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +20,7 @@ use crate::node::static_pods::StaticPods;
 use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::member;
+use crate::plane::serving;
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -105,7 +107,9 @@ pub fn footprint(host: &Host) -> Vec<PathBuf> {
 /// # Errors
 /// The system's refusal.
 pub fn sweep(host: &Host) -> Result<()> {
-    footprint(host).iter().filter_map(|path| path.parent()).try_for_each(files::sweep)
+    let all = footprint(host).into_iter().chain(serving::footprint(host)).chain([host.etcd_pki().join("server.key")]);
+    let folders: BTreeSet<_> = all.filter_map(|path| path.parent().map(Path::to_owned)).collect();
+    folders.iter().try_for_each(|folder| files::sweep(folder))
 }
 
 /// Raises the bridge from `copy`, by the images that are `present` on this machine, as far as that is known. etcd is left as

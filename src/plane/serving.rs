@@ -1,6 +1,8 @@
 //! What a controller's self-hosted API server serves with, on its disk. The kubelet starts none before it is there, so that a
 //! controller in the making has no API server that ends again and again.
 
+use std::path::PathBuf;
+
 use crate::base::error::Result;
 use crate::base::files::{self, File};
 use crate::desired::config::Controller;
@@ -22,6 +24,11 @@ pub fn install(host: &Host, controller: &Controller, tls: &Tls) -> Result<bool> 
     let pair = secrets::of_serving(&controller.name, tls)?;
     let pair: Vec<_> = pair.into_iter().map(|(name, text)| (folder.join(name), File::private(text))).collect();
     Ok(!files::write_all(pair.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+}
+
+/// The files that [`install`] makes.
+pub fn footprint(host: &Host) -> Vec<PathBuf> {
+    SERVING.iter().map(|name| host.serving_pki().join(name)).collect()
 }
 
 /// Takes it away.

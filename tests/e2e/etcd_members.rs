@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use prost::Message;
 
-use crate::support::beside::{Beside, Told};
+use crate::support::beside::{Beside, StopSignal};
 use crate::support::cache;
 use crate::support::cluster::render;
 use crate::support::command::{Running, run};
@@ -133,13 +133,13 @@ impl Machines {
     /// What the guard of each machine does: it starts etcd where a learner's entry waits for it. How a process ended that
     /// ended by itself is kept.
     fn guards(&mut self, list: Option<&List>) {
-        for number in 0..NAMES.len() {
+        for (number, name) in NAMES.iter().enumerate() {
             if let Some(process) = &mut self.processes[number]
                 && process.has_ended()
             {
                 let ended = self.processes[number].take().unwrap().wait(PART);
                 if ended.code != Some(0) {
-                    eprintln!("{} has ended: {:?}", NAMES[number], ended.stderr.lines().last());
+                    eprintln!("{name} has ended: {:?}", ended.stderr.lines().last());
                 }
                 self.ended.insert(number, ended.code);
             }
@@ -176,12 +176,12 @@ struct Writes {
 }
 
 /// Writes a key every 20 ms, one after the other, at whichever member takes it.
-fn write(told: &Told, tls: &Tls) -> Writes {
+fn write(signal: &StopSignal, tls: &Tls) -> Writes {
     runtime().block_on(async {
         let mut writes = Writes::default();
         let mut connection: Option<Connection> = None;
         let (mut at, mut number, mut last) = (0, 0, Instant::now());
-        while !told.to_stop() {
+        while !signal.to_stop() {
             let key = format!("{FIRST_KEY}{number:08}");
             number += 1;
             match put(&mut connection, client_address(at), tls, &key).await {
@@ -331,7 +331,7 @@ fn grow_and_shrink() {
     machines.start(0, &[0], "new");
     let writer = {
         let tls = tls.clone();
-        Beside::begin(move |told| write(&told, &tls))
+        Beside::begin(move |signal| write(&signal, &tls))
     };
     let mut acting = Acting {
         tls: tls.clone(),

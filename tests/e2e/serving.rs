@@ -170,7 +170,7 @@ fn assert_disk_is_clean(node: &Node, cluster: &Cluster) {
             secrets.push(line_of_key(&path));
         }
     }
-    // etcd's own key stays: that it is found shows that the search finds.
+    // etcd's own key stays, and so does what the API server serves with: that they are found shows that the search finds.
     let etcd = format!("tls/etcd/{}/server.key", node.name);
     secrets.push(line_of_key(&cluster.assets.join(etcd)));
     let patterns: String = secrets.iter().map(|secret| format!(" -e {secret}")).collect();
@@ -181,7 +181,11 @@ fn assert_disk_is_clean(node: &Node, cluster: &Cluster) {
     let holders = node.sh(&script);
     let mut holders: Vec<_> = holders.lines().collect();
     holders.sort_unstable();
-    let expected = ["/etc/kubernetes/pki/etcd/server.key", "/var/lib/hoist/guard/bridge.json"];
+    let expected = [
+        "/etc/kubernetes/pki/apiserver/apiserver.key",
+        "/etc/kubernetes/pki/etcd/server.key",
+        "/var/lib/hoist/guard/bridge.json",
+    ];
     assert_eq!(holders, expected, "files that hold a secret of the bootstrap");
 }
 

@@ -151,7 +151,7 @@ fn the_same_seed_tells_the_same_history() {
 #[test]
 fn other_control_planes_on_the_host_change_nothing() {
     let told = |with_neighbours: bool| {
-        tell("beside other control planes", Machine::Packaged, Random::new(7), async |history| {
+        in_world("beside other control planes", Machine::Packaged, Random::new(7), async |history| {
             if with_neighbours {
                 history.world().lock().unwrap().show_neighbours();
             }

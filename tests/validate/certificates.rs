@@ -228,20 +228,32 @@ fn what_secrets_hold() {
 
     // Renewed there, and not in tls/: as good.
     let mut directory = Directory::new();
-    let (certificate, key) = Leaf::server(-1, 300).issue(&directory, "ca");
-    replace(&mut directory, SECRET, "apiserver.crt", &certificate);
-    replace(&mut directory, SECRET, "apiserver.key", &key);
+    let kubelet_client = |from, until| Leaf {
+        subject: &[(DnType::CommonName, "kube-apiserver-kubelet-client")],
+        sans: &[],
+        usages: &[Usage::ClientAuth],
+        from,
+        until,
+    };
+    let (certificate, key) = kubelet_client(-1, 300).issue(&directory, "ca");
+    replace(&mut directory, SECRET, "apiserver-kubelet-client.crt", &certificate);
+    replace(&mut directory, SECRET, "apiserver-kubelet-client.key", &key);
     assert_eq!(findings(&directory.set), [""; 0]);
 
     let mut directory = Directory::new();
-    let (certificate, key) = Leaf::server(-100, -1).issue(&directory, "ca");
-    let at = replace(&mut directory, SECRET, "apiserver.crt", &certificate);
-    replace(&mut directory, SECRET, "apiserver.key", &key);
-    assert_eq!(findings(&directory.set), [format!("{at}: CN=kube-apiserver expired {}", date(-1))]);
+    let (certificate, key) = kubelet_client(-100, -1).issue(&directory, "ca");
+    let at = replace(&mut directory, SECRET, "apiserver-kubelet-client.crt", &certificate);
+    replace(&mut directory, SECRET, "apiserver-kubelet-client.key", &key);
+    assert_eq!(findings(&directory.set), [format!("{at}: CN=kube-apiserver-kubelet-client expired {}", date(-1))]);
 
     let mut directory = Directory::new();
-    let at = replace(&mut directory, SECRET, "apiserver.key", &other.text("tls/apiserver.key"));
-    assert_eq!(findings(&directory.set), [format!("{at}: is not the key of assets/tls/apiserver.crt")]);
+    let at = replace(
+        &mut directory,
+        SECRET,
+        "apiserver-kubelet-client.key",
+        &other.text("tls/apiserver-kubelet-client.key"),
+    );
+    assert_eq!(findings(&directory.set), [format!("{at}: is not the key of assets/tls/apiserver-kubelet-client.crt")]);
 
     let mut directory = Directory::new();
     let at = replace(&mut directory, SECRET, "sa.pub", &other.text("tls/sa.pub"));
@@ -288,12 +300,12 @@ fn a_flag_that_names_another_certificate() {
     let path = "manifests/kube-apiserver/daemonset.yaml";
     directory.edit(
         path,
-        "--tls-cert-file=/etc/kubernetes/secrets/apiserver.crt",
+        "--tls-cert-file=/etc/kubernetes/serving/apiserver.crt",
         "--tls-cert-file=/etc/kubernetes/secrets/apiserver-kubelet-client.crt",
     );
     directory.edit(
         path,
-        "--tls-private-key-file=/etc/kubernetes/secrets/apiserver.key",
+        "--tls-private-key-file=/etc/kubernetes/serving/apiserver.key",
         "--tls-private-key-file=/etc/kubernetes/secrets/apiserver-kubelet-client.key",
     );
     let at = directory.position(path, "--tls-cert-file");

@@ -39,10 +39,10 @@ fn of_the_control_plane() {
         },
         Row {
             path: API_SERVER,
-            from: "secrets/apiserver.crt",
-            to: "secrets/server.crt",
+            from: "serving/apiserver.crt",
+            to: "serving/server.crt",
             at: "--tls-cert-file",
-            message: "--tls-cert-file: there will be no file /etc/kubernetes/secrets/server.crt: Secret kube-apiserver has no key server.crt",
+            message: "--tls-cert-file: there will be no file /etc/kubernetes/serving/server.crt: hoist start puts no /etc/kubernetes/pki/apiserver/server.crt on a controller",
         },
         Row {
             path: API_SERVER,

@@ -257,7 +257,11 @@ impl Run<'_> {
         let plan = bridge.plan(self.fixed.assets, self.fixed.cluster, self.fixed.controller)?;
         let footprint: Vec<_> =
             bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &files)).collect();
-        let footprint: Vec<_> = footprint.into_iter().chain(guard_pod::footprint(self.fixed.host)).collect();
+        let footprint: Vec<_> = footprint
+            .into_iter()
+            .chain(guard_pod::footprint(self.fixed.host))
+            .chain(serving::footprint(self.fixed.host))
+            .collect();
         let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();
         folders.into_iter().try_for_each(files::sweep)
     }

@@ -16,7 +16,6 @@ mod kubelet;
 mod lost;
 mod page;
 mod power_cuts;
-mod second_controller;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::cluster::Cluster;
-use crate::support::controller::{Controller, LATER, METRICS, SOON, page};
+use crate::support::controller::{Controller, LATER, SOON};
 use crate::support::eventually;
 use crate::support::node::{Node, disk, init_of};
 use crate::support::traffic::{Record, Traffic};

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use hoist::plane::bridge::LEASE_SECONDS;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
@@ -16,6 +15,8 @@ const LEASES: &str = "leases.coordination.k8s.io";
 const HASH: &str = "6b5d8f7c9";
 /// How long a Lease lasts without being renewed.
 const LASTS: Duration = Duration::from_secs(15);
+/// How long one of the bridge's lasts, in seconds, by its manifests' flags.
+const BRIDGES_LEASE: i32 = 13;
 /// How long a leader goes on trying to renew its own.
 const RENEWS: Duration = Duration::from_secs(10);
 
@@ -59,7 +60,7 @@ impl World {
     fn write_lease(&mut self, lease: &str, holder: &str, is_bridges: bool) {
         let renewed = self.date().format(&Rfc3339).unwrap();
         let object = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {},
-            "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": if is_bridges { LEASE_SECONDS } else { 15 }}});
+            "spec": {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": if is_bridges { BRIDGES_LEASE } else { 15 }}});
         self.store.put(key(LEASES, "kube-system", lease), object);
     }
 

@@ -66,7 +66,13 @@ impl Process {
             Program::Etcd => "etcd\0--x\0",
             Program::ApiServer => "kube-apiserver\0--x\0",
             Program::Forwarder => "/hoist\0forward\0",
+            Program::ControllerManager if self.is_bridge() => {
+                "kube-controller-manager\0--leader-elect-lease-duration=13s\0"
+            }
             Program::ControllerManager => "kube-controller-manager\0--x\0",
+            Program::Scheduler if self.is_bridge() => {
+                "/usr/local/bin/kube-scheduler\0--leader-elect-lease-duration=13s\0"
+            }
             Program::Scheduler => "/usr/local/bin/kube-scheduler\0--x\0",
             Program::Other => "sleep\0infinity\0",
         }
