@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 /// As long as the kernel allows (net.core.somaxconn cuts it).
@@ -30,6 +31,19 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// connection for lost after 45 s without a sign (30 s, and 15 s for the answer to a ping). So a client that still wants
 /// its connection never loses it by this.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// Lets the open connections end, and cuts those that have not within `limit`.
+pub(super) async fn drain(connections: &mut JoinSet<()>, limit: Duration) {
+    while connections.try_join_next().is_some() {}
+    if !connections.is_empty() {
+        info!("waiting for {} open connections to end", connections.len());
+    }
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(limit, all_ended).await.is_err() {
+        info!("cutting {} connections that are still open", connections.len());
+        connections.shutdown().await;
+    }
+}
 
 /// Where connections are taken besides the controller's own address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 //! ```
 
 mod json;
+mod news;
 mod plain;
 mod systemd;
 mod terminal;
@@ -28,6 +29,7 @@ use time::OffsetDateTime;
 use crate::base::error::{Error, Why};
 
 pub use json::SCHEMA as EVENT_SCHEMA;
+pub use news::{News, without_numbers};
 
 /// What `--output` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

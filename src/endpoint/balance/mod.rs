@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout_at};
 use tracing::{info, warn};
 
 use board::Board;
@@ -47,7 +47,7 @@ use crate::base::error::{Error, Finding, Result};
 use crate::base::exposition;
 use crate::base::files::File;
 use crate::base::probe::Probe;
-use crate::endpoint::sockets::{Also, Listeners, accept, queued};
+use crate::endpoint::sockets::{Also, Listeners, accept, drain, queued};
 
 pub use targets::parse as parse_target;
 
@@ -110,7 +110,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
     info!("{} leads to the API servers", options.listen);
     let listeners = endpoint.serve(listeners, stop).await;
     endpoint.release(listeners).await;
-    endpoint.drain().await;
+    drain(&mut endpoint.connections, endpoint.options.drain_timeout).await;
     Ok(())
 }
 
@@ -277,19 +277,6 @@ impl<'a> Endpoint<'a> {
             }
         }
         info!("{} is closed", self.options.listen);
-    }
-
-    /// Lets the open connections end, and cuts those that do not in time.
-    async fn drain(&mut self) {
-        while self.connections.try_join_next().is_some() {}
-        if !self.connections.is_empty() {
-            info!("waiting for {} open connections to end", self.connections.len());
-        }
-        let all_ended = async { while self.connections.join_next().await.is_some() {} };
-        if timeout(self.options.drain_timeout, all_ended).await.is_err() {
-            info!("cutting {} connections that are still open", self.connections.len());
-            self.connections.shutdown().await;
-        }
     }
 }
 

@@ -122,7 +122,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
             break;
         }
     }
-    forwarder.drain().await;
+    sockets::drain(&mut forwarder.connections, forwarder.options.drain_timeout).await;
     Ok(())
 }
 
@@ -247,19 +247,6 @@ impl Forwarder<'_> {
             && let Some(client) = sockets::queued(listener)
         {
             self.pass(client, server);
-        }
-    }
-
-    /// Lets the open connections end, and cuts those that do not in time.
-    async fn drain(&mut self) {
-        while self.connections.try_join_next().is_some() {}
-        if !self.connections.is_empty() {
-            info!("waiting for {} open connections to end", self.connections.len());
-        }
-        let all_ended = async { while self.connections.join_next().await.is_some() {} };
-        if timeout(self.options.drain_timeout, all_ended).await.is_err() {
-            info!("cutting {} connections that are still open", self.connections.len());
-            self.connections.shutdown().await;
         }
     }
 

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::causes::{NOT_LOOKED_AT, NOT_TAKEN_UP, Subject, WANTS_NO_POD};
 use super::logs::{Log, PodLogs};
-use super::{Context, LINES, LOOKED_THROUGH, Trouble, shape};
+use super::{Context, LINES, LOOKED_THROUGH, Trouble};
 use crate::api::observe::{ClusterView, PodView, Required};
+use crate::base::report::without_numbers;
 use crate::desired::secrets::BRIDGE_PODS;
 use crate::node::kubelet;
 
@@ -317,7 +318,7 @@ fn told_events<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<String> {
         let times = event.count.filter(|count| *count > 1).map(|count| format!(" (×{count})")).unwrap_or_default();
         let text =
             format!("{}: {}", event.reason.as_deref().unwrap_or("event"), event.message.as_deref().unwrap_or_default());
-        if told.len() < LINES && !told.iter().any(|there| shape(there).starts_with(&shape(&text))) {
+        if told.len() < LINES && !told.iter().any(|there| without_numbers(there).starts_with(&without_numbers(&text))) {
             told.push(text + &times);
         }
     }

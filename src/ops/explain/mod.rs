@@ -15,6 +15,7 @@ use std::path::Path;
 use kube::Client;
 
 use crate::api::observe::{ClusterView, Required};
+use crate::base::report::without_numbers;
 use crate::desired::assets::Manifest;
 use crate::desired::config::API_PORT;
 use crate::node::host::Host;
@@ -256,22 +257,17 @@ impl Context<'_> {
 fn telling<'a>(lines: &'a [String], cause: Option<&str>) -> Vec<&'a str> {
     let mut shown: Vec<&str> = Vec::new();
     for line in lines.iter().rev().filter(|line| !line.trim().is_empty()) {
-        if shown.len() < LINES && !shown.iter().any(|other| shape(other) == shape(line)) {
+        if shown.len() < LINES && !shown.iter().any(|other| without_numbers(other) == without_numbers(line)) {
             shown.push(line);
         }
     }
     if let Some(cause) = lines.iter().rev().find(|line| Some(line.as_str()) == cause)
-        && !shown.iter().any(|line| shape(line) == shape(cause))
+        && !shown.iter().any(|line| without_numbers(line) == without_numbers(cause))
     {
         shown.push(cause);
     }
     shown.reverse();
     shown
-}
-
-/// A text without its numbers: who tries again and again says the same with others.
-fn shape(text: &str) -> String {
-    text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// The beginning of a text, in one line.

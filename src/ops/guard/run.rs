@@ -21,7 +21,7 @@ use super::{heartbeat, keeper, leave};
 use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::base::error::{Error, Result};
 use crate::base::files;
-use crate::base::report::Reporter;
+use crate::base::report::{News, Reporter};
 use crate::base::watched::Watched;
 use crate::desired::config::API_PORT;
 use crate::node::host::Host;
@@ -119,7 +119,7 @@ pub(super) struct Guard<'a> {
     lacked_data: bool,
     /// What was said of images that the copy does not follow.
     pub(super) unfollowed: BTreeSet<String>,
-    said: String,
+    news: News,
 }
 
 impl<'a> Guard<'a> {
@@ -150,7 +150,7 @@ impl<'a> Guard<'a> {
             watch: Watch::default(),
             lacked_data: false,
             unfollowed: BTreeSet::new(),
-            said: String::new(),
+            news: News::default(),
         }
     }
 
@@ -493,11 +493,6 @@ impl<'a> Guard<'a> {
 
     /// Says what was not said last.
     pub(super) fn say(&mut self, text: String) {
-        // Seconds that run are no news.
-        let is_news = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        if is_news(&self.said) != is_news(&text) {
-            self.reporter.note(&text);
-            self.said = text;
-        }
+        self.news.note(self.reporter, text);
     }
 }
