@@ -8,14 +8,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::guard::lease;
 use super::observe::CONTROL_PLANE_LABEL;
-use super::{FIELD_MANAGER, failed, is_not_found, pages};
+use super::{FIELD_MANAGER, failed, is_not_found, pages, write};
 use crate::base::error::Result;
 
 /// The annotation of guard's Lease with what is in the data directory of its controller.
@@ -134,15 +134,8 @@ async fn delete_pods(client: &Client, component: &str, node: &str, which: impl F
     let params =
         ListParams::default().labels(&format!("component={component}")).fields(&format!("spec.nodeName={node}"));
     let pods = api.list(&params).await.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
-    for pod in pods.items.iter().filter(|pod| which(pod)) {
-        let name = pod.name_any();
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(failed(format!("delete the pod {name}"), &error)),
-        }
-    }
-    Ok(())
+    let pods = pods.items.iter().filter(|pod| which(pod)).map(|pod| ("kube-system".to_owned(), pod.name_any()));
+    write::delete_pods(client, &pods.collect::<Vec<_>>()).await
 }
 
 /// Brings the replicas of controller manager and scheduler to `wanted`, one for each controller that serves; says which

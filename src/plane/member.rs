@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::kept_copy::Copy;
 use super::serving;
 use crate::base::error::{Error, Result};
-use crate::base::files::{self, File};
+use crate::base::files;
 use crate::base::yaml;
 use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, own_serving};
@@ -50,11 +50,7 @@ pub fn has_own_certificates(copy: &Copy, controller: &Controller) -> bool {
 pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
     let (cluster, controller) = copy.cluster()?;
     let Some(data) = Data::of(host, &cluster) else { return Ok(()) };
-    let folder = host.etcd_pki();
-    files::make_dir(&folder, 0o700)?;
-    let content = secrets::of_etcd(&controller.name, &copy.assets.tls())?;
-    let content: Vec<_> = content.into_iter().map(|(name, text)| (folder.join(name), File::private(text))).collect();
-    files::write_all(content.iter().map(|(path, file)| (path.clone(), file)))?;
+    serving::write(&host.etcd_pki(), secrets::of_etcd(&controller.name, &copy.assets.tls())?)?;
     let manifest = copy.assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
     let manifest = joining(&etcd_data::guarded(&manifest), initial_cluster)?;
     files::make_dir(&data.dir(), 0o700)?;
@@ -71,26 +67,20 @@ pub fn put_aside(host: &Host, cluster: &Cluster, now: OffsetDateTime) -> Result<
     let Some(data) = Data::of(host, cluster).filter(|data| data.dir().join("member").is_dir()) else { return Ok(None) };
     let aside = data.dir().join(format!("member.removed-{}", now.unix_timestamp()));
     let from = data.dir().join("member");
-    std::fs::rename(&from, &aside).map_err(|error| Error::io("rename", &from, error))?;
+    files::rename(&from, &aside)?;
     Ok(Some(aside))
 }
 
-/// Takes the member's manifest, its keys and its data away: once no voter counts it any more.
+/// Takes the member's manifest, its keys and its data away, where etcd is on the controllers: once no voter counts it any
+/// more.
 ///
 /// # Errors
 /// The system's refusal; running it again goes on.
 pub fn remove(host: &Host, cluster: &Cluster) -> Result<()> {
+    let Some(data) = Data::of(host, cluster) else { return Ok(()) };
     StaticPods::new(host.manifests()).remove(ETCD)?;
     files::remove_dir(&host.etcd_pki())?;
-    match Data::of(host, cluster) {
-        Some(data) => files::remove_dir(&data.dir().join("member")).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Whether its manifest stands.
-pub fn stands(host: &Host) -> bool {
-    StaticPods::new(host.manifests()).has(ETCD)
+    files::remove_dir(&data.dir().join("member")).map(drop)
 }
 
 /// Whether this cluster has etcd on its controllers.

@@ -1,12 +1,12 @@
 //! What a controller's self-hosted API server serves with, on its disk. The kubelet starts none before it is there, so that a
 //! controller in the making has no API server that ends again and again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
 use crate::base::files::{self, File};
 use crate::desired::config::Controller;
-use crate::desired::secrets::{self, SERVING, Tls};
+use crate::desired::secrets::{self, SERVING, SecretFiles, Tls};
 use crate::node::host::Host;
 
 /// Whether it is there.
@@ -19,11 +19,14 @@ pub fn is_there(host: &Host) -> bool {
 /// # Errors
 /// Every file that tls/ lacks; the system's refusal.
 pub fn install(host: &Host, controller: &Controller, tls: &Tls) -> Result<bool> {
-    let folder = host.serving_pki();
-    files::make_dir(&folder, 0o700)?;
-    let pair = secrets::of_serving(&controller.name, tls)?;
-    let pair: Vec<_> = pair.into_iter().map(|(name, text)| (folder.join(name), File::private(text))).collect();
-    Ok(!files::write_all(pair.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
+    write(&host.serving_pki(), secrets::of_serving(&controller.name, tls)?)
+}
+
+/// Writes files that are root's alone into a folder that is; says whether that changed anything.
+pub(super) fn write(folder: &Path, content: SecretFiles) -> Result<bool> {
+    files::make_dir(folder, 0o700)?;
+    let content: Vec<_> = content.into_iter().map(|(name, text)| (folder.join(name), File::private(text))).collect();
+    Ok(!files::write_all(content.iter().map(|(path, file)| (path.clone(), file)))?.is_empty())
 }
 
 /// The files that [`install`] makes.

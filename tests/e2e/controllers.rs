@@ -129,6 +129,12 @@ fn a_label_makes_three_controllers_of_one_and_one_of_three() {
         });
     }
     assert!(kubeconfigs(&[&second, &third]) == before, "nobody's kubeconfig has changed");
+    let there = "stat -c '%a %n' /etc/kubernetes/manifests/hoist-guard.yaml /var/lib/hoist/guard/bridge.json";
+    let expected = "600 /etc/kubernetes/manifests/hoist-guard.yaml\n600 /var/lib/hoist/guard/bridge.json\n";
+    assert_eq!(second.sh(there), expected);
+    // Nothing of the first controller's alone is there.
+    let copy = second.sh("cat /var/lib/hoist/guard/bridge.json");
+    assert!(copy.contains("tls/ca.key") && !copy.contains("tls/etcd/e2e-many-1/"), "{} bytes", copy.len());
     controller.nothing_failed(traffic);
 
     a_dead_one_is_removed_by_deleting_its_node(&controller, &second, &third);
@@ -145,6 +151,9 @@ fn a_label_makes_three_controllers_of_one_and_one_of_three() {
         (!all.lines().any(|path| is_left(&path))).then_some(())
     });
     assert!(kubeconfigs(&[&second]) == before[..1], "nobody's kubeconfig has changed");
+    // The first one minds it not.
+    controller.has_guard();
+    assert!(controller.is_lowered());
     controller.nothing_failed(traffic);
 }
 

@@ -17,9 +17,8 @@ use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
 use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
-use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
-use crate::plane::{guard_pod, member, serving};
+use crate::plane::{guard_pod, member};
 
 /// Between two steps of a hand-over, and when it has been waiting for long.
 const STEP: Duration = Duration::from_millis(150);
@@ -237,13 +236,6 @@ impl Guard<'_> {
         let client = join::client_of_another(self.host, copy, &published).await?;
         controllers::move_controllers(&client, &self.node).await?;
         self.reporter.note("this node is not a controller any more: guard, its bridge and its etcd member are removed");
-        let bridge = Bridge::new(self.host);
-        bridge.lower_api_server()?;
-        bridge.lower_controllers()?;
-        serving::remove(self.host)?;
-        if member::is_local(&cluster) {
-            member::remove(self.host, &cluster)?;
-        }
-        guard_pod::remove(self.host)
+        join::unmake(self.host, &cluster)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
+use super::CALL_LIMIT;
 use super::look::{Way, addresses, peer_url};
 use crate::base::error::{Error, Result};
 use crate::desired::config::{Cluster, Controller};
@@ -14,11 +15,12 @@ use crate::etcd::alarms;
 use crate::etcd::client::List;
 use crate::etcd::members;
 use crate::node::host::Host;
+use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
+use crate::plane::{guard_pod, member, serving};
 
 /// How long the removal may take: a leader is moved first, and each change waits for the one before.
 const LIMIT: Duration = Duration::from_secs(120);
-const CALL_LIMIT: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Waits until the members, as a majority of the voters has them, are without that of `controller`. They are asked where
@@ -52,4 +54,18 @@ pub async fn until_removed(cluster: &Cluster, controller: &Controller, tls: &Tls
 /// That none says that it is ready.
 pub async fn client_of_another(host: &Host, copy: &Copy, published: &[IpAddr]) -> Result<Client> {
     Way::of(published).another(host, copy).await
+}
+
+/// Takes away all that made a controller of this machine, once no voter counts its member any more: the bridge, what its API
+/// server serves with, the member; guard comes last, as that ends whoever does it.
+///
+/// # Errors
+/// The system's refusal; running it again goes on.
+pub fn unmake(host: &Host, cluster: &Cluster) -> Result<()> {
+    let bridge = Bridge::new(host);
+    bridge.lower_api_server()?;
+    bridge.lower_controllers()?;
+    serving::remove(host)?;
+    member::remove(host, cluster)?;
+    guard_pod::remove(host)
 }

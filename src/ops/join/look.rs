@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
+use super::ASK_LIMIT;
 use crate::api::controllers::{self, ControllerNode};
 use crate::api::endpoints;
 use crate::base::error::{Error, Result};
@@ -17,8 +18,6 @@ use crate::node::host::Host;
 use crate::plane::kept_copy::Copy;
 use crate::plane::serving;
 
-/// How long a controller's API server may take to say that it is ready.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a report counts: three times as long as it takes to be made again.
 const FRESH: Duration = Duration::from_secs(15);
 /// Where the members reach each other.
@@ -30,6 +29,13 @@ pub(super) struct Seen {
     pub controllers: Vec<ControllerNode>,
     /// The addresses that are published.
     pub published: Vec<IpAddr>,
+}
+
+impl Seen {
+    /// The Node `name`, if it has the label.
+    pub fn node(&self, name: &str) -> Option<&ControllerNode> {
+        self.controllers.iter().find(|node| node.name == name)
+    }
 }
 
 /// Which API servers there are, and a client of one.

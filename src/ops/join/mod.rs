@@ -15,5 +15,12 @@ mod leave;
 mod look;
 mod run;
 
-pub use leave::{client_of_another, until_removed};
+use std::time::Duration;
+
+pub use leave::{client_of_another, unmake, until_removed};
 pub use run::run;
+
+/// How long a controller's API server may take to say that it is ready.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long one call of a member's may take.
+const CALL_LIMIT: Duration = Duration::from_secs(5);

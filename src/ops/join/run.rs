@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,20 +12,23 @@ use tokio::time::{Instant, sleep, timeout};
 use super::addresses::Watched;
 use super::decide::{Observed, Step, decide};
 use super::look::{Reports, Seen, Way, addresses, peer_url};
+use super::{ASK_LIMIT, CALL_LIMIT, leave};
 use crate::api::controllers::{self, Report};
 use crate::api::endpoints::{self, Retracted};
 use crate::api::turn::Turn;
 use crate::base::error::{Error, Result};
 use crate::base::files::File;
-use crate::base::report::Reporter;
+use crate::base::report::{News, Reporter};
 use crate::desired::config::{API_PORT, Cluster, Controller};
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
+use crate::etcd::client::Member;
 use crate::etcd::members::{self, Act, Asked, Watch};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::lock;
+use crate::node::world::Ask;
 use crate::plane::kept_copy::Copy;
 use crate::plane::{guard_pod, member, serving};
 
@@ -33,10 +37,6 @@ const AT_REST: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(1);
 /// How long a round may take, with a change in it.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long one call of a member's may take.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long a controller may take to say that it is ready.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// Between two reports of an empty data directory.
 const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -46,6 +46,7 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
         host,
         node,
         reporter,
+        own: None,
         way: Way::default(),
         watch: Watch::default(),
         reports: Reports::default(),
@@ -55,7 +56,7 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
         scaled: None,
         published: Vec::new(),
         watched: Watched::default(),
-        said: String::new(),
+        news: News::default(),
     };
     loop {
         let round = timeout(LIMIT, join.round()).await;
@@ -72,6 +73,14 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
     }
 }
 
+/// Whether the members are the controllers: what is waited for then is a machine that is away, however long that is.
+fn is_as_wanted(observed: &members::Observed) -> bool {
+    let Some(list) = observed.lists.first() else { return false };
+    let is_wanted = |member: &Member| observed.wanted.iter().any(|wanted| member.peer_urls.contains(&wanted.peer_url));
+    list.members.len() == observed.wanted.len()
+        && list.members.values().all(|member| !member.is_learner && is_wanted(member))
+}
+
 /// No two processes of guard have the same.
 fn identity(host: &Host, node: &str) -> String {
     format!("{node}_{:x}", host.world().now().unix_timestamp_nanos())
@@ -81,6 +90,7 @@ struct Join<'a> {
     host: &'a Host,
     node: &'a str,
     reporter: &'a Reporter,
+    own: Option<Arc<Own>>,
     way: Way,
     watch: Watch,
     reports: Reports,
@@ -93,23 +103,44 @@ struct Join<'a> {
     /// The addresses of the `kubernetes` Service in the last round, if this controller is one of those that serve.
     published: Vec<IpAddr>,
     watched: Watched,
-    said: String,
+    news: News,
 }
 
-/// What belongs to this controller's copy.
-struct Of {
+/// What guard's copy says of this controller. It is read again when it is another file.
+struct Own {
+    mark: guard_pod::Mark,
     copy: Copy,
     cluster: Cluster,
     controller: Controller,
     tls: Tls,
+    /// Asks API servers by the cluster's CA.
+    probe: Box<dyn Ask>,
+}
+
+impl Own {
+    fn load(host: &Host) -> Result<Option<Self>> {
+        let mark = guard_pod::mark(host);
+        let Some(copy) = Copy::load(host)? else { return Ok(None) };
+        let (cluster, controller) = copy.cluster()?;
+        let tls = copy.assets.tls();
+        let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
+        Ok(Some(Self { mark, copy, cluster, controller, tls, probe }))
+    }
 }
 
 impl Join<'_> {
+    /// What guard's copy says now.
+    fn own(&mut self) -> Result<Option<Arc<Own>>> {
+        let mark = guard_pod::mark(self.host);
+        if self.own.as_ref().is_none_or(|own| own.mark != mark) {
+            self.own = Own::load(self.host)?.map(Arc::new);
+        }
+        Ok(self.own.clone())
+    }
+
     /// One round; says whether the next one shall come soon.
     async fn round(&mut self) -> Result<bool> {
-        let Some(copy) = Copy::load(self.host)? else { return Ok(false) };
-        let (cluster, controller) = copy.cluster()?;
-        let of = Of { tls: copy.assets.tls(), copy, cluster, controller };
+        let Some(of) = self.own()? else { return Ok(false) };
         let made_here = member::is_in_the_making(self.host, &of.copy);
         if !made_here && !serving::is_there(self.host) {
             serving::install(self.host, &of.controller, &of.tls)?;
@@ -130,19 +161,17 @@ impl Join<'_> {
             self.make(&of, seen.as_ref(), &asked, client.as_ref().ok()).await?;
         }
         let (Ok(client), Some(seen)) = (client, seen) else { return Ok(is_busy) };
-        is_busy |= !seen.controllers.iter().any(|node| node.name == self.node);
+        is_busy |= seen.node(self.node).is_none();
         if is_local {
             is_busy |= self.change(&of, &client, &seen, asked).await?;
         }
         self.scale(&client, seen.published.len()).await?;
-        self.published = seen.published;
-        if !self.published.contains(&of.controller.address) {
-            self.published.clear();
-        }
+        let serves = seen.published.contains(&of.controller.address);
+        self.published = if serves { seen.published } else { Vec::new() };
         Ok(is_busy)
     }
 
-    async fn ask(&self, of: &Of, seen: Option<&Seen>) -> Asked {
+    async fn ask(&self, of: &Own, seen: Option<&Seen>) -> Asked {
         let own = SocketAddr::new(of.cluster.loopback(), alarms::PORT);
         let others = addresses(&of.cluster, seen, alarms::PORT);
         let others: Vec<_> = others.into_iter().filter(|address| address.ip() != of.controller.address).collect();
@@ -150,14 +179,14 @@ impl Join<'_> {
     }
 
     /// The next thing on this machine, of what makes it a controller.
-    async fn make(&mut self, of: &Of, seen: Option<&Seen>, asked: &Asked, client: Option<&Client>) -> Result<()> {
+    async fn make(&mut self, of: &Own, seen: Option<&Seen>, asked: &Asked, client: Option<&Client>) -> Result<()> {
         let own = asked.this.and_then(|id| asked.answers.get(&id)).map(|answer| answer.status.clone());
         let data = Data::of(self.host, &of.cluster);
         let observed = Observed {
             name: of.controller.name.clone(),
             peer_url: peer_url(of.controller.address),
             serves: serving::is_there(self.host),
-            has_label: seen.map(|seen| seen.controllers.iter().any(|node| node.name == self.node)),
+            has_label: seen.map(|seen| seen.node(self.node).is_some()),
             has_certificates: member::has_own_certificates(&of.copy, &of.controller),
             is_local: member::is_local(&of.cluster),
             list: asked.lists.first().cloned(),
@@ -188,8 +217,8 @@ impl Join<'_> {
             }
             Step::Begin(initial) => {
                 // From here on the directory is not empty, whatever becomes of the rest.
-                let told = seen.into_iter().flat_map(|seen| &seen.controllers).find(|node| node.name == self.node);
-                if let (Some(client), true) = (client, told.is_some_and(|node| node.report.is_some())) {
+                let node = seen.and_then(|seen| seen.node(self.node));
+                if let (Some(client), true) = (client, node.is_some_and(|node| node.report.is_some())) {
                     controllers::report(client, self.node, None).await?;
                 }
                 self.reported = None;
@@ -210,10 +239,7 @@ impl Join<'_> {
             }
             Step::Remove => {
                 self.say("this node is not to become a controller any more: what was made for it is removed".into());
-                if member::is_local(&of.cluster) {
-                    member::remove(self.host, &of.cluster)?;
-                }
-                guard_pod::remove(self.host)?;
+                leave::unmake(self.host, &of.cluster)?;
             }
         }
         Ok(())
@@ -221,7 +247,7 @@ impl Join<'_> {
 
     /// Says that the data directory is empty, now and then.
     async fn report(&mut self, client: &Client, seen: &Seen) -> Result<()> {
-        let Some(node) = seen.controllers.iter().find(|node| node.name == self.node) else { return Ok(()) };
+        let Some(node) = seen.node(self.node) else { return Ok(()) };
         let now = Instant::now();
         let count = match self.reported {
             Some((at, _)) if now - at < REPORT_AGAIN => return Ok(()),
@@ -235,7 +261,7 @@ impl Join<'_> {
     }
 
     /// The next change of the members, if there is one; says whether there is more to come.
-    async fn change(&mut self, of: &Of, client: &Client, seen: &Seen, asked: Asked) -> Result<bool> {
+    async fn change(&mut self, of: &Own, client: &Client, seen: &Seen, asked: Asked) -> Result<bool> {
         let own = (self.node, self.reported.is_some());
         let wanted = self.reports.wanted(seen, own, Instant::now());
         let observed = self.watch.observed(asked, wanted, Instant::now());
@@ -247,7 +273,7 @@ impl Join<'_> {
             Act::Wait(why) => {
                 self.give_back(client).await?;
                 self.say(format!("etcd's members: {why}"));
-                Ok(true)
+                Ok(!is_as_wanted(&observed))
             }
             Act::Make { .. } if !self.has_turn => {
                 self.has_turn = self.turn.take(client, Instant::now(), self.host.world().now()).await?;
@@ -295,19 +321,18 @@ impl Join<'_> {
         if self.published.len() < 2 {
             return Ok(());
         }
-        let Some(copy) = Copy::load(self.host)? else { return Ok(()) };
-        let Some(own) = copy.controller.as_ref().map(|controller| controller.address) else { return Ok(()) };
-        let ca = copy.assets.tls().remove("ca.crt").unwrap_or_default();
-        let probe = self.host.world().probe(&ca)?;
-        let others: Vec<_> = self.published.iter().copied().filter(|address| *address != own).collect();
-        let asked = others.iter().map(|address| probe.get(SocketAddr::new(*address, API_PORT), "/readyz", ASK_LIMIT));
+        let Some(of) = self.own()? else { return Ok(()) };
+        let others: Vec<_> =
+            self.published.iter().copied().filter(|address| *address != of.controller.address).collect();
+        let asked =
+            others.iter().map(|address| of.probe.get(SocketAddr::new(*address, API_PORT), "/readyz", ASK_LIMIT));
         let answers = join_all(asked).await;
         let now = Instant::now();
         for (address, answer) in others.into_iter().zip(&answers) {
             if !self.watched.note(address, answer, now) {
                 continue;
             }
-            let client = self.way.client(self.host, &copy).await?;
+            let client = self.way.client(self.host, &of.copy).await?;
             if endpoints::retract(&client, address).await? == Retracted::Done {
                 self.watched.removed(address, now);
                 self.published.retain(|published| *published != address);
@@ -334,10 +359,6 @@ impl Join<'_> {
 
     /// Says what was not said last.
     fn say(&mut self, text: String) {
-        let is_news = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        if is_news(&self.said) != is_news(&text) {
-            self.reporter.note(&text);
-            self.said = text;
-        }
+        self.news.note(self.reporter, text);
     }
 }
