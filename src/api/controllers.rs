@@ -72,6 +72,22 @@ pub async fn list(client: &Client) -> Result<Vec<ControllerNode>> {
     Ok(found)
 }
 
+/// Which of these have never been a controller of this cluster: no guard has ever said that it lives there.
+///
+/// # Errors
+/// The API server's word: what is not known is not taken for one that never came.
+pub async fn never_seen<'a>(client: &Client, names: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let mut never = Vec::new();
+    for name in names {
+        let lease_name = lease(name);
+        let lease = leases.get_metadata_opt(&lease_name).await;
+        let lease = lease.map_err(|error| failed(format!("read the Lease {lease_name}"), &error))?;
+        never.extend(lease.is_none().then_some(name));
+    }
+    Ok(never)
+}
+
 fn of(node: &Node) -> ControllerNode {
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");

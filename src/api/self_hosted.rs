@@ -21,6 +21,8 @@ use crate::desired::server_config;
 const NAMESPACE: &str = "kube-system";
 /// The name of guard's roles and their bindings.
 const GUARD_ROLE: &str = "hoist:guard";
+/// The name of the policy that says who may make a controller of a node.
+const CONTROLLERS_POLICY: &str = "hoist-controllers";
 
 /// The control plane's components, each with the kind of its workload.
 const WORKLOADS: [(&str, &str); 3] =
@@ -151,11 +153,14 @@ pub async fn delete_guard(client: &Client, node: &str) -> Result<()> {
     }
     delete_by(&Api::<ClusterRoleBinding>::all(client.clone()), "ClusterRoleBinding", GUARD_ROLE).await?;
     delete_by(&Api::<ClusterRole>::all(client.clone()), "ClusterRole", GUARD_ROLE).await?;
-    // Last: it limits those rights.
+    // Last: they limit those rights.
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
-    delete_by(&bindings, "ValidatingAdmissionPolicyBinding", guard::NAME).await?;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    delete_by(&policies, "ValidatingAdmissionPolicy", guard::NAME).await
+    for name in [guard::NAME, CONTROLLERS_POLICY] {
+        delete_by(&bindings, "ValidatingAdmissionPolicyBinding", name).await?;
+        delete_by(&policies, "ValidatingAdmissionPolicy", name).await?;
+    }
+    Ok(())
 }
 
 /// Deletes an object that hoist has applied; another of that name stays.

@@ -37,9 +37,9 @@ enum Next {
 }
 
 impl Turn {
-    /// That of the process `identity`: no two controllers, and no two processes of one, may have the same.
-    pub fn new(identity: String) -> Self {
-        Self { identity, seen: None }
+    /// That of a process that begins `now`, which has one `name` on the Node: no two processes have the same.
+    pub fn of_process(name: &str, now: OffsetDateTime) -> Self {
+        Self { identity: format!("{name}_{:x}", now.unix_timestamp_nanos()), seen: None }
     }
 
     /// Takes it, or renews it; says whether it is this controller's now, for [`LASTS`] at least.
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn the_turn_of_another_is_over_when_it_was_not_renewed_for_as_long_as_it_lasts() {
         let begun = Instant::now();
-        let mut turn = Turn::new("c2".into());
+        let mut turn = Turn { identity: "c2".into(), seen: None };
         let mut next = |lease: Option<&Lease>, seconds| turn.next(lease, begun + Duration::from_secs(seconds));
         assert_eq!(next(None, 0), Next::Take);
         assert_eq!(next(Some(&of("", "1")), 0), Next::Take);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_that_is_taken_says_by_whom_and_how_often_it_moved() {
-        let turn = Turn::new("c2".into());
+        let turn = Turn { identity: "c2".into(), seen: None };
         let clock = OffsetDateTime::UNIX_EPOCH;
         let spec = |lease: Lease| lease.spec.unwrap();
         let taken = turn.lease(Some(&of("c1", "3")), clock);

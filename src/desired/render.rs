@@ -191,7 +191,6 @@ fn values(cluster: &Cluster) -> Value {
     let external = cluster.api_server.extra_args.iter().find(|arg| arg.name == "external-hostname");
     context! {
         cluster_name => &cluster.cluster_name,
-        controllers => cluster.controllers.len(),
         dns_domain => &cluster.networking.dns_domain,
         dns_service_address => cluster.dns_service_address().map(|address| address.to_string()),
         dns => dns(cluster),

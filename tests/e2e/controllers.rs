@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::cluster::{Cluster, START_LIMIT, declaration, render};
 use crate::support::controller::{Controller, LATER, SOON};
 use crate::support::http::Client;
 use crate::support::node::Node;
@@ -103,6 +104,48 @@ fn worker(name: &str, controller: &Controller) -> Node {
     worker::join(&node, &controller.cluster);
     worker::is_ready(&node, &controller.cluster);
     node
+}
+
+/// Three that are declared together and started without any order: one cluster, and not three.
+#[test]
+fn declared_controllers_start_in_any_order() {
+    let nodes = ["declared-1", "declared-2", "declared-3"].map(Node::up);
+    let [first, second, third] = &nodes;
+    let cluster = Cluster::to_render(first, first.address);
+    let mut text = declaration(first, first.address);
+    let own = format!("- name: {}\n  address: {}\n", first.name, first.address);
+    let others: String =
+        [second, third].map(|node| format!("- name: {}\n  address: {}\n", node.name, node.address)).concat();
+    assert_eq!(text.matches(&own).count(), 1);
+    text = text.replace(&own, &(own.clone() + &others));
+    render(&text, &cluster.assets).ok();
+
+    // Of three members one alone has no majority: it waits for the next.
+    let begun = Instant::now();
+    let one = cluster.start(second, &[]);
+    std::thread::sleep(Duration::from_secs(10));
+    let two = cluster.start(first, &[]);
+    two.wait(START_LIMIT).expect(0);
+    one.wait(START_LIMIT).expect(0);
+    eprintln!("two of three serve after {:.1?}", begun.elapsed());
+    let [first, second, third] = nodes;
+    let controller = Controller { kubectl: cluster.kubectl(), node: first, cluster };
+    controller.has_guard();
+    // For long enough that a member that is no controller would be removed, if it were to be.
+    std::thread::sleep(Duration::from_secs(30));
+    let names = |members: Vec<Member>| members.into_iter().map(|member| member.name).collect::<Vec<_>>();
+    assert_eq!(names(controller.members()), ["e2e-declared-1", "e2e-declared-2", "e2e-declared-3"]);
+
+    let traffic = controller.traffic();
+    controller.cluster.started(&third, &[]).expect(0);
+    controller.until_made_of(&[&controller.node, &second, &third]);
+    for component in ["kube-controller-manager", "kube-scheduler"] {
+        eventually("each controller has its pod", LATER, || {
+            let deployment = controller.kubectl.get(&["deployment", "-n", "kube-system", component]);
+            (deployment["status"]["readyReplicas"] == 3).then_some(())
+        });
+    }
+    controller.nothing_failed(traffic);
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn security() {
     anonymous_requests_are_answered_where_they_are_listed(&controller);
     another_nodes_kubelet_stays_within_its_own(&controller);
     nobody_may_do_more_than_it_needs(&controller.kubectl, &WHO, &ROWS);
+    a_controller_is_made_only_by_who_may(&controller);
     kubelets_answer_nobody_without_rights(&controller);
     pods_beyond_the_standard_are_warned_of(&controller);
 
@@ -144,6 +145,12 @@ fn another_nodes_kubelet_stays_within_its_own(controller: &Controller) {
     refused(&other, &["get", "secrets", "-A"], "Forbidden");
     refused(&other, &["annotate", "node", node, "a=b"], "forbidden");
     refused(&other, &["label", "node", node, "a=b"], "forbidden");
+    let labelled = json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "other", "labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    let file = folder.path().join("node.json");
+    std::fs::write(&file, labelled.to_string()).unwrap();
+    refused(&other, &["create", "-f", &file.display().to_string()], "is not allowed to set the following labels");
+    refused(&other, &["get", "secret", "-n", "kube-system", "hoist-guard"], "Forbidden");
     refused(&other, &["delete", "node", node], "forbidden");
     refused(&other, &["delete", "pods", "-n", "kube-system", "--all"], "forbidden");
     let approval =
@@ -152,6 +159,55 @@ fn another_nodes_kubelet_stays_within_its_own(controller: &Controller) {
     // Nor does the kubelet of this node take orders from that one.
     let other = kubectl_of(controller, "other-kubelet", &credentials, &kubelet(controller));
     refused(&other, &["get", "--raw", "/pods"], "Forbidden");
+}
+
+/// Whoever sets the control plane's label hands out the keys of the cluster's CA.
+fn a_controller_is_made_only_by_who_may(controller: &Controller) {
+    let kubectl = &controller.kubectl;
+    let label = "node-role.kubernetes.io/control-plane";
+    let (set, taken) = (format!("{label}="), format!("{label}-"));
+    let node = &controller.node.name;
+    kubectl.run(&["create", "clusterrole", "labels", "--verb=get,list,patch,update", "--resource=nodes"]).ok();
+    let account = "--serviceaccount=default:labels";
+    kubectl.run(&["create", "serviceaccount", "labels", "-n", "default"]).ok();
+    kubectl.run(&["create", "clusterrolebinding", "labels", "--clusterrole=labels", account]).ok();
+    let other = controller.cluster.assets.with_extension("node.json");
+    let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "other"}});
+    std::fs::write(&other, object.to_string()).unwrap();
+    let other = other.display().to_string();
+    kubectl.run(&["create", "-f", &other]).ok();
+
+    let who = "system:serviceaccount:default:labels";
+    let as_account = |args: &[&str]| kubectl.run(&[args, &["--dry-run=server", "--as", who]].concat());
+    eventually("the account may change Nodes", SOON, || {
+        (as_account(&["label", "node", "other", "a=b"]).code == Some(0)).then_some(())
+    });
+    let refused = |args: &[&str]| {
+        let ended = as_account(args);
+        assert!(ended.code == Some(1) && ended.stderr.contains("only who has the verb make-controller"), "{ended}");
+    };
+    refused(&["label", "node", "other", &set]);
+    refused(&["label", "node", node, &taken]);
+    // By the Node's status, too.
+    let patch = json!({"metadata": {"labels": {label: ""}}}).to_string();
+    kubectl.run(&["create", "clusterrole", "status", "--verb=patch", "--resource=nodes/status"]).ok();
+    kubectl.run(&["create", "clusterrolebinding", "status", "--clusterrole=status", account]).ok();
+    let mut last = String::new();
+    let is_refused = (0..60).any(|_| {
+        let ended = as_account(&["patch", "node", "other", "--subresource=status", "-p", &patch]);
+        std::thread::sleep(Duration::from_millis(500));
+        last = ended.to_string();
+        ended.code == Some(1) && ended.stderr.contains("only who has the verb make-controller")
+    });
+    assert!(is_refused, "{last}");
+
+    kubectl.run(&["create", "clusterrole", "makes", "--verb=make-controller", "--resource=nodes"]).ok();
+    kubectl.run(&["create", "clusterrolebinding", "makes", "--clusterrole=makes", account]).ok();
+    eventually("an account with that verb may", SOON, || {
+        (as_account(&["label", "node", "other", &set]).code == Some(0)).then_some(())
+    });
+    kubectl.run(&["delete", "node", "other"]).ok();
+    kubectl.run(&["delete", "clusterrolebinding", "labels", "status", "makes"]).ok();
 }
 
 fn kubelets_answer_nobody_without_rights(controller: &Controller) {

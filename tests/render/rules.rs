@@ -217,8 +217,6 @@ fn another_controller_changes_only_what_must_change() {
         // The API server's names.
         "manifests/kube-apiserver/secret.yaml",
         // One replica for each controller.
-        "manifests/kube-controller-manager/deployment.yaml",
-        "manifests/kube-scheduler/deployment.yaml",
         "tls/apiserver.crt",
         "tls/etcd/minimal-2/peer.crt",
         "tls/etcd/minimal-2/peer.key",

@@ -3,7 +3,9 @@
 
 use Severity::{Error, Warning};
 
-use super::{Check, clock, cni, disk, drop_ins, etcd, firewall, kubelet, leftovers, machine, network, runtime};
+use super::{
+    Check, clock, cni, disk, drop_ins, etcd, firewall, kubelet, leftovers, machine, members, network, runtime,
+};
 use crate::base::error::Severity;
 
 /// In the place of a name: every check.
@@ -84,14 +86,17 @@ pub const CHECKS: &[Check] = &[
         Error,
         leftovers::kubelet_certificate,
     ),
-    Check::reads(
+    Check::asks(
         "DirAvailable--var-lib-etcd",
         "the folder of etcd's data holds this cluster's data, if it has begun, and no other's",
         Error,
-        disk::etcd_data,
+        |facts| Box::pin(members::data(facts)),
     ),
     Check::asks("ExternalEtcdVersion", "an external etcd answers, and is new enough", Error, |facts| {
         Box::pin(etcd::external(facts))
+    }),
+    Check::asks("EtcdMembers", "etcd, where it is up already, has a member for this machine", Error, |facts| {
+        Box::pin(members::has_one(facts))
     }),
     Check::reads(
         "FileAvailable--etc-kubernetes-admin.conf",

@@ -17,6 +17,7 @@ mod firewall;
 mod kubelet;
 mod leftovers;
 mod machine;
+mod members;
 mod network;
 mod report;
 mod runtime;
@@ -44,6 +45,7 @@ pub use catalogue::{ALL, CHECKS, known};
 pub use controller::controller;
 pub(crate) use disk::known_by;
 pub use machine::not_static;
+pub(crate) use members::{Said, said};
 pub use report::{Outcome, Report, list};
 
 /// How long one check may take. They run at once, so that all of them take no longer.

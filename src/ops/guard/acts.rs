@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::decide::{Cause, Decision, Observed, Server, Stands, decide, hold};
+use super::decide::{Cause, Decision, LEADERLESS, Observed, Server, Stands, decide, hold};
 use super::run::Guard;
 use super::{heartbeat, leave, watch};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
@@ -32,6 +32,16 @@ const TO_QUIT: Duration = Duration::from_millis(500);
 impl Guard<'_> {
     /// Says whether it could.
     pub(super) async fn raise(&mut self, cause: Cause) -> bool {
+        if cause == Cause::Leaderless {
+            match self.is_to_lead().await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    self.fail(&error);
+                    return false;
+                }
+            }
+        }
         let raised = async {
             let _lock = lock::try_take(self.host)?;
             let copy = Copy::load(self.host)?;
@@ -47,6 +57,23 @@ impl Guard<'_> {
             }
         }
         true
+    }
+
+    /// Whether this guard is the one that raises because nobody leads. One bridge is enough: of several controllers it is the
+    /// one that has the turn, and only as long as nobody has begun to lead meanwhile.
+    async fn is_to_lead(&mut self) -> Result<bool> {
+        let Some(copy) = &self.copy else { return Ok(false) };
+        let client = heartbeat::client(self.host, copy, self.at.node_ip).await?;
+        if endpoints::published(&client).await?.len() < 2 {
+            return Ok(true);
+        }
+        if !self.turn.take(&client, Instant::now(), self.host.world().now()).await? {
+            self.say("nobody leads: another controller has the turn to raise its bridge".into());
+            return Ok(false);
+        }
+        let so_long = self.heartbeat.leaderless_for(&client).await?;
+        self.observer.leaderless(so_long);
+        Ok(so_long >= LEADERLESS)
     }
 
     pub(super) fn has_raised(&mut self, cause: Cause) {

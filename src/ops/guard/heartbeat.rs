@@ -171,6 +171,19 @@ impl Heartbeat {
         state.map(Some)
     }
 
+    /// For how long a Lease of the control plane has not been renewed; that of the two that is older. It is read anew.
+    ///
+    /// # Errors
+    /// The API server's word.
+    pub async fn leaderless_for(&mut self, client: &Client) -> Result<Duration> {
+        let mut unchanged_for = Duration::ZERO;
+        for name in LEASES {
+            let seen = lease(client, name).await?;
+            unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
+        }
+        Ok(unchanged_for)
+    }
+
     async fn exchange(
         &mut self,
         host: &Host,
@@ -201,12 +214,7 @@ impl Heartbeat {
         }
         let world = host.world();
         api::heartbeat(client, &self.node, &world.hostname(), world.now(), labelled.as_deref()).await?;
-        let mut unchanged_for = Duration::ZERO;
-        for name in LEASES {
-            let seen = lease(client, name).await?;
-            unchanged_for = unchanged_for.max(self.renewals.note(name, seen, Instant::now()));
-        }
-        state.leaderless_for = Some(unchanged_for);
+        state.leaderless_for = Some(self.leaderless_for(client).await?);
         let (sum, own) = (api::copy_sum(client).await?, copy.shared().sum());
         match sum {
             Some(sum) if sum != own && self.compared.as_ref() != Some(&(sum.clone(), own.clone())) => {

@@ -19,6 +19,7 @@ use super::observer::{Addresses, Observer};
 use super::watch::Watch;
 use super::{heartbeat, keeper, leave};
 use crate::api::observe::CONTROL_PLANE_LABEL;
+use crate::api::turn::Turn;
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use crate::base::report::{News, Reporter};
@@ -119,6 +120,8 @@ pub(super) struct Guard<'a> {
     lacked_data: bool,
     /// What was said of images that the copy does not follow.
     pub(super) unfollowed: BTreeSet<String>,
+    /// By which one controller alone raises its bridge where every one could.
+    pub(super) turn: Turn,
     news: News,
 }
 
@@ -150,6 +153,7 @@ impl<'a> Guard<'a> {
             watch: Watch::default(),
             lacked_data: false,
             unfollowed: BTreeSet::new(),
+            turn: Turn::of_process(&format!("{}_bridge", options.node_name), host.world().now()),
             news: News::default(),
         }
     }

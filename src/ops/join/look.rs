@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub controllers: Vec<ControllerNode>,
     /// The addresses that are published.
     pub published: Vec<IpAddr>,
+    /// The addresses of declared controllers that have not come yet: their members are there from the beginning.
+    pub expected: Vec<IpAddr>,
 }
 
 impl Seen {
@@ -98,11 +100,16 @@ impl Way {
     ///
     /// # Errors
     /// The API server's word.
-    pub async fn look(&mut self, client: &Client) -> Result<Seen> {
+    pub async fn look(&mut self, client: &Client, cluster: &Cluster) -> Result<Seen> {
         let controllers = controllers::list(client).await?;
         let published = endpoints::published(client).await?;
         self.known = published.iter().copied().collect();
-        Ok(Seen { controllers, published })
+        let has_come = |name: &str| controllers.iter().any(|node| node.name == name);
+        let missing = cluster.controllers.iter().filter(|declared| !has_come(&declared.name));
+        let never = controllers::never_seen(client, missing.map(|declared| declared.name.as_str())).await?;
+        let expected = cluster.controllers.iter().filter(|declared| never.contains(&declared.name.as_str()));
+        let expected = expected.map(|declared| declared.address).collect();
+        Ok(Seen { controllers, published, expected })
     }
 }
 
@@ -133,9 +140,9 @@ struct Said {
 }
 
 impl Reports {
-    /// The members that there are to be: the controllers, and whoever is published still, so that none is removed before its
-    /// address is. Of its own machine `own` this controller knows by itself whether its data directory is empty.
-    pub fn wanted(&mut self, seen: &Seen, own: (&str, bool), now: Instant) -> Vec<Wanted> {
+    /// The members that there are to be: the controllers; and of `members`, by their peer URLs, those of declared controllers
+    /// that are still to come, and of whoever is published still, so that none is removed before its address is. Of its own machine `own` this controller knows by itself whether its data directory is empty.
+    pub fn wanted(&mut self, seen: &Seen, members: &BTreeSet<&str>, own: (&str, bool), now: Instant) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         for node in &seen.controllers {
             let Some(address) = node.address else { continue };
@@ -148,9 +155,12 @@ impl Reports {
             });
         }
         let of_nodes: BTreeSet<_> = seen.controllers.iter().filter_map(|node| node.address).collect();
-        for address in seen.published.iter().filter(|address| !of_nodes.contains(address)) {
-            let (name, uid) = (address.to_string(), String::new());
-            wanted.push(Wanted { name, uid, peer_url: peer_url(*address), report: None });
+        let others: BTreeSet<_> = seen.published.iter().chain(&seen.expected).collect();
+        for address in others.into_iter().filter(|address| !of_nodes.contains(address)) {
+            let (name, uid, peer_url) = (address.to_string(), String::new(), peer_url(*address));
+            if members.contains(&*peer_url) {
+                wanted.push(Wanted { name, uid, peer_url, report: None });
+            }
         }
         wanted
     }
@@ -186,8 +196,9 @@ mod tests {
         let begun = Instant::now();
         let mut reports = Reports::default();
         let mut is_empty = |report, seconds| {
-            let seen = Seen { controllers: vec![node("c2", 2, report)], published: Vec::new() };
-            let wanted = reports.wanted(&seen, ("c1", false), begun + Duration::from_secs(seconds));
+            let controllers = vec![node("c2", 2, report)];
+            let seen = Seen { controllers, published: Vec::new(), expected: Vec::new() };
+            let wanted = reports.wanted(&seen, &BTreeSet::new(), ("c1", false), begun + Duration::from_secs(seconds));
             wanted[0].report.is_some()
         };
         assert!(!is_empty(None, 0));
@@ -201,17 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_published_keeps_its_member_and_this_machine_knows_itself() {
+    fn whoever_is_published_or_still_to_come_keeps_its_member_and_this_machine_knows_itself() {
         let seen = Seen {
             controllers: vec![node("c1", 1, None), node("c2", 2, None)],
             published: vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 3])],
+            expected: [4, 5].map(|last| IpAddr::from([10, 0, 0, last])).into(),
         };
-        let wanted = Reports::default().wanted(&seen, ("c2", true), Instant::now());
+        let members = ["https://10.0.0.3:2380", "https://10.0.0.4:2380", "https://10.0.0.9:2380"].into();
+        let wanted = Reports::default().wanted(&seen, &members, ("c2", true), Instant::now());
         let said: Vec<_> = wanted.iter().map(|one| (&*one.name, &*one.peer_url, one.report.is_some())).collect();
         let expected = [
             ("c1", "https://10.0.0.1:2380", false),
             ("c2", "https://10.0.0.2:2380", true),
             ("10.0.0.3", "https://10.0.0.3:2380", false),
+            ("10.0.0.4", "https://10.0.0.4:2380", false),
         ];
         assert_eq!(said, expected);
     }

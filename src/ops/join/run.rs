@@ -50,7 +50,7 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
         way: Way::default(),
         watch: Watch::default(),
         reports: Reports::default(),
-        turn: Turn::new(identity(host, node)),
+        turn: Turn::of_process(node, host.world().now()),
         has_turn: false,
         reported: None,
         scaled: None,
@@ -79,11 +79,6 @@ fn is_as_wanted(observed: &members::Observed) -> bool {
     let is_wanted = |member: &Member| observed.wanted.iter().any(|wanted| member.peer_urls.contains(&wanted.peer_url));
     list.members.len() == observed.wanted.len()
         && list.members.values().all(|member| !member.is_learner && is_wanted(member))
-}
-
-/// No two processes of guard have the same.
-fn identity(host: &Host, node: &str) -> String {
-    format!("{node}_{:x}", host.world().now().unix_timestamp_nanos())
 }
 
 struct Join<'a> {
@@ -147,7 +142,7 @@ impl Join<'_> {
         }
         let client = self.way.client(self.host, &of.copy).await;
         let seen = match &client {
-            Ok(client) => Some(self.way.look(client).await?),
+            Ok(client) => Some(self.way.look(client, &of.cluster).await?),
             Err(_) if made_here => None,
             Err(_) => return Ok(false),
         };
@@ -263,7 +258,9 @@ impl Join<'_> {
     /// The next change of the members, if there is one; says whether there is more to come.
     async fn change(&mut self, of: &Own, client: &Client, seen: &Seen, asked: Asked) -> Result<bool> {
         let own = (self.node, self.reported.is_some());
-        let wanted = self.reports.wanted(seen, own, Instant::now());
+        let members = asked.lists.iter().flat_map(|list| list.members.values()).flat_map(|member| &member.peer_urls);
+        let members = members.map(String::as_str).collect();
+        let wanted = self.reports.wanted(seen, &members, own, Instant::now());
         let observed = self.watch.observed(asked, wanted, Instant::now());
         match members::decide(&observed) {
             Act::Nothing => {

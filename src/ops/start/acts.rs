@@ -13,7 +13,7 @@ use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use crate::api::apply::{Change, Refusal, apply};
 use crate::api::observe::{self, ClusterView, hopeless};
-use crate::api::{self, endpoints, write};
+use crate::api::{self, controllers, endpoints, write};
 use crate::base::error::{Error, Result};
 use crate::base::files;
 use crate::base::files::File;
@@ -166,7 +166,14 @@ impl Run<'_> {
         use hand_over::Act;
         let bridge = Bridge::new(self.fixed.host);
         match act {
-            Act::PublishEndpoint => endpoints::publish(client?, self.fixed.controller.address).await.map(drop),
+            Act::PublishEndpoint => {
+                let (client, own) = (client?, self.fixed.controller.address);
+                let mut serving = endpoints::published(client).await?;
+                serving.extend((!serving.contains(&own)).then_some(own));
+                controllers::scale(client, serving.len()).await?;
+                // Last, for by it is told whether all of this is done.
+                endpoints::publish(client, own).await.map(drop)
+            }
             Act::ReplacePods(pods) => {
                 write::delete_pods(client?, pods).await?;
                 for (namespace, name) in pods {

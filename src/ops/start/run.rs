@@ -175,15 +175,25 @@ pub(crate) async fn check<'a>(
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    let may_begin = options.mode == Mode::Start && begins(host, assets, cluster, options.preflight.new_cluster);
+    let may_begin =
+        options.mode == Mode::Start && begins(host, assets, (cluster, controller), options.preflight.new_cluster).await;
     Ok(Checked { host, input, options, controller, asset_dir, may_begin })
 }
 
-/// Whether etcd may begin a cluster here: it has no data, and none that could be is known of. Whatever checks were skipped
-/// or ignored, another cluster in the place of one that is known takes its own flag.
-fn begins(host: &Host, assets: &AssetSet, cluster: &Cluster, new_cluster: bool) -> bool {
-    let is_there = Data::of(host, cluster).is_none_or(|data| data.is_there());
-    !is_there && (new_cluster || preflight::known_by(host, assets).is_none())
+/// Whether etcd may begin here: it has no data, and none that could be is known of, or the other members wait for it. Whatever
+/// checks were skipped or ignored, another cluster in the place of one that is known takes its own flag.
+async fn begins(
+    host: &Host,
+    assets: &AssetSet,
+    (cluster, controller): (&Cluster, &Controller),
+    new_cluster: bool,
+) -> bool {
+    if Data::of(host, cluster).is_none_or(|data| data.is_there()) {
+        return false;
+    }
+    new_cluster
+        || preflight::known_by(host, assets).is_none()
+        || preflight::said(cluster, controller, &assets.tls()).await == preflight::Said::Awaited
 }
 
 impl Checked<'_> {
@@ -503,19 +513,20 @@ mod tests {
     use crate::base::files::File;
     use crate::node::system;
 
-    #[test]
-    fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {
+    #[tokio::test]
+    async fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {
         let root = tempfile::tempdir().unwrap();
         let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
         let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
         let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let this = (&cluster, &cluster.controllers[0]);
         let mut assets = AssetSet::default();
-        assert!(begins(&host, &assets, &cluster, false));
+        assert!(begins(&host, &assets, this, false).await);
         assets.files.insert(assets::CLUSTER_ID.into(), File::public("uid\n"));
-        assert!(!begins(&host, &assets, &cluster, false) && begins(&host, &assets, &cluster, true));
+        assert!(!begins(&host, &assets, this, false).await && begins(&host, &assets, this, true).await);
         let data = root.path().join("var/lib/etcd/member/snap");
         std::fs::create_dir_all(&data).unwrap();
         std::fs::write(data.join("db"), "x").unwrap();
-        assert!(!begins(&host, &assets, &cluster, true), "it goes on");
+        assert!(!begins(&host, &assets, this, true).await, "it goes on");
     }
 }
