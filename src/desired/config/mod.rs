@@ -4,6 +4,7 @@
 mod check;
 mod defaults;
 mod dns;
+mod endpoint;
 mod flags;
 mod network;
 mod networking;
@@ -15,7 +16,7 @@ pub mod version;
 mod write;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -26,6 +27,7 @@ use crate::base::yaml;
 
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
+pub use endpoint::ApiEndpoint;
 pub use pod_security::{Level, PodSecurity};
 pub use syntax::{duration, image, subdomain};
 pub use version::Rendered;
@@ -138,6 +140,8 @@ pub struct Cluster {
     pub dns: Dns,
     /// `host` or `host:port` that clients use; `None` means the address of the first controller.
     pub control_plane_endpoint: Option<Endpoint>,
+    /// How clients reach the API where there are several API servers.
+    pub api_endpoint: ApiEndpoint,
     /// Every image a rendered manifest names.
     pub images: Images,
     /// What the user changes of the API server.
@@ -377,6 +381,9 @@ pub struct KeyPairFiles {
 /// Where every API server answers, bridge's forwarder and self-hosted one alike.
 pub const API_PORT: u16 = 6443;
 
+/// Where the endpoint of a node answers, at its loopback address.
+pub const ENDPOINT_PORT: u16 = 7443;
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "v{}.{}.{}", self.major, self.minor, self.patch)
@@ -451,7 +458,18 @@ impl Cluster {
         self.pki.ca.as_ref().is_some_and(|ca| ca.key.is_none())
     }
 
-    /// Where admins and workers reach the API.
+    /// Where a node's own clients reach the API through the endpoint of that node, if nodes have one.
+    pub fn node_endpoint(&self) -> Option<SocketAddr> {
+        self.api_endpoint.node_local.then(|| SocketAddr::new(self.loopback(), ENDPOINT_PORT))
+    }
+
+    /// Where the clients of a node reach the API that are the same on each node: its endpoint, if nodes have one.
+    pub fn server_of_nodes(&self) -> String {
+        let endpoint = || self.endpoint().to_string();
+        format!("https://{}", self.node_endpoint().map_or_else(endpoint, |address| address.to_string()))
+    }
+
+    /// Where admins reach the API, and nodes that have no endpoint of their own.
     pub fn endpoint(&self) -> Endpoint {
         self.control_plane_endpoint.clone().unwrap_or_else(|| Endpoint {
             host: self.controllers.first().map(|c| c.address.to_string()).unwrap_or_default(),

@@ -32,6 +32,7 @@ pub(super) struct Cluster {
     pub kube_proxy: Section<KubeProxy>,
     pub dns: Section<Dns>,
     pub control_plane_endpoint: Option<String>,
+    pub endpoint: Section<Endpoint>,
     pub image_repository: Option<String>,
     pub images: Section<Images>,
     pub api_server: Section<ApiServer>,
@@ -115,6 +116,12 @@ pub(super) struct Autoscaler {
 pub(super) struct NodeLocal {
     pub enabled: Option<bool>,
     pub address: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Endpoint {
+    pub node_local: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]

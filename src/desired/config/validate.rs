@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check::Check;
+use super::endpoint;
 use super::flags;
 use super::{
     API_PORT, ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, PkiConfig, Rendered,
@@ -24,6 +25,7 @@ pub(super) fn validate(
     let kubernetes_version = kubernetes_version(c, raw, rendered);
     let images = images(c, raw, kubernetes_version);
     let control_plane_endpoint = control_plane_endpoint(c, raw);
+    let api_endpoint = endpoint::endpoint(c, raw.endpoint.as_deref(), images.as_ref());
     let api_server = api_server(c, kubernetes_version, raw.api_server.as_deref());
     let mut component = |path, program, raw| component(c, path, program, kubernetes_version, raw);
     let controller_manager =
@@ -64,6 +66,7 @@ pub(super) fn validate(
                 kube_proxy,
                 dns,
                 control_plane_endpoint,
+                api_endpoint,
                 images,
                 api_server,
                 controller_manager,

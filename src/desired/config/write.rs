@@ -30,6 +30,7 @@ fn value(cluster: &Cluster) -> Value {
         "kubeProxy": { "mode": network::name(&network::MODES, cluster.kube_proxy.mode), "config": cluster.kube_proxy.config },
         "dns": dns(&cluster.dns),
         "controlPlaneEndpoint": cluster.control_plane_endpoint.as_ref().map(ToString::to_string),
+        "endpoint": { "nodeLocal": cluster.api_endpoint.node_local },
         "controllers": cluster.controllers.iter().map(controller).collect::<Vec<_>>(),
         "images": {
             "kubeAPIServer": images.kube_apiserver,

@@ -84,6 +84,7 @@ fn what_is_not_written_has_its_default() {
                 }],
             }],
             kubelet_config: serde_json::Map::new(),
+            api_endpoint: ApiEndpoint { node_local: false },
             pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },
             hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
             addons: Vec::new(),
@@ -99,6 +100,7 @@ fn what_is_not_written_has_its_default() {
         }
     );
     assert_eq!(cluster.endpoint().to_string(), "192.0.2.10:6443");
+    assert_eq!(cluster.server_of_nodes(), "https://192.0.2.10:6443");
     // A section whose fields are all commented out is as good as none.
     assert_eq!(with("networking:\netcd:\n  local:\npki: {}\nkubelet:\n  config:\n").unwrap(), cluster);
 }
@@ -117,6 +119,7 @@ dns:
   autoscaler: {min: 1, nodesPerReplica: 8, coresPerReplica: 128}
   nodeLocal: {enabled: true, address: 169.254.25.10}
 controlPlaneEndpoint: "[fd00::5]:443"
+endpoint: {nodeLocal: true}
 imageRepository: localhost:5000
 images: {kubeAPIServer: "localhost:5000/a/b@sha256:00ff", etcd: "etcd:1"}
 apiServer:
@@ -159,6 +162,7 @@ fn every_field_is_read() {
     assert_eq!(cluster.kube_proxy.mode, ProxyMode::Iptables);
     assert_eq!(cluster.kube_proxy.config["conntrack"], json!({"maxPerCore": 0}));
     assert_eq!(cluster.endpoint().to_string(), "[fd00::5]:443");
+    assert_eq!(cluster.server_of_nodes(), "https://127.0.0.1:7443");
     assert_eq!(cluster.api_service_addresses(), [[10, 20, 0, 1].into(), "fd00:20::1".parse::<IpAddr>().unwrap()]);
     assert_eq!(cluster.controllers[0].taints, []);
     assert_eq!(cluster.controllers[1].taints[0].value.as_deref(), Some("D"));

@@ -126,6 +126,15 @@ fn dns_asks_addresses_and_lives_at_one_of_the_nodes_own() {
 }
 
 #[test]
+fn nodes_have_an_endpoint_where_an_image_brings_hoist_to_them() {
+    let node_local = |more: &str| with(more).unwrap().api_endpoint.node_local;
+    assert!(!node_local(""));
+    assert!(node_local("images: {hoist: 'localhost/hoist:1'}\n"));
+    assert!(!node_local("images: {hoist: 'localhost/hoist:1'}\nendpoint: {nodeLocal: false}\n"));
+    assert!(node_local("endpoint: {nodeLocal: true}\n"));
+}
+
+#[test]
 fn levels_of_the_pod_security_standards() {
     let cluster = read(FULL).unwrap();
     let expected = PodSecurity { enforce: Level::Baseline, audit: Level::Restricted, warn: Level::Privileged };
