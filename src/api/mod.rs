@@ -9,6 +9,7 @@ pub mod guard;
 pub mod health;
 pub mod inventory;
 pub mod missing;
+pub mod node_endpoints;
 pub mod observe;
 pub mod owners;
 mod pages;

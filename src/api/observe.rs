@@ -133,7 +133,7 @@ impl ClusterView {
 }
 
 /// The static pods that stay beside the control plane: `status` shows them.
-const BESIDE: [&str; 2] = ["etcd", "hoist-guard"];
+const BESIDE: [&str; 3] = ["etcd", "hoist-guard", "hoist-endpoint"];
 
 /// Which pods are read of kube-system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

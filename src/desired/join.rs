@@ -8,6 +8,7 @@ use crate::desired::assets::AssetSet;
 use crate::desired::config::Cluster;
 use crate::desired::first_boot::{Format, Machine};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
+use crate::desired::node_endpoint;
 use crate::desired::render::{WORKER_CONFIG, WORKER_UNIT};
 
 /// The unit of the kubelet.
@@ -42,7 +43,7 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
     let ca = assets.text("tls/ca.crt")?;
     let bootstrap = KubeConfig {
         cluster_name: &cluster.cluster_name,
-        server: &format!("https://{}", cluster.endpoint()),
+        server: &node_endpoint::server(assets, cluster),
         ca_pem: ca.as_bytes(),
         user: "kubelet-bootstrap",
         credentials: Credentials::Token(worker.token),
@@ -52,6 +53,9 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
         ("/etc/kubernetes/bootstrap-kubelet.conf".to_owned(), File::private(bootstrap.to_yaml())),
         ("/var/lib/kubelet/config.yaml".to_owned(), File::private(assets.text(WORKER_CONFIG)?)),
     ];
+    if let Some(manifest) = node_endpoint::manifest(assets, cluster)? {
+        files.push((node_endpoint::WORKERS.to_owned(), File::private(manifest)));
+    }
     let name = worker.node.map(|name| format!("--hostname-override={name}"));
     let address = worker.node_ip.map(|address| format!("--node-ip={address}"));
     let flags: Vec<_> = name.into_iter().chain(address).collect();
@@ -137,6 +141,28 @@ mod tests {
             let paths = ["/var/lib/kubelet/config.yaml", "kubelet.service", EXTRA_ARGS[0], EXTRA_ARGS[1]];
             assert!(paths.iter().all(|path| text.contains(path)), "{text}");
         }
+    }
+
+    /// Its kubelet runs it before anybody has let it in.
+    #[test]
+    fn where_nodes_have_an_endpoint_a_worker_gets_it_and_asks_there() {
+        let (assets, cluster) = rendered("controlPlaneEndpoint: api.example.com\nendpoint: {nodeLocal: true}\n");
+        let worker = Worker { token: TOKEN, node: None, node_ip: None };
+        let files = files(&worker, &assets, &cluster).unwrap();
+        let text = |path: &str| {
+            let file = files.iter().find(|(there, _)| there == path).map(|(_, file)| file.content.clone());
+            String::from_utf8(file.unwrap_or_else(|| panic!("{path}"))).unwrap()
+        };
+        assert!(text("/etc/kubernetes/bootstrap-kubelet.conf").contains("server: \"https://127.0.0.1:7443\"\n"));
+        assert!(text("/var/lib/kubelet/config.yaml").contains("\nstaticPodPath: /etc/kubernetes/manifests\n"));
+        let manifest = text("/etc/kubernetes/manifests/hoist-endpoint.yaml");
+        assert!(manifest.contains("- \"--target=10.0.0.1:6443\"\n"), "{manifest}");
+        // An older hoist has rendered none.
+        let mut older = assets.clone();
+        older.files.remove(node_endpoint::RENDERED);
+        let files = super::files(&worker, &older, &cluster).unwrap();
+        assert!(!files.iter().any(|(path, _)| path == node_endpoint::WORKERS));
+        assert!(files.iter().any(|(_, file)| file.content.windows(20).any(|part| part == b"//api.example.com:64")));
     }
 
     /// Whatever the asset directory holds of keys and credentials.

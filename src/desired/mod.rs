@@ -8,6 +8,7 @@ pub mod join;
 pub mod known_flags;
 pub mod kubeconfig;
 pub mod kubelet_config;
+pub mod node_endpoint;
 pub mod pki;
 pub mod render;
 pub mod schema;

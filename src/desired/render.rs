@@ -1,8 +1,8 @@
 //! Renders a cluster's declaration and its PKI into the whole asset directory, in memory. Pure: no clock, disk or
 //! network.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -107,6 +107,7 @@ const PROXY_CONFIG_KEYS: (&str, &str) = ("\n  config.conf: |\n", "  kubeconfig.c
 /// Whether the template `name` of static pods or of manifests makes something that this cluster has.
 fn is_wanted(name: &str, cluster: &Cluster) -> bool {
     match name.split_once('/').map_or(name, |(folder, _)| folder) {
+        "hoist-endpoint" | "hoist-endpoint.yaml" => cluster.api_endpoint.node_local,
         "etcd.yaml" => matches!(cluster.etcd, Etcd::Local { .. }),
         "flannel" => matches!(cluster.network.plugin, Plugin::Flannel(_)),
         "kube-proxy" => cluster.kube_proxy.mode != ProxyMode::None,
@@ -243,7 +244,9 @@ fn values(cluster: &Cluster) -> Value {
         rotate_certificates => if cluster.has_external_ca() { "false" } else { "true" },
         pod_subnets => joined(&cluster.networking.pod_subnets),
         service_subnets => joined(&cluster.networking.service_subnets),
-        server => format!("https://{}", cluster.endpoint()),
+        node_endpoint => cluster.node_endpoint().map(|address| address.to_string()),
+        endpoint_targets => endpoint_targets(cluster),
+        server => cluster.server_of_nodes(),
         tls_cipher_suite_list => TLS_CIPHER_SUITES,
         tls_cipher_suites => TLS_CIPHER_SUITES.join(","),
         uses_authorization_config => sets("kube-apiserver", &|name| name == "authorization-config"),
@@ -260,6 +263,21 @@ fn further_address(cluster: &Cluster) -> Option<String> {
     let address: IpAddr = endpoint.host.parse().ok()?;
     let is_own = cluster.controllers.iter().any(|controller| controller.address == address);
     (!is_own).then(|| endpoint.to_string())
+}
+
+/// The API servers that each node's endpoint knows from the start: the declared controllers', and `controlPlaneEndpoint` where
+/// that is another address.
+fn endpoint_targets(cluster: &Cluster) -> Vec<String> {
+    let declared = cluster.controllers.iter().map(|controller| SocketAddr::new(controller.address, API_PORT));
+    let mut targets: Vec<_> = declared.collect();
+    if let Some(endpoint) = &cluster.control_plane_endpoint
+        && let Ok(address) = endpoint.host.parse()
+    {
+        targets.push(SocketAddr::new(address, endpoint.port));
+    }
+    let mut seen = BTreeSet::new();
+    targets.retain(|target| seen.insert(*target));
+    targets.iter().map(ToString::to_string).collect()
 }
 
 /// Whether `controlPlaneEndpoint` is a name: it may lead to any address of a controller.

@@ -14,6 +14,7 @@ use crate::desired::assets::AssetSet;
 use crate::desired::config::{API_PORT, Cluster, Controller};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
 use crate::desired::kubelet_config;
+use crate::desired::node_endpoint;
 use crate::desired::pki;
 use crate::desired::secrets::{self, Tls};
 use crate::node::host::Host;
@@ -104,7 +105,10 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
     let certificate = wanted.then(|| host.path(RENDERED_CERTIFICATE));
     if let Some(path) = &certificate {
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
-        files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls))));
+        let wanted = server_of(assets, cluster, controller);
+        // One that asks already is led elsewhere when somebody has answered there.
+        let server = server(host).filter(|there| *there == own_server(controller)).unwrap_or(wanted);
+        files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls, &server))));
     }
     let served = host.kubelet_serving_certificate();
     let pem = files::read_if_there(&served).ok().flatten();
@@ -113,11 +117,45 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
     Ok(Plan { files, certificate, stale: is_stale.then_some(served) })
 }
 
-/// The kubelet's kubeconfig. It names this controller's own address: a controller must not depend on a load balancer.
-fn kubeconfig(cluster: &Cluster, controller: &Controller, tls: &Tls) -> String {
+/// Where the kubelet of `controller` is to ask: at the endpoint of its node, or at the controller's own address. It must not
+/// depend on a load balancer.
+pub fn server_of(assets: &AssetSet, cluster: &Cluster, controller: &Controller) -> String {
+    let endpoint = node_endpoint::address(assets, cluster).map(|address| format!("https://{address}"));
+    endpoint.unwrap_or_else(|| own_server(controller))
+}
+
+fn own_server(controller: &Controller) -> String {
+    format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT))
+}
+
+/// Where this host's kubelet asks, by its kubeconfig.
+pub fn server(host: &Host) -> Option<String> {
+    let text = std::fs::read_to_string(host.kubelet_kubeconfig()).ok()?;
+    let document = yaml::documents("kubelet.conf", &text).ok()?.into_iter().next()?;
+    document.value.pointer("/clusters/0/cluster/server")?.as_str().map(str::to_owned)
+}
+
+/// Has this host's kubelet ask at `server` from its next start on, and says whether that is another place than before. All
+/// else of its kubeconfig stays.
+///
+/// # Errors
+/// The system's refusal; a kubeconfig that names no server.
+pub fn lead(host: &Host, server: &str) -> Result<bool> {
+    let path = host.kubelet_kubeconfig();
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let line = lines.iter_mut().find(|line| line.trim_start().starts_with("server: "));
+    let line = line.ok_or_else(|| Error::failed(format!("read {}", path.display()), "it names no server"))?;
+    let indent = &line[..line.len() - line.trim_start().len()];
+    *line = format!("{indent}server: {}", serde_json::Value::from(server));
+    files::write(&path, &File::private(lines.join("\n") + "\n"))
+}
+
+/// The kubelet's kubeconfig.
+fn kubeconfig(cluster: &Cluster, controller: &Controller, tls: &Tls, server: &str) -> String {
     KubeConfig {
         cluster_name: &cluster.cluster_name,
-        server: &format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT)),
+        server,
         ca_pem: tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default(),
         user: &format!("system:node:{}", controller.name),
         credentials: Credentials::ClientCertificateFile(Host::KUBELET_CERTIFICATE),

@@ -22,6 +22,7 @@ use crate::node::host::{self, Host};
 use crate::node::images;
 use crate::node::processes;
 use crate::node::static_pods::StaticPods;
+use crate::plane::endpoint_pod;
 
 /// The bridge's manifests, in the order in which they are put in: while the API server's is not there, a raise that
 /// was cut short cannot be taken for one that was partly lowered.
@@ -169,9 +170,14 @@ impl<'a> Bridge<'a> {
             api_server,
             controllers,
             processes: processes::running(&self.host.path("/proc")).bridge,
-            // Guard runs from the same binary.
-            files: self.host.bridge().exists() || (self.host.path(BINARIES).exists() && !self.pods.has(GUARD)),
+            // Guard runs from the same binary, and so may the endpoint.
+            files: self.host.bridge().exists() || (self.host.path(BINARIES).exists() && !self.is_run_by_another()),
         }
+    }
+
+    /// Whether guard or the endpoint runs from hoist's binary on the disk.
+    fn is_run_by_another(&self) -> bool {
+        self.pods.has(GUARD) || endpoint_pod::mounts_binary(self.host)
     }
 
     /// Which of its manifests stand now.
@@ -304,13 +310,13 @@ impl<'a> Bridge<'a> {
         self.pods.remove(API_SERVER).map(drop)
     }
 
-    /// Removes what only a raised bridge needs: its keys and, where guard does not run from it, hoist's binary.
+    /// Removes what only a raised bridge needs: its keys and, where nothing else runs from it, hoist's binary.
     ///
     /// # Errors
     /// The system's refusal.
     pub fn clean_up(&self) -> Result<()> {
         files::remove_dir(&self.host.bridge())?;
-        if !self.pods.has(GUARD) {
+        if !self.is_run_by_another() {
             files::remove_dir(&self.host.path(BINARIES))?;
         }
         Ok(())

@@ -18,6 +18,7 @@ use crate::node::lock;
 use crate::node::processes;
 use crate::node::static_pods::StaticPods;
 use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
+use crate::plane::endpoint_pod;
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::member;
 use crate::plane::serving;
@@ -79,7 +80,10 @@ pub fn remove(host: &Host) -> Result<()> {
         files::remove_dir(folder)?;
     }
     bridge.clean_up()?;
-    files::remove_dir(host.binary().parent().unwrap_or(Path::new("/")))?;
+    // The endpoint stays, as long as the machine is a node.
+    if !endpoint_pod::mounts_binary(host) {
+        files::remove_dir(host.binary().parent().unwrap_or(Path::new("/")))?;
+    }
     // Whoever holds it goes on holding what is there.
     if let Ok(lock) = lock::try_take(host) {
         lock.remove()?;

@@ -1,6 +1,7 @@
 //! What a control plane is made of: the bridge, the static control plane, and what stands beside them on a controller.
 
 pub mod bridge;
+pub mod endpoint_pod;
 pub mod guard_pod;
 pub mod hand_over;
 pub mod kept_copy;

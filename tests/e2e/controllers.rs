@@ -45,7 +45,7 @@ impl Controller {
     }
 
     /// The addresses of the `kubernetes` Service.
-    fn published(&self) -> Vec<String> {
+    pub fn published(&self) -> Vec<String> {
         let slice = self.kubectl.get(&["endpointslice", "-n", "default", "kubernetes"]);
         let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
         let address = |one: &Value| one["addresses"][0].as_str().map(str::to_owned);
@@ -79,7 +79,7 @@ impl Controller {
     }
 
     #[track_caller]
-    fn until_made_of(&self, nodes: &[&Node]) {
+    pub fn until_made_of(&self, nodes: &[&Node]) {
         let mut last = String::new();
         let begun = Instant::now();
         while begun.elapsed() < LATER {

@@ -23,6 +23,7 @@ mod known_flags;
 mod least_privilege;
 mod metrics;
 mod network;
+mod node_endpoint;
 mod package;
 mod pivot;
 mod recover;

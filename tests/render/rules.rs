@@ -37,7 +37,7 @@ fn no_manifest_names_a_controller() {
         for path in set.files.keys().filter(|path| path.starts_with("manifests/")) {
             let mut text = text(&set, path);
             if ASK_THE_ENDPOINT.contains(&path.as_str()) {
-                let server = format!("https://{}", cluster.endpoint());
+                let server = cluster.server_of_nodes();
                 assert_eq!(text.matches(&server).count(), 1, "{path}");
                 text = text.replace(&server, "");
             }
@@ -241,7 +241,7 @@ fn kubeconfigs_lead_where_they_should() {
         for path in ASK_THE_ENDPOINT.into_iter().filter(|path| set.files.contains_key(*path)) {
             let map = &documents(path, &text(&set, path))[0].value;
             let kubeconfig = map["data"]["kubeconfig.conf"].as_str().unwrap();
-            assert_eq!(server(kubeconfig), Value::from(endpoint.clone()), "{path}");
+            assert_eq!(server(kubeconfig), Value::from(cluster.server_of_nodes()), "{path}");
         }
         for (component, _) in &COMPONENTS[1..] {
             let path = format!("manifests/{component}/secret.yaml");

@@ -54,6 +54,7 @@ pub const CHECKS: &[Check] = &[
     Check::reads("Port-6444", "the bridge's API server can listen", Error, |facts| {
         network::port(facts, 6444, &["kube-apiserver"])
     }),
+    Check::reads("Port-7443", "the endpoint of this node can listen", Error, network::endpoint_port),
     Check::reads("Port-10250", "the kubelet can listen", Error, |facts| network::port(facts, 10250, &["kubelet"])),
     Check::reads("Port-10257", "the controller manager can listen", Error, |facts| {
         network::port(facts, 10257, &["kube-controller"])

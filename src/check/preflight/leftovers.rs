@@ -4,6 +4,7 @@ use super::Facts;
 use crate::base::error::Finding;
 use crate::base::input;
 use crate::base::yaml;
+use crate::desired::node_endpoint;
 use crate::desired::pki;
 use crate::node::kubelet;
 use crate::node::static_pods::StaticPods;
@@ -17,7 +18,8 @@ const INTERFACES: [&str; 7] =
 
 pub(super) fn static_pods(facts: &Facts) -> Vec<Finding> {
     let pods = StaticPods::new(facts.host.manifests());
-    pods.foreign(&Bridge::manifest_names()).unwrap_or_else(|error| vec![Finding::new("", error.to_string())])
+    let names: Vec<_> = Bridge::manifest_names().into_iter().chain([node_endpoint::NAME]).collect();
+    pods.foreign(&names).unwrap_or_else(|error| vec![Finding::new("", error.to_string())])
 }
 
 /// The CA that the kubelet believes, if it is not this cluster's.

@@ -8,6 +8,7 @@ use tokio::process::Command;
 use super::Facts;
 use crate::base::error::Finding;
 use crate::desired::config::Etcd;
+use crate::desired::node_endpoint;
 use crate::node::processes;
 
 /// How long a name may take to resolve; a name server that is away costs 5 s.
@@ -39,6 +40,14 @@ pub(super) fn etcd_port(facts: &Facts, number: u16) -> Vec<Finding> {
     match facts.cluster.etcd {
         Etcd::Local { .. } => port(facts, number, &["etcd"]),
         Etcd::External { .. } => Vec::new(),
+    }
+}
+
+/// The same of the node's endpoint, where nodes have one.
+pub(super) fn endpoint_port(facts: &Facts) -> Vec<Finding> {
+    match node_endpoint::address(&facts.assets, &facts.cluster) {
+        Some(address) => port(facts, address.port(), &["hoist"]),
+        None => Vec::new(),
     }
 }
 

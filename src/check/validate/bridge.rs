@@ -6,6 +6,7 @@ use super::inventory::{Inventory, Running, text};
 use crate::base::error::{Finding, Severity};
 use crate::base::yaml::child;
 use crate::desired::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kubelet, Scheduler};
+use crate::desired::node_endpoint;
 use crate::plane::bridge::GUARD;
 use crate::plane::guard_pod;
 
@@ -76,6 +77,7 @@ pub(super) fn check(inventory: &Inventory<'_>, known: &[Finding]) -> Vec<Finding
         findings.extend(runs_nothing(inventory, Etcd, "bootstrap-manifests/etcd.yaml"));
     }
     findings.extend(no_guard(inventory));
+    findings.extend(no_endpoint(inventory));
     findings
 }
 
@@ -87,6 +89,18 @@ fn no_guard(inventory: &Inventory<'_>) -> Option<Finding> {
         let path = format!("bootstrap-manifests/{GUARD}");
         Finding::new(inventory.place(&path), "holds no static pod hoist-guard".to_owned())
             .remedy(format!("`hoist render --replace {path}` brings it back; without the file there will be no guard"))
+    })
+}
+
+/// What an asset directory with endpoints on nodes lacks of them. One that an older hoist rendered has nothing of them.
+fn no_endpoint(inventory: &Inventory<'_>) -> Option<Finding> {
+    let is_its = |object: &&super::inventory::Object| object.is_static() && object.name() == "hoist-endpoint";
+    let is_rendered = inventory.assets.files.keys().any(|path| path.starts_with("manifests/hoist-endpoint/"));
+    let is_wanted = inventory.cluster.node_endpoint().is_some() && is_rendered;
+    (is_wanted && inventory.objects.iter().find(is_its).is_none()).then(|| {
+        let path = node_endpoint::RENDERED;
+        Finding::new(inventory.place(path), "no static pod hoist-endpoint: the clients of each node would ask nobody")
+            .remedy(format!("`hoist render --replace {path}` brings it back; `endpoint.nodeLocal: false` does without"))
     })
 }
 

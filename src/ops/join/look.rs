@@ -12,7 +12,7 @@ use crate::api::controllers::{self, ControllerNode};
 use crate::api::endpoints;
 use crate::base::error::{Error, Result};
 use crate::desired::config::{API_PORT, Cluster};
-use crate::desired::secrets;
+use crate::desired::{node_endpoint, secrets};
 use crate::etcd::members::{Data, Report, Wanted};
 use crate::node::host::Host;
 use crate::plane::kept_copy::Copy;
@@ -63,7 +63,7 @@ impl Way {
             return Ok(client.clone());
         }
         let own = copy.controller.as_ref().map(|controller| controller.address).filter(|_| serving::is_there(host));
-        let client = self.find(host, copy, own).await?;
+        let client = self.find(host, copy, own, true).await?;
         Ok(self.client.insert(client).clone())
     }
 
@@ -72,18 +72,20 @@ impl Way {
     /// # Errors
     /// That there is none.
     pub async fn another(&self, host: &Host, copy: &Copy) -> Result<Client> {
-        self.find(host, copy, None).await
+        self.find(host, copy, None, false).await
     }
 
-    async fn find(&self, host: &Host, copy: &Copy, first: Option<IpAddr>) -> Result<Client> {
+    async fn find(&self, host: &Host, copy: &Copy, first: Option<IpAddr>, by_endpoint: bool) -> Result<Client> {
         let (cluster, controller) = copy.cluster()?;
         let tls = copy.assets.tls();
         let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
         let declared = cluster.controllers.iter().map(|declared| declared.address);
         let others = self.known.iter().copied().chain(declared).filter(|address| *address != controller.address);
         let mut asked = BTreeSet::new();
-        for address in first.into_iter().chain(others).filter(|address| asked.insert(*address)) {
-            let address = SocketAddr::new(address, API_PORT);
+        let all = first.into_iter().chain(others).map(|address| SocketAddr::new(address, API_PORT));
+        // It may know of some that were published before this process began.
+        let endpoint = node_endpoint::address(&copy.assets, &cluster).filter(|_| by_endpoint);
+        for address in all.chain(endpoint).filter(|address| asked.insert(*address)) {
             if probe.get(address, "/readyz", ASK_LIMIT).await.is_ready() {
                 return host.world().connect(&secrets::of_guard(&cluster, &tls)?, address).await;
             }

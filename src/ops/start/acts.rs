@@ -32,6 +32,7 @@ use crate::node::packet_filter;
 use crate::node::rollback::Before;
 use crate::ops::explain::{self, Explanation, Seen};
 use crate::plane::bridge::{self, Bridge, Plan};
+use crate::plane::endpoint_pod;
 use crate::plane::guard_pod;
 use crate::plane::hand_over::{self, Observed, Target};
 use crate::plane::kept_copy;
@@ -70,11 +71,14 @@ impl Run<'_> {
                 if self.before.is_none() {
                     let footprint =
                         bridge.footprint(&plan).into_iter().chain(kubelet::footprint(self.fixed.host, &kubelet));
+                    let footprint = footprint.chain(endpoint_pod::footprint(self.fixed.host));
                     self.before = Some((Before::take(footprint)?, kubelet::unit_state(self.fixed.host).await?));
                 }
                 // A kubelet that has not reached any API yet ends no static pod, and so does not replace one, until it
                 // is started anew.
                 let raised = bridge.raise(&plan, self.fixed.binary)?;
+                let Fixed { host, assets, cluster, binary, .. } = self.fixed;
+                endpoint_pod::install(host, assets, cluster, binary)?;
                 let changed = kubelet::install_files(self.fixed.host, &kubelet)? || raised.pods;
                 if kubelet::is_systemd(self.fixed.host) {
                     if kubelet::run_by_systemd(self.fixed.host, self.fixed.assets, changed).await? {
@@ -94,6 +98,7 @@ impl Run<'_> {
             Act::Apply => {
                 // The pods of what is applied wait for it.
                 serving::install(self.fixed.host, self.fixed.controller, &self.fixed.assets.tls())?;
+                self.endpoints_answer(client()?).await?;
                 let (manifests, said) =
                     packet_filter::fit(self.fixed.manifests, self.fixed.cluster, || self.fixed.host.world().nftables());
                 said.iter().for_each(|said| reporter.note(said));
@@ -267,6 +272,7 @@ impl Run<'_> {
         let footprint: Vec<_> = footprint
             .into_iter()
             .chain(guard_pod::footprint(self.fixed.host))
+            .chain(endpoint_pod::footprint(self.fixed.host))
             .chain(serving::footprint(self.fixed.host))
             .collect();
         let folders: BTreeSet<_> = footprint.iter().filter_map(|path| path.parent()).collect();

@@ -24,6 +24,7 @@ pub mod decide;
 mod hand_over;
 mod memory;
 mod next_step;
+mod node_endpoint;
 mod observer;
 mod progress;
 mod run;

@@ -240,9 +240,11 @@ async fn drive(checked: &Checked<'_>, lock: Lock, reporter: &Reporter, stop: imp
         reporter.note(&format!("no manifest makes {required}: the cluster must have it, or get it, by other means"));
     }
     let limits = Limits { begun, total: options.timeout, progress: options.progress_timeout };
+    run.bring_endpoint(reporter)?;
     see_through(&mut run, &mut observer, limits, reporter, stop.as_mut()).await?;
     if let Some(client) = observer.client() {
         run.remember_cluster(client, reporter).await;
+        run.lead_to_endpoint(client, &ca, reporter).await?;
     }
     // Whatever comes to harm from now on is guard's to mend, however long users' objects take.
     run.lock = None;

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -24,12 +25,14 @@ use crate::base::error::Result;
 use crate::base::probe::Answer;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
+use crate::desired::node_endpoint;
 use crate::desired::secrets::BRIDGE_PODS;
 use crate::desired::secrets::{BRIDGE_PORT, COMPONENTS};
 use crate::node::host::Host;
 use crate::node::processes;
 use crate::ops::start;
 use crate::plane::bridge::{self, Bridge};
+use crate::plane::endpoint_pod;
 use crate::plane::guard_pod;
 use crate::plane::hand_over::Target;
 use crate::plane::kept_copy;
@@ -39,6 +42,8 @@ pub use etcd::Member;
 
 /// The version of what is written as JSON: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.status/v1";
+/// What the node's endpoint is called.
+const ENDPOINT: &str = "endpoint";
 /// How long one question to an API server may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -147,7 +152,7 @@ pub enum Server {
 /// An address that was asked for /readyz.
 #[derive(Debug, Clone, Serialize)]
 pub struct Endpoint {
-    /// Whose it is: `node`, `self-hosted` or `static`, `bridge`.
+    /// Whose it is: `node`, `self-hosted` or `static`, `bridge`; `endpoint` where nodes have one.
     pub name: &'static str,
     /// The address.
     pub address: SocketAddr,
@@ -220,7 +225,8 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         async move { (name, address, probe.get(address, "/readyz", LIMIT).await) }
     };
     let [node, own, of_bridge] = addresses.map(ask);
-    let (node, own, of_bridge) = futures::join!(node, own, of_bridge);
+    let endpoint = endpoint_of(subject).map(|address| ask((ENDPOINT, address)));
+    let (node, own, of_bridge, of_endpoint) = futures::join!(node, own, of_bridge, OptionFuture::from(endpoint));
     // The forwarder has the address itself; everybody else may only have the wildcard.
     let forwarded = state.processes.contains("forwarder") && processes::listens_at(&host.path("/proc"), node_ip);
     let served_by = judge::server(&node.2, &own.2, forwarded, target);
@@ -246,7 +252,10 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
             conditions: Vec::new(),
             lacks_label: false,
         },
-        api: Api { served_by, endpoints: [node, own, of_bridge].map(endpoint).into() },
+        api: Api {
+            served_by,
+            endpoints: [node, own, of_bridge].into_iter().chain(of_endpoint).map(endpoint).collect(),
+        },
         bridge: bridge_status(&state),
         pods: Vec::new(),
         leaders: Vec::new(),
@@ -272,6 +281,12 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
     status.problems.extend(unknown);
     status.healthy = status.problems.is_empty();
     Ok(status)
+}
+
+/// Where this node's endpoint is, if it has one or shall have one.
+fn endpoint_of(subject: &Subject<'_>) -> Option<SocketAddr> {
+    let is_wanted = subject.assets.is_some_and(|assets| assets.files.contains_key(node_endpoint::RENDERED));
+    subject.cluster.node_endpoint().filter(|_| is_wanted || endpoint_pod::is_there(subject.host))
 }
 
 /// Completes the status with what the API shows and what `start` makes of it; returns what could not be read.
@@ -332,7 +347,7 @@ fn pods(view: &ClusterView, node: &str) -> Vec<Pod> {
         BRIDGE_PODS
             .into_iter()
             .chain(COMPONENTS)
-            .chain(["etcd", "hoist-guard"])
+            .chain(["etcd", "hoist-guard", "hoist-endpoint"])
             .any(|pod| name.strip_prefix(pod) == Some(&format!("-{node}")))
     };
     let wanted = |pod: &&api::observe::PodView| {
