@@ -13,6 +13,9 @@ pub const RENDERED: &str = "bootstrap-manifests/hoist-endpoint.yaml";
 /// Where the kubelet's folder is on a worker.
 pub const WORKERS: &str = "/etc/kubernetes/manifests/hoist-endpoint.yaml";
 
+/// Where it keeps what it remembers; the kubelet makes the folder.
+pub const DATA: &str = "/var/lib/hoist/endpoint";
+
 /// Where the clients of a node ask, where nodes have an endpoint.
 pub fn address(assets: &AssetSet, cluster: &Cluster) -> Option<SocketAddr> {
     cluster.node_endpoint().filter(|_| assets.files.contains_key(RENDERED))

@@ -18,6 +18,7 @@ use crate::desired::node_endpoint;
 use crate::desired::pki;
 use crate::desired::secrets::{self, Tls};
 use crate::node::host::Host;
+use crate::node::kubelet_kubeconfig;
 
 /// How long systemd may take for one command.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(60);
@@ -107,7 +108,8 @@ pub fn plan(host: &Host, assets: &AssetSet, cluster: &Cluster, controller: &Cont
         files.push((path.clone(), File::private(secrets::of_kubelet(&controller.name, &tls)?)));
         let wanted = server_of(assets, cluster, controller);
         // One that asks already is led elsewhere when somebody has answered there.
-        let server = server(host).filter(|there| *there == own_server(controller)).unwrap_or(wanted);
+        let server =
+            kubelet_kubeconfig::server(host).filter(|there| *there == own_server(controller)).unwrap_or(wanted);
         files.push((host.kubelet_kubeconfig(), File::private(kubeconfig(cluster, controller, &tls, &server))));
     }
     let served = host.kubelet_serving_certificate();
@@ -126,29 +128,6 @@ pub fn server_of(assets: &AssetSet, cluster: &Cluster, controller: &Controller) 
 
 fn own_server(controller: &Controller) -> String {
     format!("https://{}", std::net::SocketAddr::new(controller.address, API_PORT))
-}
-
-/// Where this host's kubelet asks, by its kubeconfig.
-pub fn server(host: &Host) -> Option<String> {
-    let text = std::fs::read_to_string(host.kubelet_kubeconfig()).ok()?;
-    let document = yaml::documents("kubelet.conf", &text).ok()?.into_iter().next()?;
-    document.value.pointer("/clusters/0/cluster/server")?.as_str().map(str::to_owned)
-}
-
-/// Has this host's kubelet ask at `server` from its next start on, and says whether that is another place than before. All
-/// else of its kubeconfig stays.
-///
-/// # Errors
-/// The system's refusal; a kubeconfig that names no server.
-pub fn lead(host: &Host, server: &str) -> Result<bool> {
-    let path = host.kubelet_kubeconfig();
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("read", &path, error))?;
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let line = lines.iter_mut().find(|line| line.trim_start().starts_with("server: "));
-    let line = line.ok_or_else(|| Error::failed(format!("read {}", path.display()), "it names no server"))?;
-    let indent = &line[..line.len() - line.trim_start().len()];
-    *line = format!("{indent}server: {}", serde_json::Value::from(server));
-    files::write(&path, &File::private(lines.join("\n") + "\n"))
 }
 
 /// The kubelet's kubeconfig.
@@ -480,5 +459,28 @@ mod tests {
         std::os::unix::fs::symlink(&own, host.kubelet_certificate()).unwrap();
         let new = install(now);
         assert!(current() == new && has_certificate(&host, now));
+    }
+
+    /// One that is new asks there from the start; one that asks already is led there once somebody has answered.
+    #[test]
+    fn a_new_kubelet_asks_the_endpoint_of_its_node() {
+        for (before, expected) in
+            [(None, "https://127.0.0.1:7443"), (Some("https://10.0.0.1:6443"), "https://10.0.0.1:6443")]
+        {
+            let root = tempfile::tempdir().unwrap();
+            let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+            let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\nendpoint: {nodeLocal: true}\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+            let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+            let now = OffsetDateTime::now_utc();
+            let pki = pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+            let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+            if let Some(before) = before {
+                std::fs::create_dir_all(host.kubelet_kubeconfig().parent().unwrap()).unwrap();
+                let text = format!("clusters:\n- name: a\n  cluster:\n    server: {before}\n");
+                std::fs::write(host.kubelet_kubeconfig(), text).unwrap();
+            }
+            install_files(&host, &plan(&host, &assets, &cluster, &cluster.controllers[0]).unwrap()).unwrap();
+            assert_eq!(kubelet_kubeconfig::server(&host).as_deref(), Some(expected));
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod etcd_data;
 pub mod host;
 pub mod images;
 pub mod kubelet;
+pub mod kubelet_kubeconfig;
 pub mod lock;
 pub mod mounts;
 pub mod own_unit;

@@ -7,6 +7,7 @@ use crate::base::error::Finding;
 use crate::base::input;
 use crate::base::yaml::{Position, child};
 use crate::desired::config::Controller;
+use crate::desired::node_endpoint;
 use crate::desired::secrets::SecretFiles;
 use crate::node::host::BINARY;
 
@@ -175,7 +176,7 @@ impl Inventory<'_> {
             return files.is_some_and(|files| name.is_empty() || files.contains_key(name) || !self.contents.is_whole);
         }
         // Users may keep files of their own in other places.
-        !is_below("/var/lib/hoist") || path == BINARY
+        !is_below("/var/lib/hoist") || path == BINARY || path == node_endpoint::DATA
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::error::{Error, Result};
 use crate::base::report::Reporter;
 use crate::desired::node_endpoint;
 use crate::node::kubelet;
+use crate::node::kubelet_kubeconfig;
 use crate::node::lock;
 use crate::plane::endpoint_pod;
 
@@ -77,7 +78,7 @@ impl Run<'_> {
         let Fixed { host, assets, cluster, controller, .. } = self.fixed;
         let endpoint = node_endpoint::address(assets, cluster);
         let wanted = kubelet::server_of(assets, cluster, controller);
-        let is_led = kubelet::server(host).is_none_or(|server| server == wanted);
+        let is_led = kubelet_kubeconfig::server(host).is_none_or(|server| server == wanted);
         let is_over = endpoint.is_none() && endpoint_pod::is_there(host);
         if is_led && !is_over {
             return Ok(());
@@ -90,7 +91,7 @@ impl Run<'_> {
             if let Some(address) = endpoint {
                 self.proves_itself(address, ca).await?;
             }
-            kubelet::lead(host, &wanted)?;
+            kubelet_kubeconfig::lead(host, &wanted)?;
             if kubelet::is_systemd(host) {
                 kubelet::restart(host).await?;
                 reporter.note(&format!("the kubelet asks at {wanted} from now on"));
