@@ -302,7 +302,7 @@ fn node_endpoint_switch() {
     assert!(proxy().contains(ENDPOINT));
     network_is_rolled_out(kubectl);
     [own, &node].into_iter().for_each(|node| clients_ask(node, true));
-    runs_pods(kubectl, &node, "on");
+    runs_pods(kubectl, &node, "switched-on");
     cluster.started(own, &[]).expect(0);
     let third = Node::plain("ne-s3");
     joins_by_kubeadm(&controller, &third);
@@ -322,7 +322,7 @@ fn node_endpoint_switch() {
         clients_ask(node, false);
     }
     network_is_rolled_out(kubectl);
-    runs_pods(kubectl, &node, "off");
+    runs_pods(kubectl, &node, "switched-off");
     runs_pods(kubectl, &third, "off-by-kubeadm");
     assert_eq!(kubelets(), [direct.as_str(); 2]);
     controller.nothing_failed(traffic);
