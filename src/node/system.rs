@@ -17,6 +17,7 @@ use crate::base::watched::Watched;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::etcd::alarms::Health;
+use crate::etcd::client::is_healthy;
 use crate::node::host::Host;
 use crate::node::world::{Ask, Ran, World};
 use crate::node::{packet_filter, processes};
@@ -64,6 +65,10 @@ impl World for System {
 
     fn etcd<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, Result<Health, String>> {
         Box::pin(alarms::ask(address, tls, limit))
+    }
+
+    fn etcd_serves<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, bool> {
+        Box::pin(is_healthy(address, tls, limit))
     }
 
     fn accepts(&self, address: SocketAddr, limit: Duration) -> BoxFuture<'_, bool> {

@@ -62,6 +62,9 @@ pub trait World: fmt::Debug + Send + Sync {
     /// How the etcd at `address` is, which lets in whom `tls` has the certificates of; it must say so within `limit`.
     fn etcd<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, Result<Health, String>>;
 
+    /// Whether the member of etcd at `address` says within `limit` that it serves: it reaches a leader that has a majority.
+    fn etcd_serves<'a>(&'a self, address: SocketAddr, tls: &'a Tls, limit: Duration) -> BoxFuture<'a, bool>;
+
     /// Watches folders, which need not be there yet, for changes by other programs.
     fn watch(&self, folders: Vec<PathBuf>) -> Watched;
 

@@ -267,6 +267,10 @@ impl World for Scripted {
         Box::pin(async move { runs })
     }
 
+    fn etcd_serves<'a>(&'a self, address: SocketAddr, _: &'a Tls, limit: Duration) -> BoxFuture<'a, bool> {
+        self.accepts(address, limit)
+    }
+
     /// Events of the real kernel would come at any time.
     fn watch(&self, folders: Vec<PathBuf>) -> Watched {
         Watched::polled(folders)

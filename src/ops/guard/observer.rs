@@ -11,6 +11,7 @@ use super::decide::{CopyState, HANGS_BELOW, Observed, Role, SILENT_GRACE, Server
 use crate::base::error::Result;
 use crate::base::probe::Answer;
 use crate::desired::config::{API_PORT, Etcd};
+use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
@@ -28,6 +29,11 @@ pub(super) const WITHOUT_ETCD: &str = "/version";
 const WATCHED: Duration = SILENT_GRACE.saturating_sub(ASK_LIMIT);
 /// etcd is on this machine.
 const ETCD_LIMIT: Duration = Duration::from_millis(500);
+/// How long it may take to say that it serves: it asks the others.
+const QUORUM_LIMIT: Duration = Duration::from_secs(1);
+/// An API server that has been silent or not ready for so long may be so because etcd does not serve: that is asked before guard
+/// would act.
+const ASK_ETCD: Duration = Duration::from_secs(4);
 /// How far back raises count.
 const LATELY: Duration = Duration::from_secs(3600);
 
@@ -41,6 +47,8 @@ pub struct Addresses {
     pub etcd: Option<SocketAddr>,
     /// Its data directory.
     pub etcd_data: Option<String>,
+    /// What it lets in.
+    tls: Tls,
 }
 
 impl Addresses {
@@ -60,13 +68,14 @@ impl Addresses {
             loopback: SocketAddr::new(loopback, API_PORT),
             etcd: etcd_data.as_ref().map(|_| SocketAddr::new(loopback, alarms::PORT)),
             etcd_data,
+            tls: copy.assets.tls(),
         })
     }
 
     /// Where to ask for the self-hosted one while there is no copy that says so.
     pub fn unknown() -> Self {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), API_PORT);
-        Self { node_ip: loopback, loopback, etcd: None, etcd_data: None }
+        Self { node_ip: loopback, loopback, etcd: None, etcd_data: None, tls: Tls::new() }
     }
 }
 
@@ -187,6 +196,12 @@ impl Observer {
             Some(address) if !is_well => host.world().accepts(address, ETCD_LIMIT).await,
             _ => true,
         };
+        let serves = match at.etcd {
+            Some(address) if etcd && matches!(server, Server::Silent | Server::Unready) && now - since >= ASK_ETCD => {
+                host.world().etcd_serves(address, &at.tls, QUORUM_LIMIT).await
+            }
+            _ => etcd,
+        };
         let data = at.etcd_data.as_deref().filter(|_| !etcd).map(|dir| Data::at(host, dir));
         let lacks_data = data.filter(|data| data.is_seen() && !data.is_there()).map(|data| data.name().to_owned());
         let now = Instant::now();
@@ -202,6 +217,7 @@ impl Observer {
             has_leftovers: is_well && stands == Stands::Nothing && host.bridge().exists(),
             silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
             etcd,
+            etcd_serves: serves,
             lacks_data,
             up_for: now - self.begun,
             raises: u32::try_from(self.raises.len()).unwrap_or(u32::MAX),

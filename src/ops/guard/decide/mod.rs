@@ -129,6 +129,9 @@ pub struct Observed {
     pub silent_for: Duration,
     /// etcd accepts connections, as far as it is this node's.
     pub etcd: bool,
+    /// It serves, too: one of several members that reaches no majority accepts connections, and so does one that hangs. It is
+    /// asked where that may be why the API server is silent or not ready.
+    pub etcd_serves: bool,
     /// Where etcd's data should be, if etcd does not answer and has none there.
     pub lacks_data: Option<String>,
     /// How long guard has been running.
@@ -295,6 +298,9 @@ fn of_the_bridge(o: &Observed) -> Decision {
             Some(cause) => Raise(cause),
             None if o.lacks_data.is_some() => Rest(lacks_data(o.lacks_data.as_deref().unwrap_or_default())),
             None if !o.etcd => Rest("etcd to answer: no API server can serve without it".into()),
+            None if !o.etcd_serves => {
+                Rest("etcd to serve: its member here hangs, or reaches no majority of the members".into())
+            }
             None => Rest("the self-hosted API server to answer".into()),
         },
     }
@@ -324,7 +330,9 @@ fn is_gone(o: &Observed) -> Option<Cause> {
         Server::Silent => (Cause::Silent, SILENT_GRACE),
         Server::Unready => (Cause::Unready, UNREADY_GRACE),
     };
-    (o.etcd && o.server_for >= grace).then_some(cause)
+    // One that answers, or accepts, is in the place of another that would do no better.
+    let would_serve = o.etcd_serves || !matches!(o.server, Server::Silent | Server::Unready);
+    (o.etcd && would_serve && o.server_for >= grace).then_some(cause)
 }
 
 #[cfg(test)]

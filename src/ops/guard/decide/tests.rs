@@ -13,6 +13,7 @@ fn rest() -> Observed {
         has_leftovers: false,
         silent_for: Duration::ZERO,
         etcd: true,
+        etcd_serves: true,
         lacks_data: None,
         up_for: Duration::from_secs(7200),
         raises: 0,
@@ -96,6 +97,9 @@ fn each_way_of_being_gone_has_its_grace() {
         }
         // Without etcd no API server serves.
         assert!(rests(&Observed { etcd: false, ..server(what, grace * 100) }), "{what:?}");
+        // Nor with a member that accepts connections and has no majority; but one that ends or is gone is to be replaced.
+        let cut_off = Observed { etcd_serves: false, ..server(what, grace * 100) };
+        assert_eq!(rests(&cut_off), matches!(what, Server::Silent | Server::Unready), "{what:?}");
     }
 }
 
@@ -286,6 +290,7 @@ mod histories {
                     self.raised_at.map_or(Duration::ZERO, |at| self.now - at)
                 },
                 etcd: self.etcd(),
+                etcd_serves: self.etcd(),
                 lacks_data: None,
                 up_for: self.now - self.guard_since,
                 raises: u32::try_from(self.raises.iter().filter(lately).count()).unwrap(),
