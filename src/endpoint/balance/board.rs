@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::choose::{self, Candidate};
-use super::health::{Health, Seen, State};
+use super::health::{Health, Meanwhile, Seen, State};
 use crate::base::probe::Answer;
 
 /// Everything known of the targets.
@@ -98,15 +98,16 @@ impl Board {
         }
     }
 
-    /// A target answered so; `heard` means that bytes came from it while it was asked.
-    pub fn seen(&self, address: SocketAddr, answer: &Answer, heard: bool, now: Instant) {
+    /// A target answered so, and that came from it while it was asked.
+    pub fn seen(&self, address: SocketAddr, answer: &Answer, meanwhile: Meanwhile, now: Instant) {
         let mut inner = self.inner();
         let Some(entry) = inner.targets.get_mut(&address) else { return };
         let before = entry.health.state();
-        entry.health = entry.health.next(Seen::of(answer, heard), now);
+        entry.health = entry.health.next(Seen::of(answer, meanwhile), now);
         let after = entry.health.state();
         let thought: Vec<_> = inner.targets.iter().map(|(address, entry)| (*address, entry.health.state())).collect();
-        for address in choose::closing(&thought) {
+        let serves = inner.targets.values().any(|entry| entry.health.serves(now));
+        for address in choose::closing(&thought, serves) {
             if let Some(entry) = inner.targets.get(&address).filter(|entry| entry.connections > 0) {
                 info!("closing {} connections to {address}, which is {}", entry.connections, entry.health.state());
                 entry.close.send_replace(());
@@ -264,7 +265,7 @@ mod tests {
         let board = Board::new(None, seed);
         board.set(&(1..=targets).map(at).collect(), Instant::now());
         for last in 1..=targets {
-            board.seen(at(last), &ready(), false, Instant::now());
+            board.seen(at(last), &ready(), Meanwhile::Nothing, Instant::now());
         }
         board
     }
@@ -295,14 +296,14 @@ mod tests {
         let board = board(2, 7);
         let (first, second) = (board.lease(at(1)).unwrap(), board.lease(at(2)).unwrap());
         assert!(first.closed().now_or_never().is_none());
-        board.seen(at(1), &Answer::TimedOut, false, Instant::now());
+        board.seen(at(1), &Answer::TimedOut, Meanwhile::Nothing, Instant::now());
         assert!(first.closed().now_or_never().is_some());
         // Now the other one hangs, too: it keeps what it has.
-        board.seen(at(2), &Answer::TimedOut, false, Instant::now());
+        board.seen(at(2), &Answer::TimedOut, Meanwhile::Nothing, Instant::now());
         assert!(second.closed().now_or_never().is_none());
         // Until there is somewhere to go.
         for _ in 0..2 {
-            board.seen(at(1), &ready(), false, Instant::now());
+            board.seen(at(1), &ready(), Meanwhile::Nothing, Instant::now());
         }
         assert!(second.closed().now_or_never().is_some());
     }

@@ -15,7 +15,9 @@
 //!
 //! *Another answer* is any other status, a foreign certificate, or a connection that breaks. *Nothing* means that two
 //! questions went unanswered and that no byte came from the target on any other connection meanwhile. While bytes come,
-//! the target is *slow*: it stays what it is, and is silent after five seconds of that.
+//! the target is *slow*: it stays what it is, and is silent after five seconds of that. If it tells its version meanwhile, for
+//! which it needs no etcd, it is *waiting*: its etcd hangs, or reaches no majority. A good target is doubtful then, and silent
+//! after five seconds of that as well; a busy one may look so for a moment, and loses no open connection.
 //!
 //! \* At once after a restart that was announced. A target that fell without that must be ready twice in a row, and at
 //! each further fall twice as often, up to 16 times; a minute of being good makes up for it.
@@ -25,7 +27,7 @@
 //! | good | yes | go on |
 //! | leaving, doubtful | only while none is good | go on: an API server that ends answers what it was asked |
 //! | away | no | go on, for the same reason; if the process is dead, the kernel has closed them |
-//! | failing, silent | only while none is good | are closed once another is good, so that watches move |
+//! | failing, silent | only while none is good | are closed once another is good and was ready within 0.7 s, so that watches move |
 //! | unknown, starting | only while none is good, and after 5 s of it | go on |
 
 use std::fmt;
@@ -41,6 +43,9 @@ const UNREADY: u32 = 4;
 const SLOW: Duration = Duration::from_secs(5);
 /// An API server that has not got ready in this time is not starting any more.
 const STARTS: Duration = Duration::from_secs(30);
+/// A question that is not answered for so long tells that a target hangs. One that was ready meanwhile does not hang for the same
+/// reason: the network of this node, or an etcd without a leader.
+pub const LATELY: Duration = Duration::from_millis(700);
 /// A target that was good for so long has made up for earlier falls.
 const CALM: Duration = Duration::from_secs(60);
 /// The falls that count.
@@ -61,13 +66,15 @@ pub enum Seen {
     Silent,
     /// It does not answer in time, and is alive.
     Slow,
+    /// It answers what it needs no etcd for, and not whether it is ready.
+    Waiting,
     /// That says nothing of it.
     Nothing,
 }
 
 impl Seen {
-    /// What an answer says; `heard` means that bytes came from the target on other connections while it was asked.
-    pub fn of(answer: &Answer, heard: bool) -> Self {
+    /// What an answer says, and what came from the target while it was asked.
+    pub fn of(answer: &Answer, meanwhile: Meanwhile) -> Self {
         match answer {
             Answer::Http { status: 200, .. } => Self::Ready,
             // It is busy, which is no reason to burden the others.
@@ -75,11 +82,25 @@ impl Seen {
             Answer::Http { body, .. } if body.lines().any(|line| line.starts_with("[-]shutdown ")) => Self::Leaving,
             Answer::Http { .. } | Answer::Tls(_) | Answer::Broken(_) => Self::Unready,
             Answer::Refused => Self::Refused,
-            Answer::TimedOut if heard => Self::Slow,
-            Answer::TimedOut => Self::Silent,
+            Answer::TimedOut => match meanwhile {
+                Meanwhile::Nothing => Self::Silent,
+                Meanwhile::Bytes => Self::Slow,
+                Meanwhile::Version => Self::Waiting,
+            },
             Answer::NotAsked(_) => Self::Nothing,
         }
     }
+}
+
+/// What came from a target on other connections while it did not say whether it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Nothing.
+    Nothing,
+    /// Bytes.
+    Bytes,
+    /// Its version, for which it was asked.
+    Version,
 }
 
 /// What is thought of a target. The order is that in which targets are tried.
@@ -152,17 +173,31 @@ pub struct Health {
     streak: u32,
     streak_since: Instant,
     falls: u32,
+    ready: Option<Instant>,
 }
 
 impl Health {
     /// Of a target that was never asked.
     pub fn unknown(now: Instant) -> Self {
-        Self { state: State::Unknown, since: now, last: Seen::Nothing, streak: 0, streak_since: now, falls: 0 }
+        Self {
+            state: State::Unknown,
+            since: now,
+            last: Seen::Nothing,
+            streak: 0,
+            streak_since: now,
+            falls: 0,
+            ready: None,
+        }
     }
 
     /// What is thought of it.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it serves: it is good, and was ready within the time after which one that hangs is silent.
+    pub fn serves(&self, now: Instant) -> bool {
+        self.state == State::Good && self.ready.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
     /// How long it has been so.
@@ -190,7 +225,8 @@ impl Health {
             (State::Doubtful, Seen::Unready) if streak >= UNREADY => State::Failing,
             (State::Starting, Seen::Unready) if self.for_so_long(now) >= STARTS => State::Failing,
             (State::Unknown | State::Leaving | State::Away | State::Silent, Seen::Unready) => State::Starting,
-            (_, Seen::Slow) if now.saturating_duration_since(streak_since) >= SLOW => State::Silent,
+            (State::Good, Seen::Waiting) => State::Doubtful,
+            (_, Seen::Slow | Seen::Waiting) if now.saturating_duration_since(streak_since) >= SLOW => State::Silent,
             (state, _) => state,
         };
         let has_fallen = self.state == State::Good && !matches!(state, State::Good | State::Leaving);
@@ -200,7 +236,8 @@ impl Health {
             false => self.falls,
         };
         let since = if state == self.state { self.since } else { now };
-        Self { state, since, last: seen, streak, streak_since, falls }
+        let ready = if seen == Seen::Ready { Some(now) } else { self.ready };
+        Self { state, since, last: seen, streak, streak_since, falls, ready }
     }
 }
 
@@ -293,6 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_waits_for_its_etcd_gets_no_new_connections_and_is_silent_after_seconds() {
+        let waiting = |times| [&[Seen::Ready][..], &vec![Seen::Waiting; times]].concat();
+        assert_eq!(last(&waiting(1)), State::Doubtful);
+        assert_eq!(last(&waiting(20)), State::Doubtful);
+        assert_eq!(last(&waiting(21)), State::Silent);
+        assert_eq!(last(&[Seen::Ready, Seen::Leaving, Seen::Waiting]), State::Leaving);
+    }
+
+    #[test]
+    fn a_good_target_serves_while_it_was_ready_lately() {
+        let begun = Instant::now();
+        let health = Health::unknown(begun).next(Seen::Ready, begun);
+        assert!(health.serves(begun + LATELY - LOOK) && !health.serves(begun + LATELY));
+        assert!(!health.next(Seen::Silent, begun).serves(begun));
+    }
+
+    #[test]
     fn one_that_never_gets_ready_is_not_starting_for_ever() {
         assert_eq!(last(&[Seen::Unready; 119]), State::Starting);
         assert_eq!(last(&[Seen::Unready; 130]), State::Failing);
@@ -302,20 +356,21 @@ mod tests {
     fn what_an_answer_says() {
         let http = |status, body: &str| Answer::Http { status, body: body.into() };
         let shuts_down = "[+]etcd ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n";
-        for (answer, heard, wanted) in [
-            (http(200, "ok"), false, Seen::Ready),
-            (http(500, shuts_down), false, Seen::Leaving),
-            (http(500, "[+]shutdown ok\n[-]etcd failed: reason withheld\n"), false, Seen::Unready),
-            (http(403, "forbidden"), false, Seen::Unready),
-            (http(429, "later"), false, Seen::Nothing),
-            (Answer::Tls("foreign".into()), false, Seen::Unready),
-            (Answer::Broken("reset".into()), false, Seen::Unready),
-            (Answer::Refused, true, Seen::Refused),
-            (Answer::TimedOut, false, Seen::Silent),
-            (Answer::TimedOut, true, Seen::Slow),
-            (Answer::NotAsked("no files".into()), false, Seen::Nothing),
+        for (answer, meanwhile, wanted) in [
+            (http(200, "ok"), Meanwhile::Nothing, Seen::Ready),
+            (http(500, shuts_down), Meanwhile::Nothing, Seen::Leaving),
+            (http(500, "[+]shutdown ok\n[-]etcd failed: reason withheld\n"), Meanwhile::Nothing, Seen::Unready),
+            (http(403, "forbidden"), Meanwhile::Nothing, Seen::Unready),
+            (http(429, "later"), Meanwhile::Nothing, Seen::Nothing),
+            (Answer::Tls("foreign".into()), Meanwhile::Nothing, Seen::Unready),
+            (Answer::Broken("reset".into()), Meanwhile::Nothing, Seen::Unready),
+            (Answer::Refused, Meanwhile::Bytes, Seen::Refused),
+            (Answer::TimedOut, Meanwhile::Nothing, Seen::Silent),
+            (Answer::TimedOut, Meanwhile::Bytes, Seen::Slow),
+            (Answer::TimedOut, Meanwhile::Version, Seen::Waiting),
+            (Answer::NotAsked("no files".into()), Meanwhile::Nothing, Seen::Nothing),
         ] {
-            assert_eq!(Seen::of(&answer, heard), wanted, "{answer}");
+            assert_eq!(Seen::of(&answer, meanwhile), wanted, "{answer}");
         }
     }
 }

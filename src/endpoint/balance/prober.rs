@@ -7,6 +7,9 @@
 //!         └─something else, or nothing for 0.25 s─► a new connection ─► its answer
 //!                                                    └─nothing after 0.7 s in all─► silent
 //! ```
+//! A target that does not answer in time is asked for its version as well, for which it needs no etcd: one that tells it waits
+//! for an etcd that hangs, or reaches no majority.
+//!
 //! A target that hangs is found out within 0.95 s, and one that is killed at once, for the kernel ends its connections. The
 //! kept connection saves both sides a handshake. What it says but "ready" counts only while it is new, for it may lead to
 //! an instance that is leaving while new connections already reach the next one. It is made anew now and then in any
@@ -22,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::board::{Board, Signs};
+use super::health::Meanwhile;
 use crate::base::probe::{Answer, Kept, Probe};
 
 /// Between two questions.
@@ -39,6 +43,8 @@ const FRESH: Duration = Duration::from_secs(30);
 /// For so long, all that it says counts: a target that is not ready needs no handshake for each question.
 const NEW: Duration = Duration::from_secs(1);
 const READYZ: &str = "/readyz";
+/// What an API server answers that waits for its etcd.
+const VERSION: &str = "/version";
 
 /// Asks the target at `address`, for ever; `probe` is the newest way to ask.
 pub async fn watch(board: Arc<Board>, address: SocketAddr, probe: watch::Receiver<Probe>) {
@@ -47,8 +53,8 @@ pub async fn watch(board: Arc<Board>, address: SocketAddr, probe: watch::Receive
     loop {
         kept = kept.filter(|(_, since)| since.elapsed() < FRESH);
         let now = probe.borrow().clone();
-        let (answer, heard) = ask(&now, address, &mut kept, &signs).await;
-        board.seen(address, &answer, heard, Instant::now());
+        let (answer, meanwhile) = ask(&now, address, &mut kept, &signs).await;
+        board.seen(address, &answer, meanwhile, Instant::now());
         let again = Instant::now() + LEAST;
         let ended = async {
             match &mut kept {
@@ -65,8 +71,13 @@ pub async fn watch(board: Arc<Board>, address: SocketAddr, probe: watch::Receive
     }
 }
 
-/// One look: the answer, and whether bytes came from the target on other connections while it said nothing.
-async fn ask(probe: &Probe, address: SocketAddr, kept: &mut Option<(Kept, Instant)>, signs: &Signs) -> (Answer, bool) {
+/// One look: the answer, and what came from the target on other connections while it said nothing.
+async fn ask(
+    probe: &Probe,
+    address: SocketAddr,
+    kept: &mut Option<(Kept, Instant)>,
+    signs: &Signs,
+) -> (Answer, Meanwhile) {
     let begun = Instant::now();
     let old = kept.take();
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
@@ -103,15 +114,27 @@ async fn ask(probe: &Probe, address: SocketAddr, kept: &mut Option<(Kept, Instan
     let mut found = timeout_at(begun + SECOND, &mut either).await.ok();
     // What was on its way when the target stopped has come by now.
     let before = signs.heard.load(Ordering::Relaxed);
+    let mut waits = false;
     if found.is_none() {
-        found = timeout_at(begun + LIMIT, &mut either).await.ok();
+        let mut version = pin!(probe.get(address, VERSION, LIMIT - SECOND));
+        let both = async {
+            tokio::select! {
+                biased;
+                found = &mut either => return Some(found),
+                answer = &mut version => waits = answer.is_answered(),
+            }
+            Some(either.await)
+        };
+        found = timeout_at(begun + LIMIT, both).await.unwrap_or_default();
     }
     match found {
         Some((answer, connection)) => {
             *kept = connection;
-            (answer, false)
+            (answer, Meanwhile::Nothing)
         }
-        None => (Answer::TimedOut, signs.heard.load(Ordering::Relaxed) != before),
+        None if waits => (Answer::TimedOut, Meanwhile::Version),
+        None if signs.heard.load(Ordering::Relaxed) != before => (Answer::TimedOut, Meanwhile::Bytes),
+        None => (Answer::TimedOut, Meanwhile::Nothing),
     }
 }
 
