@@ -36,6 +36,17 @@ enum What {
     Install(Install),
     /// Remove guard, and the bridge that it keeps, from this node
     Remove,
+    /// Say by the exit code whether this machine may have the virtual address (run by keepalived)
+    Check(Check),
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// What must be so
+    #[arg(value_enum)]
+    question: guard::Question,
+    #[command(flatten)]
+    place: guard::Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +89,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             }
             Ok(())
         }
+        Some(What::Check(check)) => guard::check(&host, check.question, &check.place).await,
         Some(What::Remove) => {
             guard::may_remove(&host).await?;
             guard_pod::remove(&host)?;

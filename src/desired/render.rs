@@ -83,9 +83,12 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
             add(path, File::public(text));
         }
     }
-    for part in ["kubelet", "systemd"] {
+    for part in ["kubelet", "systemd", "keepalived"] {
         for (name, source) in template::templates(part) {
             let path = format!("{part}/{name}");
+            if part == "keepalived" && cluster.virtual_address().is_none() {
+                continue;
+            }
             let text = match &*path {
                 KUBELET_CONFIG => kubelet_config(KUBELET_CONFIG, cluster, &extra_args, &context, false)?,
                 WORKER_UNIT if cluster.has_external_ca() => continue,
@@ -210,7 +213,7 @@ fn values(cluster: &Cluster) -> Value {
         external_address => with_port(external.map_or(host_url, |arg| &arg.value)),
         host_url => host_url,
         flannel => flannel(cluster),
-        further_address => further_address(cluster),
+        further_addresses => further_addresses(cluster),
         listens_everywhere => leads_by_name(cluster),
         images => context! {
             kube_apiserver => &images.kube_apiserver,
@@ -225,6 +228,11 @@ fn values(cluster: &Cluster) -> Value {
             // What hoist's own pods run in.
             hoist => images.hoist.as_ref().unwrap_or(&images.pause),
         },
+        virtual_address => cluster.api_endpoint.virtual_address.as_ref().map(|of| context! {
+            address => of.address.to_string(),
+            interface => &of.interface,
+            router_id => of.router_id,
+        }),
         // Where no image has it, the host's binary is mounted into them.
         mounts_binary => images.hoist.is_none(),
         kube_proxy => context! {
@@ -256,13 +264,15 @@ fn values(cluster: &Cluster) -> Value {
     }
 }
 
-/// The address of `controlPlaneEndpoint` that is no controller's own: a controller may have it besides, for good or for a
-/// while. At another port somebody else must listen, who passes on to this one.
-fn further_address(cluster: &Cluster) -> Option<String> {
-    let endpoint = cluster.control_plane_endpoint.as_ref().filter(|endpoint| endpoint.port == API_PORT)?;
-    let address: IpAddr = endpoint.host.parse().ok()?;
-    let is_own = cluster.controllers.iter().any(|controller| controller.address == address);
-    (!is_own).then(|| endpoint.to_string())
+/// The virtual address, and that of `controlPlaneEndpoint`, if they are no controller's own: a controller may have them
+/// besides, for good or for a while. At another port somebody else must listen, who passes on to this one.
+fn further_addresses(cluster: &Cluster) -> Vec<String> {
+    let endpoint = cluster.control_plane_endpoint.as_ref().filter(|endpoint| endpoint.port == API_PORT);
+    let endpoint = endpoint.and_then(|endpoint| endpoint.host.parse().ok());
+    let mut addresses: Vec<IpAddr> = endpoint.into_iter().chain(cluster.virtual_address()).collect();
+    addresses.dedup();
+    addresses.retain(|address| !cluster.controllers.iter().any(|controller| controller.address == *address));
+    addresses.into_iter().map(|address| format!("{}:{API_PORT}", url_host(address))).collect()
 }
 
 /// The API servers that each node's endpoint knows from the start: the declared controllers', and `controlPlaneEndpoint` where

@@ -2,4 +2,5 @@
 
 pub mod balance;
 pub mod forward;
+pub mod quiet;
 mod sockets;

@@ -21,7 +21,7 @@ use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
 use crate::plane::endpoint_pod;
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::member;
-use crate::plane::serving;
+use crate::plane::{leaving, serving};
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -106,13 +106,15 @@ pub fn footprint(host: &Host) -> Vec<PathBuf> {
     vec![host.binary(), kept_copy::path(host), host.manifests().join(GUARD)]
 }
 
-/// Removes what a process that was killed has left beside of files of guard's: some of them are keys.
+/// Removes what a process that was killed has left beside of files of guard's: some of them are keys. If it was about to leave,
+/// that begins anew.
 ///
 /// # Errors
 /// The system's refusal.
 pub fn sweep(host: &Host) -> Result<()> {
     let all = footprint(host).into_iter().chain(serving::footprint(host)).chain([host.etcd_pki().join("server.key")]);
     let folders: BTreeSet<_> = all.filter_map(|path| path.parent().map(Path::to_owned)).collect();
+    leaving::end(host)?;
     folders.iter().try_for_each(|folder| files::sweep(folder))
 }
 

@@ -6,6 +6,7 @@ pub mod guard_pod;
 pub mod hand_over;
 pub mod kept_copy;
 pub mod lease_holders;
+pub mod leaving;
 pub mod member;
 pub mod serving;
 pub mod static_plane;

@@ -12,7 +12,7 @@ use crate::support::http::Client;
 use crate::support::node::Node;
 use crate::support::{eventually, hoist, worker};
 
-const LABEL: &str = "node-role.kubernetes.io/control-plane";
+pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
 
 /// One of etcd's members, as etcdctl shows it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +98,7 @@ impl Controller {
 }
 
 /// A worker that may become a controller: hoist's binary is there.
-fn worker(name: &str, controller: &Controller) -> Node {
+pub fn worker(name: &str, controller: &Controller) -> Node {
     let node = Node::up(name);
     node.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
     worker::join(&node, &controller.cluster);

@@ -35,4 +35,5 @@ mod serving;
 mod terraform;
 mod unpivot;
 mod user_manifests;
+mod virtual_address;
 mod workers;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hoist::base::error::Error;
 use hoist::desired::config::{
-    ApiServer, Autoscaler, Cluster, Component, Controller, Dns, Endpoint, Etcd, HoistPaths, Images, KeyPairFiles,
-    KubeProxy, Level, Network, Networking, PkiConfig, Plugin, PodSecurity, ProxyMode, Version,
+    ApiEndpoint, ApiServer, Autoscaler, Cluster, Component, Controller, Dns, Endpoint, Etcd, HoistPaths, Images,
+    KeyPairFiles, KubeProxy, Level, Network, Networking, PkiConfig, Plugin, PodSecurity, ProxyMode, Version,
 };
 use hoist::desired::pki::{self, Pki, UserFiles};
 use tempfile::TempDir;
@@ -42,6 +42,7 @@ pub fn cluster() -> Cluster {
             node_local: None,
         },
         control_plane_endpoint: Some(Endpoint { host: "API.example.com.".into(), port: 6443 }),
+        api_endpoint: ApiEndpoint { node_local: false, virtual_address: None },
         images: Images {
             kube_apiserver: image(),
             kube_controller_manager: image(),

@@ -298,11 +298,16 @@ fn the_forwarder_listens_where_the_endpoint_may_lead() {
         ("192.0.2.9:6443", extra("--listen=192.0.2.9:6443")),
         ("'[fd00::9]'", extra("--listen=[fd00::9]:6443")),
         ("api.example.com", extra("--listen-everywhere")),
+        ("endpoint: {virtualAddress: 192.0.2.9, interface: eth0}", extra("--listen=192.0.2.9:6443")),
         // Whatever listens there passes on to 6443.
         ("192.0.2.9:443", own.to_vec()),
         ("api.example.com:443", own.to_vec()),
     ] {
-        let line = if endpoint.is_empty() { String::new() } else { format!("controlPlaneEndpoint: {endpoint}\n") };
+        let line = match endpoint {
+            "" => String::new(),
+            section if section.starts_with("endpoint:") => format!("{section}\n"),
+            endpoint => format!("controlPlaneEndpoint: {endpoint}\n"),
+        };
         let head = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
         let set = render(&parse(&format!("{head}{line}")));
         let path = "bootstrap-manifests/bridge-kube-apiserver.yaml";

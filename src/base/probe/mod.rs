@@ -69,6 +69,11 @@ impl Answer {
         matches!(self, Self::Http { status: 200, .. })
     }
 
+    /// Whether it says that it is shutting down: it serves for some seconds more.
+    pub fn is_shutting_down(&self) -> bool {
+        matches!(self, Self::Http { body, .. } if body.lines().any(|line| line.starts_with("[-]shutdown")))
+    }
+
     /// Whether a TLS server was there to answer, whatever it said.
     pub fn is_answered(&self) -> bool {
         matches!(self, Self::Http { .. } | Self::Tls(_))

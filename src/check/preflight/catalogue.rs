@@ -5,6 +5,7 @@ use Severity::{Error, Warning};
 
 use super::{
     Check, clock, cni, disk, drop_ins, etcd, firewall, kubelet, leftovers, machine, members, network, runtime,
+    virtual_address,
 };
 use crate::base::error::Severity;
 
@@ -93,6 +94,7 @@ pub const CHECKS: &[Check] = &[
         Error,
         |facts| Box::pin(members::data(facts)),
     ),
+    Check::reads("Keepalived", "keepalived has the virtual address", Warning, virtual_address::keepalived),
     Check::asks("ExternalEtcdVersion", "an external etcd answers, and is new enough", Error, |facts| {
         Box::pin(etcd::external(facts))
     }),

@@ -23,6 +23,7 @@ mod report;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod testing;
+mod virtual_address;
 
 use std::ffi::OsString;
 use std::sync::Arc;

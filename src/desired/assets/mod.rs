@@ -153,7 +153,7 @@ impl AssetSet {
         if std::fs::symlink_metadata(dir.join(CLUSTER_ID)).is_ok() {
             reader.file(&dir.join(CLUSTER_ID));
         }
-        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "addons", "kubelet", "systemd"] {
+        for part in ["auth", "tls", "bootstrap-manifests", "manifests", "addons", "kubelet", "systemd", "keepalived"] {
             reader.folder(&dir.join(part))?;
         }
         reader.done()

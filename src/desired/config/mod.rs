@@ -27,7 +27,7 @@ use crate::base::yaml;
 
 pub use defaults::{ASSET_DIR, KUBERNETES_VERSION, supported_versions};
 pub use dns::{Autoscaler, Dns};
-pub use endpoint::ApiEndpoint;
+pub use endpoint::{ApiEndpoint, VirtualAddress};
 pub use pod_security::{Level, PodSecurity};
 pub use syntax::{duration, image, subdomain};
 pub use version::Rendered;
@@ -138,7 +138,7 @@ pub struct Cluster {
     pub kube_proxy: KubeProxy,
     /// Cluster DNS.
     pub dns: Dns,
-    /// `host` or `host:port` that clients use; `None` means the address of the first controller.
+    /// `host` or `host:port` that clients use; `None` means the virtual address, or else that of the first controller.
     pub control_plane_endpoint: Option<Endpoint>,
     /// How clients reach the API where there are several API servers.
     pub api_endpoint: ApiEndpoint,
@@ -471,10 +471,16 @@ impl Cluster {
 
     /// Where admins reach the API, and nodes that have no endpoint of their own.
     pub fn endpoint(&self) -> Endpoint {
-        self.control_plane_endpoint.clone().unwrap_or_else(|| Endpoint {
-            host: self.controllers.first().map(|c| c.address.to_string()).unwrap_or_default(),
-            port: API_PORT,
+        self.control_plane_endpoint.clone().unwrap_or_else(|| {
+            let first = || self.controllers.first().map(|controller| controller.address);
+            let address = self.virtual_address().or_else(first);
+            Endpoint { host: address.map(|address| address.to_string()).unwrap_or_default(), port: API_PORT }
         })
+    }
+
+    /// The address that moves between the controllers, if there is one.
+    pub fn virtual_address(&self) -> Option<IpAddr> {
+        self.api_endpoint.virtual_address.as_ref().map(|of| of.address)
     }
 }
 

@@ -142,11 +142,8 @@ pub(super) fn room(
 }
 
 /// What is in every kubeconfig leads every machine to the controllers.
-pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &Networking) {
-    const PATH: &str = "controlPlaneEndpoint";
-    let remedy = || {
-        "give the address or name at which other machines reach the controllers: it may be a second address of a controller's".to_owned()
-    };
+pub(super) fn endpoint(check: &mut Check<'_>, path: &str, endpoint: &Endpoint, networking: &Networking, remedy: &str) {
+    let remedy = || remedy.to_owned();
     let host = endpoint.host.trim_end_matches('.').to_ascii_lowercase();
     let is_local_name = host == "localhost" || host.ends_with(".localhost");
     // An IPv4 address as IPv6 writes it (`::ffff:127.0.0.1`) is that address.
@@ -159,7 +156,7 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
                 "{} is the machine itself, and an API server answers there only on a controller",
                 endpoint.host
             );
-            check.wrong(PATH, message, remedy());
+            check.wrong(path, message, remedy());
         }
         return;
     }
@@ -174,11 +171,11 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
         _ => None,
     };
     if let Some(reason) = reason {
-        return check.wrong(PATH, format!("{address} {reason}"), remedy());
+        return check.wrong(path, format!("{address} {reason}"), remedy());
     }
     if matches!(address, IpAddr::V4(address) if address.is_link_local()) {
         check.warn(
-            PATH,
+            path,
             format!("{address} is link-local: only machines of the same network segment reach it"),
             remedy(),
         );
@@ -187,7 +184,7 @@ pub(super) fn endpoint(check: &mut Check<'_>, endpoint: &Endpoint, networking: &
     for (name, subnet) in subnets.iter().flat_map(|(name, nets)| nets.iter().map(move |net| (name, net))) {
         if subnet.contains(&address) {
             let message = format!("{address} lies in {name}, {subnet}, which exists only once the cluster does");
-            check.wrong(PATH, message, remedy());
+            check.wrong(path, message, remedy());
         }
     }
 }

@@ -122,6 +122,10 @@ pub(super) struct NodeLocal {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Endpoint {
     pub node_local: Option<bool>,
+    pub virtual_address: Option<String>,
+    pub interface: Option<String>,
+    #[serde(rename = "virtualRouterID")]
+    pub virtual_router_id: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check::Check;
-use super::endpoint;
 use super::flags;
 use super::{
     API_PORT, ApiServer, Cluster, Component, Controller, Endpoint, Etcd, HoistPaths, Images, PkiConfig, Rendered,
-    Taint, Version, defaults, dns, network, networking, pod_security, raw, syntax,
+    Taint, Version, defaults, dns, endpoint, network, networking, pod_security, raw, syntax,
 };
 use crate::base::error::{Finding, Severity};
 use crate::base::yaml::{Fields, child, item};
@@ -25,7 +24,6 @@ pub(super) fn validate(
     let kubernetes_version = kubernetes_version(c, raw, rendered);
     let images = images(c, raw, kubernetes_version);
     let control_plane_endpoint = control_plane_endpoint(c, raw);
-    let api_endpoint = endpoint::endpoint(c, raw.endpoint.as_deref(), images.as_ref());
     let api_server = api_server(c, kubernetes_version, raw.api_server.as_deref());
     let mut component = |path, program, raw| component(c, path, program, kubernetes_version, raw);
     let controller_manager =
@@ -44,8 +42,10 @@ pub(super) fn validate(
     networking::controllers(c, &controllers, &networking);
     networking::room(c, &networking, &controller_manager.extra_args, controllers.len(), network.as_ref());
     if let Some(endpoint) = &control_plane_endpoint {
-        networking::endpoint(c, endpoint, &networking);
+        const REMEDY: &str = "give the address or name at which other machines reach the controllers: it may be a second address of a controller's";
+        networking::endpoint(c, "controlPlaneEndpoint", endpoint, &networking, REMEDY);
     }
+    let api_endpoint = endpoint::endpoint(c, raw.endpoint.as_deref(), &controllers, &networking, images.as_ref());
     let kubelet_config = raw.kubelet.as_ref().and_then(|kubelet| kubelet.config.clone()).unwrap_or_default();
     flags::kubelet_config(c, "kubelet.config", kubernetes_version, &kubelet_config, !dns.has_coredns);
     let pod_security = pod_security::pod_security(c, raw.pod_security.as_deref());

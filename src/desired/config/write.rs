@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Arg, Autoscaler, Cluster, Controller, Dns, Etcd, KeyPairFiles, Network, Plugin, Taint, defaults, dns, network,
-    syntax,
+    ApiEndpoint, Arg, Autoscaler, Cluster, Controller, Dns, Etcd, KeyPairFiles, Network, Plugin, Taint, defaults, dns,
+    network, syntax,
 };
 use crate::base::yaml;
 
@@ -30,7 +30,7 @@ fn value(cluster: &Cluster) -> Value {
         "kubeProxy": { "mode": network::name(&network::MODES, cluster.kube_proxy.mode), "config": cluster.kube_proxy.config },
         "dns": dns(&cluster.dns),
         "controlPlaneEndpoint": cluster.control_plane_endpoint.as_ref().map(ToString::to_string),
-        "endpoint": { "nodeLocal": cluster.api_endpoint.node_local },
+        "endpoint": endpoint(&cluster.api_endpoint),
         "controllers": cluster.controllers.iter().map(controller).collect::<Vec<_>>(),
         "images": {
             "kubeAPIServer": images.kube_apiserver,
@@ -114,6 +114,17 @@ fn pod_network(network: &Network) -> Value {
     if let Plugin::Flannel(backend) = network.plugin {
         out["plugin"] = "flannel".into();
         out["flannel"] = json!({ "backend": network::name(&network::BACKENDS, backend) });
+    }
+    out
+}
+
+/// Nothing, where nothing is set.
+fn endpoint(endpoint: &ApiEndpoint) -> Value {
+    let mut out = json!({"nodeLocal": endpoint.node_local});
+    if let Some(of) = &endpoint.virtual_address {
+        out["virtualAddress"] = json!(of.address);
+        out["interface"] = json!(of.interface);
+        out["virtualRouterID"] = json!(of.router_id);
     }
     out
 }

@@ -128,6 +128,7 @@ fn apiserver(cluster: &Cluster) -> LeafPlan {
     }
     sans.extend(cluster.api_service_addresses().iter().map(IpAddr::to_string));
     sans.extend(cluster.control_plane_endpoint.iter().map(|e| e.host.clone()));
+    sans.extend(cluster.virtual_address().iter().map(IpAddr::to_string));
     sans.extend(cluster.api_server.cert_sans.iter().cloned());
     LeafPlan {
         stem: "apiserver".to_owned(),

@@ -19,8 +19,9 @@ use owner::{Owner, flag, owner, owner_by, words};
 /// In a second, on every architecture of Linux that has Kubernetes (USER_HZ).
 const TICKS: f64 = 100.0;
 
-/// The state of a listening socket in /proc/net/tcp.
+/// The states of a listening and of a connected socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
+const ESTABLISHED: &str = "01";
 
 /// The control plane's processes on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,12 +150,24 @@ pub fn is_free(address: SocketAddr) -> bool {
 
 /// Whether somebody listens at this very address, and not only at the wildcard.
 pub fn listens_at(proc: &Path, address: SocketAddr) -> bool {
+    !other_ends(proc, address, LISTEN).is_empty()
+}
+
+/// How many connections are open at this address.
+pub fn connections(proc: &Path, address: SocketAddr) -> usize {
+    other_ends(proc, address, ESTABLISHED).len()
+}
+
+/// The other end of each socket at `address` in this state.
+fn other_ends(proc: &Path, address: SocketAddr, state: &str) -> Vec<String> {
     let wanted = format!("{}:{:04X}", hex(address.ip()), address.port());
     let tables = ["net/tcp", "net/tcp6"].map(|table| std::fs::read_to_string(proc.join(table)).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines()).any(|line| {
+    let other_end = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        fields.get(1) == Some(&wanted.as_str()) && fields.get(3) == Some(&LISTEN)
-    })
+        let is_it = fields.get(1) == Some(&wanted.as_str()) && fields.get(3) == Some(&state);
+        is_it.then(|| fields.get(2).map(|other| (*other).to_owned())).flatten()
+    };
+    tables.iter().flat_map(|table| table.lines()).filter_map(other_end).collect()
 }
 
 /// The name and pid of the process that listens at `port` of `address` or of the wildcard, as far as /proc tells.
@@ -301,6 +314,10 @@ mod tests {
         let only = only_listener(Path::new("/proc"), address).unwrap();
         assert_eq!(only.pid.to_string(), pid);
         assert!(listens_at(Path::new("/proc"), address));
+        assert_eq!(connections(Path::new("/proc"), address), 0);
+        let client = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(connections(Path::new("/proc"), address), 1);
+        drop(client);
         assert!(!listens_at(Path::new("/proc"), SocketAddr::new([127, 0, 0, 9].into(), address.port())));
         drop(listener_socket);
         assert!(!listens_at(Path::new("/proc"), address));

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::decide::{Cause, Decision, LEADERLESS, Observed, Server, Stands, decide, hold};
 use super::run::Guard;
-use super::{heartbeat, leave, watch};
+use super::{heartbeat, leave, virtual_address, watch};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
 use crate::api::{controllers, endpoints, write};
 use crate::base::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::node::processes::{self, Process, Signal};
 use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
 use crate::plane::kept_copy::Copy;
-use crate::plane::{guard_pod, member};
+use crate::plane::{guard_pod, leaving, member};
 
 /// Between two steps of a hand-over, and when it has been waiting for long.
 const STEP: Duration = Duration::from_millis(150);
@@ -248,6 +248,16 @@ impl Guard<'_> {
 
     /// Takes this controller out of the cluster's addresses, and guard and its bridge from the node.
     pub(super) async fn leave(&mut self) -> Result<()> {
+        let left = self.give_up().await;
+        if left.is_err()
+            && let Err(error) = leaving::end(self.host)
+        {
+            self.fail(&error);
+        }
+        left
+    }
+
+    async fn give_up(&mut self) -> Result<()> {
         let copy =
             self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
         let own = self.at.node_ip;
@@ -257,6 +267,9 @@ impl Guard<'_> {
         let published = endpoints::published(&client).await?;
         sleep(leave::TO_MOVE).await;
         let (cluster, controller) = copy.cluster()?;
+        if let Some(address) = cluster.virtual_address() {
+            virtual_address::leave(self.host, address, self.reporter).await?;
+        }
         if member::is_local(&cluster) {
             join::until_removed(&cluster, &controller, &copy.assets.tls(), &published).await?;
         }

@@ -8,10 +8,11 @@
 //! `decide` decides, `run.rs` is the loop, `acts.rs` has the acts. plane/ has the bridge that guard keeps (`kept_copy`), and
 //! puts both on the disk (`guard_pod`). `watch.rs` observes etcd's alarms and images. `leave.rs` has what precedes guard's
 //! leaving. `keeper.rs` runs beside the loop: it keeps this controller's address and, by `approver.rs`, approves kubelets'
-//! serving certificates.
+//! serving certificates. `check.rs` is what keepalived asks, `virtual_address.rs` has the virtual address leave first.
 
 mod acts;
 mod approver;
+mod check;
 pub mod decide;
 mod heartbeat;
 mod keeper;
@@ -20,7 +21,9 @@ mod leave;
 mod metrics;
 mod observer;
 mod run;
+mod virtual_address;
 mod watch;
 
+pub use check::{Place, Question, check};
 pub use leave::may_remove;
 pub use run::{Options, run};

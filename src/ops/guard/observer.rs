@@ -250,7 +250,7 @@ impl Observer {
 fn server(answer: &Answer) -> Server {
     match answer {
         answer if answer.is_ready() => Server::Ready,
-        Answer::Http { body, .. } if body.lines().any(|line| line.starts_with("[-]shutdown")) => Server::Ending,
+        answer if answer.is_shutting_down() => Server::Ending,
         // A certificate that has expired, say: the bridge would show the same.
         Answer::Http { .. } | Answer::Tls(_) => Server::Unready,
         Answer::Refused => Server::Gone,

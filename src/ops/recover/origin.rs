@@ -16,7 +16,8 @@ use crate::plane::kept_copy::Copy;
 /// What belongs to a cluster and to no other: data of one is of no use with the keys of another.
 const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];
 /// The parts of an asset directory that `start` reads.
-const PARTS: [&str; 7] = ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "addons/", "kubelet/", "systemd/"];
+const PARTS: [&str; 8] =
+    ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "addons/", "kubelet/", "systemd/", "keepalived/"];
 
 /// Where the asset directory comes from.
 pub(super) enum Origin<'a> {

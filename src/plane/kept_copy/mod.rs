@@ -26,7 +26,7 @@ const PATH: &str = "/var/lib/hoist/guard/bridge.json";
 const SCHEMA: &str = "hoist.bridge/v1";
 /// The parts of an asset directory that are kept: what the bridge is made of, and what `recover` fills a lost one with.
 /// Add-ons are in the cluster and nowhere else needed; they may be large, and hold users' Secrets.
-const KEPT: [&str; 6] = ["auth/", "bootstrap-manifests/", "kubelet/", "manifests/", "systemd/", "tls/"];
+const KEPT: [&str; 7] = ["auth/", "bootstrap-manifests/", "keepalived/", "kubelet/", "manifests/", "systemd/", "tls/"];
 /// The same of its files.
 const KEPT_FILES: [&str; 2] = ["cluster.yaml", CLUSTER_ID];
 /// What guard, the bridge, a new controller and `recover` never need: whoever has it can make others' certificates.

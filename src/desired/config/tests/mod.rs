@@ -84,7 +84,7 @@ fn what_is_not_written_has_its_default() {
                 }],
             }],
             kubelet_config: serde_json::Map::new(),
-            api_endpoint: ApiEndpoint { node_local: false },
+            api_endpoint: ApiEndpoint { node_local: false, virtual_address: None },
             pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },
             hoist: HoistPaths { binary: "/usr/local/bin/hoist".into(), asset_dir: "/etc/hoist/assets".into() },
             addons: Vec::new(),
@@ -119,7 +119,7 @@ dns:
   autoscaler: {min: 1, nodesPerReplica: 8, coresPerReplica: 128}
   nodeLocal: {enabled: true, address: 169.254.25.10}
 controlPlaneEndpoint: "[fd00::5]:443"
-endpoint: {nodeLocal: true}
+endpoint: {nodeLocal: true, virtualAddress: 192.0.2.9, interface: eno1.100, virtualRouterID: 51}
 imageRepository: localhost:5000
 images: {kubeAPIServer: "localhost:5000/a/b@sha256:00ff", etcd: "etcd:1"}
 apiServer:
@@ -163,6 +163,8 @@ fn every_field_is_read() {
     assert_eq!(cluster.kube_proxy.config["conntrack"], json!({"maxPerCore": 0}));
     assert_eq!(cluster.endpoint().to_string(), "[fd00::5]:443");
     assert_eq!(cluster.server_of_nodes(), "https://127.0.0.1:7443");
+    let virtual_address = cluster.api_endpoint.virtual_address.as_ref().unwrap();
+    assert_eq!((virtual_address.interface.as_str(), virtual_address.router_id), ("eno1.100", 51));
     assert_eq!(cluster.api_service_addresses(), [[10, 20, 0, 1].into(), "fd00:20::1".parse::<IpAddr>().unwrap()]);
     assert_eq!(cluster.controllers[0].taints, []);
     assert_eq!(cluster.controllers[1].taints[0].value.as_deref(), Some("D"));

@@ -3,6 +3,45 @@
 use super::*;
 
 #[test]
+fn a_virtual_address_is_nobodys_and_at_an_interface() {
+    let with_address = |text: &str| format!("endpoint: {{virtualAddress: '{text}', interface: eth0}}\n");
+    let remedy = "give an address of the controllers' network that no machine has";
+    for (text, expected) in [
+        ("api.example.com", "`api.example.com` is not an IP address | write it like 192.0.2.9".to_owned()),
+        ("192.0.2.10", format!("192.0.2.10 is the address of c1, which keeps it | {remedy}")),
+        ("fd00::9", format!("fd00::9 is not of the family of c1, 192.0.2.10 | {remedy}")),
+        (
+            "10.96.0.9",
+            format!(
+                "10.96.0.9 lies in networking.serviceSubnet, 10.96.0.0/12, which exists only once the cluster does | {remedy}"
+            ),
+        ),
+        (
+            "127.0.0.1",
+            format!("127.0.0.1 is the machine itself, and an API server answers there only on a controller | {remedy}"),
+        ),
+        ("0.0.0.0", format!("0.0.0.0 stands for any address | {remedy}")),
+    ] {
+        refused(&with_address(text), &[&format!("f:6:28: endpoint.virtualAddress: {expected}")]);
+    }
+    refused(
+        "endpoint: {virtualAddress: 192.0.2.9, interface: 'eth0 }', virtualRouterID: 256}\n",
+        &[
+            "f:6:50: endpoint.interface: `eth0 }` is not the name of a network interface | write it like eth0",
+            "f:6:78: endpoint.virtualRouterID: `256` is not between 1 and 255 | write it like 51",
+        ],
+    );
+    refused("endpoint: {virtualAddress: 192.0.2.9}\n", &["f:6:11: endpoint.interface: it is required"]);
+
+    let cluster = with(&with_address("192.0.2.9")).unwrap();
+    assert_eq!(cluster.endpoint().to_string(), "192.0.2.9:6443");
+    assert_eq!(cluster.api_endpoint.virtual_address.unwrap().router_id, 9);
+    let cluster = with(&format!("controlPlaneEndpoint: api.example.com\n{}", with_address("192.0.3.0"))).unwrap();
+    assert_eq!(cluster.endpoint().to_string(), "api.example.com:6443");
+    assert_eq!(cluster.api_endpoint.virtual_address.unwrap().router_id, 1, "0 is none");
+}
+
+#[test]
 fn endpoints_and_names() {
     for (text, expected) in [
         ("fd00::1", "is an IPv6 address without brackets: write [fd00::1]"),
