@@ -133,6 +133,22 @@ pub async fn replace_waiting_api_server(client: &Client, name: &str) -> Result<(
     .await
 }
 
+/// Deletes the pods of the self-hosted API server on the node `name` that have ended again and again, as long as their etcd had
+/// no vote: a kubelet would start them up to five minutes later.
+///
+/// # Errors
+/// The API server's word.
+pub async fn replace_failing_api_server(client: &Client, name: &str) -> Result<()> {
+    delete_pods(client, "kube-apiserver", name, |pod| {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        statuses.into_iter().flatten().any(|status| {
+            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+            waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff")
+        })
+    })
+    .await
+}
+
 /// Deletes the pods of the controller manager and of the scheduler on the node `name`, where no API server serves them any
 /// more. Their Deployments make others elsewhere.
 ///

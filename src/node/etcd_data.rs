@@ -8,6 +8,9 @@
 //! ```
 //! This needs no API and no process of hoist's, at any boot. The file is in the folder that etcd makes and that a
 //! restore exchanges, so it moves with the data.
+//!
+//! A member that is added anew in place of one whose data is lost waits for a file of its own, `member/hoist-joined-ID`:
+//! what the kubelet may still know of the manifest before, which may begin a cluster, does not start on it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +21,16 @@ use crate::base::error::Result;
 use crate::base::files::{self, File};
 use crate::base::yaml;
 use crate::desired::config::{Cluster, Etcd};
+use crate::etcd::client::MemberId;
 use crate::node::host::Host;
+use crate::node::mounts::Mounts;
 
 /// The mark, below the data directory.
 pub const MARK: &str = "member/hoist-began";
+/// The same of a member that was added anew; its id follows.
+const JOINED: &str = "member/hoist-joined-";
+/// What a folder with the data of a member that was removed is called; the time follows.
+pub const ASIDE: &str = "member.removed-";
 /// What stands in it, for people.
 const TEXT: &str = "etcd has begun here. Without this file its static pod does not start: where the disk of its data is not\n\
 mounted, it would begin a second, empty cluster. Written by hoist.\n";
@@ -88,10 +97,56 @@ impl Data {
         files::write(&self.mark(), &mark())
     }
 
+    /// Makes the mark of the member `id` that was added anew, by which its etcd may begin.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn begin_anew(&self, id: MemberId) -> Result<()> {
+        files::make_dir(&self.dir.join("member"), 0o700)?;
+        files::write(&self.dir.join(joined(id)), &mark()).map(drop)
+    }
+
+    /// Whether data of a member that was removed was put aside in this folder.
+    pub fn has_aside(&self) -> bool {
+        let mut entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE))
+    }
+
+    /// Where the file system of the folder is mounted on this machine; `None` where this process may see another folder than
+    /// the machine does, as a container whose mounts are older than the machine's.
+    pub fn mount(&self, host: &Host) -> Option<PathBuf> {
+        let (machine, dir) = (Mounts::of_machine(host), host.inside(&self.dir));
+        let (there, here) = (machine.place(&dir)?, Mounts::of(host));
+        (here.place(&dir)? == there).then(|| machine.around(&dir).map(|mount| mount.point.clone()))?
+    }
+
+    /// Whether nothing of etcd's is there: neither its database and log nor the mark by which it may begin.
+    pub fn is_empty(&self) -> bool {
+        let is_nothing = |name: &str| fs::symlink_metadata(self.dir.join(name)).is_err();
+        self.is_seen() && ["member/snap/db", "member/wal", MARK].into_iter().all(is_nothing)
+    }
+
     /// What is typed where the data is gone.
     pub fn remedy() -> String {
         "mount the disk that it is on, and etcd continues by itself. If the disk is lost: `hoist recover --backup FILE`. `hoist start --new-cluster` begins a new cluster that has nothing of this one".into()
     }
+}
+
+/// The mark of the member `id` that was added anew, below the data directory.
+pub fn joined(id: MemberId) -> String {
+    format!("{JOINED}{id}")
+}
+
+/// The marks of members that were added anew, below the data directory `dir`: what is restored there needs them, too.
+pub fn joined_marks(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("member")).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.map(|name| format!("member/{name}")).filter(|name| name.starts_with(JOINED)).collect()
+}
+
+/// etcd's manifest that waits for this mark in place of the one of all.
+pub fn waiting_for(manifest: &str, mark: &str) -> String {
+    manifest.replace(&format!("/{MARK}"), &format!("/{mark}"))
 }
 
 /// The mark as a file.
@@ -229,6 +284,49 @@ spec:
         fs::write(data.dir().join("member/snap/db"), "").unwrap();
         assert!(!data.is_there(), "nothing is in it");
         fs::write(data.dir().join("member/snap/db"), "x").unwrap();
-        assert!(data.is_there());
+        assert!(data.is_there() && !data.is_empty());
+    }
+
+    #[test]
+    fn a_folder_is_lost_only_where_this_process_sees_what_the_machine_sees() {
+        let root = tempfile::tempdir().unwrap();
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let data = Data::at(&host, "/srv/etcd");
+        fs::create_dir_all(data.dir()).unwrap();
+        let tables = |machine: &str, here: &str| {
+            for (process, table) in [("1", machine), ("self", here)] {
+                let folder = root.path().join("proc").join(process);
+                fs::create_dir_all(&folder).unwrap();
+                fs::write(folder.join("mountinfo"), table).unwrap();
+            }
+            data.mount(&host).map(|point| point.display().to_string())
+        };
+        let (whole, disk) = ("1 0 8:1 / / rw - ext4 a rw\n", "2 1 8:2 / /srv rw - ext4 b rw\n");
+        let container = "1 0 0:9 / / rw - overlay o rw\n";
+        let both = format!("{whole}{disk}");
+        let inside = |device: &str, path: &str| format!("{container}3 1 {device} {path} /srv/etcd rw - ext4 b rw\n");
+        assert_eq!(tables("", ""), None, "the kernel does not tell");
+        assert_eq!(tables(&both, &inside("8:2", "/etcd")).as_deref(), Some("/srv"));
+        assert_eq!(tables(&both, &inside("8:1", "/srv/etcd")), None, "the disk was mounted later");
+        assert_eq!(tables(whole, &inside("8:1", "/srv/etcd")).as_deref(), Some("/"), "it is not mounted");
+        assert_eq!(tables(&both, &inside("8:2", "/etcd//deleted")), None);
+    }
+
+    #[test]
+    fn one_that_is_added_anew_waits_for_its_own_mark() {
+        let manifest = waiting_for(&guarded(OLD), &joined(MemberId(0xab)));
+        assert!(manifest.contains("\"path\":\"/srv/etcd/member/hoist-joined-ab\""), "{manifest}");
+        assert!(!manifest.contains(MARK) && is_alike(&manifest, OLD));
+        let root = tempfile::tempdir().unwrap();
+        let data = Data::at(&system::host(root.path(), Path::new("/etc/kubernetes/manifests")), "/srv/etcd");
+        assert!(!data.is_empty(), "it cannot be seen");
+        fs::create_dir_all(data.dir()).unwrap();
+        data.begin_anew(MemberId(0xab)).unwrap();
+        assert!(data.is_empty() && !data.mark().exists(), "etcd has not begun");
+        assert_eq!(joined_marks(&data.dir()), ["member/hoist-joined-ab"]);
+        data.begin().unwrap();
+        assert!(!data.is_empty() && !data.has_aside());
+        fs::rename(data.dir().join("member"), data.dir().join("member.removed-1")).unwrap();
+        assert!(data.is_empty() && data.has_aside() && joined_marks(&data.dir()).is_empty());
     }
 }

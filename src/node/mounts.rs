@@ -11,6 +11,10 @@ use crate::node::host::Host;
 pub struct Mount {
     /// Where it is mounted, as the host's own programs have it.
     pub point: PathBuf,
+    /// The numbers of its file system, as `8:1`: another one at each boot, perhaps.
+    pub device: String,
+    /// Which folder of the file system is mounted.
+    pub root: PathBuf,
     /// What this mount allows, whatever the file system's other mounts do: `rw`, `noexec` and their like.
     pub options: Vec<String>,
 }
@@ -33,6 +37,18 @@ impl Mounts {
         Self(table.lines().filter_map(mount).collect())
     }
 
+    /// Those that the first process of the machine sees: what was mounted after a container began is not in the container.
+    pub fn of_machine(host: &Host) -> Self {
+        let table = std::fs::read_to_string(host.path("/proc/1/mountinfo")).unwrap_or_default();
+        Self(table.lines().filter_map(mount).collect())
+    }
+
+    /// Which folder of which file system `path` is: its numbers, and the path in it. No link is followed.
+    pub fn place(&self, path: &Path) -> Option<(&str, PathBuf)> {
+        let mount = self.around(path)?;
+        Some((&mount.device, mount.root.join(path.strip_prefix(&mount.point).ok()?)))
+    }
+
     /// Whether something is mounted at `path` itself: no link is followed.
     pub fn is_point(&self, path: &Path) -> bool {
         self.0.iter().any(|mount| mount.point == path)
@@ -40,9 +56,9 @@ impl Mounts {
 
     /// The mount that `path` is on: no link is followed.
     pub fn around(&self, path: &Path) -> Option<&Mount> {
-        let length = |mount: &Mount| mount.point.components().count();
+        let length = |mount: &&Mount| mount.point.components().count();
         // Of several at one place, the last one covers the others.
-        self.0.iter().filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| length(mount))
+        self.0.iter().filter(|mount| path.starts_with(&mount.point)).max_by_key(length)
     }
 
     /// The places in `folder` that something is mounted at, itself included.
@@ -52,9 +68,15 @@ impl Mounts {
 }
 
 fn mount(line: &str) -> Option<Mount> {
-    let mut fields = line.split(' ').skip(4);
+    let mut fields = line.split(' ').skip(2);
+    let (device, root) = (fields.next()?, fields.next()?);
     let (point, options) = (fields.next()?, fields.next()?);
-    Some(Mount { point: unescaped(point), options: options.split(',').map(str::to_owned).collect() })
+    Some(Mount {
+        point: unescaped(point),
+        device: device.to_owned(),
+        root: unescaped(root),
+        options: options.split(',').map(str::to_owned).collect(),
+    })
 }
 
 /// A path whose spaces, tabs, line ends and backslashes stand as three octal digits behind a backslash.
@@ -101,6 +123,10 @@ mod tests {
         assert!(noexec("/var/lib") && noexec("/var") && noexec("/var/lib/hoist/bin"));
         assert!(!noexec("/variable") && !noexec("/var/lib/my etcd/member"));
         assert_eq!(mounts.within(Path::new("/var/lib/hoist")).len(), 2);
+        let place =
+            |path: &str| mounts.place(Path::new(path)).map(|(device, path)| format!("{device} {}", path.display()));
+        assert_eq!(place("/var/lib/my etcd/member").as_deref(), Some("98:0 /member"));
+        assert_eq!(place("/var/lib/etcd").as_deref(), Some("98:1 /lib/etcd"));
         assert_eq!(unescaped(r"/a\134b\"), Path::new(r"/a\b\"));
     }
 }

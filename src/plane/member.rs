@@ -13,6 +13,7 @@ use crate::base::files;
 use crate::base::yaml;
 use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, own_serving};
+use crate::etcd::client::MemberId;
 use crate::node::etcd_data::{self, Data};
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
@@ -58,6 +59,22 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
     StaticPods::new(host.manifests()).install(ETCD, &manifest).map(drop)
 }
 
+/// Puts a member there that was added anew as `id`, in place of one whose data is lost or put aside. The one before may have
+/// been what began the cluster: what the kubelet still knows of it waits for another file, and does not start.
+///
+/// # Errors
+/// A copy that lacks a file; the system's refusal. Running it again goes on.
+pub fn begin_anew(host: &Host, copy: &Copy, id: MemberId, initial_cluster: &str) -> Result<()> {
+    let (cluster, controller) = copy.cluster()?;
+    let Some(data) = Data::of(host, &cluster) else { return Ok(()) };
+    serving::write(&host.etcd_pki(), secrets::of_etcd(&controller.name, &copy.assets.tls())?)?;
+    let manifest = copy.assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
+    let manifest = joining(&etcd_data::guarded(&manifest), initial_cluster)?;
+    let manifest = etcd_data::waiting_for(&manifest, &etcd_data::joined(id));
+    StaticPods::new(host.manifests()).install(ETCD, &manifest)?;
+    data.begin_anew(id)
+}
+
 /// Moves the data of a member that is none any more out of the way; says where it is now.
 ///
 /// # Errors
@@ -65,7 +82,7 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
 pub fn put_aside(host: &Host, cluster: &Cluster, now: OffsetDateTime) -> Result<Option<PathBuf>> {
     StaticPods::new(host.manifests()).remove(ETCD)?;
     let Some(data) = Data::of(host, cluster).filter(|data| data.dir().join("member").is_dir()) else { return Ok(None) };
-    let aside = data.dir().join(format!("member.removed-{}", now.unix_timestamp()));
+    let aside = data.dir().join(format!("{}{}", etcd_data::ASIDE, now.unix_timestamp()));
     let from = data.dir().join("member");
     files::rename(&from, &aside)?;
     Ok(Some(aside))

@@ -8,5 +8,6 @@ pub mod kept_copy;
 pub mod lease_holders;
 pub mod leaving;
 pub mod member;
+pub mod remembered;
 pub mod serving;
 pub mod static_plane;

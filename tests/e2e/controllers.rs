@@ -16,32 +16,40 @@ pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
 
 /// One of etcd's members, as etcdctl shows it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Member {
-    name: String,
-    is_learner: bool,
+pub struct Member {
+    pub name: String,
+    /// As etcd shows it in JSON.
+    pub id: u64,
+    pub is_learner: bool,
+}
+
+/// The members as this node's tells them.
+pub fn members_at(node: &Node) -> Vec<Member> {
+    let ended = node.exec([
+        "etcdctl",
+        "--endpoints=https://127.0.0.1:2379",
+        "--cacert=/etc/kubernetes/pki/etcd/ca.crt",
+        "--cert=/etc/kubernetes/pki/etcd/server.crt",
+        "--key=/etc/kubernetes/pki/etcd/server.key",
+        "member",
+        "list",
+        "--write-out=json",
+    ]);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
+    let member = |member: &Value| Member {
+        name: member["name"].as_str().unwrap_or_default().to_owned(),
+        id: member["ID"].as_u64().unwrap_or_default(),
+        is_learner: member["isLearner"] == true,
+    };
+    let mut members: Vec<_> = told["members"].as_array().into_iter().flatten().map(member).collect();
+    members.sort();
+    members
 }
 
 impl Controller {
     /// The members as the first controller's tells them.
     fn members(&self) -> Vec<Member> {
-        let ended = self.node.exec([
-            "etcdctl",
-            "--endpoints=https://127.0.0.1:2379",
-            "--cacert=/etc/kubernetes/pki/etcd/ca.crt",
-            "--cert=/etc/kubernetes/pki/etcd/server.crt",
-            "--key=/etc/kubernetes/pki/etcd/server.key",
-            "member",
-            "list",
-            "--write-out=json",
-        ]);
-        let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
-        let member = |member: &Value| Member {
-            name: member["name"].as_str().unwrap_or_default().to_owned(),
-            is_learner: member["isLearner"] == true,
-        };
-        let mut members: Vec<_> = told["members"].as_array().into_iter().flatten().map(member).collect();
-        members.sort();
-        members
+        members_at(&self.node)
     }
 
     /// The addresses of the `kubernetes` Service.

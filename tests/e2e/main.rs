@@ -26,6 +26,7 @@ mod network;
 mod node_endpoint;
 mod package;
 mod pivot;
+mod quorum;
 mod recover;
 mod recovery;
 mod reset;

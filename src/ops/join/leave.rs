@@ -32,8 +32,7 @@ pub async fn until_removed(cluster: &Cluster, controller: &Controller, tls: &Tls
     let own = SocketAddr::new(cluster.loopback(), alarms::PORT);
     let url = peer_url(controller.address);
     let begun = Instant::now();
-    let mut known = addresses(cluster, None, alarms::PORT);
-    known.extend(published.iter().map(|address| SocketAddr::new(*address, alarms::PORT)));
+    let mut known = addresses(cluster, &published.iter().copied().collect(), None, alarms::PORT);
     while begun.elapsed() < LIMIT {
         let asked = members::ask(own, &known, tls, CALL_LIMIT).await;
         known.extend(asked.lists.iter().flat_map(|list| list.members.values()).flat_map(|member| member.addresses()));
@@ -53,7 +52,7 @@ pub async fn until_removed(cluster: &Cluster, controller: &Controller, tls: &Tls
 /// # Errors
 /// That none says that it is ready.
 pub async fn client_of_another(host: &Host, copy: &Copy, published: &[IpAddr]) -> Result<Client> {
-    Way::of(published).another(host, copy).await
+    Way::of(published.iter().copied()).another(host, copy).await
 }
 
 /// Takes away all that made a controller of this machine, once no voter counts its member any more: the bridge, what its API

@@ -43,15 +43,20 @@ impl Seen {
 /// Which API servers there are, and a client of one.
 #[derive(Default)]
 pub(super) struct Way {
-    /// Those that were published when that was last read.
+    /// Those of controllers, and those that were published, when that was last read.
     known: BTreeSet<IpAddr>,
     client: Option<Client>,
 }
 
 impl Way {
     /// One that knows of these.
-    pub fn of(published: &[IpAddr]) -> Self {
-        Self { known: published.iter().copied().collect(), client: None }
+    pub fn of(known: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { known: known.into_iter().collect(), client: None }
+    }
+
+    /// The addresses that it knows of.
+    pub fn known(&self) -> &BTreeSet<IpAddr> {
+        &self.known
     }
 
     /// A client of an API server that says that it is ready: this controller's own, or else another's.
@@ -105,7 +110,11 @@ impl Way {
     pub async fn look(&mut self, client: &Client, cluster: &Cluster) -> Result<Seen> {
         let controllers = controllers::list(client).await?;
         let published = endpoints::published(client).await?;
-        self.known = published.iter().copied().collect();
+        if !published.is_empty() {
+            // One that is away is not published, and comes back.
+            let labelled = controllers.iter().filter_map(|node| node.address);
+            self.known = published.iter().copied().chain(labelled).collect();
+        }
         let has_come = |name: &str| controllers.iter().any(|node| node.name == name);
         let missing = cluster.controllers.iter().filter(|declared| !has_come(&declared.name));
         let never = controllers::never_seen(client, missing.map(|declared| declared.name.as_str())).await?;
@@ -115,12 +124,17 @@ impl Way {
     }
 }
 
-/// Where members of `cluster` may answer: at every controller that is declared, labelled or published.
-pub(super) fn addresses(cluster: &Cluster, seen: Option<&Seen>, port: u16) -> Vec<SocketAddr> {
+/// Where members of `cluster` may answer: at every controller that is declared, `known`, labelled or published.
+pub(super) fn addresses(
+    cluster: &Cluster,
+    known: &BTreeSet<IpAddr>,
+    seen: Option<&Seen>,
+    port: u16,
+) -> Vec<SocketAddr> {
     let declared = cluster.controllers.iter().map(|declared| declared.address);
     let labelled = seen.into_iter().flat_map(|seen| seen.controllers.iter().filter_map(|node| node.address));
     let published = seen.into_iter().flat_map(|seen| seen.published.iter().copied());
-    let all: BTreeSet<_> = declared.chain(labelled).chain(published).collect();
+    let all: BTreeSet<_> = declared.chain(labelled).chain(published).chain(known.iter().copied()).collect();
     all.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 

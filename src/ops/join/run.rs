@@ -30,6 +30,7 @@ use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::world::Ask;
 use crate::plane::kept_copy::Copy;
+use crate::plane::remembered::Remembered;
 use crate::plane::{guard_pod, member, serving};
 
 /// Between two rounds at rest, and while something is under way.
@@ -42,12 +43,15 @@ const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
 /// Makes and unmakes controllers, for ever. What fails is tried again, and said once.
 pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
+    let remembered = Remembered::load(host);
     let mut join = Join {
         host,
         node,
         reporter,
         own: None,
-        way: Way::default(),
+        way: Way::of(remembered.others.iter().copied()),
+        remembered,
+        emptied: None,
         watch: Watch::default(),
         reports: Reports::default(),
         turn: Turn::of_process(node, host.world().now()),
@@ -87,6 +91,9 @@ struct Join<'a> {
     reporter: &'a Reporter,
     own: Option<Arc<Own>>,
     way: Way,
+    remembered: Remembered,
+    /// Since when etcd's data directory has been empty, on the file system on which the data was.
+    emptied: Option<Instant>,
     watch: Watch,
     reports: Reports,
     turn: Turn,
@@ -152,8 +159,8 @@ impl Join<'_> {
             false => Asked::default(),
         };
         let mut is_busy = made_here;
-        if made_here {
-            self.make(&of, seen.as_ref(), &asked, client.as_ref().ok()).await?;
+        if made_here || is_local {
+            is_busy |= self.make(&of, seen.as_ref(), &asked, client.as_ref().ok()).await?;
         }
         let (Ok(client), Some(seen)) = (client, seen) else { return Ok(is_busy) };
         is_busy |= seen.node(self.node).is_none();
@@ -168,15 +175,21 @@ impl Join<'_> {
 
     async fn ask(&self, of: &Own, seen: Option<&Seen>) -> Asked {
         let own = SocketAddr::new(of.cluster.loopback(), alarms::PORT);
-        let others = addresses(&of.cluster, seen, alarms::PORT);
+        let others = addresses(&of.cluster, self.way.known(), seen, alarms::PORT);
         let others: Vec<_> = others.into_iter().filter(|address| address.ip() != of.controller.address).collect();
         members::ask(own, &others, &of.tls, CALL_LIMIT).await
     }
 
-    /// The next thing on this machine, of what makes it a controller.
-    async fn make(&mut self, of: &Own, seen: Option<&Seen>, asked: &Asked, client: Option<&Client>) -> Result<()> {
+    /// The next thing on this machine, of what makes it a controller, and a member again where its data is gone; says whether
+    /// there is more to come.
+    async fn make(&mut self, of: &Own, seen: Option<&Seen>, asked: &Asked, client: Option<&Client>) -> Result<bool> {
         let own = asked.this.and_then(|id| asked.answers.get(&id)).map(|answer| answer.status.clone());
         let data = Data::of(self.host, &of.cluster);
+        let data = data.as_ref();
+        let has_data = data.is_some_and(Data::is_there);
+        if let Some(data) = data {
+            self.remember(of, data, own.as_ref().map(|own| own.cluster))?;
+        }
         let observed = Observed {
             name: of.controller.name.clone(),
             peer_url: peer_url(of.controller.address),
@@ -185,17 +198,34 @@ impl Join<'_> {
             has_certificates: member::has_own_certificates(&of.copy, &of.controller),
             is_local: member::is_local(&of.cluster),
             list: asked.lists.first().cloned(),
-            has_data: data.is_some_and(|data| data.is_there()),
+            is_agreed: asked.lists.windows(2).all(|pair| pair[0].agrees(&pair[1])),
+            has_data,
+            has_mark: data.is_some_and(|data| data.mark().is_file()),
+            lost_for: self.emptied.map(|since| since.elapsed()),
+            is_put_aside: data.is_some_and(|data| data.is_empty() && data.has_aside()),
+            was_in: self.remembered.cluster.as_deref().and_then(|id| u64::from_str_radix(id, 16).ok()),
             own,
         };
         let step = decide(&observed);
+        let begins = match observed.serves {
+            true => "this controller's etcd begins anew",
+            false => "this node becomes a controller",
+        };
         let _lock = match &step {
             Step::Done | Step::Wait(_) | Step::Report => None,
             _ => Some(lock::try_take(self.host)?),
         };
+        // What was said of the directory is not so any more.
+        if !matches!(step, Step::Report | Step::Wait(_)) && self.reported.is_some() {
+            if let Some(client) = client {
+                controllers::report(client, self.node, None).await?;
+            }
+            self.reported = None;
+        }
+        let is_busy = step != Step::Done;
         match step {
             Step::Done => {}
-            Step::Wait(what) => self.say(format!("this node becomes a controller: waiting for {what}")),
+            Step::Wait(what) => self.say(format!("{begins}: waiting for {what}")),
             Step::MakeCertificates => {
                 let made = pki::own(&of.cluster, &of.controller, &of.tls, self.host.world().now())?;
                 let mut copy = of.copy.clone();
@@ -208,7 +238,12 @@ impl Join<'_> {
                 if let (Some(client), Some(seen)) = (client, seen) {
                     self.report(client, seen).await?;
                 }
-                self.say("this node becomes a controller: its etcd member is to be added".into());
+                self.say(match observed.serves {
+                    true => {
+                        "this controller's etcd has lost its data: its member is to be removed, and added anew".into()
+                    }
+                    false => "this node becomes a controller: its etcd member is to be added".into(),
+                });
             }
             Step::Begin(initial) => {
                 // From here on the directory is not empty, whatever becomes of the rest.
@@ -216,9 +251,23 @@ impl Join<'_> {
                 if let (Some(client), true) = (client, node.is_some_and(|node| node.report.is_some())) {
                     controllers::report(client, self.node, None).await?;
                 }
-                self.reported = None;
                 member::begin(self.host, &of.copy, &initial)?;
-                self.say(format!("this node becomes a controller: its etcd joins {initial}"));
+                self.say(format!("{begins}: its etcd joins {initial}"));
+            }
+            Step::BeginAnew(id, initial) => {
+                member::begin_anew(self.host, &of.copy, id, &initial)?;
+                self.say(format!(
+                    "{begins}: its etcd joins {initial}. A kubelet that has reached no API server since its start takes that up when it reaches one, or is restarted"
+                ));
+            }
+            Step::Mark => {
+                if let Some(data) = data {
+                    data.begin()?;
+                }
+                self.say("this controller's etcd votes again".into());
+                if let Some(client) = client {
+                    controllers::replace_failing_api_server(client, self.node).await?;
+                }
             }
             Step::PutAside => {
                 if let Some(aside) = member::put_aside(self.host, &of.cluster, self.host.world().now())? {
@@ -236,6 +285,25 @@ impl Join<'_> {
                 self.say("this node is not to become a controller any more: what was made for it is removed".into());
                 leave::unmake(self.host, &of.cluster)?;
             }
+        }
+        Ok(is_busy)
+    }
+
+    /// Remembers what is needed after a reboot, and since when the data directory is empty.
+    fn remember(&mut self, of: &Own, data: &Data, cluster: Option<u64>) -> Result<()> {
+        let mut now = self.remembered.clone();
+        now.others = self.way.known().iter().copied().filter(|address| *address != of.controller.address).collect();
+        now.cluster = cluster.filter(|id| *id != 0).map(|id| format!("{id:x}")).or(now.cluster);
+        let mount = data.mount(self.host);
+        if data.is_there() && mount.is_some() {
+            now.data_mount.clone_from(&mount);
+        }
+        let is_where_it_was = mount.is_some() && mount == now.data_mount;
+        let is_lost = is_where_it_was && cluster.is_none() && data.is_empty();
+        self.emptied = if is_lost { self.emptied.or(Some(Instant::now())) } else { None };
+        if now != self.remembered {
+            now.store(self.host)?;
+            self.remembered = now;
         }
         Ok(())
     }

@@ -308,7 +308,10 @@ fn of_the_bridge(o: &Observed) -> Decision {
 
 /// That etcd's data is not where it should be, and what to do.
 pub fn lacks_data(place: &str) -> String {
-    format!("etcd is not started: its data is not in {place}. What to do: {}", Data::remedy())
+    format!(
+        "etcd is not started: its data is not in {place}. What to do: {}. Of several controllers, one whose data is lost becomes a member again by itself, if its file system is mounted",
+        Data::remedy()
+    )
 }
 
 /// Whether the self-hosted API server serves and nobody leads.

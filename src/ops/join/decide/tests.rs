@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::etcd::client::MemberId;
 
 const PEER: &str = "https://10.0.0.2:2380";
 
@@ -107,4 +106,84 @@ fn others_that_have_not_started_have_a_name_for_etcd() {
     others.members.extend([member(10, "", "https://10.0.0.3:2380", true)]);
     let Step::Begin(initial) = decide(&Observed { list: Some(others), ..labelled() }) else { panic!() };
     assert!(initial.ends_with(",member-a=https://10.0.0.3:2380"), "{initial}");
+}
+
+/// A controller that serves, listed as a voter, whose etcd does not answer.
+fn serving() -> Observed {
+    Observed {
+        serves: true,
+        is_agreed: true,
+        was_in: Some(7),
+        has_mark: true,
+        has_data: true,
+        list: list(Some(("c2", false))),
+        ..labelled()
+    }
+}
+
+/// The same with an empty data directory on the file system on which the data was.
+fn wiped(seconds: u64) -> Observed {
+    let lost_for = Some(Duration::from_secs(seconds));
+    Observed { has_data: false, has_mark: false, lost_for, ..serving() }
+}
+
+#[test]
+fn a_controller_whose_disk_was_wiped_becomes_a_member_anew() {
+    assert_eq!(decide(&serving()), Step::Done, "it restarts");
+    assert!(waits(&decide(&wiped(59)), "whether it is lost"));
+    assert_eq!(decide(&wiped(60)), Step::Report);
+    let removed = Observed { list: list(None), ..wiped(65) };
+    assert_eq!(decide(&removed), Step::Report);
+    let added = Observed { list: list(Some(("", true))), ..removed };
+    let initial = "c1=https://10.0.0.1:2380,c2=https://10.0.0.2:2380";
+    let begin = Step::BeginAnew(MemberId(2), initial.into());
+    assert_eq!(decide(&added), begin);
+    let begun = Observed { has_data: true, lost_for: None, ..added.clone() };
+    assert_eq!(decide(&begun), Step::Done, "its etcd is to answer");
+    let learns = Observed { own: status(2, true), list: list(Some(("c2", true))), ..begun };
+    assert!(waits(&decide(&learns), "vote"));
+    let votes = Observed { own: status(2, false), list: list(Some(("c2", false))), ..learns };
+    assert_eq!(decide(&votes), Step::Mark);
+    assert_eq!(decide(&Observed { has_mark: true, ..votes }), Step::Done);
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_is_waited_for() {
+    let absent = Observed { lost_for: None, ..wiped(0) };
+    assert_eq!(decide(&absent), Step::Done);
+    assert_eq!(decide(&Observed { list: list(None), ..absent.clone() }), Step::Done, "even if it was removed");
+    assert_eq!(decide(&Observed { list: list(Some(("", true))), ..absent }), Step::Done);
+}
+
+#[test]
+fn nothing_is_lost_without_the_word_of_the_others() {
+    let lost = wiped(600);
+    for other in [
+        Observed { list: None, ..lost.clone() },
+        Observed { is_agreed: false, ..lost.clone() },
+        Observed { has_label: None, ..lost.clone() },
+        Observed { has_label: Some(false), ..lost.clone() },
+        Observed { is_local: false, ..lost.clone() },
+        Observed { own: status(2, false), has_mark: true, ..lost.clone() },
+        Observed { own: status(9, false), ..lost },
+    ] {
+        assert_eq!(decide(&other), Step::Done, "{other:?}");
+    }
+}
+
+#[test]
+fn data_of_a_member_that_was_removed_is_put_aside_where_a_controller_serves_too() {
+    let removed = Observed { list: list(None), ..serving() };
+    assert_eq!(decide(&removed), Step::PutAside);
+    let runs = Observed { own: status(2, false), ..removed.clone() };
+    assert_eq!(decide(&runs), Step::Done, "it has not heard of it");
+    assert!(waits(&decide(&Observed { was_in: Some(8), ..removed.clone() }), "another cluster"));
+    assert!(waits(&decide(&Observed { was_in: None, ..removed.clone() }), "another cluster"));
+    let mut elsewhere = list(None).unwrap();
+    elsewhere.members.extend([member(3, "c2", "https://10.0.0.9:2380", false)]);
+    assert!(waits(&decide(&Observed { list: Some(elsewhere), ..removed.clone() }), "another address"));
+    let aside = Observed { has_data: false, has_mark: false, is_put_aside: true, ..removed };
+    assert_eq!(decide(&aside), Step::Report);
+    let added = Observed { list: list(Some(("", true))), ..aside };
+    assert!(matches!(decide(&added), Step::BeginAnew(MemberId(2), _)));
 }
