@@ -170,6 +170,33 @@ async fn delete_pods(client: &Client, component: &str, node: &str, which: impl F
     write::delete_pods(client, &pods.collect::<Vec<_>>()).await
 }
 
+/// Deletes the pods of controller manager and scheduler on other nodes than `serving`, where there are more replicas than these:
+/// with fewer replicas the cluster would keep as many, and perhaps those of machines that are dead, whose pods count as ready for
+/// a while. Says whether there were any.
+///
+/// # Errors
+/// The API server's word.
+pub async fn delete_idle(client: &Client, serving: &[&str]) -> Result<bool> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let mut idle = Vec::new();
+    for component in SCALED {
+        let params = ListParams::default().labels(&format!("component={component}"));
+        let pods = api.list(&params).await.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
+        if pods.items.len() > serving.len() {
+            idle.extend(pods.items.iter().filter(|pod| is_idle(pod, serving)).map(Pod::name_any));
+        }
+    }
+    let idle: Vec<_> = idle.into_iter().map(|name| ("kube-system".to_owned(), name)).collect();
+    write::delete_pods(client, &idle).await?;
+    Ok(!idle.is_empty())
+}
+
+/// Whether a pod has a node that is not one of these, and is not being deleted.
+fn is_idle(pod: &Pod, serving: &[&str]) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && node.is_some_and(|node| !serving.contains(&node))
+}
+
 /// Brings the replicas of controller manager and scheduler to `wanted`, one for each controller that serves; says which
 /// components it changed. Where there is no Deployment, nothing is done.
 ///
@@ -201,6 +228,18 @@ pub async fn scale(client: &Client, wanted: usize) -> Result<Vec<&'static str>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_idle_on_a_node_that_does_not_serve() {
+        let pod = |node: Option<&str>, deleted: Option<&str>| -> Pod {
+            let value =
+                json!({"metadata": {"deletionTimestamp": deleted}, "spec": {"nodeName": node, "containers": []}});
+            serde_json::from_value(value).unwrap()
+        };
+        assert!(is_idle(&pod(Some("c2"), None), &["c1"]));
+        assert!(!is_idle(&pod(Some("c1"), None), &["c1"]) && !is_idle(&pod(None, None), &["c1"]));
+        assert!(!is_idle(&pod(Some("c2"), Some("2026-01-01T00:00:00Z")), &["c1"]));
+    }
 
     #[test]
     fn a_controller_has_the_first_address_that_is_internal() {

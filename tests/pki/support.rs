@@ -58,7 +58,7 @@ pub fn cluster() -> Cluster {
         api_server: ApiServer { extra_args: Vec::new(), cert_sans: vec!["203.0.113.7".into(), "localhost".into()] },
         controller_manager: Component::default(),
         scheduler: Component::default(),
-        etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), extra_args: Vec::new() },
+        etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), defragmentation: true, extra_args: Vec::new() },
         controllers: vec![controller("c1", "192.0.2.1")],
         kubelet_config: serde_json::Map::new(),
         pod_security: PodSecurity { enforce: Level::Privileged, audit: Level::Baseline, warn: Level::Baseline },

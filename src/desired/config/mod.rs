@@ -303,6 +303,8 @@ pub enum Etcd {
     Local {
         /// The data directory on the host.
         data_dir: String,
+        /// Whether guard defragments a member of several when much of its database can be given back.
+        defragmentation: bool,
         /// Flags that replace hoist's of the same name, or are added.
         extra_args: Vec<Arg>,
     },

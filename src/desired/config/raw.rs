@@ -160,6 +160,7 @@ pub(super) struct Etcd {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct LocalEtcd {
     pub data_dir: Option<String>,
+    pub defragmentation: Option<bool>,
     pub extra_args: List<Arg>,
 }
 

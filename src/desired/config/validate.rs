@@ -203,7 +203,8 @@ fn etcd(check: &mut Check<'_>, version: Option<Version>, raw: Option<&raw::Etcd>
     }
     let extra_args = local.and_then(|raw| raw.extra_args.as_ref());
     let extra_args = flags::extra_args(check, "etcd.local.extraArgs", Program::Etcd, version, extra_args);
-    Some(Etcd::Local { data_dir: data_dir.to_owned(), extra_args })
+    let defragmentation = local.and_then(|raw| raw.defragmentation).unwrap_or(true);
+    Some(Etcd::Local { data_dir: data_dir.to_owned(), defragmentation, extra_args })
 }
 
 fn external_etcd(check: &mut Check<'_>, raw: &raw::ExternalEtcd) -> Option<Etcd> {

@@ -149,8 +149,8 @@ fn dns(dns: &Dns) -> Value {
 
 fn etcd(etcd: &Etcd) -> Value {
     match etcd {
-        Etcd::Local { data_dir, extra_args } => json!({
-            "local": {"dataDir": data_dir, "extraArgs": args(extra_args)}
+        Etcd::Local { data_dir, defragmentation, extra_args } => json!({
+            "local": {"dataDir": data_dir, "defragmentation": defragmentation, "extraArgs": args(extra_args)}
         }),
         Etcd::External { endpoints, ca_file, cert_file, key_file } => json!({
             "external": {"endpoints": endpoints, "caFile": ca_file, "certFile": cert_file, "keyFile": key_file}

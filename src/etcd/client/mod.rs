@@ -76,6 +76,16 @@ impl Client {
         Ok(list.into())
     }
 
+    /// The members as this one knows them, whatever became of the others: old, perhaps. A learner does not say.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn known_members(&mut self) -> Result<List, Failed> {
+        let question = MemberListRequest { linearizable: false };
+        let list: MemberListResponse = self.call(CLUSTER, "MemberList", &question).await?;
+        Ok(list.into())
+    }
+
     /// Adds a member without a vote that will be reached by the others at `peer_url`. Its id, unless etcd forgets to say.
     ///
     /// # Errors

@@ -32,12 +32,14 @@
 
 mod ask;
 mod decide;
+mod defragment;
 mod observed;
 mod view;
 mod watch;
 
 pub use ask::{ask, make};
 pub use decide::{STALLED, STALLED_BEFORE_OTHERS, decide};
+pub use defragment::{PAUSE, is_due};
 pub use observed::{Act, Answer, Change, Data, Observed, Report, Seen, Wanted};
 pub use view::{IN_SYNC, STEADY};
 pub use watch::{Asked, Watch};

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +16,15 @@ use super::look::{Reports, Seen, Way, addresses, peer_url};
 use super::{ASK_LIMIT, CALL_LIMIT, leave};
 use crate::api::controllers::{self, Report};
 use crate::api::endpoints::{self, Retracted};
-use crate::api::turn::Turn;
+use crate::api::turn::{self, Turn};
 use crate::base::error::{Error, Result};
 use crate::base::files::File;
 use crate::base::report::{News, Reporter};
-use crate::desired::config::{API_PORT, Cluster, Controller};
+use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
-use crate::etcd::client::Member;
+use crate::etcd::client::{self as etcd, Member};
 use crate::etcd::members::{self, Act, Asked, Watch};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
@@ -38,6 +39,8 @@ const AT_REST: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(1);
 /// How long a round may take, with a change in it.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a member may take to defragment its database: less than a round.
+const DEFRAGMENT_LIMIT: Duration = Duration::from_secs(45);
 /// Between two reports of an empty data directory.
 const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,7 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
         turn: Turn::of_process(node, host.world().now()),
         has_turn: false,
         reported: None,
+        defragmented: None,
         scaled: None,
         published: Vec::new(),
         watched: Watched::default(),
@@ -100,6 +104,8 @@ struct Join<'a> {
     has_turn: bool,
     /// When the data directory was last reported to be empty, and how often.
     reported: Option<(Instant, u64)>,
+    /// When this controller's member was last defragmented.
+    defragmented: Option<Instant>,
     /// How many controllers served when the replicas were last looked at.
     scaled: Option<usize>,
     /// The addresses of the `kubernetes` Service in the last round, if this controller is one of those that serve.
@@ -167,7 +173,7 @@ impl Join<'_> {
         if is_local {
             is_busy |= self.change(&of, &client, &seen, asked).await?;
         }
-        self.scale(&client, seen.published.len()).await?;
+        is_busy |= self.scale(&client, &seen).await?;
         let serves = seen.published.contains(&of.controller.address);
         self.published = if serves { seen.published } else { Vec::new() };
         Ok(is_busy)
@@ -332,6 +338,16 @@ impl Join<'_> {
         let observed = self.watch.observed(asked, wanted, Instant::now());
         match members::decide(&observed) {
             Act::Nothing => {
+                let is_due = members::is_due(&observed, self.defragmented.map(|at| at.elapsed()));
+                let is_wanted = matches!(of.cluster.etcd, Etcd::Local { defragmentation: true, .. });
+                match is_due && is_wanted {
+                    true if self.has_turn => self.defragment(of).await?,
+                    true => {
+                        self.has_turn = self.turn.take(client, Instant::now(), self.host.world().now()).await?;
+                        return Ok(true);
+                    }
+                    false => {}
+                }
                 self.give_back(client).await?;
                 Ok(false)
             }
@@ -359,6 +375,35 @@ impl Join<'_> {
                 Ok(true)
             }
         }
+    }
+
+    /// Defragments this controller's own member, under the turn. Its own API server has no etcd meanwhile: another's is asked.
+    async fn defragment(&mut self, of: &Own) -> Result<()> {
+        let client = self.way.another(self.host, &of.copy).await?;
+        self.defragmented = Some(Instant::now());
+        let address = SocketAddr::new(of.cluster.loopback(), alarms::PORT);
+        let size =
+            async || Some(etcd::Client::connect(address, &of.tls, CALL_LIMIT).await.ok()?.status().await.ok()?.size);
+        let before = size().await;
+        let work = async { etcd::Client::connect(address, &of.tls, DEFRAGMENT_LIMIT).await?.defragment().await };
+        let mut work = pin!(work);
+        let done = loop {
+            match timeout(turn::LASTS / 3, &mut work).await {
+                Ok(done) => break done,
+                // It is this controller's turn until it has ended.
+                Err(_) => drop(self.turn.take(&client, Instant::now(), self.host.world().now()).await?),
+            }
+        };
+        let mib = |size: Option<i64>| size.map_or_else(|| "?".into(), |size| format!("{} MiB", size >> 20));
+        self.say(match done {
+            Ok(()) => format!(
+                "etcd's database on this controller is defragmented: {}, before {}",
+                mib(size().await),
+                mib(before)
+            ),
+            Err(failed) => format!("etcd's database on this controller was to be defragmented; not done: {failed}"),
+        });
+        Ok(())
     }
 
     async fn give_back(&mut self, client: &Client) -> Result<()> {
@@ -409,17 +454,25 @@ impl Join<'_> {
         Ok(())
     }
 
-    /// One controller manager and one scheduler for each controller that serves.
-    async fn scale(&mut self, client: &Client, serving: usize) -> Result<()> {
+    /// One controller manager and one scheduler for each controller that serves; says whether there is more to come.
+    async fn scale(&mut self, client: &Client, seen: &Seen) -> Result<bool> {
+        let serving = seen.published.len();
         if serving == 0 || self.scaled == Some(serving) {
-            return Ok(());
+            return Ok(false);
+        }
+        let is_serving = |address: &IpAddr| seen.published.contains(address);
+        let serves = seen.controllers.iter().filter(|node| node.address.as_ref().is_some_and(is_serving));
+        let names: Vec<_> = serves.map(|node| node.name.as_str()).collect();
+        // Whoever makes the pods is to see that first.
+        if names.len() == serving && controllers::delete_idle(client, &names).await? {
+            return Ok(true);
         }
         let changed = controllers::scale(client, serving).await?;
         self.scaled = Some(serving);
         if !changed.is_empty() {
             self.say(format!("{} have {serving} replicas now, one for each controller", changed.join(" and ")));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Says what was not said last.

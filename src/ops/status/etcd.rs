@@ -28,6 +28,8 @@ pub struct Member {
     pub behind: Option<u64>,
     /// The bytes of its database.
     pub size: Option<i64>,
+    /// How many of them are in use; a defragmentation gives back the others.
+    pub size_in_use: Option<i64>,
     /// How many it may have.
     pub quota: Option<i64>,
     /// The alarms that it has raised, as etcd names them.
@@ -92,6 +94,7 @@ pub(super) fn members(asked: &Asked, health: &Health, node: &str) -> (Vec<Member
                 version: status.map(|status| status.version.clone()),
                 behind,
                 size: status.map(|status| status.size),
+                size_in_use: status.map(|status| status.size_in_use),
                 quota: status.map(|status| status.quota.unwrap_or(DEFAULT_QUOTA)),
                 alarms: alarms.into_iter().flatten().map(Alarm::name).collect(),
             }

@@ -177,6 +177,7 @@ pub(super) mod tests {
             version: size.map(|_| "3.7.0".into()),
             behind: size.map(|_| if leader { 0 } else { 3 }),
             size,
+            size_in_use: size.map(|size| size / 2),
             quota: size.map(|_| 2 << 30),
             alarms: Vec::new(),
         };

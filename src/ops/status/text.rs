@@ -97,7 +97,10 @@ fn raised(alarms: &[String]) -> String {
 fn member(member: &Member) -> String {
     let role = if member.leader { "voter, leads" } else { member.role };
     let database = match member.size.zip(member.quota) {
-        Some((size, quota)) => database(size, quota),
+        Some((size, quota)) => {
+            let in_use = member.size_in_use.map_or_else(String::new, |in_use| format!(", {} MiB in use", in_use >> 20));
+            format!("{}{in_use}", database(size, quota))
+        }
         None => "does not answer".to_owned(),
     };
     let behind = match member.behind {

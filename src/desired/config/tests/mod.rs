@@ -73,7 +73,7 @@ fn what_is_not_written_has_its_default() {
             api_server: ApiServer::default(),
             controller_manager: Component::default(),
             scheduler: Component::default(),
-            etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), extra_args: vec![] },
+            etcd: Etcd::Local { data_dir: "/var/lib/etcd".into(), defragmentation: true, extra_args: vec![] },
             controllers: vec![Controller {
                 name: "c1".into(),
                 address: [192, 0, 2, 10].into(),
@@ -127,7 +127,7 @@ apiServer:
   extraArgs: [{name: v, value: "4"}, {name: vmodule, value: ""}]
 controllerManager: {extraArgs: [{name: node-cidr-mask-size-ipv4, value: "26"}]}
 scheduler: {extraArgs: [{name: vmodule, value: "on"}]}
-etcd: {local: {dataDir: /data/etcd, extraArgs: [{name: quota-backend-bytes, value: "1_000"}]}}
+etcd: {local: {dataDir: /data/etcd, defragmentation: false, extraArgs: [{name: quota-backend-bytes, value: "1_000"}]}}
 controllers:
 - {name: c1, address: 192.0.2.10, taints: []}
 - {name: c2.example.com, address: 192.0.2.11, taints: [{key: a.b/c, value: D, effect: NoExecute}, {key: x, effect: NoSchedule}]}

@@ -107,6 +107,31 @@ impl Observed {
     }
 }
 
+#[test]
+fn a_member_is_defragmented_where_much_is_to_be_had_and_all_others_are_well() {
+    const MIB: i64 = 1 << 20;
+    let of = |number, size, in_use| {
+        let mut observed = voters(3).says(number, |answer| {
+            (answer.status.size, answer.status.size_in_use) = (size * MIB, in_use * MIB);
+        });
+        observed.this = Some(MemberId(number));
+        observed
+    };
+    assert!(is_due(&of(2, 100, 55), None));
+    assert!(!is_due(&of(2, 99, 1), None), "it is small");
+    assert!(!is_due(&of(2, 1000, 551), None), "most of it is in use");
+    assert!(!is_due(&of(1, 1000, 1), None), "it leads");
+    assert!(!is_due(&of(2, 100, 55), Some(PAUSE / 2)), "a while ago");
+    assert!(is_due(&of(2, 100, 55), Some(PAUSE)));
+    assert!(!is_due(&of(2, 100, 55).away(3), None));
+    assert!(!is_due(&of(2, 100, 55).says(3, |answer| answer.status.applied = INDEX - IN_SYNC - 1), None));
+    assert!(!is_due(&of(2, 100, 55).learner(4), None));
+    assert!(!is_due(&of(2, 100, 55).of(3, |seen| seen.since = Duration::ZERO), None), "it was defragmented just now");
+    let mut single = voters(1).says(1, |answer| (answer.status.size, answer.status.size_in_use) = (1000 * MIB, MIB));
+    single.this = Some(MemberId(1));
+    assert!(!is_due(&single, None), "it leads");
+}
+
 /// An act in short.
 fn short(act: &Act) -> String {
     match act {
