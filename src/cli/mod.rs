@@ -5,6 +5,7 @@ mod admin;
 mod apply;
 mod backup;
 mod completion;
+mod confirm;
 mod controller;
 mod endpoint;
 mod forward;

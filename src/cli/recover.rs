@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::confirm;
 use super::controller::{Conditions, Controller};
 use crate::base::error::Result;
 use crate::base::report::{Reporter, Success};
-use crate::ops::recover::{self, Data, Options, Outcome};
+use crate::ops::recover::{self, Confirm, Data, Options, Outcome};
 use crate::ops::start::Mode;
 
 /// `hoist recover`
@@ -23,6 +24,13 @@ pub struct Args {
     /// The file with the secret key of the backup's recipient
     #[arg(long, value_name = "FILE", requires = "backup")]
     identity: Option<PathBuf>,
+    /// Make a cluster of what the etcd of this controller has, where most of the others are lost for good: what only they
+    /// have is lost. It is said what that is, and asked whether to go on
+    #[arg(long, conflicts_with_all = ["etcd_snapshot", "backup"])]
+    force_new_cluster: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "force_new_cluster")]
+    yes: bool,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -54,11 +62,17 @@ async fn recovered(args: Args, reporter: &Reporter) -> Result<Outcome> {
     let data = match (args.etcd_snapshot, args.backup) {
         (Some(file), _) => Data::Snapshot(file),
         (None, Some(file)) => Data::Backup { file, identity: args.identity },
+        (None, None) if args.force_new_cluster => Data::Survivor,
         (None, None) => Data::InEtcd,
     };
+    let confirm: Option<Confirm> = if args.yes { None } else { Some(confirm) };
     let host = args.controller.host();
     let mode = Mode::Recover { force_manifests: args.force_manifests };
     let start = args.controller.options(mode, Some(args.conditions))?;
-    let options = Options { data, dry_run: args.dry_run, start };
+    let options = Options { data, dry_run: args.dry_run, confirm, start };
     recover::recover(&host, &options, reporter, super::stop()?).await
+}
+
+fn confirm() -> Result<()> {
+    confirm::ask("recover", "`hoist recover --force-new-cluster --yes` does not ask", &mut std::io::stdout().lock())
 }

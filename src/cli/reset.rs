@@ -1,8 +1,9 @@
 //! `hoist reset`
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::confirm;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::report::{Output, Reporter, Success};
 use crate::node::lock;
@@ -38,9 +39,7 @@ pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result
         return Ok(());
     }
     if !args.force {
-        super::print(out, "[reset] Are you sure you want to proceed? [y/N]: ")?;
-        out.flush().map_err(|error| Error::failed("write to standard output", error))?;
-        confirmed(&mut std::io::stdin().lock())?;
+        confirm::ask("reset", "`hoist reset --force` does not ask", out)?;
     }
     let _lock = lock::take(&host)?;
     let reporter = Reporter::stdout(Output::Text, color);
@@ -51,38 +50,4 @@ pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result
     };
     reporter.finish(result.as_ref().map(|()| success));
     result
-}
-
-/// Whether the user says yes, in kubeadm's words.
-fn confirmed(input: &mut dyn BufRead) -> Result<()> {
-    let mut answer = String::new();
-    input.read_line(&mut answer).map_err(|error| Error::failed("read from standard input", error))?;
-    match answer.trim() {
-        yes if yes.eq_ignore_ascii_case("y") || yes.eq_ignore_ascii_case("yes") => Ok(()),
-        _ => Err(Error::Failed {
-            action: "proceed".into(),
-            cause: "the user didn't answer (Y|y) in order to continue; nothing was changed".into(),
-            next: Some("`hoist reset --force` does not ask".into()),
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_yes_is_one() {
-        for (answer, yes) in [
-            ("y\n", true),
-            ("Yes\n", true),
-            ("YES", true),
-            ("\n", false),
-            ("", false),
-            ("n\ny\n", false),
-            ("yep\n", false),
-        ] {
-            assert_eq!(confirmed(&mut answer.as_bytes()).is_ok(), yes, "{answer:?}");
-        }
-    }
 }

@@ -20,7 +20,7 @@ fn every_command_of_the_page_is_run_by_a_test() {
     let page = include_str!("../../docs/recover.md");
     let commands: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     assert_eq!(commands, recover_page::ALL);
-    let tests = include_str!("../e2e/recover.rs");
+    let tests = [include_str!("../e2e/recover.rs"), include_str!("../e2e/quorum.rs")].concat();
     let source = include_str!("../support/recover_page.rs");
     let names = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str"));
     let unused: Vec<_> = names.map(|(name, _)| name).filter(|name| !tests.contains(&format!("page::{name}"))).collect();

@@ -19,8 +19,10 @@ pub const FIND_TOKEN: &str =
     r#"TOKEN=$(sed -n 's/^ *token: *"\{0,1\}\([a-z0-9.]*\).*/\1/p' /etc/hoist/assets/auth/kubeconfig-kubelet)"#;
 pub const MAKE_TOKEN: &str = "kubectl --kubeconfig /etc/hoist/assets/auth/kubeconfig -n kube-system create secret generic bootstrap-token-${TOKEN%.*} --type bootstrap.kubernetes.io/token --from-literal token-id=${TOKEN%.*} --from-literal token-secret=${TOKEN#*.} --from-literal usage-bootstrap-authentication=true --from-literal expiration=$(date -u -d '1 hour' +%Y-%m-%dT%H:%M:%SZ)";
 
+pub const FORCE_NEW_CLUSTER: &str = "hoist recover --asset-dir /etc/hoist/assets --force-new-cluster";
+
 /// All of them, in the page's order.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     BACKUP,
     PLAIN_BACKUP,
     MAKE_FOLDER,
@@ -33,6 +35,7 @@ pub const ALL: [&str; 15] = [
     LOST,
     SAVE_SNAPSHOT,
     RESTORE_SNAPSHOT,
+    FORCE_NEW_CLUSTER,
     RESTORE_BACKUP,
     FIND_TOKEN,
     MAKE_TOKEN,

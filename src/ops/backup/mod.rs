@@ -24,9 +24,10 @@ use crate::base::input::{self, ASSET_LIMIT};
 use crate::base::report::Reporter;
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
-use crate::desired::config::{Cluster, Etcd};
+use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::etcd::client::Snapshot;
 use crate::node::host::Host;
+use crate::plane::kept_copy::Copy;
 
 /// What to do about an archive that cannot be used.
 const OTHER_BACKUP: &str = "name another backup, or copy this one again from where it was made";
@@ -57,8 +58,8 @@ pub struct Options {
 pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     let dir = assets::absolute(&options.asset_dir)?;
     let output = assets::absolute(&options.output_file)?;
-    let assets = AssetSet::load(&dir)?;
-    let cluster = assets.cluster(&dir)?;
+    let (kept, assets) = source(host, &dir)?;
+    let mut cluster = assets.cluster(&dir)?;
     check_target(&output, &dir, options.force)?;
     if let Etcd::External { .. } = cluster.etcd {
         let finding = Finding::new(
@@ -73,13 +74,25 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
         let finding = Finding::new("IsPrivilegedUser", "hoist backup must run as root: it reads every key");
         return Err(Error::Preflight(vec![finding.remedy("run it with sudo")]));
     }
+    // One that a label made is in no asset directory.
+    if let Some(own) = Copy::load(host).ok().flatten().and_then(|copy| copy.controller)
+        && cluster.controllers.iter().all(|declared| declared.address != own.address)
+    {
+        cluster.controllers.push(own);
+    }
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.world().addresses()?)?;
     let address = SocketAddr::new(cluster.loopback(), ETCD_PORT);
+    if kept.is_some() {
+        reporter.note(&format!(
+            "{} is not there: what guard keeps of it on this controller goes into the backup, without add-ons, the key of the front proxy's CA and the keys of other controllers",
+            dir.display()
+        ));
+    }
     reporter.start(STEP, "back up etcd and the asset directory");
     let work = async {
         let snapshot = Snapshot::begin(address, &assets.tls()).await?;
-        let manifest = manifest(host, &cluster, &controller.name, &snapshot.version);
-        write(&dir, &output, options, &manifest, snapshot).await
+        let manifest = manifest(host, &cluster, controller, &snapshot.version);
+        write(kept.as_ref().ok_or(&dir), &output, options, &manifest, snapshot).await
     };
     let mut stop = pin!(stop);
     let written = tokio::select! {
@@ -101,14 +114,27 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     Ok(())
 }
 
-fn manifest(host: &Host, cluster: &Cluster, controller: &str, etcd_version: &str) -> Manifest {
+/// The asset directory at `dir`; where there is none, as on a controller that a label made, what guard keeps of one.
+fn source(host: &Host, dir: &Path) -> Result<(Option<AssetSet>, AssetSet)> {
+    let kept = match dir.exists() {
+        true => None,
+        false => Copy::load(host)?.map(|copy| copy.assets),
+    };
+    match kept {
+        Some(kept) => Ok((Some(kept.clone()), kept)),
+        None => Ok((None, AssetSet::load(dir)?)),
+    }
+}
+
+fn manifest(host: &Host, cluster: &Cluster, controller: &Controller, etcd_version: &str) -> Manifest {
     let now = host.world().now();
     Manifest {
         schema: archive::SCHEMA.into(),
         hoist: env!("CARGO_PKG_VERSION").into(),
         time: now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
         cluster_name: cluster.cluster_name.clone(),
-        controller: controller.into(),
+        controller: controller.name.clone(),
+        address: Some(controller.address),
         kubernetes_version: cluster.kubernetes_version.to_string(),
         etcd_version: etcd_version.into(),
     }
@@ -157,7 +183,7 @@ impl Pieces for Snapshot {
 
 /// Writes all of it beside its place, and renames it in once it is whole; says the snapshot's sum.
 async fn write(
-    dir: &Path,
+    assets: Result<&AssetSet, &PathBuf>,
     output: &Path,
     options: &Options,
     manifest: &Manifest,
@@ -169,7 +195,14 @@ async fn write(
     let beside = std::io::BufWriter::with_capacity(1 << 16, files::Beside::create(output)?);
     let mut writer = Writer::new(Output::new(beside, &options.recipients).map_err(failed)?, time);
     writer.manifest(manifest).map_err(failed)?;
-    for (name, path) in files_below(dir)? {
+    let (files, dir) = match assets {
+        Ok(kept) => (kept.files.iter().collect(), None),
+        Err(dir) => (Vec::new(), Some(dir)),
+    };
+    for (name, file) in files {
+        writer.asset(name, file).map_err(failed)?;
+    }
+    for (name, path) in dir.map(|dir| files_below(dir)).transpose()?.into_iter().flatten() {
         let content = input::read(&path, ASSET_LIMIT).map_err(|unread| unread.into_error(&path))?;
         let mode = std::fs::metadata(&path).map_or(0o600, |meta| meta.permissions().mode() & 0o777);
         writer.asset(&name, &File { content, mode }).map_err(failed)?;

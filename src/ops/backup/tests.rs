@@ -61,7 +61,7 @@ impl Folder {
 
     async fn write(&self, snapshot: Memory) -> Result<String> {
         let manifest = archive::tests::manifest();
-        write(&self.options.asset_dir, &self.options.output_file, &self.options, &manifest, snapshot).await
+        write(Err(&self.options.asset_dir), &self.options.output_file, &self.options, &manifest, snapshot).await
     }
 
     fn identity(&self, key: &age::x25519::Identity) -> PathBuf {
@@ -254,4 +254,22 @@ fn links_that_lead_back_are_found() {
     let folder = Folder::new(&[]);
     std::os::unix::fs::symlink("..", folder.options.asset_dir.join("tls/up")).unwrap();
     assert!(said(&files_below(&folder.options.asset_dir).unwrap_err()).contains("is a link to a folder around itself"));
+}
+
+#[test]
+fn without_an_asset_directory_what_guard_keeps_is_backed_up() {
+    let root = tempfile::tempdir().unwrap();
+    let host = crate::node::system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+    let place = root.path().join("assets");
+    assert!(source(&host, &place).is_err(), "there is neither");
+    let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+    let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+    let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+    // Of one that a label made.
+    let made = Controller { name: "c2".into(), address: [10, 0, 0, 2].into(), taints: Vec::new() };
+    Copy::new(&assets, &cluster, &made).store(&host).unwrap();
+    let (kept, all) = source(&host, &place).unwrap();
+    assert!(kept.unwrap().files.contains_key("tls/ca.key") && all.cluster(&place).unwrap() == cluster);
 }

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! source, origin: what is to be restored, read and checked ─► plan: said, and with --dry-run the end
-//!   ─► restore: beside ─► everything stopped ─► exchanged (places) ─► start, as Mode::Recover
+//!   ─► restore: beside ─► others: removed ─► everything stopped ─► exchanged (places) ─► start, as Mode::Recover
 //! ```
 //! Nothing is changed before the plan has been shown.
 
 mod origin;
+mod others;
 mod places;
 mod restore;
 mod source;
+mod survivor;
 mod unpack;
 
 use std::io::Write;
@@ -20,6 +22,7 @@ use std::pin::pin;
 use nix::sys::statvfs::statvfs;
 
 use origin::Origin;
+use others::{Removal, Verdict};
 use places::{Places, State};
 use restore::{Restore, settle};
 use source::Source;
@@ -27,11 +30,13 @@ use source::Source;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::report::Reporter;
 use crate::desired::assets;
-use crate::desired::config::{Cluster, Etcd};
+use crate::desired::config::{Controller, Etcd};
 use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::lock;
 use crate::ops::start::{self, Input, Mode};
+use crate::plane::kept_copy::Copy;
+use crate::plane::remembered::Remembered;
 
 /// The check that asks whether etcd's data is another cluster's: it is what is to be brought back.
 const DATA_CHECK: &str = "DirAvailable--var-lib-etcd";
@@ -51,7 +56,12 @@ pub enum Data {
         /// The file with the secret key that it is encrypted to.
         identity: Option<PathBuf>,
     },
+    /// What the etcd of this controller has, where the others are lost: it becomes a cluster by itself.
+    Survivor,
 }
+
+/// Asks the user whether to go on; an error says that not.
+pub type Confirm = fn() -> Result<()>;
 
 /// What `hoist recover` was told.
 #[derive(Debug, Clone)]
@@ -60,6 +70,8 @@ pub struct Options {
     pub data: Data,
     /// Whether it is only said what would be done.
     pub dry_run: bool,
+    /// Asks before data is lost; `None` where the user has said yes already.
+    pub confirm: Option<Confirm>,
     /// The rest; its mode is [`Mode::Recover`].
     pub start: start::Options,
 }
@@ -89,33 +101,66 @@ pub async fn recover(
         return Err(Error::Preflight(vec![finding.remedy("run it with sudo")]));
     }
     let place = assets::absolute(&options.start.asset_dir)?;
+    let is_forced = matches!(options.data, Data::Survivor);
     let source = Source::read(&options.data)?;
     let origin = Origin::find(host, &source, &place)?;
     let place = place.as_path();
-    let input = Input::of(origin.assets(), place)?;
+    let mut input = Input::of(origin.assets(), place)?;
+    made_by_a_label(host, &source)?.into_iter().for_each(|controller| input.add(controller));
+    let input = input;
     let places = match &input.cluster().etcd {
         Etcd::Local { data_dir, .. } => Some(Places::of(host, data_dir)),
         Etcd::External { .. } => None,
     };
-    possible(host, input.cluster(), places.as_ref(), &source)?;
+    possible(host, places.as_ref(), &source)?;
     let mut start = options.start.clone();
     start.preflight.skip.push(DATA_CHECK);
     let checked = start::check(host, &input, &start, reporter).await?;
-    let plan = plan(host, &input, place, places.as_ref(), (&source, &origin), &start);
+    let tls = input.assets().tls();
+    // Cut off before etcd has run on it, a restore need not be done twice.
+    let in_place = places.as_ref().is_some_and(|places| match (places.state(), source.sum()) {
+        (State::Exchanged(there), Some(sum)) => there == sum,
+        (State::Exchanged(_), None) => is_forced,
+        _ => false,
+    });
+    let restores = (source.sum().is_some() || is_forced) && !in_place;
+    let observed = match (&places, restores) {
+        (Some(_), true) => {
+            let others = Remembered::load(host).others;
+            others::look(input.cluster(), checked.controller, &tls, others).await
+        }
+        _ => others::Observed::default(),
+    };
+    let verdict = match restores {
+        true => others::verdict(&observed, is_forced).map_err(|finding| Error::Preflight(vec![finding]))?,
+        false => Verdict::Alone,
+    };
+    if is_forced {
+        observed.lost().iter().for_each(|line| reporter.note(line));
+    }
+    let mut plan = plan(host, &input, place, places.as_ref(), (&source, &origin), &start);
+    if let Some(places) = &places {
+        let at = usize::from(origin.plan(place).is_some()).min(plan.len());
+        let forced = is_forced.then(|| survivor::plan(host, places)).into_iter().flatten();
+        plan.splice(at..at, observed.plan(&verdict).into_iter().chain(forced));
+    }
     for (number, line) in plan.iter().enumerate() {
         reporter.note(&format!("{}. {line}", number + 1));
     }
     if options.dry_run {
         return Ok(Outcome::Planned);
     }
+    if let (true, Some(confirm)) = (is_forced, options.confirm) {
+        confirm()?;
+    }
     let lock = lock::take(host)?;
     let mut stop = pin!(stop);
     origin.unpack(place)?;
-    // Cut off before etcd has run on it, a restore need not be done twice.
-    let in_place = places.as_ref().is_some_and(|places| match (places.state(), source.sum()) {
-        (State::Exchanged(there), Some(sum)) => there == sum,
-        _ => false,
-    });
+    let saved = match is_forced && restores {
+        true => Some(survivor::save(host, input.cluster(), &tls, reporter).await?),
+        false => None,
+    };
+    let source = saved.as_ref().unwrap_or(&source);
     if let Some(places) = &places {
         settle(places, host, reporter)?;
     }
@@ -140,14 +185,42 @@ pub async fn recover(
             }
             done = beside => done?,
         }
+        if let Verdict::RemoveFirst(others) = &verdict {
+            let kubeconfig = input.text("auth/kubeconfig")?;
+            let removal = Removal {
+                host,
+                cluster: input.cluster(),
+                controller: checked.controller,
+                tls: &tls,
+                kubeconfig: &kubeconfig,
+                observed: &observed,
+                reporter,
+            };
+            tokio::select! {
+                biased;
+                signal = &mut stop => {
+                    let state = "etcd's data is as it was, and others may be members no more; run the same command again".into();
+                    return Err(Error::Interrupted { signal, state });
+                }
+                done = removal.run(others) => done?,
+            }
+        }
         restore.in_place().await?;
+        if is_forced {
+            survivor::remove(host)?;
+        }
         reporter.note(&format!(
             "the snapshot is restored: if this run is interrupted now, `hoist recover --asset-dir {}` continues",
             place.display()
         ));
     }
     match checked.run(lock, reporter, stop).await {
-        Ok(()) => Ok(Outcome::Recovered),
+        Ok(()) => {
+            if let Verdict::Lost(lost) = &verdict {
+                others::dead(lost).iter().for_each(|line| reporter.note(line));
+            }
+            Ok(Outcome::Recovered)
+        }
         Err(error) if source.sum().is_some() => Err(after_restore(error, place)),
         Err(error) => Err(error),
     }
@@ -165,8 +238,19 @@ fn after_restore(mut error: Error, place: &Path) -> Error {
     error
 }
 
+/// This controller, if a label made it: guard's copy names it, or the backup that is restored.
+///
+/// # Errors
+/// A copy that cannot be read; this machine's addresses.
+fn made_by_a_label(host: &Host, source: &Source) -> Result<Option<Controller>> {
+    let own = host.world().addresses()?;
+    let kept = Copy::load(host)?.and_then(|copy| copy.controller);
+    let saved = source.archive().and_then(|(_, contents)| contents.manifest.of());
+    Ok(kept.or(saved).filter(|controller| own.contains(&controller.address)))
+}
+
 /// Whether it can be done at all.
-fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &Source) -> Result<()> {
+fn possible(host: &Host, places: Option<&Places>, source: &Source) -> Result<()> {
     let refuse = |place: &str, message: String, remedy: String| {
         Err(Error::Preflight(vec![Finding::new(place, message).remedy(remedy)]))
     };
@@ -196,17 +280,6 @@ fn possible(host: &Host, cluster: &Cluster, places: Option<&Places>, source: &So
             ),
         };
     };
-    let names: Vec<_> = cluster.controllers.iter().map(|controller| controller.name.as_str()).collect();
-    if names.len() > 1 {
-        return refuse(
-            "cluster.yaml: controllers",
-            format!(
-                "etcd has a member on each of {}: a snapshot restored on one of them would make two clusters of them",
-                names.join(", ")
-            ),
-            "where they have lost their quorum, restore by hand: https://etcd.io/docs/v3.6/op-guide/recovery/".into(),
-        );
-    }
     if !kubelet::is_systemd(host) {
         return refuse(
             "systemd",

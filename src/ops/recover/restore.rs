@@ -145,6 +145,7 @@ impl Restore<'_> {
             bump_revision => self.host.world().now().unix_timestamp().max(1) * REVISIONS_PER_SECOND,
             host_url => config::url_host(address),
             node_name => &self.controller.name,
+            token => format!("hoist-{}", self.host.world().now().unix_timestamp_nanos()),
             work => self.host.inside(&self.places.work).display().to_string(),
         };
         template::render(&file, source, &Default::default(), &context)

@@ -33,7 +33,7 @@ impl Source {
     /// A file that is torn, damaged, not to be decrypted, or something else.
     pub(super) fn read(data: &Data) -> Result<Self> {
         match data {
-            Data::InEtcd => Ok(Self::Etcd),
+            Data::InEtcd | Data::Survivor => Ok(Self::Etcd),
             Data::Snapshot(file) => {
                 let read = snapshot::read(sealed::open_file(file)?).map_err(|error| Error::io("read", file, error))?;
                 let (length, sum) = read.map_err(|why| {

@@ -107,6 +107,13 @@ impl Input {
         Ok(Self { assets, cluster, manifests, addons })
     }
 
+    /// Adds a controller that a label made: nobody rendered it.
+    pub fn add(&mut self, controller: Controller) {
+        if self.cluster.controllers.iter().all(|declared| declared.address != controller.address) {
+            self.cluster.controllers.push(controller);
+        }
+    }
+
     /// The asset directory.
     pub fn assets(&self) -> &AssetSet {
         &self.assets

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use tar::{EntryType, Header};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{File, sha256};
 use crate::base::input::{ASSET_LIMIT, ASSETS_LIMIT};
+use crate::desired::config::Controller;
 use crate::etcd::snapshot::{self, hex};
 
 const MANIFEST: &str = "manifest.json";
@@ -43,10 +45,20 @@ pub struct Manifest {
     pub cluster_name: String,
     /// The controller whose etcd it is.
     pub controller: String,
+    /// Its address; an older hoist has not said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// As cluster.yaml has it.
     pub kubernetes_version: String,
     /// As etcd says it.
     pub etcd_version: String,
+}
+
+impl Manifest {
+    /// The controller whose etcd it is, if its address is known.
+    pub fn of(&self) -> Option<Controller> {
+        Some(Controller { name: self.controller.clone(), address: self.address?, taints: Vec::new() })
+    }
 }
 
 /// What is in an archive that is whole.

@@ -11,6 +11,7 @@ pub fn manifest() -> Manifest {
         time: "2026-07-01T12:00:00Z".into(),
         cluster_name: "kubernetes".into(),
         controller: "c1".into(),
+        address: None,
         kubernetes_version: "v1.36.3".into(),
         etcd_version: "3.6.8".into(),
     }

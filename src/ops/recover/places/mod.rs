@@ -115,7 +115,10 @@ impl Places {
     /// The system's refusal.
     pub fn mark(&self, sum: &str) -> Result<()> {
         // etcd may begin on it: without this its pod would wait for other data.
-        files::write(&self.work.join("data").join(etcd_data::MARK), &etcd_data::mark())?;
+        let joined = etcd_data::joined_marks(&self.data_dir);
+        for mark in joined.iter().map(String::as_str).chain([etcd_data::MARK]) {
+            files::write(&self.work.join("data").join(mark), &etcd_data::mark())?;
+        }
         files::sync_tree(&self.new)?;
         files::write(&self.new.join(MARK), &File::private(format!("{sum}\n"))).map(drop)
     }
