@@ -434,7 +434,7 @@ mod tests {
         refuses(&silent, true, "a majority of its members serves without");
         let mut removed = well();
         removed.list.as_mut().unwrap().members.remove(&MemberId(1));
-        refuses(&removed, false, "c2, c3");
+        refuses(&removed, false, "c3, c2");
         let mut learner = well();
         learner.own.as_mut().unwrap().is_learner = true;
         refuses(&learner, false, "without this controller's");

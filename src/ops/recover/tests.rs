@@ -6,13 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::base::files::File;
 use crate::desired::assets::AssetSet;
+use crate::desired::config::Cluster;
 use crate::etcd::snapshot::tests::some;
 use crate::node::host::Host;
 use crate::node::system;
 use crate::ops::backup::archive::{Contents, tests};
 
 const ONE: &str = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
-const SECOND: &str = "- {name: c2, address: 192.0.2.11}\n";
 
 fn cluster(text: &str) -> Cluster {
     crate::desired::config::parse("f", text, Path::new("/")).unwrap()
@@ -37,9 +37,9 @@ fn snapshot(length: u64) -> Source {
 }
 
 #[track_caller]
-fn refused(host: &Host, cluster: &Cluster, source: &Source, said: &str) {
+fn refused(host: &Host, source: &Source, said: &str) {
     let places = Places::of(host, "/var/lib/etcd");
-    let error = possible(host, cluster, Some(&places), source).unwrap_err();
+    let error = possible(host, Some(&places), source).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains(said), "{error}");
 }
@@ -47,23 +47,21 @@ fn refused(host: &Host, cluster: &Cluster, source: &Source, said: &str) {
 #[test]
 fn what_cannot_be_recovered_is_said() {
     let (dir, host) = machine();
-    let one = cluster(ONE);
-    refused(&host, &one, &Source::Etcd, "/var/lib/etcd: there is no data of etcd");
-    refused(&host, &cluster(&format!("{ONE}{SECOND}")), &snapshot(100), "etcd has a member on each of c1, c2");
-    refused(&host, &one, &snapshot(1 << 60), "MB are needed beside the existing data");
-    let error = possible(&host, &one, None, &snapshot(100)).unwrap_err();
+    refused(&host, &Source::Etcd, "/var/lib/etcd: there is no data of etcd");
+    refused(&host, &snapshot(1 << 60), "MB are needed beside the existing data");
+    let error = possible(&host, None, &snapshot(100)).unwrap_err();
     assert!(error.to_string().contains("etcd.external: this etcd belongs to no controller"), "{error}");
-    assert!(possible(&host, &one, None, &Source::Etcd).is_ok(), "whose data is elsewhere, and there");
+    assert!(possible(&host, None, &Source::Etcd).is_ok(), "whose data is elsewhere, and there");
     let places = Places::of(&host, "/var/lib/etcd");
-    assert!(possible(&host, &one, Some(&places), &snapshot(100)).is_ok());
+    assert!(possible(&host, Some(&places), &snapshot(100)).is_ok());
     put(&host, "/var/lib/etcd/member/snap/db");
-    assert!(possible(&host, &one, Some(&places), &Source::Etcd).is_ok());
+    assert!(possible(&host, Some(&places), &Source::Etcd).is_ok());
     std::fs::remove_dir_all(dir.path().join("run")).unwrap();
-    refused(&host, &one, &snapshot(100), "systemd: does not run here");
+    refused(&host, &snapshot(100), "systemd: does not run here");
     // A file system that cannot exchange folders, and a power cut between two renames.
     std::fs::remove_dir_all(&places.place).unwrap();
     put(&host, "/var/lib/etcd.hoist-restore/data/.hoist-restored");
-    refused(&host, &one, &Source::Etcd, "a restore was interrupted");
+    refused(&host, &Source::Etcd, "a restore was interrupted");
 }
 
 fn contents(files: &[(&str, &str)]) -> Source {
@@ -203,4 +201,26 @@ fn a_snapshot_is_read_to_its_end() {
     std::fs::write(&file, &content).unwrap();
     let error = Source::read(&Data::Snapshot(file)).err().unwrap();
     assert!(error.exit_code() == 3 && error.to_string().contains("s.db: is damaged"), "{error}");
+}
+
+#[test]
+fn what_a_label_made_is_known_from_what_guard_keeps() {
+    let (_dir, host) = machine();
+    let cluster = cluster(ONE);
+    let now = time::OffsetDateTime::now_utc();
+    let pki = crate::desired::pki::issue(&cluster, &Default::default(), &Default::default(), now).unwrap();
+    let assets = crate::desired::render::render(&cluster, &pki.files, "abcdef.0123456789abcdef").unwrap();
+    assert_eq!(made_by_a_label(&host, &Source::Etcd).unwrap(), None);
+    let here = Controller { name: "c2".into(), address: [127, 0, 0, 1].into(), taints: Vec::new() };
+    let elsewhere = Controller { address: [192, 0, 2, 77].into(), ..here.clone() };
+    Copy::new(&assets, &cluster, &elsewhere).store(&host).unwrap();
+    assert_eq!(made_by_a_label(&host, &Source::Etcd).unwrap(), None, "of another machine");
+    Copy::new(&assets, &cluster, &here).store(&host).unwrap();
+    let made = made_by_a_label(&host, &Source::Etcd).unwrap();
+    assert_eq!(made.as_ref(), Some(&here));
+    let mut input = Input::of(assets, Path::new("/assets")).unwrap();
+    made.into_iter().for_each(|controller| input.add(controller));
+    input.add(cluster.controllers[0].clone());
+    let names: Vec<_> = input.cluster().controllers.iter().map(|controller| controller.name.as_str()).collect();
+    assert_eq!(names, ["c1", "c2"]);
 }
