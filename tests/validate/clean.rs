@@ -24,6 +24,22 @@ fn every_version() {
     }
 }
 
+/// By the binary of each machine, where `full` has an image.
+#[test]
+fn an_endpoint_on_each_node_goes_together_and_is_missed() {
+    let mut cluster = rendered::cluster("minimal");
+    cluster.api_endpoint.node_local = true;
+    let mut set = rendered::render(&cluster);
+    assert_eq!(findings(&set), [""; 0]);
+    let pod = "bootstrap-manifests/hoist-endpoint.yaml";
+    set.files.remove(pod);
+    let missed = format!("assets/{pod}: no static pod hoist-endpoint: the clients of each node would ask nobody");
+    assert_eq!(findings(&set), [missed]);
+    // As an older hoist has rendered it.
+    set.files.remove("manifests/hoist-endpoint/rbac.yaml");
+    assert_eq!(findings(&set), [""; 0]);
+}
+
 #[test]
 fn a_start_looks_at_its_own_controller_and_not_at_the_clock() {
     let (cluster, mut set) = rendered::all().remove(1);
