@@ -328,31 +328,36 @@ fn node_endpoint_switch() {
     controller.nothing_failed(traffic);
 }
 
-/// The only controller, after a power cut: its endpoint is one more process at a boot, and holds nothing up.
+/// The only controller, after power cuts: its endpoint is one more process at a boot, and holds nothing up.
 #[test]
 fn node_endpoint_boot() {
-    let mut taken = Vec::new();
-    for node_local in [false, true] {
+    const BOOTS: usize = 3;
+    let best = |node_local: bool| {
         let controller = up("ne-b1", node_local);
-        controller.until_lowered();
-        controller.node.power_cut();
-        controller.node.boot();
-        let begun = Instant::now();
-        eventually("the API is served", LATER, || controller.is_served().then_some(()));
-        let served = begun.elapsed();
-        is_renewed(&controller.kubectl, &controller.node);
-        let renewed = begun.elapsed();
-        controller.until_lowered();
-        eprintln!(
-            "with endpoints: {node_local}: served {served:.1?} after the boot, the kubelet's Lease renewed twice after {renewed:.1?}, the bridge lowered after {:.1?}",
-            begun.elapsed()
-        );
+        let boot = |_| {
+            controller.until_lowered();
+            controller.node.power_cut();
+            controller.node.boot();
+            let begun = Instant::now();
+            eventually("the API is served", LATER, || controller.is_served().then_some(()));
+            let served = begun.elapsed();
+            is_renewed(&controller.kubectl, &controller.node);
+            let renewed = begun.elapsed();
+            controller.until_lowered();
+            eprintln!(
+                "with endpoints: {node_local}: served {served:.1?} after the boot, the kubelet's Lease renewed twice after {renewed:.1?}, the bridge lowered after {:.1?}",
+                begun.elapsed()
+            );
+            served
+        };
+        let best = (0..BOOTS).map(boot).min().unwrap();
         if node_local {
             has_endpoint(&controller.kubectl, &controller.node);
             clients_ask(&controller.node, true);
         }
-        taken.push(served);
-    }
-    // A second or two are the machine's own.
-    assert!(taken[1] < taken[0] + Duration::from_secs(15), "{taken:?}");
+        best
+    };
+    let (without, with) = (best(false), best(true));
+    // What a busy machine adds to the best of a few; a kubelet that waits for somebody in vain takes longer.
+    assert!(with < without + Duration::from_secs(5), "{with:.1?} with it, {without:.1?} without");
 }
