@@ -48,8 +48,10 @@ pub enum Answer {
     Refused,
     /// The time given was over before an answer was complete.
     TimedOut,
-    /// The connection could not be made, or broke: no route, reset, closed too early.
+    /// The connection broke: reset, closed too early.
     Broken(String),
+    /// The network has no way to it, as to a machine that is off.
+    Unreachable(String),
     /// This machine could not ask: it was out of files, memory or ports. That says nothing of who was to be asked.
     NotAsked(String),
     /// Something listens, but the two sides do not agree on TLS: a foreign CA, another address, an expired certificate.
@@ -90,7 +92,7 @@ impl fmt::Display for Answer {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut => f.write_str("no answer in time"),
-            Self::Broken(reason) => f.write_str(reason),
+            Self::Broken(reason) | Self::Unreachable(reason) => f.write_str(reason),
             Self::NotAsked(reason) => write!(f, "this machine could not ask: {reason}"),
             Self::Tls(reason) => write!(f, "TLS: {reason}"),
             Self::Http { status, body } => match summary(body) {
@@ -231,6 +233,9 @@ fn classify(error: &(dyn StdError + 'static)) -> Answer {
         }
         next = match error.downcast_ref::<io::Error>() {
             Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => return Answer::Refused,
+            Some(io) if matches!(io.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                return Answer::Unreachable(io.to_string());
+            }
             Some(io) if lacks(io) => return Answer::NotAsked(io.to_string()),
             // An io::Error hides what it wraps from source(), and shows its source's source.
             Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
@@ -359,9 +364,11 @@ mod tests {
             assert!(matches!(answer, Answer::NotAsked(_)), "{answer:?}");
             assert!(!answer.is_answered() && !answer.is_missed() && !answer.is_ready());
         }
-        for code in [Errno::ECONNRESET, Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
+        let answer = classify(&io::Error::from(Errno::ECONNRESET));
+        assert!(matches!(answer, Answer::Broken(_)) && answer.is_missed(), "{answer:?}");
+        for code in [Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
             let answer = classify(&io::Error::from(code));
-            assert!(matches!(answer, Answer::Broken(_)) && answer.is_missed(), "{answer:?}");
+            assert!(matches!(answer, Answer::Unreachable(_)) && answer.is_missed(), "{answer:?}");
         }
         assert!(Answer::Refused.is_missed() && Answer::TimedOut.is_missed());
     }

@@ -133,10 +133,20 @@ impl Board {
             state: entry.health.state(),
             since: entry.health.for_so_long(now),
             connections: entry.connections,
+            ready: entry.health.ready_ago(now),
             is_preferred: self.preferred == Some(*address),
             chance: chance(random),
         });
         choose::order(candidates.collect())
+    }
+
+    /// Whether an API server is to be had, or may be in a moment: a target answers, or was ready within `lately`.
+    pub fn has_hope(&self, lately: Duration, now: Instant) -> bool {
+        let is_hope = |health: &Health| {
+            let is_there = !matches!(health.state(), State::Away | State::Silent | State::Unknown);
+            is_there || health.ready_ago(now).is_some_and(|ago| ago < lately)
+        };
+        self.inner().targets.values().any(|entry| is_hope(&entry.health))
     }
 
     /// Counts a connection to a target, until it is dropped; `None` where it is no target any more.

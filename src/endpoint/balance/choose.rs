@@ -4,7 +4,7 @@
 //! |---|---|
 //! | first | the preferred target, while it is good |
 //! | then | the other good ones: the one with the fewest connections of this endpoint first, chance between equals |
-//! | then | the others that may serve: leaving, doubtful, failing, silent |
+//! | then | the others that may serve: leaving, doubtful, failing, silent; of equals the one that was ready last |
 //! | and then | starting and unknown ones, once they have been so for 5 s |
 //! | never | those that are away: what begins to listen there is asked before a client meets it |
 //!
@@ -37,6 +37,8 @@ pub struct Candidate {
     pub since: Duration,
     /// The connections that lead to it.
     pub connections: usize,
+    /// How long ago it was ready; `None` if it never was.
+    pub ready: Option<Duration>,
     /// Whether it is preferred while it is good.
     pub is_preferred: bool,
     /// What decides between equals.
@@ -50,7 +52,12 @@ pub fn order(mut candidates: Vec<Candidate>) -> Vec<SocketAddr> {
         State::Starting | State::Unknown => one.since >= PATIENCE,
         _ => true,
     });
-    candidates.sort_by_key(|one| (one.state, !one.is_preferred, one.connections, one.chance));
+    // Of those that are not good, one that was ready a moment ago is the likeliest to serve.
+    let ready = |one: &Candidate| match one.state {
+        State::Good => Duration::ZERO,
+        _ => one.ready.unwrap_or(Duration::MAX),
+    };
+    candidates.sort_by_key(|one| (one.state, !one.is_preferred, ready(one), one.connections, one.chance));
     candidates.into_iter().map(|one| one.address).collect()
 }
 
@@ -72,7 +79,8 @@ mod tests {
 
     fn candidate(last: u8, state: State, connections: usize) -> Candidate {
         let since = Duration::ZERO;
-        Candidate { address: at(last), state, since, connections, is_preferred: false, chance: last.into() }
+        let ready = Some(Duration::from_secs(1));
+        Candidate { address: at(last), state, since, connections, ready, is_preferred: false, chance: last.into() }
     }
 
     fn preferred(last: u8, state: State, connections: usize) -> Candidate {
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn the_order() {
         use State::{Away, Doubtful, Failing, Good, Leaving, Silent, Starting, Unknown};
-        let rows: [(&str, Vec<Candidate>, &[u8]); 8] = [
+        let rows: [(&str, Vec<Candidate>, &[u8]); 9] = [
             (
                 "fewest connections",
                 vec![candidate(1, Good, 5), candidate(2, Good, 3), candidate(3, Good, 4)],
@@ -103,6 +111,15 @@ mod tests {
                     candidate(6, Good, 0),
                 ],
                 &[6, 5, 4, 3, 1],
+            ),
+            (
+                "the one that was ready last",
+                vec![
+                    candidate(1, Doubtful, 0),
+                    Candidate { ready: Some(Duration::ZERO), ..candidate(2, Doubtful, 9) },
+                    Candidate { ready: None, ..candidate(3, Doubtful, 0) },
+                ],
+                &[2, 1, 3],
             ),
             ("one that starts", vec![candidate(1, Starting, 0), candidate(2, Unknown, 0)], &[]),
             ("one that hangs", vec![candidate(1, Silent, 4)], &[1]),

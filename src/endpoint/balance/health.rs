@@ -81,6 +81,7 @@ impl Seen {
             Answer::Http { status: 429, .. } => Self::Nothing,
             Answer::Http { body, .. } if body.lines().any(|line| line.starts_with("[-]shutdown ")) => Self::Leaving,
             Answer::Http { .. } | Answer::Tls(_) | Answer::Broken(_) => Self::Unready,
+            Answer::Unreachable(_) => Self::Silent,
             Answer::Refused => Self::Refused,
             Answer::TimedOut => match meanwhile {
                 Meanwhile::Nothing => Self::Silent,
@@ -197,7 +198,12 @@ impl Health {
 
     /// Whether it serves: it is good, and was ready within the time after which one that hangs is silent.
     pub fn serves(&self, now: Instant) -> bool {
-        self.state == State::Good && self.ready.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+        self.state == State::Good && self.ready_ago(now).is_some_and(|ago| ago < LATELY)
+    }
+
+    /// How long ago it was ready; `None` if it never was.
+    pub fn ready_ago(&self, now: Instant) -> Option<Duration> {
+        self.ready.map(|at| now.saturating_duration_since(at))
     }
 
     /// How long it has been so.
@@ -364,6 +370,7 @@ mod tests {
             (http(429, "later"), Meanwhile::Nothing, Seen::Nothing),
             (Answer::Tls("foreign".into()), Meanwhile::Nothing, Seen::Unready),
             (Answer::Broken("reset".into()), Meanwhile::Nothing, Seen::Unready),
+            (Answer::Unreachable("no route".into()), Meanwhile::Bytes, Seen::Silent),
             (Answer::Refused, Meanwhile::Bytes, Seen::Refused),
             (Answer::TimedOut, Meanwhile::Nothing, Seen::Silent),
             (Answer::TimedOut, Meanwhile::Bytes, Seen::Slow),

@@ -12,6 +12,10 @@
 //! `health.rs` says what is thought of a target, `choose.rs` which one the next connection gets and whose connections are
 //! closed: both are pure, each with its table. TLS is not touched.
 //!
+//! **It listens only while there is an API server to be had**: one that answers, or accepts connections, or was ready eight seconds ago
+//! or less. Otherwise clients are refused, as by an API server that is away. A client that is kept waiting and then closed tries
+//! again, and a kubelet does so ten times before it starts a static pod: etcd would not start for minutes.
+//!
 //! Each connection takes two open files. The endpoint accepts no more connections than it has files for, and reserves
 //! some for its own questions. Further connections wait in the kernel's queue.
 
@@ -34,9 +38,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{info, warn};
 
 use board::Board;
@@ -53,8 +59,10 @@ pub use targets::parse as parse_target;
 
 /// Between two looks at what changes slowly: targets to forget, a new CA.
 const UPKEEP: Duration = Duration::from_secs(10);
-/// Between two tries to bind.
-const BIND_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks at whether there is an API server to be had.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a target that is silent may take to accept a connection.
+const CONNECT: Duration = Duration::from_millis(150);
 /// How often it is said that there is no room for more connections.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// How long handshakes that began before the listener stepped aside may take: it is on loopback.
@@ -101,35 +109,11 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<()
     let targets = Targets::load(configured, &options.state_file, options.listen)?;
     let ca = tokio::fs::read(&options.ca_file).await.map_err(|e| Error::io("read", &options.ca_file, e))?;
     let mut endpoint = Endpoint::new(options, targets, ca)?;
-    let mut stop = pin!(stop);
-    let listeners = tokio::select! {
-        biased;
-        () = &mut stop => return Ok(()),
-        listeners = bind(options.listen) => listeners,
-    };
-    info!("{} leads to the API servers", options.listen);
-    let listeners = endpoint.serve(listeners, stop).await;
-    endpoint.release(listeners).await;
+    if let Some(listeners) = endpoint.serve(pin!(stop)).await {
+        endpoint.release(listeners).await;
+    }
     drain(&mut endpoint.connections, endpoint.options.drain_timeout).await;
     Ok(())
-}
-
-/// Listens, as soon as the address can be had. A new endpoint may stand beside one that is ending.
-async fn bind(listen: SocketAddr) -> Listeners {
-    let mut obstacle = String::new();
-    loop {
-        match Listeners::bind(listen, &Also::default()) {
-            Ok(listeners) => return listeners,
-            Err(error) => {
-                let now = error.to_string();
-                if now != obstacle {
-                    warn!("cannot bind {listen}, still trying: {now}");
-                    obstacle = now;
-                }
-            }
-        }
-        sleep(BIND_INTERVAL).await;
-    }
 }
 
 struct Endpoint<'a> {
@@ -142,6 +126,8 @@ struct Endpoint<'a> {
     tasks: JoinSet<()>,
     probers: BTreeMap<SocketAddr, AbortHandle>,
     connections: JoinSet<()>,
+    /// Why the address could not be had when that was last tried.
+    obstacle: String,
     /// What is to be remembered of the targets.
     remembered: watch::Sender<File>,
 }
@@ -161,6 +147,7 @@ impl<'a> Endpoint<'a> {
             tasks,
             probers: BTreeMap::new(),
             connections: JoinSet::new(),
+            obstacle: String::new(),
             remembered,
         };
         endpoint.follow();
@@ -193,8 +180,8 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Accepts connections until the stop; returns what it accepted them from.
-    async fn serve(&mut self, mut listeners: Listeners, mut stop: impl Future<Output = ()> + Unpin) -> Listeners {
+    /// Accepts connections until the stop, as long as there is an API server for them; returns what it accepts them from then.
+    async fn serve(&mut self, mut stop: impl Future<Output = ()> + Unpin) -> Option<Listeners> {
         let (found, mut discovered) = mpsc::channel(1);
         if let Some(kubeconfig) = self.options.kubeconfig.clone() {
             let discover = discover::watch(kubeconfig, self.options.listen, self.options.seed, found.clone());
@@ -213,6 +200,9 @@ impl<'a> Endpoint<'a> {
         }
         let mut upkeep = interval(UPKEEP);
         let mut said: Option<Instant> = None;
+        let mut listeners: Option<Listeners> = None;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let is_full = self.connections.len() >= self.options.connections;
             // As one ends another begins: that is no news.
@@ -222,9 +212,10 @@ impl<'a> Endpoint<'a> {
             }
             tokio::select! {
                 () = &mut stop => return listeners,
-                client = accept(&mut listeners), if !is_full => {
+                client = accept_at(&mut listeners), if !is_full => {
                     self.connections.spawn(open::serve(self.board.clone(), client));
                 }
+                _ = looks.tick() => listeners = self.listen(listeners).await,
                 Some(_) = self.connections.join_next() => {}
                 Some(published) = discovered.recv() => {
                     self.targets.discovered(published, self.options.listen);
@@ -233,6 +224,43 @@ impl<'a> Endpoint<'a> {
                 _ = upkeep.tick() => self.upkeep().await,
             }
         }
+    }
+
+    /// Listens while there is an API server to be had, and as soon as the address can be. A new endpoint may stand beside one
+    /// that is ending.
+    async fn listen(&mut self, listeners: Option<Listeners>) -> Option<Listeners> {
+        let address = self.options.listen;
+        let has_hope = self.board.has_hope(open::HOLD, Instant::now()) || self.accepts().await;
+        match (listeners, has_hope) {
+            (None, true) => match Listeners::bind(address, &Also::default()) {
+                Ok(listeners) => {
+                    info!("{address} leads to the API servers");
+                    Some(listeners)
+                }
+                Err(error) => {
+                    let now = error.to_string();
+                    if now != self.obstacle {
+                        warn!("cannot bind {address}, still trying: {now}");
+                        self.obstacle = now;
+                    }
+                    None
+                }
+            },
+            (Some(_), false) => {
+                warn!("no API server is to be had: {address} is closed until one is");
+                None
+            }
+            (listeners, _) => listeners,
+        }
+    }
+
+    /// Whether a target accepts connections that does not answer.
+    async fn accepts(&self) -> bool {
+        let seats = self.board.seats(Instant::now());
+        let silent = seats.iter().filter(|seat| seat.state == State::Silent);
+        let connects =
+            silent.map(|seat| async { matches!(timeout(CONNECT, TcpStream::connect(seat.address)).await, Ok(Ok(_))) });
+        join_all(connects).await.contains(&true)
     }
 
     /// Forgets targets, and takes up a new CA.
@@ -277,6 +305,14 @@ impl<'a> Endpoint<'a> {
             }
         }
         info!("{} is closed", self.options.listen);
+    }
+}
+
+/// The next client; never one while nothing is listened at.
+async fn accept_at(listeners: &mut Option<Listeners>) -> TcpStream {
+    match listeners {
+        Some(listeners) => accept(listeners).await,
+        None => std::future::pending().await,
     }
 }
 

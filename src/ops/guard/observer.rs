@@ -254,7 +254,7 @@ fn server(answer: &Answer) -> Server {
         // A certificate that has expired, say: the bridge would show the same.
         Answer::Http { .. } | Answer::Tls(_) => Server::Unready,
         Answer::Refused => Server::Gone,
-        Answer::TimedOut | Answer::Broken(_) => Server::Silent,
+        Answer::TimedOut | Answer::Broken(_) | Answer::Unreachable(_) => Server::Silent,
         Answer::NotAsked(_) => Server::Unknown,
     }
 }

@@ -144,21 +144,31 @@ async fn the_only_target_keeps_its_connections_while_it_hangs() {
     running.ended().await;
 }
 
-/// As at a boot: the endpoint is there before any API server.
+/// As at a boot: the endpoint is there before any API server. A kubelet that is refused starts its static pods.
 #[tokio::test]
-async fn a_client_that_comes_first_waits_for_an_api_server_and_meets_none_that_is_starting() {
+async fn the_first_clients_are_refused_and_once_an_api_server_starts_they_wait_until_it_is_ready() {
     let ca = Authority::new();
     let addr = deserted();
     let running = Running::before(&ca, &[addr]);
-    while TcpStream::connect(running.listen).await.is_err() {
+    let listen = running.listen;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let refused = TcpStream::connect(listen).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         sleep(Duration::from_millis(10)).await;
     }
-    let listen = running.listen;
-    let early = tokio::spawn(async move { ask(&mut TcpStream::connect(listen).await?).await });
-    sleep(Duration::from_millis(300)).await;
     let server = Server::start_on(addr, "a", &ca).await;
     server.answer(500, "[-]poststarthook/rbac/bootstrap-roles failed: reason withheld");
-    while server.requests().len() < 3 {
+    let mut client = loop {
+        match TcpStream::connect(listen).await {
+            Ok(client) => break client,
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+        assert!(begun.elapsed() < SOON, "it never listens");
+    };
+    let early = tokio::spawn(async move { ask(&mut client).await });
+    let asked = server.requests().len();
+    while server.requests().len() < asked + 3 {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(!early.is_finished(), "it is not ready yet");
@@ -168,15 +178,19 @@ async fn a_client_that_comes_first_waits_for_an_api_server_and_meets_none_that_i
 }
 
 #[tokio::test]
-async fn a_client_for_which_there_is_no_target_hears_so_after_a_while() {
+async fn clients_wait_while_an_api_server_was_ready_lately_and_are_refused_later() {
     let ca = Authority::new();
-    let running = Running::before(&ca, &[deserted()]);
-    while TcpStream::connect(running.listen).await.is_err() {
-        sleep(Duration::from_millis(10)).await;
-    }
+    let [a] = servers(&ca, ["a"]).await;
+    let running = Running::before(&ca, &[a.addr]);
+    drop(running.to("a").await);
     let begun = Instant::now();
+    drop(a);
     running.who().await.unwrap_err();
     assert!(begun.elapsed() >= crate::endpoint::balance::open::HOLD, "{:?}", begun.elapsed());
+    while TcpStream::connect(running.listen).await.is_ok() {
+        assert!(begun.elapsed() < SOON, "it listens still");
+        sleep(Duration::from_millis(10)).await;
+    }
     running.ended().await;
 }
 
