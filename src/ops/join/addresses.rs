@@ -60,6 +60,13 @@ impl Watched {
         is_over(seen.silent, SILENT) || is_over(seen.bad, UNREADY)
     }
 
+    /// Not one API server is ready, as while etcd elects a leader: that says nothing of any one of them.
+    pub fn nobody_is_ready(&mut self) {
+        for seen in self.0.values_mut() {
+            (seen.bad, seen.silent) = (None, None);
+        }
+    }
+
     /// It was taken out.
     pub fn removed(&mut self, address: IpAddr, now: Instant) {
         let seen = self.0.entry(address).or_default();
@@ -92,6 +99,16 @@ mod tests {
         assert!(is_dead(25, &http(500)));
         assert!(!is_dead(26, &http(200)) && !is_dead(27, &http(500)));
         assert!(!is_dead(28, &Answer::Refused) && !is_dead(30, &Answer::Refused) && is_dead(31, &Answer::Refused));
+    }
+
+    #[test]
+    fn while_nobody_is_ready_none_is_dead() {
+        let begun = Instant::now();
+        let mut watched = Watched::default();
+        assert!(!watched.note(ADDRESS, &Answer::TimedOut, begun));
+        watched.nobody_is_ready();
+        assert!(!watched.note(ADDRESS, &Answer::TimedOut, begun + SILENT * 2));
+        assert!(watched.note(ADDRESS, &Answer::TimedOut, begun + SILENT * 3));
     }
 
     #[test]

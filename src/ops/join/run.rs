@@ -19,6 +19,7 @@ use crate::api::endpoints::{self, Retracted};
 use crate::api::turn::{self, Turn};
 use crate::base::error::{Error, Result};
 use crate::base::files::File;
+use crate::base::probe::Answer;
 use crate::base::report::{News, Reporter};
 use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::desired::pki;
@@ -432,14 +433,16 @@ impl Join<'_> {
             return Ok(());
         }
         let Some(of) = self.own()? else { return Ok(()) };
-        let others: Vec<_> =
-            self.published.iter().copied().filter(|address| *address != of.controller.address).collect();
-        let asked =
-            others.iter().map(|address| of.probe.get(SocketAddr::new(*address, API_PORT), "/readyz", ASK_LIMIT));
+        let all = self.published.clone();
+        let asked = all.iter().map(|address| of.probe.get(SocketAddr::new(*address, API_PORT), "/readyz", ASK_LIMIT));
         let answers = join_all(asked).await;
         let now = Instant::now();
-        for (address, answer) in others.into_iter().zip(&answers) {
-            if !self.watched.note(address, answer, now) {
+        if !answers.iter().any(Answer::is_ready) {
+            self.watched.nobody_is_ready();
+            return Ok(());
+        }
+        for (address, answer) in all.into_iter().zip(&answers) {
+            if address == of.controller.address || !self.watched.note(address, answer, now) {
                 continue;
             }
             let client = self.way.client(self.host, &of.copy).await?;
