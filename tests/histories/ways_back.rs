@@ -60,7 +60,8 @@ impl History {
                 Way::Unpivot => unpivot(&host, &options, &reporter, std::future::pending()).await,
                 Way::Recover => {
                     let start = Options { mode: Mode::Recover { force_manifests: false }, ..options };
-                    let options = recover::Options { data: recover::Data::InEtcd, dry_run: false, start };
+                    let options =
+                        recover::Options { data: recover::Data::InEtcd, dry_run: false, confirm: None, start };
                     recover(&host, &options, &reporter, std::future::pending()).await.map(drop)
                 }
             }

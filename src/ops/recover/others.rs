@@ -241,7 +241,7 @@ impl Removal<'_> {
 
     async fn removed(&self, others: &[Member]) -> Result<()> {
         let client = self.client(others).await?;
-        let mut turn = Turn::new(format!("recover_{:x}", self.host.world().now().unix_timestamp_nanos()));
+        let mut turn = Turn::of_process("recover", self.host.world().now());
         let begun = Instant::now();
         while !self.keep(&mut turn, &client).await? {
             if begun.elapsed() > REMOVE_LIMIT {
