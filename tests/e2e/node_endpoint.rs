@@ -227,6 +227,24 @@ fn node_endpoint() {
     has_endpoint(&other, &third);
     runs_pods(&other, &third, "a-worker-again");
     assert!(seen(&other, &left).0 == before.0[1..], "no kubeconfig has changed");
+    one_more_is_made(&other, &second, &node);
+    assert!(seen(&other, &left).0 == before.0[1..], "no kubeconfig has changed");
+}
+
+/// What its guard is told names the first controller, which is gone: it finds the API by the endpoint of its node.
+fn one_more_is_made(kubectl: &Kubectl, second: &Node, node: &Node) {
+    let begun = Instant::now();
+    kubectl.run(&["label", "node", &node.name, &format!("{LABEL}=")]).ok();
+    let mut wanted = [second.address.to_string(), node.address.to_string()];
+    wanted.sort();
+    eventually("a worker becomes a controller without the first one", LATER, || {
+        let slice =
+            ["get", "endpointslice", "-n", "default", "kubernetes", "-o", "jsonpath={.endpoints[*].addresses[0]}"];
+        let mut published: Vec<_> = kubectl.run(&slice).stdout.split_whitespace().map(str::to_owned).collect();
+        published.sort();
+        (published == wanted).then_some(())
+    });
+    eprintln!("a controller is made without the first one in {:.1?}", begun.elapsed());
 }
 
 /// What docs/endpoint.md has for a kubelet that is to ask at `server`.
