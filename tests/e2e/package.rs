@@ -156,6 +156,7 @@ fn package_image() {
         containers.iter().find(|there| there["name"] == container).unwrap()["image"].clone()
     };
     assert_eq!(image_of("hoist-guard", "guard"), IMAGE);
+    assert_eq!(image_of("hoist-endpoint", "endpoint"), IMAGE);
     assert_eq!(node.sh(MOUNTED), "");
 
     // The bridge of an edit, and guard, without the binary of the disk.
