@@ -233,6 +233,12 @@ fn node_endpoint() {
 
 /// What its guard is told names the first controller, which is gone: it finds the API by the endpoint of its node.
 fn one_more_is_made(kubectl: &Kubectl, second: &Node, node: &Node) {
+    // The one that left may have had the only scheduler.
+    eventually("the scheduler is there again", LATER, || {
+        let ready =
+            ["get", "deployment", "-n", "kube-system", "kube-scheduler", "-o", "jsonpath={.status.readyReplicas}"];
+        (kubectl.run(&ready).stdout == "1").then_some(())
+    });
     let begun = Instant::now();
     kubectl.run(&["label", "node", &node.name, &format!("{LABEL}=")]).ok();
     let mut wanted = [second.address.to_string(), node.address.to_string()];
