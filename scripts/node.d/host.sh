@@ -69,6 +69,10 @@ make_cgroups() {
 				cat "$hierarchy/$setting" >"$group/$setting"
 			fi
 		done
+		# A host may run a few things before all others, as keepalived asks for; a group of its own may not by itself.
+		if [[ -e $group/cpu.rt_runtime_us ]]; then
+			{ echo 100000 >"$group/cpu.rt_period_us" && echo 7500 >"$group/cpu.rt_runtime_us"; } 2>/dev/null || true
+		fi
 	done
 }
 

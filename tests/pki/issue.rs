@@ -1,6 +1,7 @@
 //! What is kept, what is issued anew, and why.
 
 use hoist::base::error::Error;
+use hoist::desired::config::VirtualAddress;
 use hoist::desired::pki;
 
 use crate::support::{
@@ -235,8 +236,12 @@ fn inspect_says_what_a_certificate_says() {
 /// What is made on a controller that a label made: pairs of its own, of the cluster's CAs, and no new CA.
 #[test]
 fn a_controller_makes_what_is_its_own_and_nothing_else() {
-    let cluster = cluster();
+    let mut cluster = cluster();
+    let address = "192.0.2.200".parse().unwrap();
+    let virtual_address = VirtualAddress { address, interface: "eth0".into(), router_id: 200 };
+    cluster.api_endpoint.virtual_address = Some(virtual_address);
     let tls = issue(&cluster, &Files::new()).files;
+    assert!(info(&tls, "apiserver.crt").sans.contains(&"192.0.2.200".to_owned()));
     let new = controller("c9", "192.0.2.9");
     let own = pki::own(&cluster, &new, &tls, now()).unwrap();
     let paths: Vec<_> = own.keys().map(String::as_str).collect();
@@ -252,7 +257,7 @@ fn a_controller_makes_what_is_its_own_and_nothing_else() {
         ]
     );
     let sans = info(&own, "apiserver/c9/apiserver.crt").sans;
-    for name in ["c9", "192.0.2.9", "127.0.0.1", "kubernetes.default.svc"] {
+    for name in ["c9", "192.0.2.9", "192.0.2.200", "127.0.0.1", "kubernetes.default.svc"] {
         assert!(sans.iter().any(|san| san == name), "{name}: {sans:?}");
     }
     assert_ne!(own["apiserver/c9/apiserver.key"], tls["apiserver.key"], "a key that is nowhere else");

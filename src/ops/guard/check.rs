@@ -37,8 +37,11 @@ const LOOK: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(5);
 /// Between two questions to API servers.
 const ASK: Duration = Duration::from_millis(250);
-/// The same where one was not answered well: the next one decides.
+/// The same where nobody listens: the next one decides.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// For so long an API server may answer late, or that it is not ready, before another one has the address. Without a leader of
+/// etcd's all of them do, for a second or two, and the address would go round.
+const DOUBT: Duration = Duration::from_secs(3);
 /// How long a question may take. Whoever is asked is on this machine, which may be busy: to move the address away from one that
 /// is only slow cuts its connections, and the next one may be as slow.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -153,20 +156,24 @@ async fn watch_api(host: &Host, loopback: IpAddr, end: Instant) -> Result<()> {
     let ca = files::read_if_there(&path)?;
     let ca = ca.ok_or_else(|| Error::failed("ask the API server", format!("{} is not there", path.display())))?;
     let probe = host.world().probe(&ca)?;
-    let mut failed = false;
+    let mut bad_since = None;
     loop {
+        let asked = Instant::now();
         let [own, bridge] = ask(&*probe, loopback).await;
-        if serves(&own, &bridge) {
-            failed = false;
-            if Instant::now() + ASK >= end {
-                return Ok(());
+        let (patience, pause) = match judge(&own, &bridge) {
+            Serves::Yes if Instant::now() + ASK >= end => return Ok(()),
+            Serves::Yes => {
+                bad_since = None;
+                sleep(ASK).await;
+                continue;
             }
-            sleep(ASK).await;
-        } else if std::mem::replace(&mut failed, true) {
+            Serves::Perhaps => (DOUBT, ASK),
+            Serves::No => (ASK_AGAIN, ASK_AGAIN),
+        };
+        if *bad_since.get_or_insert(asked) + patience <= Instant::now() {
             return Err(Error::failed("be served here", format!("{API_PORT}: {own}; {BRIDGE_PORT}: {bridge}")));
-        } else {
-            sleep(ASK_AGAIN).await;
         }
+        sleep(pause).await;
     }
 }
 
@@ -176,10 +183,22 @@ async fn ask(probe: &dyn Ask, loopback: IpAddr) -> [Answer; 2] {
     [own, bridge]
 }
 
-/// Whether clients are served here, by what the self-hosted API server and the bridge's say. One that is shutting down serves
-/// on until the bridge does, and to move the address away would cut its connections.
-fn serves(own: &Answer, bridge: &Answer) -> bool {
-    own.is_ready() || own.is_shutting_down() || bridge.is_ready() || matches!(own, Answer::NotAsked(_))
+/// Whether clients are served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    Yes,
+    Perhaps,
+    No,
+}
+
+/// By what the self-hosted API server and the bridge's say. One that is shutting down serves on until the bridge does, and to
+/// move the address away would cut its connections.
+fn judge(own: &Answer, bridge: &Answer) -> Serves {
+    match (own, bridge) {
+        (own, bridge) if own.is_ready() || own.is_shutting_down() || bridge.is_ready() => Serves::Yes,
+        (Answer::Refused, Answer::Refused) => Serves::No,
+        _ => Serves::Perhaps,
+    }
 }
 
 #[cfg(test)]
@@ -198,20 +217,17 @@ mod tests {
     fn a_ready_one_serves_and_so_does_one_that_ends_in_good_order() {
         let (ready, unready) = (http(200, "ok"), http(500, "[+]ping ok\n[-]etcd failed: reason withheld\n"));
         let ends = http(500, "[+]ping ok\n[-]shutdown failed: reason withheld\n");
-        let lacks = Answer::NotAsked("no files".into());
         for (own, bridge, expected) in [
-            (&ready, &Answer::Refused, true),
-            (&ends, &Answer::Refused, true),
-            (&Answer::Refused, &ready, true),
-            (&Answer::TimedOut, &ready, true),
-            // Nobody could ask: that says nothing.
-            (&lacks, &lacks, true),
-            (&unready, &Answer::Refused, false),
-            (&Answer::TimedOut, &Answer::Refused, false),
-            (&Answer::Refused, &Answer::Refused, false),
-            (&Answer::Refused, &unready, false),
+            (&ready, &Answer::Refused, Serves::Yes),
+            (&ends, &Answer::Refused, Serves::Yes),
+            (&Answer::Refused, &ready, Serves::Yes),
+            (&Answer::TimedOut, &ready, Serves::Yes),
+            (&unready, &Answer::Refused, Serves::Perhaps),
+            (&Answer::TimedOut, &Answer::Refused, Serves::Perhaps),
+            (&Answer::Refused, &unready, Serves::Perhaps),
+            (&Answer::Refused, &Answer::Refused, Serves::No),
         ] {
-            assert_eq!(serves(own, bridge), expected, "{own}, {bridge}");
+            assert_eq!(judge(own, bridge), expected, "{own}, {bridge}");
         }
     }
 

@@ -28,10 +28,13 @@ fn a_virtual_address_is_nobodys_and_at_an_interface() {
         "endpoint: {virtualAddress: 192.0.2.9, interface: 'eth0 }', virtualRouterID: 256}\n",
         &[
             "f:6:50: endpoint.interface: `eth0 }` is not the name of a network interface | write it like eth0",
-            "f:6:78: endpoint.virtualRouterID: `256` is not between 1 and 255 | write it like 51",
+            "f:6:77: endpoint.virtualRouterID: `256` is not between 1 and 255 | write it like 51",
         ],
     );
-    refused("endpoint: {virtualAddress: 192.0.2.9}\n", &["f:6:11: endpoint.interface: it is required"]);
+    refused(
+        "endpoint: {virtualAddress: 192.0.2.9}\n",
+        &["f:6:1: endpoint.interface: it is required | add interface: …; `hoist config default` shows an example"],
+    );
 
     let cluster = with(&with_address("192.0.2.9")).unwrap();
     assert_eq!(cluster.endpoint().to_string(), "192.0.2.9:6443");
