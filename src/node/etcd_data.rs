@@ -194,11 +194,12 @@ pub fn guarded(manifest: &str) -> String {
     text.filter(says_so).unwrap_or_else(|| format!("{whole:#}\n"))
 }
 
-/// Whether a pod's start depends on the mark.
+/// Whether a pod's start depends on a mark: that of all, or that of a member that was added anew.
 fn is_guarded(pod: &Value) -> bool {
     let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array);
     let path = |volume: &Value| volume.pointer("/hostPath/path").and_then(Value::as_str).map(str::to_owned);
-    volumes.into_iter().flatten().filter_map(path).any(|path| path.ends_with(MARK))
+    let is_mark = |path: String| path.ends_with(MARK) || path.contains(&format!("/{JOINED}"));
+    volumes.into_iter().flatten().filter_map(path).any(is_mark)
 }
 
 /// Whether two manifests of etcd's differ in nothing but that condition: no reason to end an etcd that runs.
@@ -317,6 +318,7 @@ spec:
         let manifest = waiting_for(&guarded(OLD), &joined(MemberId(0xab)));
         assert!(manifest.contains("\"path\":\"/srv/etcd/member/hoist-joined-ab\""), "{manifest}");
         assert!(!manifest.contains(MARK) && is_alike(&manifest, OLD));
+        assert_eq!(guarded(&manifest), manifest, "a second condition of that name is no valid pod");
         let root = tempfile::tempdir().unwrap();
         let data = Data::at(&system::host(root.path(), Path::new("/etc/kubernetes/manifests")), "/srv/etcd");
         assert!(!data.is_empty(), "it cannot be seen");
