@@ -3,7 +3,7 @@
 //!
 //! And how long many manifests take to apply, beside `kubectl apply`; what guard does, beside kubeadm's boot; how long a
 //! user waits for an application, and what a control plane takes at rest, beside kubeadm's; what the cache of DNS
-//! saves; and what the endpoint takes.
+//! saves; what the endpoint takes; and what the loss of one of three controllers costs.
 //! Environment: `HOIST_BIN`, the binary.
 
 // clippy.toml allows them in #[test] functions; these files are tests throughout.
@@ -17,6 +17,7 @@ mod cluster;
 mod dns;
 mod endpoint;
 mod guard;
+mod ha;
 mod moments;
 mod rest;
 mod run;
@@ -58,6 +59,7 @@ fn main() {
     match args[..] {
         ["start", runs] => start(number(runs)),
         ["guard", runs] => guard::measure(number(runs)),
+        ["ha", runs] => ha::measure(number(runs)),
         ["cluster", runs] => cluster::measure(number(runs)),
         ["dns"] => dns::measure(),
         ["endpoint"] => endpoint::measure(),

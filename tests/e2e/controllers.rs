@@ -1,117 +1,24 @@
 //! Several controllers: made by a label on workers that joined by a token, unmade by taking it away. Real etcd members on
 //! real nodes, with clients that never stop.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
+use std::time::Instant;
 
 use crate::support::cluster::{Cluster, START_LIMIT, declaration, render};
 use crate::support::controller::{Controller, LATER, SOON};
-use crate::support::http::Client;
+use crate::support::eventually;
 use crate::support::node::Node;
-use crate::support::{eventually, hoist, worker};
-
-pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
-
-/// One of etcd's members, as etcdctl shows it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Member {
-    pub name: String,
-    /// As etcd shows it in JSON.
-    pub id: u64,
-    pub is_learner: bool,
-}
-
-/// The members as this node's tells them.
-pub fn members_at(node: &Node) -> Vec<Member> {
-    let ended = node.exec([
-        "etcdctl",
-        "--endpoints=https://127.0.0.1:2379",
-        "--cacert=/etc/kubernetes/pki/etcd/ca.crt",
-        "--cert=/etc/kubernetes/pki/etcd/server.crt",
-        "--key=/etc/kubernetes/pki/etcd/server.key",
-        "member",
-        "list",
-        "--write-out=json",
-    ]);
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
-    let member = |member: &Value| Member {
-        name: member["name"].as_str().unwrap_or_default().to_owned(),
-        id: member["ID"].as_u64().unwrap_or_default(),
-        is_learner: member["isLearner"] == true,
-    };
-    let mut members: Vec<_> = told["members"].as_array().into_iter().flatten().map(member).collect();
-    members.sort();
-    members
-}
+use crate::support::several::{self, LABEL, Member};
 
 impl Controller {
-    /// The members as the first controller's tells them.
-    fn members(&self) -> Vec<Member> {
-        members_at(&self.node)
-    }
-
-    /// The addresses of the `kubernetes` Service.
-    pub fn published(&self) -> Vec<String> {
-        let slice = self.kubectl.get(&["endpointslice", "-n", "default", "kubernetes"]);
-        let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
-        let address = |one: &Value| one["addresses"][0].as_str().map(str::to_owned);
-        let mut published: Vec<_> = endpoints.iter().filter_map(address).collect();
-        published.sort_unstable();
-        published
-    }
-
-    /// Whether these and no others are voters, published, and answer with a certificate for their own address.
-    fn is_made_of(&self, nodes: &[&Node]) -> Result<(), String> {
-        let mut names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
-        names.sort();
-        let members = self.members();
-        let voters: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
-        if voters != names || members.iter().any(|member| member.is_learner) {
-            return Err(format!("members: {members:?}"));
-        }
-        let published = self.published();
-        let mut addresses: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
-        addresses.sort();
-        if published != addresses {
-            return Err(format!("published: {published:?}"));
-        }
-        for node in nodes {
-            let client = Client::new(&self.cluster.assets, SocketAddr::new(node.address, 6443));
-            if !crate::support::controller::is_ready(&client) {
-                return Err(format!("{} is not ready", node.name));
-            }
-        }
-        Ok(())
-    }
-
     #[track_caller]
     pub fn until_made_of(&self, nodes: &[&Node]) {
-        let mut last = String::new();
-        let begun = Instant::now();
-        while begun.elapsed() < LATER {
-            match self.is_made_of(nodes) {
-                Ok(()) => return,
-                Err(why) if why != last => {
-                    eprintln!("  {:.1?}: {why}", begun.elapsed());
-                    last = why;
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        panic!("not within {LATER:?}: {last}");
+        several::until_made_of(&self.cluster, nodes);
     }
-}
 
-/// A worker that may become a controller: hoist's binary is there.
-pub fn worker(name: &str, controller: &Controller) -> Node {
-    let node = Node::up(name);
-    node.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
-    worker::join(&node, &controller.cluster);
-    worker::is_ready(&node, &controller.cluster);
-    node
+    /// The addresses of the `kubernetes` Service that are ready.
+    pub fn published(&self) -> Vec<String> {
+        several::published(&self.kubectl)
+    }
 }
 
 /// Three that are declared together and started without any order: one cluster, and not three.
@@ -142,7 +49,7 @@ fn declared_controllers_start_in_any_order() {
     // For long enough that a member that is no controller would be removed, if it were to be.
     std::thread::sleep(Duration::from_secs(30));
     let names = |members: Vec<Member>| members.into_iter().map(|member| member.name).collect::<Vec<_>>();
-    assert_eq!(names(controller.members()), ["e2e-declared-1", "e2e-declared-2", "e2e-declared-3"]);
+    assert_eq!(names(several::members(&controller.node)), ["e2e-declared-1", "e2e-declared-2", "e2e-declared-3"]);
 
     let traffic = controller.traffic();
     controller.cluster.started(&third, &[]).expect(0);
@@ -159,7 +66,7 @@ fn declared_controllers_start_in_any_order() {
 #[test]
 fn a_label_makes_three_controllers_of_one_and_one_of_three() {
     let controller = Controller::up("many-1");
-    let [second, third] = ["many-2", "many-3"].map(|name| worker(name, &controller));
+    let [second, third] = ["many-2", "many-3"].map(|name| several::candidate(name, &controller.cluster));
     let kubectl = &controller.kubectl;
     let kubeconfigs =
         |nodes: &[&Node]| -> Vec<_> { nodes.iter().map(|node| node.sh("cat /etc/kubernetes/kubelet.conf")).collect() };
@@ -214,7 +121,7 @@ fn a_dead_one_is_removed_by_deleting_its_node(controller: &Controller, second: &
     third.power_cut();
     let begun = Instant::now();
     eventually("its address is gone", SOON, || {
-        let published = controller.published();
+        let published = several::published(&controller.kubectl);
         (published.len() == 2 && !published.contains(&third.address.to_string())).then_some(())
     });
     eprintln!("its address was gone after {:.1?}", begun.elapsed());

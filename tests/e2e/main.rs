@@ -21,6 +21,7 @@ mod guard;
 mod hang_up;
 mod known_flags;
 mod least_privilege;
+mod losses;
 mod metrics;
 mod network;
 mod node_endpoint;

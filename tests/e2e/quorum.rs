@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::controllers::{members_at, worker};
 use crate::support::cluster::START_LIMIT;
 use crate::support::command::Ended;
 use crate::support::controller::{Controller, LATER, is_ready};
@@ -15,6 +14,7 @@ use crate::support::http::Client;
 use crate::support::kubectl::Kubectl;
 use crate::support::node::{Node, disk};
 use crate::support::recover_page as page;
+use crate::support::several::{candidate, members};
 use crate::support::traffic::{PREFIX, Record, Traffic};
 use crate::support::{eventually, hoist};
 
@@ -23,7 +23,7 @@ const LABEL: &str = "node-role.kubernetes.io/control-plane=";
 /// Three controllers, two of them made by a label.
 fn three(prefix: &str) -> (Controller, Node, Node) {
     let controller = Controller::up(&format!("{prefix}-1"));
-    let [second, third] = ["2", "3"].map(|number| worker(&format!("{prefix}-{number}"), &controller));
+    let [second, third] = ["2", "3"].map(|number| candidate(&format!("{prefix}-{number}"), &controller.cluster));
     controller.kubectl.run(&["label", "node", &second.name, &third.name, LABEL]).ok();
     controller.until_made_of(&[&controller.node, &second, &third]);
     (controller, second, third)
@@ -31,7 +31,7 @@ fn three(prefix: &str) -> (Controller, Node, Node) {
 
 /// The id of a node's member, as another node's tells it.
 fn id_of(node: &Node, at: &Node) -> Option<u64> {
-    members_at(at).iter().find(|member| member.name == node.name && !member.is_learner).map(|member| member.id)
+    members(at).iter().find(|member| member.name == node.name && !member.is_learner).map(|member| member.id)
 }
 
 /// A client of one controller's API server.
@@ -170,7 +170,7 @@ fn a_cluster_is_made_of_the_survivor_of_three() {
     let missing = lost(&record, kubectl);
     eprintln!("acknowledged and lost: {missing} of {}", record.acknowledged().len());
     assert_eq!(missing, 0);
-    assert_eq!(members_at(survivor).len(), 1);
+    assert_eq!(members(survivor).len(), 1);
     assert_eq!(survivor.sh("ls /var/lib/hoist/recover 2>/dev/null || true"), "", "every secret is in it");
     eventually("dead addresses are gone", LATER, || {
         (controller.published() == [survivor.address.to_string()]).then_some(())
@@ -179,7 +179,7 @@ fn a_cluster_is_made_of_the_survivor_of_three() {
     kubectl.run(&["delete", "node", &second.name, &third.name]).ok();
     drop((second, third));
     let traffic = controller.traffic();
-    let new = ["4", "5"].map(|number| worker(&format!("q-force-{number}"), &controller));
+    let new = ["4", "5"].map(|number| candidate(&format!("q-force-{number}"), &controller.cluster));
     kubectl.run(&["label", "node", &new[0].name, &new[1].name, LABEL]).ok();
     controller.until_made_of(&[survivor, &new[0], &new[1]]);
     controller.nothing_is_lost(traffic);
@@ -205,7 +205,7 @@ fn a_snapshot_is_restored_on_one_of_three() {
     );
     assert!(controller.node.sh("cat /root/manifest.json").contains(&second.name));
     kubectl.run(&["create", "configmap", "-n", "default", "later"]).ok();
-    let ids: Vec<_> = members_at(&controller.node).iter().map(|member| member.id).collect();
+    let ids: Vec<_> = members(&controller.node).iter().map(|member| member.id).collect();
     let (traffic, begun) = (Traffic::begin(client_of(&controller, &third)), Instant::now());
     let restored =
         hoist_on_first(&controller, "recover", &["--etcd-snapshot", "/root/snapshot.db", "--timeout=10m"]).expect(0);
@@ -216,7 +216,7 @@ fn a_snapshot_is_restored_on_one_of_three() {
     if let Some(record) = traffic.end() {
         eprintln!("meanwhile, at a controller that was emptied: {}", record.summary());
     }
-    assert!(members_at(&controller.node).iter().all(|member| !ids.contains(&member.id)), "another cluster");
+    assert!(members(&controller.node).iter().all(|member| !ids.contains(&member.id)), "another cluster");
     assert_eq!(lost(&record, kubectl), 0);
     assert_eq!(kubectl.run(&["get", "configmap", "-n", "default", "later"]).code, Some(1), "it is of later");
     for node in [&second, &third] {

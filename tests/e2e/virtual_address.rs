@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::controllers::{LABEL, worker};
 use crate::support::cluster::{Cluster, declaration, render};
 use crate::support::command::run;
 use crate::support::controller::{Controller, LATER, NO_IMAGE, SOON};
 use crate::support::node::{EXEC_LIMIT, Node};
+use crate::support::several::{LABEL, candidate};
 use crate::support::{eventually, unpacked};
 
 /// No nodes': they have those from .11 on.
@@ -26,7 +26,7 @@ ExecStartPre=-/bin/sh -c \"cd /sys/fs/cgroup/cpu; for group in system.slice syst
 #[test]
 fn a_virtual_address_moves_between_controllers() {
     let controller = first("va-1", ADDRESSES[0].into());
-    let [second, third] = ["va-2", "va-3"].map(|name| worker(name, &controller));
+    let [second, third] = ["va-2", "va-3"].map(|name| candidate(name, &controller.cluster));
     // A worker that has keepalived never has the address.
     [&second, &third].iter().for_each(|node| keepalived(node, &controller.cluster));
     let all = [&controller.node, &second, &third];
@@ -51,7 +51,7 @@ fn a_virtual_address_moves_between_controllers() {
 #[test]
 fn a_controller_that_is_unmade_lets_the_virtual_address_go() {
     let controller = first("va-4", ADDRESSES[1].into());
-    let second = worker("va-5", &controller);
+    let second = candidate("va-5", &controller.cluster);
     keepalived(&second, &controller.cluster);
     let all = [&controller.node, &second];
     controller.kubectl.run(&["label", "node", &second.name, &format!("{LABEL}=")]).ok();

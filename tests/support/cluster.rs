@@ -119,6 +119,23 @@ impl Cluster {
         Kubectl::new(&self.kubernetes, &self.assets.join("auth/kubeconfig"))
     }
 
+    /// kubectl at the API server of this address.
+    pub fn kubectl_at(&self, address: IpAddr) -> Kubectl {
+        let kubeconfig = std::fs::read_to_string(self.assets.join("auth/kubeconfig")).unwrap();
+        let server = |line: &str| match line.trim_start().strip_prefix("server: ") {
+            Some(_) => format!(
+                "{}server: https://{}",
+                &line[..line.len() - line.trim_start().len()],
+                SocketAddr::new(address, 6443)
+            ),
+            None => line.to_owned(),
+        };
+        let text: Vec<_> = kubeconfig.lines().map(server).collect();
+        let path = self.assets.with_extension(format!("{address}.kubeconfig"));
+        std::fs::write(&path, text.join("\n")).unwrap();
+        Kubectl::new(&self.kubernetes, &path)
+    }
+
     pub fn client(&self) -> Client {
         Client::new(&self.assets, SocketAddr::new(self.address, 6443))
     }

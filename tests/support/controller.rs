@@ -80,22 +80,17 @@ impl Controller {
 
     /// What the kubelet's folder holds.
     pub fn manifests(&self) -> Vec<String> {
-        let dir = disk(&self.node).join("private/etc-kubernetes/manifests");
-        let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
+        manifests(&self.node)
     }
 
     /// Whether the bridge's API server stands in it.
     pub fn is_raised(&self) -> bool {
-        self.manifests().iter().any(|name| name == "bridge-kube-apiserver.yaml")
+        is_raised(&self.node)
     }
 
     /// Whether nothing of the bridge is left, but for what guard keeps.
     pub fn is_lowered(&self) -> bool {
-        let keys = disk(&self.node).join("private/etc-kubernetes/bridge");
-        !self.manifests().iter().any(|name| name.starts_with("bridge-")) && !keys.exists()
+        is_lowered(&self.node)
     }
 
     #[track_caller]
@@ -197,6 +192,26 @@ impl Controller {
             self.kubectl.run(&["rollout", "status", "-n", "kube-system", "--timeout=110s", name]).ok();
         }
     }
+}
+
+/// What the kubelet's folder of a node holds.
+pub fn manifests(node: &Node) -> Vec<String> {
+    let dir = disk(node).join("private/etc-kubernetes/manifests");
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// Whether the bridge's API server stands in it.
+pub fn is_raised(node: &Node) -> bool {
+    manifests(node).iter().any(|name| name == "bridge-kube-apiserver.yaml")
+}
+
+/// Whether nothing of the bridge is left on a node, but for what guard keeps.
+pub fn is_lowered(node: &Node) -> bool {
+    let keys = disk(node).join("private/etc-kubernetes/bridge");
+    !manifests(node).iter().any(|name| name.starts_with("bridge-")) && !keys.exists()
 }
 
 pub fn is_ready(client: &Client) -> bool {

@@ -1,5 +1,5 @@
-//! A client that never pauses: from the first moment at which the API is ready it reads every 20 ms and writes every
-//! 100 ms, each time on a new connection and without a retry, and remembers what came of each request.
+//! A client that never pauses: from the first moment at which the API is ready it reads and writes on a schedule, whatever is
+//! still under way, each time on a new connection and without a retry, and remembers what came of each request.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,9 +17,22 @@ use super::beside::{Beside, StopSignal};
 use super::http::{Client, runtime};
 use super::node::enter;
 
-const INTERVAL: Duration = Duration::from_millis(20);
-/// Every so many reads, a write.
-const WRITE_EVERY: u64 = 5;
+/// How often it asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two reads.
+    every: Duration,
+    /// So many reads to a write.
+    reads: u64,
+}
+
+impl Pace {
+    /// A read every 20 ms, and a write every 100 ms.
+    pub const READS: Self = Self { every: Duration::from_millis(20), reads: 5 };
+    /// Both every 50 ms.
+    pub const BOTH: Self = Self { every: Duration::from_millis(50), reads: 1 };
+}
+
 /// Small, and present in every namespace whatever else is.
 const READ: &str = "/api/v1/namespaces/default/configmaps?limit=1";
 const WRITE: &str = "/api/v1/namespaces/default/configmaps";
@@ -51,6 +64,11 @@ pub struct Record {
 impl Record {
     pub fn failures(&self) -> impl Iterator<Item = &Exchange> {
         self.exchanges.iter().filter(|exchange| exchange.failure.is_some())
+    }
+
+    /// How long after `event` the last request was sent that failed; zero if none was sent later.
+    pub fn fails_until(&self, event: Duration) -> Duration {
+        self.failures().map(|exchange| exchange.at.saturating_sub(event)).max().unwrap_or_default()
     }
 
     /// The names of the ConfigMaps that the API server said it has made.
@@ -139,14 +157,19 @@ pub struct Traffic(Beside<Option<Record>>);
 
 impl Traffic {
     pub fn begin(client: Client) -> Self {
-        Self(Beside::begin(|stop| runtime().block_on(LocalSet::new().run_until(work(client, stop)))))
+        Self(Beside::begin(|stop| runtime().block_on(LocalSet::new().run_until(work(client, Pace::READS, stop)))))
     }
 
     /// The same from inside of another network than this machine's.
     pub fn begin_in(network: File, client: Client) -> Self {
-        Self(Beside::begin(|stop| {
+        Self::paced_in(network, client, Pace::READS)
+    }
+
+    /// The same at another pace.
+    pub fn paced_in(network: File, client: Client, pace: Pace) -> Self {
+        Self(Beside::begin(move |stop| {
             enter(network);
-            runtime().block_on(LocalSet::new().run_until(work(client, stop)))
+            runtime().block_on(LocalSet::new().run_until(work(client, pace, stop)))
         }))
     }
 
@@ -156,8 +179,8 @@ impl Traffic {
     }
 }
 
-async fn work(client: Client, stop: StopSignal) -> Option<Record> {
-    let mut ticks = interval(INTERVAL);
+async fn work(client: Client, pace: Pace, stop: StopSignal) -> Option<Record> {
+    let mut ticks = interval(pace.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !matches!(client.get("/readyz").await, Ok((200, _))) {
         if stop.to_stop() {
@@ -184,7 +207,7 @@ async fn work(client: Client, stop: StopSignal) -> Option<Record> {
             }));
         };
         begin(None);
-        if number % WRITE_EVERY == 0 {
+        if number % pace.reads == 0 {
             begin(Some(format!("{name}-{number}")));
         }
     }

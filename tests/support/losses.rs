@@ -1,0 +1,156 @@
+//! Ways to lose a controller of several, and what clients see of it meanwhile.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::command::run;
+use super::controller::LATER;
+use super::eventually;
+use super::node::{EXEC_LIMIT, Node, init_of};
+use super::several::{LABEL, Several};
+use super::traffic::Record;
+
+/// How long a member may take until it has what the others have.
+const IN_SYNC: Duration = Duration::from_secs(20);
+
+/// What the clients saw of one event.
+pub struct Saw {
+    pub record: Record,
+    /// When it was, by the record's clock.
+    pub at: Duration,
+    /// How long it took until all was as it was.
+    pub whole: Duration,
+}
+
+impl Saw {
+    /// The longest time without a success from the event on.
+    pub fn gap(&self) -> Duration {
+        self.record.longest_gap_within(self.at..self.record.lasted).0
+    }
+
+    #[track_caller]
+    pub fn nothing_failed(&self) {
+        assert_eq!(self.record.failures().count(), 0, "requests failed: {}", self.record);
+    }
+
+    /// No request failed that was sent later than that.
+    #[track_caller]
+    pub fn fails_no_longer_than(&self, limit: Duration) {
+        let until = self.record.fails_until(self.at);
+        assert!(until <= limit, "a request failed that was sent {until:.2?} after it: {}", self.record);
+    }
+
+    #[track_caller]
+    pub fn gap_is_no_longer_than(&self, limit: Duration) {
+        assert!(self.gap() <= limit, "{:.2?} without a success: {}", self.gap(), self.record);
+    }
+}
+
+impl Several {
+    /// Does it while clients ask at the first worker's endpoint, and until all is as it was; every write that was acknowledged
+    /// is in every member then.
+    #[track_caller]
+    pub fn during(&self, what: &str, act: impl FnOnce(), until: impl FnOnce()) -> Saw {
+        self.during_at(what, &self.controllers.iter().collect::<Vec<_>>(), act, until)
+    }
+
+    /// The same where these alone are controllers in the end.
+    #[track_caller]
+    pub fn during_at(&self, what: &str, controllers: &[&Node], act: impl FnOnce(), until: impl FnOnce()) -> Saw {
+        self.until_known();
+        let elections = self.elections();
+        let traffic = self.traffic(&self.workers[0]);
+        let event = Instant::now();
+        act();
+        let acted = event.elapsed();
+        until();
+        let whole = event.elapsed();
+        std::thread::sleep(Duration::from_secs(1));
+        let record = traffic.end().unwrap();
+        let at = event - record.ready;
+        let (gap, end) = record.longest_gap_within(at..record.lasted);
+        eprintln!(
+            "{what}: {} failed, the last one sent {:.2?} after it; longest time without a success {gap:.2?}, ended {:.2?} \
+             after it; the act took {acted:.2?}, whole after {whole:.1?}",
+            record.failures().count(),
+            record.fails_until(at),
+            end.saturating_sub(at),
+        );
+        eprintln!("  elections seen by each member, before and after: {elections:?}, {:?}", self.elections());
+        eprintln!("  {}", record.to_string().replace('\n', "\n  "));
+        self.nothing_is_lost(&record, controllers);
+        Saw { record, at, whole }
+    }
+
+    /// Every write that was acknowledged is in the member of each of these.
+    #[track_caller]
+    pub fn nothing_is_lost(&self, record: &Record, controllers: &[&Node]) {
+        let written: Vec<_> = record.acknowledged().into_iter().map(str::to_owned).collect();
+        assert!(written.len() > 20, "too few writes to show anything: {record}");
+        for node in controllers {
+            let (begun, mut lacks) = (Instant::now(), self.lacks(node, &written));
+            while !lacks.is_empty() && begun.elapsed() < IN_SYNC {
+                std::thread::sleep(Duration::from_millis(500));
+                lacks = self.lacks(node, &written);
+            }
+            assert!(lacks.is_empty(), "acknowledged, and not in the member of {}: {lacks:?}", node.name);
+        }
+    }
+
+    /// Another flag of the API server's, until all of them have it.
+    #[track_caller]
+    pub fn edit(&self, flag: &str) {
+        let path = "/spec/template/spec/containers/0/command/-";
+        let patch = serde_json::json!([{"op": "add", "path": path, "value": flag}]).to_string();
+        let args = ["patch", "-n", "kube-system", "daemonset/kube-apiserver", "--type=json", "-p", &patch];
+        let kubectl = self.kubectl_of_any();
+        kubectl.run(&args).ok();
+        eventually("the edit is rolled out", LATER * 2, || {
+            let args = ["get", "-n", "kube-system", "daemonset/kube-apiserver", "-o", "json"];
+            let set: serde_json::Value = serde_json::from_str(&kubectl.run(&args).stdout).ok()?;
+            let status = &set["status"];
+            let is_seen = status["observedGeneration"] == set["metadata"]["generation"];
+            let are_all = |field: &str| status[field] == self.controllers.len();
+            (is_seen && are_all("updatedNumberScheduled") && are_all("numberAvailable")).then_some(())
+        });
+    }
+
+    /// Makes a worker of a controller.
+    #[track_caller]
+    pub fn unlabel(&self, name: &str) {
+        self.kubectl_of_any().run(&["label", "node", name, &format!("{LABEL}-")]).ok();
+    }
+}
+
+/// Sends a signal to every process of a program in a node.
+pub fn signal(node: &Node, signal: &str, program: &str) {
+    node.sh(&format!("pkill -{signal} -x {program}"));
+}
+
+/// Cuts the power of a node: the cable goes first, so that nobody hears of it.
+pub fn lose(node: &Node) {
+    let address = node.address.to_string();
+    let link = format!("hoist-{}", address.rsplit('.').next().unwrap());
+    run(Command::new("ip").args(["link", "set", &link, "down"]), EXEC_LIMIT).ok();
+    node.power_cut();
+}
+
+/// As an administrator reboots a machine.
+pub fn reboot(node: &Node) {
+    let init = init_of(node);
+    node.exec(["systemctl", "reboot"]);
+    eventually("the node is off", LATER, || (!Path::new("/proc").join(&init).exists()).then_some(()));
+    node.boot();
+}
+
+/// Cuts a node off from others, so that nobody is told, or lets it be reached again.
+pub fn cut_off(node: &Node, others: &[&Node], is_one_way: bool, is_cut: bool) {
+    let act = if is_cut { "-I" } else { "-D" };
+    for other in others {
+        node.sh(&format!("iptables -w {act} INPUT -s {} -j DROP", other.address));
+        if !is_one_way {
+            node.sh(&format!("iptables -w {act} OUTPUT -d {} -j DROP", other.address));
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Several controllers of one cluster, any of which may be away, and workers beside them.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::cluster::{Cluster, declaration, render};
+use super::command::Ended;
+use super::controller::{LATER, is_lowered, is_ready, page};
+use super::http::{Client, runtime};
+use super::kubectl::Kubectl;
+use super::node::{EXEC_LIMIT, Node, init_of};
+use super::traffic::{PREFIX, Pace, Traffic};
+use super::{eventually, hoist, leases, worker};
+
+pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
+/// Where a node's endpoint listens, and by what name kubeconfigs lead there: no API server is to be looked for at that address.
+const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7443);
+const ENDPOINT_NAME: &str = "api.endpoint.test";
+const METRICS: u16 = 7480;
+const ETCDCTL: &str = "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
+    --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key --command-timeout=3s";
+
+/// One of etcd's members, as etcdctl shows it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    pub name: String,
+    pub id: u64,
+    pub is_learner: bool,
+}
+
+/// etcdctl at a controller's own member.
+pub fn etcdctl(node: &Node, args: &str) -> Ended {
+    node.exec(["sh", "-c", &format!("{ETCDCTL} {args}")])
+}
+
+/// The members as a controller's own tells them.
+pub fn members(node: &Node) -> Vec<Member> {
+    let told: Value = serde_json::from_str(&etcdctl(node, "member list --write-out=json").stdout).unwrap_or_default();
+    let member = |member: &Value| Member {
+        name: member["name"].as_str().unwrap_or_default().to_owned(),
+        id: member["ID"].as_u64().unwrap_or_default(),
+        is_learner: member["isLearner"] == true,
+    };
+    let mut members: Vec<_> = told["members"].as_array().into_iter().flatten().map(member).collect();
+    members.sort();
+    members
+}
+
+/// The addresses of the `kubernetes` Service that are ready.
+pub fn published(kubectl: &Kubectl) -> Vec<String> {
+    let told = kubectl.run(&["get", "endpointslice", "-n", "default", "kubernetes", "-o", "json"]);
+    let slice: Value = serde_json::from_str(&told.stdout).unwrap_or_default();
+    let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
+    let ready = endpoints.iter().filter(|one| one["conditions"]["ready"] != false);
+    let mut published: Vec<_> = ready.filter_map(|one| one["addresses"][0].as_str().map(str::to_owned)).collect();
+    published.sort_unstable();
+    published
+}
+
+/// Whether these and no others are voters, published, and answer with a certificate for their own address. The first one is
+/// asked.
+fn is_made_of(cluster: &Cluster, kubectl: &Kubectl, nodes: &[&Node]) -> Result<(), String> {
+    let mut names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+    names.sort();
+    let members = members(nodes[0]);
+    let voters: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
+    if voters != names || members.iter().any(|member| member.is_learner) {
+        return Err(format!("members: {members:?}"));
+    }
+    let published = published(kubectl);
+    let mut addresses: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
+    addresses.sort();
+    if published != addresses {
+        return Err(format!("published: {published:?}"));
+    }
+    for node in nodes {
+        if !is_ready(&Client::new(&cluster.assets, SocketAddr::new(node.address, 6443))) {
+            return Err(format!("{} is not ready", node.name));
+        }
+    }
+    Ok(())
+}
+
+#[track_caller]
+pub fn until_made_of(cluster: &Cluster, nodes: &[&Node]) {
+    let kubectl = cluster.kubectl_at(nodes[0].address);
+    until(&format!("{} controllers", nodes.len()), || is_made_of(cluster, &kubectl, nodes));
+}
+
+/// Waits until nothing is said to be missing, and shows what is.
+#[track_caller]
+fn until(what: &str, mut missing: impl FnMut() -> Result<(), String>) {
+    let (mut last, begun) = (String::new(), Instant::now());
+    while begun.elapsed() < LATER {
+        match missing() {
+            Ok(()) => return,
+            Err(why) if why != last => {
+                eprintln!("  {what}, {:.1?}: {why}", begun.elapsed());
+                last = why;
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    panic!("{what}: not within {LATER:?}: {last}");
+}
+
+/// A worker that may become a controller: hoist's binary is there.
+pub fn candidate(name: &str, cluster: &Cluster) -> Node {
+    let node = Node::up(name);
+    bring_hoist(&node);
+    worker::join(&node, cluster);
+    worker::is_ready(&node, cluster);
+    node
+}
+
+fn bring_hoist(node: &Node) {
+    node.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
+}
+
+/// Runs an endpoint on a node, also after its boots, which knows this API server at first. A cluster is to do that by itself
+/// one day.
+fn endpoint(node: &Node, cluster: &Cluster, known: IpAddr, prefers: Option<IpAddr>) {
+    let assets = cluster.assets.display();
+    let prefer = prefers.map(|address| format!("--prefer {address}")).unwrap_or_default();
+    node.sh(&format!(
+        "echo 127.0.0.1 {ENDPOINT_NAME} >>/etc/hosts
+        cat >/etc/systemd/system/hoist-endpoint.service <<END
+[Service]
+ExecStart={} endpoint --log-level info --target {known} {prefer} --ca-file {assets}/tls/ca.crt \
+    --kubeconfig {assets}/auth/kubeconfig --state-file /var/lib/hoist-endpoint --metrics-bind-address 127.0.0.1:{METRICS}
+Restart=always
+RestartSec=1
+[Install]
+WantedBy=multi-user.target
+END
+        systemctl daemon-reload
+        systemctl enable --now hoist-endpoint",
+        hoist().display(),
+    ));
+}
+
+/// Three controllers, one that `start` made and two by a label, and workers.
+pub struct Several {
+    pub cluster: Cluster,
+    pub controllers: Vec<Node>,
+    pub workers: Vec<Node>,
+}
+
+impl Several {
+    /// Brings them up: nodes NAME-1, -2 and -3, and workers NAME-w1 and so on, with an endpoint on each.
+    #[track_caller]
+    pub fn up(name: &str, workers: usize) -> Self {
+        let several = Self::one(name, workers);
+        several.make_three();
+        several
+    }
+
+    /// The same with one controller, and two workers that may become controllers.
+    #[track_caller]
+    pub fn one(name: &str, workers: usize) -> Self {
+        let first = Node::up(&format!("{name}-1"));
+        let cluster = Cluster::to_render(&first, first.address);
+        let declared = declaration(&first, first.address);
+        let declared = format!("{declared}controlPlaneEndpoint: {ENDPOINT_NAME}:{}\n", ENDPOINT.1);
+        render(&declared, &cluster.assets).ok();
+        endpoint(&first, &cluster, first.address, Some(first.address));
+        cluster.started(&first, &[]).expect(0);
+        let mut several = Self { cluster, controllers: vec![first], workers: Vec::new() };
+        for number in [2, 3] {
+            let node = several.join(&format!("{name}-{number}"), true);
+            several.controllers.push(node);
+        }
+        for number in 1..=workers {
+            let node = several.join(&format!("{name}-w{number}"), false);
+            several.workers.push(node);
+        }
+        several
+    }
+
+    /// Gives the label to those that may become controllers, and waits until they are.
+    #[track_caller]
+    pub fn make_three(&self) {
+        let names: Vec<_> = self.controllers[1..].iter().map(|node| node.name.as_str()).collect();
+        self.label(&names);
+        self.until_whole();
+        self.until_known();
+    }
+
+    /// A node that joins as a worker, by its endpoint, which knows the API server of a controller that is there.
+    #[track_caller]
+    pub fn join(&self, name: &str, may_be_controller: bool) -> Node {
+        let node = Node::up(name);
+        let there = self.controllers.iter().find(|node| is_ready(&self.client(node)));
+        let known = there.unwrap_or_else(|| panic!("no API server is ready for {name} to join")).address;
+        if may_be_controller {
+            bring_hoist(&node);
+        }
+        endpoint(&node, &self.cluster, known, may_be_controller.then_some(node.address));
+        worker::join(&node, &self.cluster);
+        let kubectl = self.cluster.kubectl_at(known);
+        eventually(&format!("{} is ready", node.name), LATER, || {
+            let args = ["get", "node", &node.name, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#];
+            (kubectl.run(&args).stdout == "True").then_some(())
+        });
+        node
+    }
+
+    /// Makes controllers of workers.
+    #[track_caller]
+    pub fn label(&self, names: &[&str]) {
+        let label = format!("{LABEL}=");
+        self.kubectl_of_any().run(&[&["label", "node"], names, &[&label]].concat()).ok();
+    }
+
+    // --- the endpoint ---
+
+    /// Every worker's endpoint thinks well of every controller.
+    #[track_caller]
+    pub fn until_known(&self) {
+        for worker in &self.workers {
+            until(&format!("the endpoint of {}", worker.name), || {
+                let metrics = worker.inside(|| page(SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS)), "/metrics"));
+                let metrics = metrics.map_err(|error| error.to_string())?;
+                let is_good = |node: &&Node| {
+                    let good = format!("target=\"{}:6443\",state=\"good\"}} 1", node.address);
+                    !metrics.contains(&good)
+                };
+                match self.controllers.iter().find(is_good) {
+                    None => Ok(()),
+                    Some(node) => Err(format!("{} is not good", node.name)),
+                }
+            });
+        }
+    }
+
+    pub fn client_of_endpoint(&self) -> Client {
+        Client::new(&self.cluster.assets, SocketAddr::from(ENDPOINT))
+    }
+
+    /// What a worker's endpoint has said.
+    pub fn endpoint_said(&self, worker: &Node) -> String {
+        worker.sh("journalctl -u hoist-endpoint -o short-precise --no-pager")
+    }
+
+    /// Clients at the endpoint of a worker, at work before anything happens.
+    pub fn traffic(&self, worker: &Node) -> Traffic {
+        let network = File::open(format!("/proc/{}/ns/net", init_of(worker))).unwrap();
+        let traffic = Traffic::paced_in(network, self.client_of_endpoint(), Pace::BOTH);
+        std::thread::sleep(Duration::from_secs(3));
+        traffic
+    }
+
+    // --- the API ---
+
+    pub fn client(&self, node: &Node) -> Client {
+        Client::new(&self.cluster.assets, SocketAddr::new(node.address, 6443))
+    }
+
+    /// kubectl at this controller.
+    pub fn kubectl(&self, node: &Node) -> Kubectl {
+        self.cluster.kubectl_at(node.address)
+    }
+
+    /// kubectl at the first controller whose API server is ready.
+    #[track_caller]
+    pub fn kubectl_of_any(&self) -> Kubectl {
+        eventually("an API server is ready", EXEC_LIMIT, || {
+            self.controllers.iter().find(|node| is_ready(&self.client(node))).map(|node| self.kubectl(node))
+        })
+    }
+
+    // --- the whole ---
+
+    /// Every controller votes, is published and serves by itself, and both leaders lead.
+    #[track_caller]
+    pub fn until_whole(&self) {
+        self.until_whole_but(&[]);
+    }
+
+    /// The same of all but those that are away: their members and Nodes stay.
+    #[track_caller]
+    pub fn until_whole_but(&self, away: &[&str]) {
+        let there: Vec<_> = self.controllers.iter().filter(|node| !away.contains(&node.name.as_str())).collect();
+        let kubectl = self.kubectl(there[0]);
+        let since = Timestamp::now();
+        until("whole", || {
+            let members = members(there[0]);
+            if members.len() != self.controllers.len() || members.iter().any(|member| member.is_learner) {
+                return Err(format!("members: {members:?}"));
+            }
+            let published = published(&kubectl);
+            let mut addresses: Vec<_> = there.iter().map(|node| node.address.to_string()).collect();
+            addresses.sort();
+            if published != addresses {
+                return Err(format!("published: {published:?}"));
+            }
+            for node in &there {
+                let loopback = Client::new(&self.cluster.assets, SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)));
+                if !node.inside(move || is_ready(&loopback)) {
+                    return Err(format!("the self-hosted API server of {} is not ready", node.name));
+                }
+                if !is_lowered(node) {
+                    return Err(format!("{} has a bridge", node.name));
+                }
+            }
+            match runtime().block_on(leases::are_renewed_since(&self.client(there[0]), since)) {
+                true => Ok(()),
+                false => Err("a leader does not lead".into()),
+            }
+        });
+    }
+
+    /// How often the members have seen a leader come, each since it runs; those that are away count as none.
+    pub fn elections(&self) -> Vec<u64> {
+        let seen = |node: &Node| {
+            let metrics = node.exec(["sh", "-c", "curl -s --max-time 2 http://127.0.0.1:2381/metrics"]).stdout;
+            let line = metrics.lines().find_map(|line| line.strip_prefix("etcd_server_leader_changes_seen_total "));
+            line.and_then(|count| count.parse().ok()).unwrap_or_default()
+        };
+        self.controllers.iter().map(seen).collect()
+    }
+
+    /// The controller whose etcd leads.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        eventually("etcd has a leader", EXEC_LIMIT, || {
+            self.controllers.iter().position(|node| {
+                let told = etcdctl(node, "endpoint status --write-out=json").stdout;
+                let told: Value = serde_json::from_str(&told).unwrap_or_default();
+                let status = &told[0]["Status"];
+                status["leader"].is_number() && status["leader"] == status["header"]["member_id"]
+            })
+        })
+    }
+
+    /// The controller whose process holds a Lease.
+    #[track_caller]
+    pub fn holder(&self, lease: &str) -> usize {
+        eventually("a Lease has a holder", EXEC_LIMIT, || {
+            self.controllers.iter().find_map(|node| {
+                let lease = runtime().block_on(leases::lease(&self.client(node), lease))?;
+                let holder = lease["spec"]["holderIdentity"].as_str()?.to_owned();
+                self.controllers.iter().position(|node| holder.starts_with(&format!("{}_", node.name)))
+            })
+        })
+    }
+
+    /// What of these ConfigMaps a member lacks, as it knows them itself.
+    pub fn lacks(&self, node: &Node, names: &[String]) -> Vec<String> {
+        let prefix = format!("/registry/configmaps/default/{PREFIX}");
+        let told = etcdctl(node, &format!("get --prefix {prefix} --keys-only --consistency=s")).stdout;
+        let there: std::collections::BTreeSet<_> = told.lines().filter_map(|line| line.rsplit('/').next()).collect();
+        names.iter().filter(|name| !there.contains(name.as_str())).cloned().collect()
+    }
+}
