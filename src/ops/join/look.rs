@@ -5,16 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::ASK_LIMIT;
 use crate::api::controllers::{self, ControllerNode};
 use crate::api::endpoints;
 use crate::base::error::{Error, Result};
 use crate::desired::config::{API_PORT, Cluster};
-use crate::desired::{node_endpoint, secrets};
+use crate::desired::secrets;
 use crate::etcd::members::{Data, Report, Wanted};
 use crate::node::host::Host;
+use crate::node::kubelet_kubeconfig;
 use crate::plane::kept_copy::Copy;
 use crate::plane::serving;
 
@@ -59,7 +60,8 @@ impl Way {
         &self.known
     }
 
-    /// A client of an API server that says that it is ready: this controller's own, or else another's.
+    /// A client of an API server that says that it is ready: this controller's own, or else another's, or else the one by which
+    /// this node's kubelet has joined: on a new controller all those that are declared may be gone.
     ///
     /// # Errors
     /// That there is none.
@@ -68,7 +70,10 @@ impl Way {
             return Ok(client.clone());
         }
         let own = copy.controller.as_ref().map(|controller| controller.address).filter(|_| serving::is_there(host));
-        let client = self.find(host, copy, own, true).await?;
+        let client = match self.find(host, copy, own).await {
+            Ok(client) => client,
+            Err(error) => by_the_kubelets_server(host, copy).await?.ok_or(error)?,
+        };
         Ok(self.client.insert(client).clone())
     }
 
@@ -77,20 +82,18 @@ impl Way {
     /// # Errors
     /// That there is none.
     pub async fn another(&self, host: &Host, copy: &Copy) -> Result<Client> {
-        self.find(host, copy, None, false).await
+        self.find(host, copy, None).await
     }
 
-    async fn find(&self, host: &Host, copy: &Copy, first: Option<IpAddr>, by_endpoint: bool) -> Result<Client> {
+    async fn find(&self, host: &Host, copy: &Copy, first: Option<IpAddr>) -> Result<Client> {
         let (cluster, controller) = copy.cluster()?;
         let tls = copy.assets.tls();
         let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
         let declared = cluster.controllers.iter().map(|declared| declared.address);
         let others = self.known.iter().copied().chain(declared).filter(|address| *address != controller.address);
         let mut asked = BTreeSet::new();
-        let all = first.into_iter().chain(others).map(|address| SocketAddr::new(address, API_PORT));
-        // It may know of some that were published before this process began.
-        let endpoint = node_endpoint::address(&copy.assets, &cluster).filter(|_| by_endpoint);
-        for address in all.chain(endpoint).filter(|address| asked.insert(*address)) {
+        for address in first.into_iter().chain(others).filter(|address| asked.insert(*address)) {
+            let address = SocketAddr::new(address, API_PORT);
             if probe.get(address, "/readyz", ASK_LIMIT).await.is_ready() {
                 return host.world().connect(&secrets::of_guard(&cluster, &tls)?, address).await;
             }
@@ -122,6 +125,30 @@ impl Way {
         let expected = expected.map(|declared| declared.address).collect();
         Ok(Seen { controllers, published, expected })
     }
+}
+
+/// A client of the API server that this node's kubelet asks, if that one says that it is ready.
+async fn by_the_kubelets_server(host: &Host, copy: &Copy) -> Result<Option<Client>> {
+    let Some((name, port)) = kubelet_kubeconfig::server(host).as_deref().and_then(place) else { return Ok(None) };
+    let (cluster, _) = copy.cluster()?;
+    let tls = copy.assets.tls();
+    let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
+    let Ok(Ok(addresses)) = timeout(ASK_LIMIT, tokio::net::lookup_host((name.as_str(), port))).await else {
+        return Ok(None);
+    };
+    for address in addresses {
+        if probe.get(address, "/readyz", ASK_LIMIT).await.is_ready() {
+            return host.world().connect(&secrets::of_guard(&cluster, &tls)?, address).await.map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The host and port of a server's URL.
+fn place(url: &str) -> Option<(String, u16)> {
+    let url: hyper::Uri = url.parse().ok()?;
+    let name = url.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Some((name, url.port_u16().unwrap_or(443)))
 }
 
 /// Where members of `cluster` may answer: at every controller that is declared, `known`, labelled or published.
@@ -205,6 +232,14 @@ mod tests {
     fn node(name: &str, last: u8, report: Option<(&str, u64)>) -> ControllerNode {
         let report = report.map(|(uid, count)| Told { uid: uid.into(), count, is_empty: true });
         ControllerNode { name: name.into(), uid: "u".into(), address: Some(IpAddr::from([10, 0, 0, last])), report }
+    }
+
+    #[test]
+    fn the_place_of_a_server() {
+        assert_eq!(place("https://api.example.test:7443"), Some(("api.example.test".into(), 7443)));
+        assert_eq!(place("https://10.0.0.1"), Some(("10.0.0.1".into(), 443)));
+        assert_eq!(place("https://[fd00::1]:6443"), Some(("fd00::1".into(), 6443)));
+        assert_eq!(place("/x"), None);
     }
 
     #[test]
