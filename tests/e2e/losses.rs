@@ -53,6 +53,7 @@ fn losses() {
         let node = &several.controllers[at];
         let holders = LEADERS.map(|lease| names[several.holder(lease)].clone());
         let leads = several.leader() == at;
+        // No limit for failures here: while a node boots, a busy machine may have etcd elect another leader.
         let what = format!("the power of {} cut (etcd's leader: {leads}, holders {holders:?})", node.name);
         let saw = several.during(
             &what,
@@ -63,7 +64,6 @@ fn losses() {
                 several.until_whole();
             },
         );
-        saw.fails_no_longer_than(GAP);
         saw.gap_is_no_longer_than(GAP);
     }
 }
