@@ -1,7 +1,7 @@
 //! Several controllers: made by a label on workers that joined by a token, unmade by taking it away. Real etcd members on
 //! real nodes, with clients that never stop.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, START_LIMIT, declaration, render};
 use crate::support::controller::{Controller, LATER, SOON};
