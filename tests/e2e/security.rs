@@ -190,7 +190,7 @@ fn a_controller_is_made_only_by_who_may(controller: &Controller) {
     refused(&["label", "node", node, &taken]);
     // By the Node's status, too.
     let patch = json!({"metadata": {"labels": {label: ""}}}).to_string();
-    kubectl.run(&["create", "clusterrole", "status", "--verb=patch", "--resource=nodes/status"]).ok();
+    kubectl.run(&["create", "clusterrole", "status", "--verb=get,patch", "--resource=nodes/status"]).ok();
     kubectl.run(&["create", "clusterrolebinding", "status", "--clusterrole=status", account]).ok();
     let mut last = String::new();
     let is_refused = (0..60).any(|_| {
