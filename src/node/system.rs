@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::api;
 use crate::base::error::{Error, Result};
-use crate::base::probe::{self, LACK_PAUSE, Probe};
+use crate::base::probe::{self, Keeping, LACK_PAUSE, Probe};
 use crate::base::watched::Watched;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
@@ -104,6 +104,10 @@ impl World for System {
 
     fn probe(&self, ca_pem: &[u8]) -> Result<Box<dyn Ask>> {
         Ok(Box::new(Probe::new(ca_pem)?))
+    }
+
+    fn keeping_probe(&self, ca_pem: &[u8]) -> Result<Box<dyn Ask>> {
+        Ok(Box::new(Keeping::new(Probe::new(ca_pem)?)))
     }
 
     fn connect<'a>(&'a self, kubeconfig: &'a str, address: SocketAddr) -> BoxFuture<'a, Result<Client>> {

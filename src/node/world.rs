@@ -13,7 +13,7 @@ use kube::Client;
 use time::OffsetDateTime;
 
 use crate::base::error::Result;
-use crate::base::probe::{Answer, Probe};
+use crate::base::probe::{Answer, Keeping, Probe};
 use crate::base::watched::Watched;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms::Health;
@@ -77,17 +77,31 @@ pub trait World: fmt::Debug + Send + Sync {
     /// What is no certificate.
     fn probe(&self, ca_pem: &[u8]) -> Result<Box<dyn Ask>>;
 
+    /// The same, on connections that are kept: for who asks the same ones all the time.
+    ///
+    /// # Errors
+    /// The same.
+    fn keeping_probe(&self, ca_pem: &[u8]) -> Result<Box<dyn Ask>> {
+        self.probe(ca_pem)
+    }
+
     /// A client with the credentials of `kubeconfig` for the API server at `address`.
     fn connect<'a>(&'a self, kubeconfig: &'a str, address: SocketAddr) -> BoxFuture<'a, Result<Client>>;
 }
 
-/// Asks an API server instance, each time on a connection of its own.
+/// Asks an API server instance.
 pub trait Ask: Send + Sync {
     /// One GET, answered or given up within `limit`.
     fn get<'a>(&'a self, address: SocketAddr, path: &'a str, limit: Duration) -> BoxFuture<'a, Answer>;
 }
 
 impl Ask for Probe {
+    fn get<'a>(&'a self, address: SocketAddr, path: &'a str, limit: Duration) -> BoxFuture<'a, Answer> {
+        Box::pin(Self::get(self, address, path, limit))
+    }
+}
+
+impl Ask for Keeping {
     fn get<'a>(&'a self, address: SocketAddr, path: &'a str, limit: Duration) -> BoxFuture<'a, Answer> {
         Box::pin(Self::get(self, address, path, limit))
     }

@@ -26,9 +26,11 @@ use tokio_rustls::TlsConnector;
 
 use crate::base::error::{Error, Result};
 
+mod keeping;
 mod kept;
 mod served;
 
+pub use keeping::Keeping;
 pub use kept::Kept;
 pub use served::served_certificate;
 

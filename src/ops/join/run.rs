@@ -132,7 +132,7 @@ impl Own {
         let Some(copy) = Copy::load(host)? else { return Ok(None) };
         let (cluster, controller) = copy.cluster()?;
         let tls = copy.assets.tls();
-        let probe = host.world().probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
+        let probe = host.world().keeping_probe(tls.get("ca.crt").map(Vec::as_slice).unwrap_or_default())?;
         Ok(Some(Self { mark, copy, cluster, controller, tls, probe }))
     }
 }
