@@ -39,14 +39,18 @@ fn one() -> u32 {
 }
 
 /// Brings the number of CoreDNS's replicas to what the rule says; the new number, if that was another. Nothing is done
-/// where there is no rule, or no CoreDNS.
+/// where there is no rule, no right to read it, or no CoreDNS.
 ///
 /// # Errors
 /// The API server's word, or a rule that cannot be read.
 pub async fn autoscale(client: &Client) -> Result<Option<u32>> {
     let failed = |error: &kube::Error| Error::failed("scale CoreDNS", explain(error));
     let rules: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-    let rule = rules.get_opt(RULE).await.map_err(|error| failed(&error))?;
+    let rule = match rules.get_opt(RULE).await {
+        // A cluster without hoist's DNS gives guard no right to it.
+        Err(kube::Error::Api(status)) if status.code == 403 => return Ok(None),
+        rule => rule.map_err(|error| failed(&error))?,
+    };
     let Some(rule) = rule.and_then(|rule| rule.data?.remove(LINEAR)) else { return Ok(None) };
     let rule: Linear = serde_json::from_str(&rule)
         .map_err(|error| Error::failed(format!("read the rule in the ConfigMap {RULE}"), error))?;
@@ -113,5 +117,21 @@ mod tests {
         let rule: Linear = serde_json::from_str(text).unwrap();
         assert_eq!((rule.cores_per_replica, rule.nodes_per_replica, rule.min, rule.max), (256, 16, 2, Some(10)));
         assert!(serde_json::from_str::<Linear>("{}").is_err());
+    }
+
+    #[tokio::test]
+    async fn where_guard_may_not_read_a_rule_there_is_none() {
+        for (code, reason, expected) in
+            [(403, "Forbidden", true), (404, "NotFound", true), (500, "InternalError", false)]
+        {
+            let service = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "reason": reason, "message": "", "code": code});
+                let body = kube::client::Body::from(status.to_string().into_bytes());
+                http::Response::builder().status(code).body(body)
+            });
+            let scaled = autoscale(&Client::new(service, "default")).await;
+            assert_eq!(scaled.is_ok_and(|changed| changed.is_none()), expected, "{code}");
+        }
     }
 }

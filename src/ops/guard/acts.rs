@@ -261,15 +261,16 @@ impl Guard<'_> {
         let copy =
             self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
         let own = self.at.node_ip;
+        let (cluster, controller) = copy.cluster()?;
+        // First: once the address is not published any more, whoever has the turn removes this controller's member.
+        if let Some(address) = cluster.virtual_address() {
+            virtual_address::leave(self.host, address, self.reporter).await?;
+        }
         self.way.set(None);
         let client = heartbeat::client(self.host, copy, own).await?;
         leave::retract(&client, own.ip()).await?;
         let published = endpoints::published(&client).await?;
         sleep(leave::TO_MOVE).await;
-        let (cluster, controller) = copy.cluster()?;
-        if let Some(address) = cluster.virtual_address() {
-            virtual_address::leave(self.host, address, self.reporter).await?;
-        }
         if member::is_local(&cluster) {
             join::until_removed(&cluster, &controller, &copy.assets.tls(), &published).await?;
         }
