@@ -175,7 +175,10 @@ impl Run<'_> {
                 let (client, own) = (client?, self.fixed.controller.address);
                 let mut serving = endpoints::published(client).await?;
                 serving.extend((!serving.contains(&own)).then_some(own));
-                controllers::scale(client, serving.len()).await?;
+                // One of each is what there is without a word.
+                if serving.len() > 1 {
+                    controllers::scale(client, serving.len()).await?;
+                }
                 // Last, for by it is told whether all of this is done.
                 endpoints::publish(client, own).await.map(drop)
             }
