@@ -22,6 +22,7 @@
 mod acts;
 pub mod decide;
 mod hand_over;
+mod input;
 mod memory;
 mod next_step;
 mod node_endpoint;
@@ -32,8 +33,9 @@ mod session;
 mod steps;
 
 pub use hand_over::{HandOver, Stepped};
+pub(crate) use input::check;
+pub use input::{Input, Options};
 pub use memory::Mode;
 pub use next_step::{NextStep, next_step};
-pub(crate) use run::check;
-pub use run::{Input, Options, start, start_with};
+pub use run::{start, start_with};
 pub use session::{Ending, Session};

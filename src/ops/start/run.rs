@@ -1,13 +1,13 @@
 //! The loop of `start`, and how it ends.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::decide::{Act, Decision, Step, decide};
+use super::input::{Checked, Input, Options, check};
 use super::memory::{Fixed, Mode, Run};
 use super::observer::Observer;
 use super::progress::Progress;
@@ -16,11 +16,7 @@ use crate::base::backoff::{Backoff, Repeated, Retries};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Limits;
 use crate::base::report::Reporter;
-use crate::check::preflight;
-use crate::check::validate;
-use crate::desired::assets::{self, AssetSet, Manifest};
-use crate::desired::config::{Cluster, Controller};
-use crate::node::etcd_data::Data;
+use crate::desired::assets::Manifest;
 use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::lock;
@@ -45,29 +41,6 @@ const KUBELET_LINES: usize = 5;
 /// How long a bridge that is raised again may take to serve.
 const RAISE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `hoist start` was told.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The asset directory.
-    pub asset_dir: PathBuf,
-    /// Which controller this is, where its addresses do not tell.
-    pub node_name: Option<String>,
-    /// The checks of this machine that the user knows better than.
-    pub preflight: preflight::Choice,
-    /// Whether the asset directory must go together: references and certificates.
-    pub validate: bool,
-    /// The workloads whose pods must be ready before the bridge is lowered.
-    pub required_pods: Vec<Required>,
-    /// How long it may go without any progress.
-    pub progress_timeout: Duration,
-    /// How long the whole may take.
-    pub timeout: Duration,
-    /// hoist's own binary, for the bridge's pods.
-    pub binary: PathBuf,
-    /// What is taken for granted.
-    pub mode: Mode,
-}
-
 /// Brings the cluster up on this controller, or goes on where an earlier run stopped. When `stop` completes, with the
 /// number of a signal, it ends at the next safe point: between two acts.
 ///
@@ -75,64 +48,6 @@ pub struct Options {
 /// See [`Error`]; whatever it is, an API that was served still is.
 pub async fn start(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     start_with(host, &Input::load(&options.asset_dir)?, options, reporter, stop).await
-}
-
-/// What an asset directory says: read and checked.
-pub struct Input {
-    pub(super) assets: AssetSet,
-    pub(super) cluster: Cluster,
-    pub(super) manifests: Vec<Manifest>,
-    pub(super) addons: Vec<Manifest>,
-}
-
-impl Input {
-    /// Reads an asset directory.
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub fn load(asset_dir: &Path) -> Result<Self> {
-        let dir = assets::absolute(asset_dir)?;
-        Self::of(AssetSet::load(&dir)?, &dir)
-    }
-
-    /// Checks an asset directory that was read, from wherever; `place` is what messages call it.
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub fn of(assets: AssetSet, place: &Path) -> Result<Self> {
-        assets.check_kubeconfigs(place)?;
-        let cluster = assets.cluster(place)?;
-        let (manifests, addons) = assets.manifests(place)?;
-        addons::Order::of(&addons)?;
-        Ok(Self { assets, cluster, manifests, addons })
-    }
-
-    /// Adds a controller that a label made: nobody rendered it.
-    pub fn add(&mut self, controller: Controller) {
-        if self.cluster.controllers.iter().all(|declared| declared.address != controller.address) {
-            self.cluster.controllers.push(controller);
-        }
-    }
-
-    /// The asset directory.
-    pub fn assets(&self) -> &AssetSet {
-        &self.assets
-    }
-
-    /// The objects that its manifests/ makes.
-    pub fn manifests(&self) -> &[Manifest] {
-        &self.manifests
-    }
-
-    /// The objects that its addons/ makes.
-    pub fn addons(&self) -> &[Manifest] {
-        &self.addons
-    }
-
-    /// What its cluster.yaml says.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
 }
 
 /// [`start`] with an asset directory that is read already.
@@ -149,58 +64,6 @@ pub async fn start_with(
     let checked = check(host, input, options, reporter).await?;
     let lock = lock::take(host)?;
     checked.run(lock, reporter, stop).await
-}
-
-/// A run whose input and machine are as they should be.
-pub(crate) struct Checked<'a> {
-    host: &'a Host,
-    input: &'a Input,
-    options: &'a Options,
-    pub(crate) controller: &'a Controller,
-    asset_dir: PathBuf,
-    /// etcd has no data that could be gone later: it begins a cluster.
-    may_begin: bool,
-}
-
-/// Checks input and machine, and changes nothing.
-///
-/// # Errors
-/// All that stands in the way.
-pub(crate) async fn check<'a>(
-    host: &'a Host,
-    input: &'a Input,
-    options: &'a Options,
-    reporter: &Reporter,
-) -> Result<Checked<'a>> {
-    let Input { assets, cluster, .. } = input;
-    let asset_dir = assets::absolute(&options.asset_dir)?;
-    let controller = preflight::controller(cluster, options.node_name.as_deref(), &host.world().addresses()?)?;
-    let broken =
-        if options.validate { validate::decisive(assets, cluster, controller, &asset_dir) } else { Vec::new() };
-    if !broken.is_empty() {
-        return Err(Error::Input(broken));
-    }
-    let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
-    checked.verdict()?.iter().for_each(|text| reporter.note(text));
-    let may_begin =
-        options.mode == Mode::Start && begins(host, assets, (cluster, controller), options.preflight.new_cluster).await;
-    Ok(Checked { host, input, options, controller, asset_dir, may_begin })
-}
-
-/// Whether etcd may begin here: it has no data, and none that could be is known of, or the other members wait for it. Whatever
-/// checks were skipped or ignored, another cluster in the place of one that is known takes its own flag.
-async fn begins(
-    host: &Host,
-    assets: &AssetSet,
-    (cluster, controller): (&Cluster, &Controller),
-    new_cluster: bool,
-) -> bool {
-    if Data::of(host, cluster).is_none_or(|data| data.is_there()) {
-        return false;
-    }
-    new_cluster
-        || preflight::known_by(host, assets).is_none()
-        || preflight::said(cluster, controller, &assets.tls()).await == preflight::Said::Awaited
 }
 
 impl Checked<'_> {
@@ -514,28 +377,4 @@ pub(super) async fn timed_out(run: &Run<'_>, observer: &Observer, observed: &Obs
     // To explain has taken a while.
     let api_served = observer.asks(run).await.is_ready();
     Error::TimedOut { waiting_for, api_served, details, next }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::files::File;
-    use crate::node::system;
-
-    #[tokio::test]
-    async fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {
-        let root = tempfile::tempdir().unwrap();
-        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
-        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
-        let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
-        let this = (&cluster, &cluster.controllers[0]);
-        let mut assets = AssetSet::default();
-        assert!(begins(&host, &assets, this, false).await);
-        assets.files.insert(assets::CLUSTER_ID.into(), File::public("uid\n"));
-        assert!(!begins(&host, &assets, this, false).await && begins(&host, &assets, this, true).await);
-        let data = root.path().join("var/lib/etcd/member/snap");
-        std::fs::create_dir_all(&data).unwrap();
-        std::fs::write(data.join("db"), "x").unwrap();
-        assert!(!begins(&host, &assets, this, true).await, "it goes on");
-    }
 }

@@ -8,11 +8,12 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::decide::{Decision, Step};
+use super::input::{Input, Options, check};
 use super::memory::Mode;
 use super::memory::{Fixed, Run};
 use super::observer::Observer;
 use super::progress::Progress;
-use super::run::{INTERVAL, Input, Options, check, see_through, timed_out};
+use super::run::{INTERVAL, see_through, timed_out};
 use crate::api::observe::Required;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Limits;
