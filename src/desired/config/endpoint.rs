@@ -1,9 +1,9 @@
 //! How clients reach the API where there are several API servers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::check::Check;
-use super::{API_PORT, Controller, Endpoint, Images, Networking, networking, raw};
+use super::{API_PORT, Cluster, Controller, ENDPOINT_PORT, Endpoint, Images, Networking, networking, raw};
 use crate::base::yaml::child;
 
 const PATH: &str = "endpoint";
@@ -26,6 +26,33 @@ pub struct VirtualAddress {
     pub interface: String,
     /// VRRP's number for it, its own on that network; never 0.
     pub router_id: u8,
+}
+
+impl Cluster {
+    /// Where a node's own clients reach the API through the endpoint of that node, if nodes have one.
+    pub fn node_endpoint(&self) -> Option<SocketAddr> {
+        self.api_endpoint.node_local.then(|| SocketAddr::new(self.loopback(), ENDPOINT_PORT))
+    }
+
+    /// Where the clients of a node reach the API that are the same on each node: its endpoint, if nodes have one.
+    pub fn server_of_nodes(&self) -> String {
+        let endpoint = || self.endpoint().to_string();
+        format!("https://{}", self.node_endpoint().map_or_else(endpoint, |address| address.to_string()))
+    }
+
+    /// Where admins reach the API, and nodes that have no endpoint of their own.
+    pub fn endpoint(&self) -> Endpoint {
+        self.control_plane_endpoint.clone().unwrap_or_else(|| {
+            let first = || self.controllers.first().map(|controller| controller.address);
+            let address = self.virtual_address().or_else(first);
+            Endpoint { host: address.map(|address| address.to_string()).unwrap_or_default(), port: API_PORT }
+        })
+    }
+
+    /// The address that moves between the controllers, if there is one.
+    pub fn virtual_address(&self) -> Option<IpAddr> {
+        self.api_endpoint.virtual_address.as_ref().map(|of| of.address)
+    }
 }
 
 /// What `raw` says. Without a word of it, nodes have an endpoint of their own where an image brings hoist to them: nobody has

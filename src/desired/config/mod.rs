@@ -16,7 +16,7 @@ pub mod version;
 mod write;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -458,31 +458,6 @@ impl Cluster {
     /// Whether the key of the cluster's CA is kept elsewhere, so that nothing in the cluster can sign.
     pub fn has_external_ca(&self) -> bool {
         self.pki.ca.as_ref().is_some_and(|ca| ca.key.is_none())
-    }
-
-    /// Where a node's own clients reach the API through the endpoint of that node, if nodes have one.
-    pub fn node_endpoint(&self) -> Option<SocketAddr> {
-        self.api_endpoint.node_local.then(|| SocketAddr::new(self.loopback(), ENDPOINT_PORT))
-    }
-
-    /// Where the clients of a node reach the API that are the same on each node: its endpoint, if nodes have one.
-    pub fn server_of_nodes(&self) -> String {
-        let endpoint = || self.endpoint().to_string();
-        format!("https://{}", self.node_endpoint().map_or_else(endpoint, |address| address.to_string()))
-    }
-
-    /// Where admins reach the API, and nodes that have no endpoint of their own.
-    pub fn endpoint(&self) -> Endpoint {
-        self.control_plane_endpoint.clone().unwrap_or_else(|| {
-            let first = || self.controllers.first().map(|controller| controller.address);
-            let address = self.virtual_address().or_else(first);
-            Endpoint { host: address.map(|address| address.to_string()).unwrap_or_default(), port: API_PORT }
-        })
-    }
-
-    /// The address that moves between the controllers, if there is one.
-    pub fn virtual_address(&self) -> Option<IpAddr> {
-        self.api_endpoint.virtual_address.as_ref().map(|of| of.address)
     }
 }
 

@@ -29,7 +29,29 @@ const HAND_OVER_LIMIT: Duration = Duration::from_secs(900);
 /// What an API server that hangs has to say what it was doing.
 const TO_QUIT: Duration = Duration::from_millis(500);
 
+/// Events are kept for an hour: what is still so is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(3500);
+
 impl Guard<'_> {
+    /// Says why guard does not leave a node whose label was taken off.
+    pub(super) fn tell_that_it_stays(&mut self) {
+        let text = format!(
+            "this Node has no label {CONTROL_PLANE_LABEL}, and no other controller is published and answers: guard stays, and keeps the API served. To have this controller again: `kubectl label node {} {CONTROL_PLANE_LABEL}=`",
+            self.node
+        );
+        self.tell_as_long_as_it_is_so("GuardStays", text);
+    }
+
+    /// Says what an event tells about once an hour.
+    pub(super) fn tell_as_long_as_it_is_so(&mut self, reason: &'static str, text: String) {
+        let now = Instant::now();
+        if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
+            self.told.insert(reason, now);
+            self.reporter.note(&text);
+            self.heartbeat.event(self.host.world().now(), reason, text, true);
+        }
+    }
+
     /// Says whether it could.
     pub(super) async fn raise(&mut self, cause: Cause) -> bool {
         if cause == Cause::Leaderless {

@@ -18,7 +18,6 @@ use super::metrics::Metrics;
 use super::observer::{Addresses, Observer};
 use super::watch::Watch;
 use super::{heartbeat, keeper, leave};
-use crate::api::observe::CONTROL_PLANE_LABEL;
 use crate::api::turn::Turn;
 use crate::base::error::{Error, Result};
 use crate::base::files;
@@ -46,8 +45,6 @@ const LOWER_AGAIN: Duration = Duration::from_secs(5);
 /// How long the API must have refused guard what is its right before an event says so: while its caches are cold, an API
 /// server refuses everybody.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Events are kept for an hour: what is still so is told again.
-const TELL_AGAIN: Duration = Duration::from_secs(3500);
 /// A bridge that stands when guard begins and is no older was raised before the kubelet started.
 const FRESH: Duration = Duration::from_secs(120);
 
@@ -111,7 +108,7 @@ pub(super) struct Guard<'a> {
     /// What the API has refused guard that is its right, and since when it refuses.
     refused: Option<(Instant, String)>,
     /// When an event was last told that is told as long as it is so, by its reason.
-    told: BTreeMap<&'static str, Instant>,
+    pub(super) told: BTreeMap<&'static str, Instant>,
     /// Since the last raise: what was seen of Leases, and with which client.
     pub(super) leases: Option<(Leases, Client)>,
     clock: Clock,
@@ -288,25 +285,6 @@ impl<'a> Guard<'a> {
                 self.fail(&error);
                 None
             }
-        }
-    }
-
-    /// Says why guard does not leave a node whose label was taken off.
-    fn tell_that_it_stays(&mut self) {
-        let text = format!(
-            "this Node has no label {CONTROL_PLANE_LABEL}, and no other controller is published and answers: guard stays, and keeps the API served. To have this controller again: `kubectl label node {} {CONTROL_PLANE_LABEL}=`",
-            self.node
-        );
-        self.tell_as_long_as_it_is_so("GuardStays", text);
-    }
-
-    /// Says what an event tells about once an hour.
-    fn tell_as_long_as_it_is_so(&mut self, reason: &'static str, text: String) {
-        let now = Instant::now();
-        if self.told.get(reason).is_none_or(|told| now - *told >= TELL_AGAIN) {
-            self.told.insert(reason, now);
-            self.reporter.note(&text);
-            self.heartbeat.event(self.host.world().now(), reason, text, true);
         }
     }
 
