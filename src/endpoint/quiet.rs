@@ -16,6 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::node::interfaces;
+
 /// BPF's "return", with how many bytes of a packet are kept: none of any.
 const DROP_ALL: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
 
@@ -44,14 +46,8 @@ impl Quiet {
 
 /// The interfaces at which this machine has the address.
 fn interfaces(address: IpAddr) -> Vec<String> {
-    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let has_it = all.filter(|interface| {
-        interface.address.is_some_and(|storage| {
-            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            v4.or(storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()))) == Some(address)
-        })
-    });
-    has_it.map(|interface| interface.interface_name).collect()
+    let all = interfaces::addresses().into_iter().flatten();
+    all.filter(|(_, has)| *has == address).map(|(name, _)| name).collect()
 }
 
 fn listener(at: SocketAddr, interface: &str) -> io::Result<TcpListener> {

@@ -5,6 +5,7 @@ pub mod cri;
 pub mod etcd_data;
 pub mod host;
 pub mod images;
+pub mod interfaces;
 pub mod kubelet;
 pub mod kubelet_kubeconfig;
 pub mod lock;

@@ -20,7 +20,7 @@ use crate::etcd::alarms::Health;
 use crate::etcd::client::is_healthy;
 use crate::node::host::Host;
 use crate::node::world::{Ask, Ran, World};
-use crate::node::{packet_filter, processes};
+use crate::node::{interfaces, packet_filter, processes};
 
 /// This machine, with its file system below `root` (`/` but for tests) and the kubelet's static pods in `manifests`.
 pub fn host(root: &Path, manifests: &Path) -> Host {
@@ -49,14 +49,9 @@ impl World for System {
     }
 
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        let interfaces =
-            nix::ifaddrs::getifaddrs().map_err(|error| Error::failed("list the network interfaces", error))?;
-        let address = |interface: nix::ifaddrs::InterfaceAddress| {
-            let storage = interface.address?;
-            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-            v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-        };
-        Ok(interfaces.filter_map(address).collect())
+        let addresses = interfaces::addresses();
+        let addresses = addresses.map_err(|error| Error::failed("list the network interfaces", error))?;
+        Ok(addresses.map(|(_, address)| address).collect())
     }
 
     fn is_free(&self, address: SocketAddr) -> bool {
