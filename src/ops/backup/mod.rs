@@ -58,7 +58,7 @@ pub struct Options {
 pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: impl Future<Output = u8>) -> Result<()> {
     let dir = assets::absolute(&options.asset_dir)?;
     let output = assets::absolute(&options.output_file)?;
-    let (kept, assets) = source(host, &dir)?;
+    let (assets, is_kept) = source(host, &dir)?;
     let mut cluster = assets.cluster(&dir)?;
     check_target(&output, &dir, options.force)?;
     if let Etcd::External { .. } = cluster.etcd {
@@ -82,7 +82,7 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     }
     let controller = preflight::controller(&cluster, options.node_name.as_deref(), &host.world().addresses()?)?;
     let address = SocketAddr::new(cluster.loopback(), ETCD_PORT);
-    if kept.is_some() {
+    if is_kept {
         reporter.note(&format!(
             "{} is not there: what guard keeps of it on this controller goes into the backup, without add-ons, the key of the front proxy's CA and the keys of other controllers",
             dir.display()
@@ -92,7 +92,7 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     let work = async {
         let snapshot = Snapshot::begin(address, &assets.tls()).await?;
         let manifest = manifest(host, &cluster, controller, &snapshot.version);
-        write(kept.as_ref().ok_or(&dir), &output, options, &manifest, snapshot).await
+        write(is_kept.then_some(&assets), &dir, &output, options, &manifest, snapshot).await
     };
     let mut stop = pin!(stop);
     let written = tokio::select! {
@@ -114,15 +114,16 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
     Ok(())
 }
 
-/// The asset directory at `dir`; where there is none, as on a controller that a label made, what guard keeps of one.
-fn source(host: &Host, dir: &Path) -> Result<(Option<AssetSet>, AssetSet)> {
+/// The asset directory at `dir`; where there is none, as on a controller that a label made, what guard keeps of one, and that
+/// it is that.
+fn source(host: &Host, dir: &Path) -> Result<(AssetSet, bool)> {
     let kept = match dir.exists() {
         true => None,
-        false => Copy::load(host)?.map(|copy| copy.assets),
+        false => Copy::load(host)?,
     };
     match kept {
-        Some(kept) => Ok((Some(kept.clone()), kept)),
-        None => Ok((None, AssetSet::load(dir)?)),
+        Some(copy) => Ok((copy.assets, true)),
+        None => Ok((AssetSet::load(dir)?, false)),
     }
 }
 
@@ -181,9 +182,10 @@ impl Pieces for Snapshot {
     }
 }
 
-/// Writes all of it beside its place, and renames it in once it is whole; says the snapshot's sum.
+/// Writes all of it, the files of `kept` or else those below `dir`, beside its place, and renames it in once it is whole; says the snapshot's sum.
 async fn write(
-    assets: Result<&AssetSet, &PathBuf>,
+    kept: Option<&AssetSet>,
+    dir: &Path,
     output: &Path,
     options: &Options,
     manifest: &Manifest,
@@ -195,14 +197,12 @@ async fn write(
     let beside = std::io::BufWriter::with_capacity(1 << 16, files::Beside::create(output)?);
     let mut writer = Writer::new(Output::new(beside, &options.recipients).map_err(failed)?, time);
     writer.manifest(manifest).map_err(failed)?;
-    let (files, dir) = match assets {
-        Ok(kept) => (kept.files.iter().collect(), None),
-        Err(dir) => (Vec::new(), Some(dir)),
-    };
-    for (name, file) in files {
+    for (name, file) in kept.into_iter().flat_map(|kept| &kept.files) {
         writer.asset(name, file).map_err(failed)?;
     }
-    for (name, path) in dir.map(|dir| files_below(dir)).transpose()?.into_iter().flatten() {
+    // Add-ons, and what users have beside, are no part of an asset set.
+    let below = if kept.is_some() { Vec::new() } else { files_below(dir)? };
+    for (name, path) in below {
         let content = input::read(&path, ASSET_LIMIT).map_err(|unread| unread.into_error(&path))?;
         let mode = std::fs::metadata(&path).map_or(0o600, |meta| meta.permissions().mode() & 0o777);
         writer.asset(&name, &File { content, mode }).map_err(failed)?;

@@ -61,7 +61,7 @@ impl Folder {
 
     async fn write(&self, snapshot: Memory) -> Result<String> {
         let manifest = archive::tests::manifest();
-        write(Err(&self.options.asset_dir), &self.options.output_file, &self.options, &manifest, snapshot).await
+        write(None, &self.options.asset_dir, &self.options.output_file, &self.options, &manifest, snapshot).await
     }
 
     fn identity(&self, key: &age::x25519::Identity) -> PathBuf {
@@ -270,6 +270,6 @@ fn without_an_asset_directory_what_guard_keeps_is_backed_up() {
     // Of one that a label made.
     let made = Controller { name: "c2".into(), address: [10, 0, 0, 2].into(), taints: Vec::new() };
     Copy::new(&assets, &cluster, &made).store(&host).unwrap();
-    let (kept, all) = source(&host, &place).unwrap();
-    assert!(kept.unwrap().files.contains_key("tls/ca.key") && all.cluster(&place).unwrap() == cluster);
+    let (kept, is_kept) = source(&host, &place).unwrap();
+    assert!(is_kept && kept.files.contains_key("tls/ca.key") && kept.cluster(&place).unwrap() == cluster);
 }
