@@ -80,20 +80,7 @@ fn kubectl_by(controller: &Controller, address: IpAddr) -> Kubectl {
 /// A new pod runs there, and its logs are read.
 #[track_caller]
 fn runs_pods(kubectl: &Kubectl, node: &Node, name: &str) {
-    kubectl.apply(&format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  nodeName: {}
-  containers:
-  - {{name: a, image: 'docker.io/library/busybox:1.36', command: [sh, -c, 'echo hello; sleep infinity']}}
-  terminationGracePeriodSeconds: 0
-  tolerations: [{{operator: Exists}}]
-",
-        node.name
-    ));
-    kubectl.run(&["wait", "--for=condition=Ready", "--timeout=110s", &format!("pod/{name}")]).ok();
+    worker::says_hello(kubectl, node, name, Duration::from_secs(110));
     eventually("its logs are read", SOON, || kubectl.run(&["logs", name]).stdout.contains("hello").then_some(()));
     kubectl.run(&["delete", "pod", name, "--wait=false"]).ok();
 }

@@ -140,20 +140,7 @@ fn prepare(node: &Node, out: &Path) {
 #[track_caller]
 fn is_vouched_for(kubectl: &Kubectl, node: &Node) {
     let name = format!("on-{}", node.name);
-    kubectl.apply(&format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  nodeName: {}
-  containers:
-  - {{name: a, image: 'docker.io/library/busybox:1.36', command: [sh, -c, 'echo hello; sleep infinity']}}
-  terminationGracePeriodSeconds: 0
-  tolerations: [{{operator: Exists}}]
-",
-        node.name
-    ));
-    kubectl.run(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")]).ok();
+    worker::says_hello(kubectl, node, &name, Duration::from_secs(60));
     eventually("the worker serves with its certificate", SOON, || {
         kubectl.run(&["logs", &name]).stdout.contains("hello").then_some(())
     });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cluster::Cluster;
 use super::eventually;
+use super::kubectl::Kubectl;
 use super::node::Node;
 
 /// How long a node may take from its kubelet's start until it is ready, its network included.
@@ -29,6 +30,26 @@ pub fn join_at_boot(node: &Node, cluster: &Cluster) {
         cp {assets}/kubelet/config.yaml /var/lib/kubelet/config.yaml
         systemctl enable kubelet"
     ));
+}
+
+/// Makes a pod on a node that says hello in its log, and waits until it is ready.
+#[track_caller]
+pub fn says_hello(kubectl: &Kubectl, node: &Node, name: &str, limit: Duration) {
+    kubectl.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {}
+  containers:
+  - {{name: a, image: 'docker.io/library/busybox:1.36', command: [sh, -c, 'echo hello; sleep infinity']}}
+  terminationGracePeriodSeconds: 0
+  tolerations: [{{operator: Exists}}]
+",
+        node.name
+    ));
+    let limit = format!("--timeout={}s", limit.as_secs());
+    kubectl.run(&["wait", "--for=condition=Ready", &limit, &format!("pod/{name}")]).ok();
 }
 
 /// Makes a node that joins the cluster.
