@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -62,14 +63,18 @@ pub async fn list(client: &Client) -> Result<Vec<ControllerNode>> {
     let params = ListParams::default().labels(CONTROL_PLANE_LABEL).limit(PAGE);
     let listed = pages::each(params, async |params| api.list(params).await, |node| found.push(of(&node))).await;
     listed.map_err(|error| failed("list the controllers", &error))?;
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     for node in &mut found {
-        let name = lease(&node.name);
-        let lease = leases.get_metadata_opt(&name).await;
-        let lease = lease.map_err(|error| failed(format!("read the Lease {name}"), &error))?;
+        let lease = lease_of(client, &node.name).await?;
         node.report = lease.and_then(|lease| serde_json::from_str(lease.annotations().get(REPORT)?).ok());
     }
     Ok(found)
+}
+
+/// The Lease of a node's guard, without what it is for.
+async fn lease_of(client: &Client, node: &str) -> Result<Option<PartialObjectMeta<Lease>>> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let name = lease(node);
+    leases.get_metadata_opt(&name).await.map_err(|error| failed(format!("read the Lease {name}"), &error))
 }
 
 /// Which of these have never been a controller of this cluster: no guard has ever said that it lives there.
@@ -77,13 +82,9 @@ pub async fn list(client: &Client) -> Result<Vec<ControllerNode>> {
 /// # Errors
 /// The API server's word: what is not known is not taken for one that never came.
 pub async fn never_seen<'a>(client: &Client, names: impl Iterator<Item = &'a str>) -> Result<Vec<&'a str>> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let mut never = Vec::new();
     for name in names {
-        let lease_name = lease(name);
-        let lease = leases.get_metadata_opt(&lease_name).await;
-        let lease = lease.map_err(|error| failed(format!("read the Lease {lease_name}"), &error))?;
-        never.extend(lease.is_none().then_some(name));
+        never.extend(lease_of(client, name).await?.is_none().then_some(name));
     }
     Ok(never)
 }
@@ -162,12 +163,16 @@ pub async fn move_controllers(client: &Client, name: &str) -> Result<()> {
 }
 
 async fn delete_pods(client: &Client, component: &str, node: &str, which: impl Fn(&Pod) -> bool) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let params =
-        ListParams::default().labels(&format!("component={component}")).fields(&format!("spec.nodeName={node}"));
-    let pods = api.list(&params).await.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
-    let pods = pods.items.iter().filter(|pod| which(pod)).map(|pod| ("kube-system".to_owned(), pod.name_any()));
+    let pods = pods_of(client, component, &ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
+    let pods = pods.iter().filter(|pod| which(pod)).map(|pod| ("kube-system".to_owned(), pod.name_any()));
     write::delete_pods(client, &pods.collect::<Vec<_>>()).await
+}
+
+/// The pods of a component of the control plane, of those that `params` finds.
+async fn pods_of(client: &Client, component: &str, params: &ListParams) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let pods = api.list(&params.clone().labels(&format!("component={component}"))).await;
+    pods.map(|pods| pods.items).map_err(|error| failed(format!("list the pods of {component}"), &error))
 }
 
 /// Deletes the pods of controller manager and scheduler on other nodes than `serving`, where there are more replicas than these:
@@ -177,13 +182,11 @@ async fn delete_pods(client: &Client, component: &str, node: &str, which: impl F
 /// # Errors
 /// The API server's word.
 pub async fn delete_idle(client: &Client, serving: &[&str]) -> Result<bool> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     let mut idle = Vec::new();
     for component in SCALED {
-        let params = ListParams::default().labels(&format!("component={component}"));
-        let pods = api.list(&params).await.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
-        if pods.items.len() > serving.len() {
-            idle.extend(pods.items.iter().filter(|pod| is_idle(pod, serving)).map(Pod::name_any));
+        let pods = pods_of(client, component, &ListParams::default()).await?;
+        if pods.len() > serving.len() {
+            idle.extend(pods.iter().filter(|pod| is_idle(pod, serving)).map(Pod::name_any));
         }
     }
     let idle: Vec<_> = idle.into_iter().map(|name| ("kube-system".to_owned(), name)).collect();

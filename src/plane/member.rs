@@ -49,11 +49,7 @@ pub fn has_own_certificates(copy: &Copy, controller: &Controller) -> bool {
 /// # Errors
 /// A copy that lacks a file; the system's refusal. Running it again goes on.
 pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
-    let (cluster, controller) = copy.cluster()?;
-    let Some(data) = Data::of(host, &cluster) else { return Ok(()) };
-    serving::write(&host.etcd_pki(), secrets::of_etcd(&controller.name, &copy.assets.tls())?)?;
-    let manifest = copy.assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
-    let manifest = joining(&etcd_data::guarded(&manifest), initial_cluster)?;
+    let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
     files::make_dir(&data.dir(), 0o700)?;
     data.begin()?;
     StaticPods::new(host.manifests()).install(ETCD, &manifest).map(drop)
@@ -65,14 +61,20 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
 /// # Errors
 /// A copy that lacks a file; the system's refusal. Running it again goes on.
 pub fn begin_anew(host: &Host, copy: &Copy, id: MemberId, initial_cluster: &str) -> Result<()> {
-    let (cluster, controller) = copy.cluster()?;
-    let Some(data) = Data::of(host, &cluster) else { return Ok(()) };
-    serving::write(&host.etcd_pki(), secrets::of_etcd(&controller.name, &copy.assets.tls())?)?;
-    let manifest = copy.assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
-    let manifest = joining(&etcd_data::guarded(&manifest), initial_cluster)?;
+    let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
     let manifest = etcd_data::waiting_for(&manifest, &etcd_data::joined(id));
     StaticPods::new(host.manifests()).install(ETCD, &manifest)?;
     data.begin_anew(id)
+}
+
+/// Puts what a member that joins needs on the disk, but for its manifest, and says what that is; `None` where etcd is
+/// elsewhere.
+fn prepared(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<Option<(Data, String)>> {
+    let (cluster, controller) = copy.cluster()?;
+    let Some(data) = Data::of(host, &cluster) else { return Ok(None) };
+    serving::write(&host.etcd_pki(), secrets::of_etcd(&controller.name, &copy.assets.tls())?)?;
+    let manifest = copy.assets.text(&format!("bootstrap-manifests/{ETCD}"))?;
+    Ok(Some((data, joining(&etcd_data::guarded(&manifest), initial_cluster)?)))
 }
 
 /// Moves the data of a member that is none any more out of the way; says where it is now.

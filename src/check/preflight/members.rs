@@ -11,12 +11,11 @@ use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::etcd::client::{Client, List};
+use crate::etcd::members::peer_url;
 use crate::node::etcd_data::Data;
 
 /// How long a member may take to answer: less than a check may.
 const LIMIT: Duration = Duration::from_millis(700);
-/// Where the members reach each other.
-const PEER_PORT: u16 = 2380;
 
 /// What the members at the other declared controllers say of this machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub(crate) async fn said(cluster: &Cluster, own: &Controller, tls: &Tls) -> Said
         Client::connect(address, tls, LIMIT).await.ok()?.members().await.ok()
     });
     let lists: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-    of(&lists, &format!("https://{}", SocketAddr::new(own.address, PEER_PORT)))
+    of(&lists, &peer_url(own.address))
 }
 
 /// What these lists say of the member at `peer_url`.
@@ -57,14 +56,22 @@ fn of(lists: &[List], peer_url: &str) -> Said {
     }
 }
 
+/// Whether etcd's data is not there, on a controller that has etcd.
+fn lacks_data(facts: &Facts) -> bool {
+    Data::of(&facts.host, &facts.cluster).is_some_and(|data| !data.is_there())
+}
+
+async fn said_to(facts: &Facts) -> Said {
+    let ask = async || said(&facts.cluster, &facts.controller, &facts.assets.tls()).await;
+    *facts.member.get_or_init(ask).await
+}
+
 /// A controller that is declared after its cluster has begun has no member, and an etcd that begins there knows nobody.
 pub(super) async fn has_one(facts: &Facts) -> Vec<Finding> {
-    let Facts { cluster, controller, .. } = facts;
-    let has_data = Data::of(&facts.host, cluster).is_none_or(|data| data.is_there());
-    if has_data || said(cluster, controller, &facts.assets.tls()).await != Said::Unknown {
+    if !lacks_data(facts) || said_to(facts).await != Said::Unknown {
         return Vec::new();
     }
-    let name = &controller.name;
+    let name = &facts.controller.name;
     let problem =
         format!("the cluster is up, and its etcd has no member for {name}: one that begins here would serve nobody");
     let remedy = format!(
@@ -76,14 +83,10 @@ pub(super) async fn has_one(facts: &Facts) -> Vec<Finding> {
 /// What [`disk::etcd_data`] finds, except where the others wait for this machine's member: then it has lost nothing.
 pub(super) async fn data(facts: &Facts) -> Vec<Finding> {
     let found = disk::etcd_data(facts);
-    let has_data = Data::of(&facts.host, &facts.cluster).is_none_or(|data| data.is_there());
-    if found.is_empty() || has_data {
-        return found;
+    if !found.is_empty() && lacks_data(facts) && said_to(facts).await == Said::Awaited {
+        return Vec::new();
     }
-    match said(&facts.cluster, &facts.controller, &facts.assets.tls()).await {
-        Said::Awaited => Vec::new(),
-        Said::Nothing | Said::Known | Said::Unknown => found,
-    }
+    found
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ pub struct Facts {
     proxy: [Option<String>; 2],
     /// The runtime's answer: several checks judge it, and one asks.
     runtime: OnceCell<Result<Runtime, Trouble>>,
+    /// What etcd's other members say of this machine's: two checks judge it.
+    member: OnceCell<Said>,
 }
 
 /// Something that must hold, or had better.
@@ -136,6 +138,7 @@ impl Facts {
             path: std::env::var_os("PATH").unwrap_or_default(),
             proxy: ["HTTPS_PROXY", "NO_PROXY"].map(variable),
             runtime: OnceCell::new(),
+            member: OnceCell::new(),
         })
     }
 

@@ -70,6 +70,7 @@ impl Machine {
             path: "/usr/bin".into(),
             proxy: [None, None],
             runtime: OnceCell::new(),
+            member: OnceCell::new(),
         }
     }
 }

@@ -37,12 +37,22 @@ mod observed;
 mod view;
 mod watch;
 
+use std::net::{IpAddr, SocketAddr};
+
 pub use ask::{ask, make};
 pub use decide::{STALLED, STALLED_BEFORE_OTHERS, decide};
 pub use defragment::{PAUSE, is_due};
 pub use observed::{Act, Answer, Change, Data, Observed, Report, Seen, Wanted};
 pub use view::{IN_SYNC, STEADY};
 pub use watch::{Asked, Watch};
+
+/// Where the members reach each other.
+const PEER_PORT: u16 = 2380;
+
+/// Where the other members reach that of the controller at `address`.
+pub fn peer_url(address: IpAddr) -> String {
+    format!("https://{}", SocketAddr::new(address, PEER_PORT))
+}
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ use crate::base::files;
 use crate::base::probe::Answer;
 use crate::base::report::{Output, Reporter};
 use crate::desired::config::API_PORT;
+use crate::desired::secrets::BRIDGE_PORT;
 use crate::endpoint::quiet::{Quiet, is_here};
 use crate::node::host::Host;
 use crate::node::processes;
@@ -53,8 +54,6 @@ const SETTLED_LIMIT: Duration = Duration::from_secs(5);
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take until they do.
 const LET_GO_BEGINS: Duration = Duration::from_secs(2);
-/// The port of the bridge's API server.
-const BRIDGE_PORT: u16 = 6444;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -7,13 +7,13 @@ use kube::Client;
 use tokio::time::{Instant, sleep};
 
 use super::CALL_LIMIT;
-use super::look::{Way, addresses, peer_url};
+use super::look::{Way, addresses};
 use crate::base::error::{Error, Result};
 use crate::desired::config::{Cluster, Controller};
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::etcd::client::List;
-use crate::etcd::members;
+use crate::etcd::members::{self, peer_url};
 use crate::node::host::Host;
 use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;

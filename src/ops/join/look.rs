@@ -13,7 +13,7 @@ use crate::api::endpoints;
 use crate::base::error::{Error, Result};
 use crate::desired::config::{API_PORT, Cluster};
 use crate::desired::secrets;
-use crate::etcd::members::{Data, Report, Wanted};
+use crate::etcd::members::{Data, Report, Wanted, peer_url};
 use crate::node::host::Host;
 use crate::node::kubelet_kubeconfig;
 use crate::plane::kept_copy::Copy;
@@ -21,8 +21,6 @@ use crate::plane::serving;
 
 /// How long a report counts: three times as long as it takes to be made again.
 const FRESH: Duration = Duration::from_secs(15);
-/// Where the members reach each other.
-const PEER_PORT: u16 = 2380;
 
 /// What the API shows.
 pub(super) struct Seen {
@@ -163,11 +161,6 @@ pub(super) fn addresses(
     let published = seen.into_iter().flat_map(|seen| seen.published.iter().copied());
     let all: BTreeSet<_> = declared.chain(labelled).chain(published).chain(known.iter().copied()).collect();
     all.into_iter().map(|address| SocketAddr::new(address, port)).collect()
-}
-
-/// Where the other members reach that of the controller at `address`.
-pub(super) fn peer_url(address: IpAddr) -> String {
-    format!("https://{}", SocketAddr::new(address, PEER_PORT))
 }
 
 /// Which reports are new enough to go by: those whose count has risen lately, by this machine's clock.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::Watched;
 use super::decide::{Observed, Step, decide};
-use super::look::{Reports, Seen, Way, addresses, peer_url};
+use super::look::{Reports, Seen, Way, addresses};
 use super::{ASK_LIMIT, CALL_LIMIT, leave};
 use crate::api::controllers::{self, Report};
 use crate::api::endpoints::{self, Retracted};
@@ -26,7 +26,7 @@ use crate::desired::pki;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
 use crate::etcd::client::{self as etcd, Member};
-use crate::etcd::members::{self, Act, Asked, Watch};
+use crate::etcd::members::{self, Act, Asked, Watch, peer_url};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::lock;
@@ -222,8 +222,15 @@ impl Join<'_> {
             Step::Done | Step::Wait(_) | Step::Report => None,
             _ => Some(lock::try_take(self.host)?),
         };
-        // What was said of the directory is not so any more.
-        if !matches!(step, Step::Report | Step::Wait(_)) && self.reported.is_some() {
+        // What was said of the directory is not so any more: from its beginning on it is not empty, whatever becomes of the rest.
+        let node = seen.and_then(|seen| seen.node(self.node));
+        let is_said = match &step {
+            Step::Report | Step::Wait(_) => false,
+            // By a guard before this one, perhaps.
+            Step::Begin(_) => self.reported.is_some() || node.is_some_and(|node| node.report.is_some()),
+            _ => self.reported.is_some(),
+        };
+        if is_said {
             if let Some(client) = client {
                 controllers::report(client, self.node, None).await?;
             }
@@ -253,11 +260,6 @@ impl Join<'_> {
                 });
             }
             Step::Begin(initial) => {
-                // From here on the directory is not empty, whatever becomes of the rest.
-                let node = seen.and_then(|seen| seen.node(self.node));
-                if let (Some(client), true) = (client, node.is_some_and(|node| node.report.is_some())) {
-                    controllers::report(client, self.node, None).await?;
-                }
                 member::begin(self.host, &of.copy, &initial)?;
                 self.say(format!("{begins}: its etcd joins {initial}"));
             }
