@@ -86,6 +86,8 @@ pub struct Observer {
     /// The process of one that is silent, when that was first noticed.
     silent: Option<(Process, Instant)>,
     silent_since: Option<Instant>,
+    /// When etcd was last seen not to serve.
+    without_etcd: Option<Instant>,
     raises: VecDeque<Instant>,
     is_made_anew: bool,
     not_controller_since: Option<Instant>,
@@ -106,6 +108,7 @@ impl Observer {
             server: None,
             silent: None,
             silent_since: None,
+            without_etcd: None,
             raises: VecDeque::new(),
             is_made_anew: false,
             not_controller_since: None,
@@ -202,6 +205,9 @@ impl Observer {
             }
             _ => etcd,
         };
+        if !serves {
+            self.without_etcd = Some(Instant::now());
+        }
         let data = at.etcd_data.as_deref().filter(|_| !etcd).map(|dir| Data::at(host, dir));
         let lacks_data = data.filter(|data| data.is_seen() && !data.is_there()).map(|data| data.name().to_owned());
         let now = Instant::now();
@@ -210,12 +216,12 @@ impl Observer {
         }
         Observed {
             server,
-            server_for: now - since,
+            server_for: now - self.with_etcd(since),
             has_process: !is_well && processes::running(&proc).others.contains("kube-apiserver"),
             hangs,
             stands,
             has_leftovers: is_well && stands == Stands::Nothing && host.bridge().exists(),
-            silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - since),
+            silent_for: self.silent_since.map_or(Duration::ZERO, |since| now - self.with_etcd(since)),
             etcd,
             etcd_serves: serves,
             lacks_data,
@@ -229,6 +235,12 @@ impl Observer {
             another_serves: None,
             busy: lock::holder(host),
         }
+    }
+
+    /// Since when what has been seen since `since` has lasted beside an etcd that serves: what came of one that did not says
+    /// nothing of the API server once etcd is back, and was seen before etcd was.
+    fn with_etcd(&self, since: Instant) -> Instant {
+        self.without_etcd.map_or(since, |at| since.max(at))
     }
 
     /// The process of a silent API server, if it has done nothing since it was first seen silent.
@@ -284,6 +296,17 @@ mod tests {
         assert_eq!(at(11, Some(1050)), None, "not watched for long enough");
         assert_eq!(at(12, Some(1050)), Some(7));
         assert_eq!(of(101, 12, Some(1050)), None, "another process, of the same number");
+    }
+
+    #[test]
+    fn what_came_of_an_etcd_that_did_not_serve_is_not_counted() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut observer = Observer::new(begun);
+        assert_eq!(observer.with_etcd(at(3)), at(3));
+        observer.without_etcd = Some(at(12));
+        assert_eq!(observer.with_etcd(at(3)), at(12), "silent since 3, and etcd served from 12 on");
+        assert_eq!(observer.with_etcd(at(20)), at(20));
     }
 
     #[test]

@@ -44,6 +44,11 @@ fn etcd_restarts(controller: &Controller) {
 /// The API server waits for it: that is no reason to end it.
 fn etcd_hangs(controller: &Controller) {
     let (server, etcd) = (controller.api_server().unwrap(), controller.process("etcd", ""));
+    let raised = |controller: &Controller| {
+        let causes = ["silent", "not-ready", "gone"].map(|cause| format!("raises_total{{cause=\"{cause}\"}}"));
+        causes.map(|cause| controller.metric(&cause))
+    };
+    let raises = raised(controller);
     signal(etcd, Signal::SIGSTOP);
     std::thread::sleep(Duration::from_secs(12));
     signal(etcd, Signal::SIGCONT);
@@ -53,6 +58,7 @@ fn etcd_hangs(controller: &Controller) {
     let said = controller.guard_said();
     assert!(!said.contains("was ended"), "{said}");
     assert_eq!(controller.api_server(), Some(server), "{said}");
+    assert_eq!(raised(controller), raises, "no bridge would serve better: {said}");
 }
 
 fn etcd_is_stopped(controller: &Controller) {
@@ -62,7 +68,7 @@ fn etcd_is_stopped(controller: &Controller) {
     fs::rename(&etcd, &aside).unwrap();
     std::thread::sleep(away);
     assert_eq!(controller.raises(), raises, "{}", controller.guard_said());
-    assert_eq!(controller.manifests(), ["hoist-guard.yaml"]);
+    assert_eq!(controller.manifests(), ["hoist-guard.yaml"], "{}", controller.guard_said());
     fs::rename(&aside, &etcd).unwrap();
     eventually("the API is served again", LATER, || controller.is_served().then_some(()));
     controller.until_lowered();

@@ -115,7 +115,7 @@ pub enum Stands {
 pub struct Observed {
     /// The self-hosted API server.
     pub server: Server,
-    /// Since when it is that.
+    /// Since when it is that, while etcd serves: from the moment on at which etcd was last seen not to.
     pub server_for: Duration,
     /// A process of it is there.
     pub has_process: bool,
@@ -125,7 +125,7 @@ pub struct Observed {
     pub stands: Stands,
     /// Nothing of it stands, and its files are there: a raise or a lowering was cut short.
     pub has_leftovers: bool,
-    /// Since when NODE_IP has not answered, with the bridge raised.
+    /// Since when NODE_IP has not answered, with the bridge raised and while etcd serves.
     pub silent_for: Duration,
     /// etcd accepts connections, as far as it is this node's.
     pub etcd: bool,
