@@ -62,13 +62,15 @@ pub fn install(host: &Host, copy: &Copy, binary: &Path) -> Result<bool> {
     let own = host.binary();
     files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
     let mut changed = files::copy_program(binary, &own)?;
+    leaving::made_again(host)?;
     changed |= copy.store(host)?;
     let folder = host.inside(host.manifests());
     let text = copy.assets.text(RENDERED)?.replace(FOLDER, &folder.to_string_lossy());
     Ok(StaticPods::new(host.manifests()).install(GUARD, &text)? || changed)
 }
 
-/// Takes the bridge, guard's copy of it and guard itself from the host: its static pod last, as that ends whoever does it.
+/// Takes the bridge, guard's copy of it and guard itself from the host. Keys go first. A guard that starts after it was cut
+/// short knows by a mark that it is to go on ([`leaving::is_unmade`]); what is left without guard is no secret.
 ///
 /// # Errors
 /// The system's refusal; running it again goes on.
@@ -76,10 +78,21 @@ pub fn remove(host: &Host) -> Result<()> {
     let bridge = Bridge::new(host);
     bridge.lower_api_server()?;
     bridge.lower_controllers()?;
-    if let Some(folder) = kept_copy::path(host).parent() {
-        files::remove_dir(folder)?;
+    let folder = kept_copy::path(host).parent().map(Path::to_owned).unwrap_or_default();
+    if folder.is_dir() {
+        leaving::unmade(host)?;
+        let mark = leaving::unmade_path(host);
+        let entries = std::fs::read_dir(&folder).map_err(|error| Error::io("read", &folder, error))?;
+        for path in entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).filter(|path| *path != mark) {
+            if path.is_dir() {
+                files::remove_dir(&path)?
+            } else {
+                files::remove(&path)?
+            };
+        }
     }
     bridge.clean_up()?;
+    StaticPods::new(host.manifests()).remove(GUARD)?;
     // The endpoint stays, as long as the machine is a node.
     if !endpoint_pod::mounts_binary(host) {
         files::remove_dir(host.binary().parent().unwrap_or(Path::new("/")))?;
@@ -88,7 +101,7 @@ pub fn remove(host: &Host) -> Result<()> {
     if let Ok(lock) = lock::try_take(host) {
         lock.remove()?;
     }
-    StaticPods::new(host.manifests()).remove(GUARD).map(drop)
+    files::remove_dir(&folder).map(drop)
 }
 
 /// Takes guard and its copy of the bridge from the host, and leaves a bridge as it is: for whoever takes its place, and

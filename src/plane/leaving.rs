@@ -30,6 +30,32 @@ pub fn is_so(host: &Host) -> bool {
     path(host).exists()
 }
 
+/// Says that this machine is no controller any more, and that what is left of guard is to go, whatever comes between.
+///
+/// # Errors
+/// The system's refusal.
+pub fn unmade(host: &Host) -> Result<()> {
+    files::write(&unmade_path(host), &File::private("this machine was a controller\n")).map(drop)
+}
+
+/// Whether it is so.
+pub fn is_unmade(host: &Host) -> bool {
+    unmade_path(host).exists()
+}
+
+/// Takes it back: the machine is a controller again.
+///
+/// # Errors
+/// The system's refusal.
+pub fn made_again(host: &Host) -> Result<()> {
+    files::remove(&unmade_path(host)).map(drop)
+}
+
+/// Where [`unmade`] says it, in guard's folder.
+pub fn unmade_path(host: &Host) -> PathBuf {
+    host.path("/var/lib/hoist/guard/unmade")
+}
+
 fn path(host: &Host) -> PathBuf {
     host.path("/var/lib/hoist/guard/leaving")
 }

@@ -77,6 +77,11 @@ fn prepared(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<Option<(D
     Ok(Some((data, joining(&etcd_data::guarded(&manifest), initial_cluster)?)))
 }
 
+/// Whether its member's manifest is there.
+pub fn has_manifest(host: &Host) -> bool {
+    host.manifests().join(ETCD).is_file()
+}
+
 /// Moves the data of a member that is none any more out of the way; says where it is now.
 ///
 /// # Errors

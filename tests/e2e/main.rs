@@ -19,6 +19,7 @@ mod failing;
 mod first_boot;
 mod guard;
 mod hang_up;
+mod joins;
 mod known_flags;
 mod least_privilege;
 mod losses;

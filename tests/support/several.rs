@@ -111,7 +111,15 @@ fn until(what: &str, mut missing: impl FnMut() -> Result<(), String>) {
 
 /// A worker that may become a controller: hoist's binary is there.
 pub fn candidate(name: &str, cluster: &Cluster) -> Node {
-    let node = Node::up(name);
+    make_candidate(Node::up(name), cluster)
+}
+
+/// The same at this address.
+pub fn candidate_at(name: &str, address: IpAddr, cluster: &Cluster) -> Node {
+    make_candidate(Node::up_at(name, address), cluster)
+}
+
+fn make_candidate(node: Node, cluster: &Cluster) -> Node {
     bring_hoist(&node);
     worker::join(&node, cluster);
     worker::is_ready(&node, cluster);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::observed::{Act, Answer, Change, Data, Observed, Seen, Wanted};
-use super::view::{IN_SYNC, STEADY, View, majority};
+use super::view::{IN_SYNC, View, majority};
 use crate::etcd::client::{Member, MemberId};
 
 /// For how long a learner may make no progress, and for how long where another controller waits to be added: etcd takes one
@@ -11,6 +11,10 @@ use crate::etcd::client::{Member, MemberId};
 pub const STALLED: Duration = Duration::from_secs(600);
 /// See [`STALLED`].
 pub const STALLED_BEFORE_OTHERS: Duration = Duration::from_secs(60);
+
+/// For how long a learner must have answered before it gets its vote. Its client port may open 7 s after its start, and the
+/// majority does not hang on it.
+pub const LEARNS: Duration = Duration::from_secs(2);
 
 /// Which change is next, if any: the first row of the table that applies.
 pub fn decide(observed: &Observed) -> Act {
@@ -85,8 +89,8 @@ fn ready(view: &View<'_>, learner: &Member) -> Result<(), String> {
     if !healthy || status.leader != view.leader.member {
         return Err(format!("{name} is a learner, and does not say that it is well: its log tells why"));
     }
-    if *since < STEADY {
-        return Err(format!("{name} is a learner, and has not answered for {} s in a row yet", STEADY.as_secs()));
+    if *since < LEARNS {
+        return Err(format!("{name} is a learner, and has not answered for {} s in a row yet", LEARNS.as_secs()));
     }
     let voters = view.voters().count();
     let (well, needed) = (view.well().count(), majority(voters + 1));

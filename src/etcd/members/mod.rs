@@ -16,7 +16,7 @@
 //! | 3 | the list has changed within 5 s | wait |
 //! | 4 | a voter is away and is no controller, or its guard reports an empty data directory; a majority of the others is well | remove it |
 //! | 5 | a learner is no controller; had begun, is away, and its data directory is empty; has made no progress for 10 min, or 1 min while another waits | remove it |
-//! | 6 | a learner has answered for 5 s, /health just now, is in sync; the voters that are well are a majority with it, too, or it is the second member | promote it |
+//! | 6 | a learner has answered for 2 s, /health just now, is in sync; the voters that are well are a majority with it, too, or it is the second member | promote it |
 //! | 7 | there is another learner | wait |
 //! | 8 | a controller is no member, its guard reports an empty data directory, every voter is well | add it as learner |
 //! | 9 | a controller is no member | wait |
@@ -40,7 +40,7 @@ mod watch;
 use std::net::{IpAddr, SocketAddr};
 
 pub use ask::{ask, make};
-pub use decide::{STALLED, STALLED_BEFORE_OTHERS, decide};
+pub use decide::{LEARNS, STALLED, STALLED_BEFORE_OTHERS, decide};
 pub use defragment::{PAUSE, is_due};
 pub use observed::{Act, Answer, Change, Data, Observed, Report, Seen, Wanted};
 pub use view::{IN_SYNC, STEADY};

@@ -32,6 +32,7 @@ use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::lease_holders::Clock;
+use crate::plane::leaving;
 use crate::plane::member;
 
 /// Between two looks while the self-hosted API server serves.
@@ -156,6 +157,9 @@ impl<'a> Guard<'a> {
     }
 
     async fn forever(&mut self) -> Result<()> {
+        if leaving::is_unmade(self.host) {
+            return guard_pod::remove(self.host);
+        }
         self.until_made().await;
         // Without any CA there is nothing to go on with; the kubelet starts guard again.
         self.probe()?;

@@ -1,8 +1,9 @@
 //! The loop: look, do at most one thing on this machine and make at most one change of the members, and again.
 
+mod defragment;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::look::{Reports, Seen, Way, addresses};
 use super::{ASK_LIMIT, CALL_LIMIT, leave};
 use crate::api::controllers::{self, Report};
 use crate::api::endpoints::{self, Retracted};
-use crate::api::turn::{self, Turn};
+use crate::api::turn::Turn;
 use crate::base::error::{Error, Result};
 use crate::base::files::File;
 use crate::base::probe::Answer;
@@ -25,7 +26,7 @@ use crate::desired::config::{API_PORT, Cluster, Controller, Etcd};
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
 use crate::etcd::alarms;
-use crate::etcd::client::{self as etcd, Member};
+use crate::etcd::client::Member;
 use crate::etcd::members::{self, Act, Asked, Watch, peer_url};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
@@ -40,33 +41,12 @@ const AT_REST: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(1);
 /// How long a round may take, with a change in it.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a member may take to defragment its database: less than a round.
-const DEFRAGMENT_LIMIT: Duration = Duration::from_secs(45);
 /// Between two reports of an empty data directory.
 const REPORT_AGAIN: Duration = Duration::from_secs(5);
 
 /// Makes and unmakes controllers, for ever. What fails is tried again, and said once.
 pub async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
-    let remembered = Remembered::load(host);
-    let mut join = Join {
-        host,
-        node,
-        reporter,
-        own: None,
-        way: Way::of(remembered.others.iter().copied()),
-        remembered,
-        emptied: None,
-        watch: Watch::default(),
-        reports: Reports::default(),
-        turn: Turn::of_process(node, host.world().now()),
-        has_turn: false,
-        reported: None,
-        defragmented: None,
-        scaled: None,
-        published: Vec::new(),
-        watched: Watched::default(),
-        news: News::default(),
-    };
+    let mut join = Join::new(host, node, reporter);
     loop {
         let round = timeout(LIMIT, join.round()).await;
         let is_busy =
@@ -137,7 +117,31 @@ impl Own {
     }
 }
 
-impl Join<'_> {
+impl<'a> Join<'a> {
+    /// One that has looked at nothing yet.
+    fn new(host: &'a Host, node: &'a str, reporter: &'a Reporter) -> Self {
+        let remembered = Remembered::load(host);
+        Self {
+            host,
+            node,
+            reporter,
+            own: None,
+            way: Way::of(remembered.others.iter().copied()),
+            remembered,
+            emptied: None,
+            watch: Watch::default(),
+            reports: Reports::default(),
+            turn: Turn::of_process(node, host.world().now()),
+            has_turn: false,
+            reported: None,
+            defragmented: None,
+            scaled: None,
+            published: Vec::new(),
+            watched: Watched::default(),
+            news: News::default(),
+        }
+    }
+
     /// What guard's copy says now.
     fn own(&mut self) -> Result<Option<Arc<Own>>> {
         let mark = guard_pod::mark(self.host);
@@ -147,13 +151,19 @@ impl Join<'_> {
         Ok(self.own.clone())
     }
 
-    /// One round; says whether the next one shall come soon.
-    async fn round(&mut self) -> Result<bool> {
-        let Some(of) = self.own()? else { return Ok(false) };
+    /// Whether this controller is one in the making. One whose certificates were rendered may serve at once.
+    fn is_made_here(&self, of: &Own) -> Result<bool> {
         let made_here = member::is_in_the_making(self.host, &of.copy);
         if !made_here && !serving::is_there(self.host) {
             serving::install(self.host, &of.controller, &of.tls)?;
         }
+        Ok(made_here)
+    }
+
+    /// One round; says whether the next one shall come soon.
+    async fn round(&mut self) -> Result<bool> {
+        let Some(of) = self.own()? else { return Ok(false) };
+        let made_here = self.is_made_here(&of)?;
         let client = self.way.client(self.host, &of.copy).await;
         let seen = match &client {
             Ok(client) => Some(self.way.look(client, &of.cluster).await?),
@@ -207,6 +217,8 @@ impl Join<'_> {
             list: asked.lists.first().cloned(),
             is_agreed: asked.lists.windows(2).all(|pair| pair[0].agrees(&pair[1])),
             has_data,
+            is_empty: data.is_some_and(Data::is_empty),
+            has_manifest: member::has_manifest(self.host),
             has_mark: data.is_some_and(|data| data.mark().is_file()),
             lost_for: self.emptied.map(|since| since.elapsed()),
             is_put_aside: data.is_some_and(|data| data.is_empty() && data.has_aside()),
@@ -380,35 +392,6 @@ impl Join<'_> {
         }
     }
 
-    /// Defragments this controller's own member, under the turn. Its own API server has no etcd meanwhile: another's is asked.
-    async fn defragment(&mut self, of: &Own) -> Result<()> {
-        let client = self.way.another(self.host, &of.copy).await?;
-        self.defragmented = Some(Instant::now());
-        let address = SocketAddr::new(of.cluster.loopback(), alarms::PORT);
-        let size =
-            async || Some(etcd::Client::connect(address, &of.tls, CALL_LIMIT).await.ok()?.status().await.ok()?.size);
-        let before = size().await;
-        let work = async { etcd::Client::connect(address, &of.tls, DEFRAGMENT_LIMIT).await?.defragment().await };
-        let mut work = pin!(work);
-        let done = loop {
-            match timeout(turn::LASTS / 3, &mut work).await {
-                Ok(done) => break done,
-                // It is this controller's turn until it has ended.
-                Err(_) => drop(self.turn.take(&client, Instant::now(), self.host.world().now()).await?),
-            }
-        };
-        let mib = |size: Option<i64>| size.map_or_else(|| "?".into(), |size| format!("{} MiB", size >> 20));
-        self.say(match done {
-            Ok(()) => format!(
-                "etcd's database on this controller is defragmented: {}, before {}",
-                mib(size().await),
-                mib(before)
-            ),
-            Err(failed) => format!("etcd's database on this controller was to be defragmented; not done: {failed}"),
-        });
-        Ok(())
-    }
-
     async fn give_back(&mut self, client: &Client) -> Result<()> {
         if self.has_turn {
             self.turn.give_back(client).await?;
@@ -485,3 +468,6 @@ impl Join<'_> {
         self.news.note(self.reporter, text);
     }
 }
+
+#[cfg(test)]
+mod tests;

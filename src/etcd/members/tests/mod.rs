@@ -258,7 +258,7 @@ fn each_row_of_the_table() {
         ),
         (
             three().learner(4).of(4, |seen| seen.since = Duration::ZERO),
-            "wait: c4 is a learner, and has not answered for 5 s in a row yet",
+            "wait: c4 is a learner, and has not answered for 2 s in a row yet",
         ),
         (
             three().learner(4).away(3),

@@ -10,7 +10,9 @@
 //! | etcd is not on the controllers | its API server may serve |
 //! | no voter tells the members | wait |
 //! | it is listed as a voter, and its own etcd says that it is this one | its API server may serve |
-//! | it is listed, has never started, and its data directory is empty | etcd begins, as one that joins |
+//! | it is listed, has never started, and there is no data | etcd begins, as one that joins |
+//! | it is listed, has started before, and its data directory is empty: the machine was made anew | it reports that: the others remove the entry |
+//! | it is listed, and its data is there without its manifest: the machine was made anew, and the disk kept | etcd goes on with it |
 //! | it is listed otherwise | wait |
 //! | it is not listed, by its name or its address, and its data directory is not empty | the data is put aside |
 //! | it is not listed, and its data directory is empty | it reports that, and waits to be added |
@@ -58,6 +60,10 @@ pub struct Observed {
     pub is_agreed: bool,
     /// There is data of etcd's.
     pub has_data: bool,
+    /// Its data directory can be seen, and nothing is in it, neither data nor the mark of a beginning.
+    pub is_empty: bool,
+    /// Its etcd's manifest is there.
+    pub has_manifest: bool,
     /// The mark is there without which its etcd does not start at a boot.
     pub has_mark: bool,
     /// For how long its data directory has been empty, and on the file system on which the data was.
@@ -128,9 +134,9 @@ pub fn decide(o: &Observed) -> Step {
         Some(own) if !entry.is_learner && !own.is_learner => Step::Serve,
         Some(_) => Step::Wait(format!("its etcd member {} to get its vote", entry.id)),
         None if !o.has_data && entry.name.is_empty() => Step::Begin(initial(list, o)),
-        None if !o.has_data && !entry.name.is_empty() => {
-            Step::Wait(format!("the entry of its lost etcd member {} to be removed", entry.id))
-        }
+        None if o.own.is_none() && o.has_data && !o.has_manifest => Step::Begin(initial(list, o)),
+        None if o.own.is_none() && o.is_empty => Step::Report,
+        None if !o.has_data => Step::Wait(format!("the entry of its lost etcd member {} to be removed", entry.id)),
         None => Step::Wait("its etcd to answer".into()),
     }
 }

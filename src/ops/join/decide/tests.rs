@@ -35,6 +35,7 @@ fn labelled() -> Observed {
         has_label: Some(true),
         has_certificates: true,
         is_local: true,
+        is_empty: true,
         list: list(None),
         ..Observed::default()
     }
@@ -54,7 +55,7 @@ fn a_controller_is_made_step_by_step() {
     let added = Observed { list: list(Some(("", true))), ..labelled() };
     let initial = "c1=https://10.0.0.1:2380,c2=https://10.0.0.2:2380";
     assert_eq!(decide(&added), Step::Begin(initial.into()));
-    let begun = Observed { has_data: true, ..added };
+    let begun = Observed { has_data: true, has_manifest: true, is_empty: false, ..added };
     assert!(waits(&decide(&begun), "to answer"));
     let learns = Observed { own: status(2, true), list: list(Some(("c2", true))), ..begun };
     assert!(waits(&decide(&learns), "vote"));
@@ -78,8 +79,18 @@ fn old_data_and_an_old_entry_are_not_taken_for_its_own() {
     let mut elsewhere = list(None).unwrap();
     elsewhere.members.extend([member(3, "c2", "https://10.0.0.9:2380", false)]);
     assert!(waits(&decide(&Observed { list: Some(elsewhere), ..removed }), "another address"));
-    let wiped = Observed { list: list(Some(("c2", false))), ..labelled() };
-    assert!(waits(&decide(&wiped), "entry of its lost"));
+}
+
+/// Its system disk is new, and neither its Node nor its entry was deleted.
+#[test]
+fn a_machine_that_was_made_anew_has_its_old_entry_removed_or_goes_on_with_the_disk_that_was_kept() {
+    let anew = Observed { list: list(Some(("c2", false))), ..labelled() };
+    assert_eq!(decide(&anew), Step::Report);
+    assert!(waits(&decide(&Observed { is_empty: false, ..anew.clone() }), "entry of its lost"), "it cannot be seen");
+    assert_eq!(decide(&Observed { list: list(None), ..anew.clone() }), Step::Report);
+    let kept = Observed { has_data: true, is_empty: false, ..anew };
+    assert!(matches!(decide(&kept), Step::Begin(_)));
+    assert!(waits(&decide(&Observed { has_manifest: true, ..kept }), "to answer"));
 }
 
 #[test]
@@ -138,7 +149,7 @@ fn a_controller_whose_disk_was_wiped_becomes_a_member_anew() {
     let initial = "c1=https://10.0.0.1:2380,c2=https://10.0.0.2:2380";
     let begin = Step::BeginAnew(MemberId(2), initial.into());
     assert_eq!(decide(&added), begin);
-    let begun = Observed { has_data: true, lost_for: None, ..added.clone() };
+    let begun = Observed { has_data: true, is_empty: false, lost_for: None, ..added.clone() };
     assert_eq!(decide(&begun), Step::Done, "its etcd is to answer");
     let learns = Observed { own: status(2, true), list: list(Some(("c2", true))), ..begun };
     assert!(waits(&decide(&learns), "vote"));
