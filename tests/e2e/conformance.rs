@@ -1,5 +1,5 @@
-//! Kubernetes' own conformance tests on a cluster of one controller and two workers. By default those that `quick.txt` names;
-//! `scripts/conformance` asks for others. None is left out but those of `left-out.txt`, each with its reason.
+//! Kubernetes' own conformance tests on a cluster of one controller and two workers, and on one of three controllers of which
+//! one after the other loses its power. By default those that `quick.txt` names; `scripts/conformance` asks for others. None is left out but those of `left-out.txt`, each with its reason.
 //!
 //! `HOIST_CONFORMANCE` is a regular expression for the names of tests; `HOIST_CONFORMANCE_UNREST=1` has the control plane
 //! move, and lose its power, meanwhile.
@@ -12,12 +12,15 @@ use crate::support::beside::Beside;
 use crate::support::cluster::{Cluster, START_LIMIT};
 use crate::support::command::run;
 use crate::support::node::Node;
+use crate::support::several::{LABEL, make_candidate, until_made_of};
 use crate::support::{cache, repository, worker};
 
 /// How many tests run at once: most of them wait for most of their time.
 const AT_ONCE: &str = "--procs=6";
 /// How long all of them may take, at most: two hours and a half.
 const LIMIT: Duration = Duration::from_secs(9000);
+/// Between two reboots: both leaders lead again meanwhile.
+const BETWEEN: Duration = Duration::from_secs(20);
 const CONFORMANCE: &str = r"\[Conformance\]";
 
 #[test]
@@ -29,10 +32,9 @@ fn conformance() {
     for node in std::iter::once(&node).chain(&workers) {
         worker::is_ready(node, &cluster);
     }
-    let asked = std::env::var("HOIST_CONFORMANCE").unwrap_or_else(|_| any_of(&lines("quick.txt")));
     let has_unrest = std::env::var_os("HOIST_CONFORMANCE_UNREST").is_some_and(|value| value == "1");
-    let (report, begun) = (report(), Instant::now());
-    let mut suite = ginkgo(&node, &cluster, &asked, &report);
+    let (report, begun) = (report("conformance"), Instant::now());
+    let mut suite = ginkgo(&node, &cluster, &asked(), &report);
     let ended = if has_unrest {
         let suite = Beside::begin(move |_| run(&mut suite, LIMIT));
         let mut rounds = 0;
@@ -56,6 +58,46 @@ fn conformance() {
     assert!(!outcome.passed.is_empty(), "no test ran: {ended}");
 }
 
+/// Those that a label made lose their power in turn. The suite and the workers ask the first one.
+#[test]
+fn conformance_while_controllers_reboot() {
+    let node = Node::plain("conf-three-1");
+    let cluster = Cluster::render(&node);
+    cluster.started(&node, &[]).expect(0);
+    let others = ["conf-three-2", "conf-three-3"].map(|name| make_candidate(Node::plain(name), &cluster));
+    let workers = ["conf-three-w1", "conf-three-w2"].map(|name| worker::up(name, &cluster));
+    for node in &workers {
+        worker::is_ready(node, &cluster);
+    }
+    let label = format!("{LABEL}=");
+    cluster.kubectl().run(&["label", "node", &others[0].name, &others[1].name, &label]).ok();
+    let all = [&node, &others[0], &others[1]];
+    until_made_of(&cluster, &all);
+
+    let (report, begun) = (report("conformance-three"), Instant::now());
+    let mut suite = ginkgo(&node, &cluster, &asked(), &report);
+    let suite = Beside::begin(move |_| run(&mut suite, LIMIT));
+    let mut reboots = 0;
+    while !suite.is_finished() {
+        let other = &others[reboots % 2];
+        other.power_cut();
+        other.boot();
+        until_made_of(&cluster, &all);
+        reboots += 1;
+        std::thread::sleep(BETWEEN);
+    }
+    let ended = suite.end();
+    let outcome = Outcome::read(&report).unwrap_or_else(|| panic!("no report in {}: {ended}", report.display()));
+    eprintln!("{outcome} in {:.0?}, {reboots} reboots meanwhile; {} has all of it", begun.elapsed(), report.display());
+    assert!(outcome.failed.is_empty(), "{outcome}\n{ended}");
+    assert!(!outcome.passed.is_empty() && reboots > 0, "{reboots} reboots: {ended}");
+}
+
+/// Which tests are asked for.
+fn asked() -> String {
+    std::env::var("HOIST_CONFORMANCE").unwrap_or_else(|_| any_of(&lines("quick.txt")))
+}
+
 /// The lines of a list in tests/conformance, without what follows `|` or begins with `#`.
 fn lines(file: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository().join("tests/conformance").join(file)).unwrap();
@@ -71,8 +113,8 @@ fn any_of(texts: &[String]) -> String {
     texts.iter().map(quoted).collect::<Vec<String>>().join("|")
 }
 
-fn report() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance.xml")
+fn report(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.xml"))
 }
 
 /// The suite, about to run the conformance tests whose names `asked` finds.

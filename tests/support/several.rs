@@ -119,7 +119,8 @@ pub fn candidate_at(name: &str, address: IpAddr, cluster: &Cluster) -> Node {
     make_candidate(Node::up_at(name, address), cluster)
 }
 
-fn make_candidate(node: Node, cluster: &Cluster) -> Node {
+/// Makes one of a node that is on.
+pub fn make_candidate(node: Node, cluster: &Cluster) -> Node {
     bring_hoist(&node);
     worker::join(&node, cluster);
     worker::is_ready(&node, cluster);

@@ -61,6 +61,20 @@ impl Reserved {
         }
     }
 
+    /// The same, and what is so now: the addresses `published` in the `kubernetes` Service, and the Nodes that the control
+    /// plane's label makes `controllers`, by name. The address of one whose Node was deleted a moment ago is nobody else's.
+    #[must_use]
+    pub fn and_now(
+        &self,
+        controllers: impl IntoIterator<Item = (String, IpAddr)>,
+        published: impl IntoIterator<Item = IpAddr>,
+    ) -> Self {
+        let mut now = self.clone();
+        now.controllers.extend(controllers);
+        now.names.extend(published.into_iter().map(|address| address.to_string()));
+        now
+    }
+
     fn has_name(&self, node: &str, name: &str) -> bool {
         if self.controllers.contains_key(node) && name == node {
             return false;

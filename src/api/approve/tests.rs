@@ -65,6 +65,26 @@ fn a_controllers_kubelet_has_its_own_although_the_api_server_is_there() {
     assert_eq!(judge(&own, &nodes(), &reserved()), Verdict::Approve);
 }
 
+/// A label has made c2 a controller since the copy was written.
+#[test]
+fn the_address_of_a_controller_that_a_label_has_made_is_its_own() {
+    let [c2, c3] = [2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+    let now = reserved().and_now([("c2".to_owned(), c2)], [c2, c3]);
+    let nodes = |name: &str, address: &str| {
+        BTreeMap::from([(name.to_owned(), addresses(&[("Hostname", name), ("InternalIP", address)]))])
+    };
+    let verdict = |name: &str, address: &str| {
+        let user = format!("system:node:{name}");
+        let mut asked = asked(&[name, address], (&user, "system:nodes"));
+        asked.username = user;
+        judge(&asked, &nodes(name, address), &now)
+    };
+    assert_eq!(verdict("c2", "10.0.0.2"), Verdict::Approve);
+    assert!(matches!(verdict("w9", "10.0.0.2"), Verdict::Refuse(_)));
+    assert!(matches!(verdict("w9", "10.0.0.3"), Verdict::Refuse(_)), "its Node was deleted, and it serves still");
+    assert_eq!(verdict("w9", "10.0.0.9"), Verdict::Approve);
+}
+
 #[test]
 fn what_the_node_does_not_say_is_waited_for() {
     for names in [&["w1", "10.0.0.9"][..], &["other"]] {

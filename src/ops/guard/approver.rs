@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::metrics::Metrics;
 use crate::api::approve::{Reserved, Verdict, judge, node_of};
+use crate::api::controllers;
+use crate::api::endpoints;
 use crate::api::requests::{self, Pending};
 use crate::base::error::Result;
 use crate::base::report::Reporter;
@@ -83,7 +85,11 @@ impl<'a> Approver<'a> {
             Some(all) => all,
             None => nodes.insert(requests::addresses(client).await?),
         };
-        Ok(judge(&one.asked, all, reserved))
+        // What this controller's copy says may be older than the controllers that labels have made.
+        let controllers = controllers::list(client).await?;
+        let controllers = controllers.into_iter().filter_map(|node| Some((node.name, node.address?)));
+        let reserved = reserved.and_now(controllers, endpoints::published(client).await?);
+        Ok(judge(&one.asked, all, &reserved))
     }
 }
 
