@@ -36,8 +36,17 @@ enum What {
     Install(Install),
     /// Remove guard, and the bridge that it keeps, from this node
     Remove,
+    /// Let the other controllers take over before this machine is switched off (run by the kubelet's unit)
+    Shutdown(Shutdown),
     /// Say by the exit code whether this machine may have the virtual address (run by keepalived)
     Check(Check),
+}
+
+#[derive(Debug, clap::Args)]
+struct Shutdown {
+    /// Only if systemd is stopping this machine
+    #[arg(long)]
+    if_stopping: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -89,6 +98,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             }
             Ok(())
         }
+        Some(What::Shutdown(shutdown)) => guard::shut_down(&host, shutdown.if_stopping, &reporter).await,
         Some(What::Check(check)) => guard::check(&host, check.question, &check.place).await,
         Some(What::Remove) => {
             guard::may_remove(&host).await?;

@@ -327,18 +327,20 @@ pub async fn stop(host: &Host) -> Result<()> {
     systemctl(host, &["stop", "kubelet.service"]).await.map(drop)
 }
 
-/// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says.
+/// The [Service] part of the rendered unit that says how the kubelet is run, in place of what another unit says; the one thing of
+/// its [Unit] part that no other unit has stands before it.
 fn drop_in(unit: &str) -> String {
     let mut text = String::from(
-        "# Written by hoist start: how the kubelet is run (see kubelet/kubelet.service of the asset directory).\n[Service]\n",
+        "# Written by hoist start: how the kubelet is run (see kubelet/kubelet.service of the asset directory).\n[Unit]\nAfter=keepalived.service\n[Service]\n",
     );
     let mut inside = false;
     for line in unit.lines() {
-        let directive = ["EnvironmentFile=", "Environment=", "ExecStartPre=", "ExecStart="]
-            .into_iter()
-            .find(|directive| line.starts_with(directive));
-        // What else the other unit sets and does before is left to it.
-        if let Some(directive) = directive.filter(|directive| !["Environment=", "ExecStartPre="].contains(directive)) {
+        let directive =
+            ["EnvironmentFile=", "Environment=", "ExecStartPre=", "ExecStart=", "ExecStopPost=", "TimeoutStopSec="]
+                .into_iter()
+                .find(|directive| line.starts_with(directive));
+        // What else the other unit sets, and does before and after, is left to it.
+        if let Some(directive) = directive.filter(|directive| ["EnvironmentFile=", "ExecStart="].contains(directive)) {
             // An empty assignment resets the list.
             text.push_str(&format!("{directive}\n"));
         }
@@ -377,10 +379,12 @@ mod tests {
 
     #[test]
     fn the_drop_in_replaces_the_command_and_its_environment() {
-        let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nEnvironment=A=1\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nRestart=always\n";
+        let unit = "[Service]\nEnvironmentFile=/etc/kubernetes/kubelet.env\nEnvironment=A=1\nExecStart=/usr/bin/kubelet \\\n  --a \\\n  --b\nExecStopPost=-/x\nTimeoutStopSec=90\nRestart=always\n";
         let text = drop_in(unit);
         let lines: Vec<_> = text.lines().skip(1).collect();
         let expected = [
+            "[Unit]",
+            "After=keepalived.service",
             "[Service]",
             "EnvironmentFile=",
             "EnvironmentFile=/etc/kubernetes/kubelet.env",
@@ -389,6 +393,8 @@ mod tests {
             "ExecStart=/usr/bin/kubelet \\",
             "  --a \\",
             "  --b",
+            "ExecStopPost=-/x",
+            "TimeoutStopSec=90",
         ];
         assert_eq!(lines, expected);
     }

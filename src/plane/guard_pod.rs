@@ -20,8 +20,9 @@ use crate::node::static_pods::StaticPods;
 use crate::plane::bridge::{Bridge, GUARD, Plan, Raised};
 use crate::plane::endpoint_pod;
 use crate::plane::kept_copy::{self, Copy};
+use crate::plane::leaving::{self, Why};
 use crate::plane::member;
-use crate::plane::{leaving, serving};
+use crate::plane::serving;
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -127,7 +128,8 @@ pub fn footprint(host: &Host) -> Vec<PathBuf> {
 pub fn sweep(host: &Host) -> Result<()> {
     let all = footprint(host).into_iter().chain(serving::footprint(host)).chain([host.etcd_pki().join("server.key")]);
     let folders: BTreeSet<_> = all.filter_map(|path| path.parent().map(Path::to_owned)).collect();
-    leaving::end(host)?;
+    leaving::end(host, Why::Label)?;
+    leaving::end(host, Why::Shutdown)?;
     folders.iter().try_for_each(|folder| files::sweep(folder))
 }
 
@@ -204,6 +206,8 @@ fn boot_with(host: &Host, present: Option<&[String]>) -> Result<bool> {
     }
     // Whoever holds it knows better.
     let Ok(_lock) = lock::try_take(host) else { return Ok(false) };
+    // The machine is on again.
+    leaving::end(host, Why::Shutdown)?;
     let kept = keep_etcd(host);
     let Some(copy) = Copy::load(host)? else { return kept.map(|()| false) };
     if member::is_in_the_making(host, &copy) {

@@ -2,7 +2,6 @@
 //! included.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -36,32 +35,10 @@ fn up(name: &str, node_local: bool) -> Controller {
     controller
 }
 
-/// `hoist join-assets` for a node, and its files on it, with hoist's binary.
-fn unpack(cluster: &Cluster, node: &Node) {
-    let out: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-join", node.name));
-    let _ = std::fs::remove_dir_all(&out);
-    let says = |args: &[&str]| {
-        let mut command = Command::new(hoist());
-        command.args(args).arg("--asset-dir").arg(&cluster.assets);
-        run(&mut command, SOON).ok()
-    };
-    let token = says(&["token", "create"]);
-    let (token, address, to) = (token.trim(), node.address.to_string(), out.display().to_string());
-    says(&["join-assets", "--token", token, "--output-dir", &to, "--node", &node.name, "--node-ip", &address]);
-    node.sh(&format!(
-        "mkdir -p /etc/systemd/system/kubelet.service.d /var/lib/hoist/bin
-        ln -sf /dev/null /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
-        test -e /var/lib/hoist/bin/hoist || cp {} /var/lib/hoist/bin/hoist
-        tar -C {to} -c etc var | tar -x -C / --no-same-owner --no-overwrite-dir
-        systemctl daemon-reload",
-        hoist().display()
-    ));
-}
-
 /// A worker that joined through its own endpoint.
 fn joined(name: &str, controller: &Controller) -> Node {
     let node = Node::plain(name);
-    unpack(&controller.cluster, &node);
+    worker::unpack(&node, &controller.cluster);
     node.sh("systemctl enable --now kubelet");
     let begun = Instant::now();
     worker::is_ready(&node, &controller.cluster);
@@ -304,7 +281,7 @@ fn node_endpoint_switch() {
     eventually("start waits for the worker", SOON, || start.said().contains(&waits).then_some(()));
     std::thread::sleep(Duration::from_secs(5));
     assert!(!start.has_ended() && kubelets() == [direct.as_str(); 2] && proxy().contains(&direct));
-    unpack(cluster, &node);
+    worker::unpack(&node, cluster);
     node.sh("systemctl restart kubelet");
     lead(&node, ENDPOINT);
     start.wait(LATER).expect(0);

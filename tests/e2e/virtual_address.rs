@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::cluster::{Cluster, declaration, render};
 use crate::support::command::run;
 use crate::support::controller::{Controller, LATER, NO_IMAGE, SOON};
+use crate::support::losses::{hands_over_at_a_shutdown, reboot};
 use crate::support::node::{EXEC_LIMIT, Node};
 use crate::support::several::{LABEL, candidate};
 use crate::support::{eventually, unpacked};
@@ -40,6 +41,8 @@ fn a_virtual_address_moves_between_controllers() {
 
     controller.give(&all, &controller.node);
     controller.only_the_bridge_serves(&all);
+    controller.give(&all, &second);
+    controller.is_rebooted(&all, &second);
     controller.give(&all, &second);
     controller.power_is_cut(&all, &second);
     second.boot();
@@ -153,6 +156,16 @@ impl Controller {
         self.until_lowered();
         self.until_made_of(all);
         assert_eq!(self.holder(all).unwrap().name, *name);
+        self.nothing_failed(traffic);
+    }
+
+    /// Its holder is rebooted by systemd: nobody notices.
+    fn is_rebooted(&self, all: &[&Node], node: &Node) {
+        hands_over_at_a_shutdown(node);
+        let traffic = self.traffic();
+        reboot(node);
+        assert_ne!(self.holder(all).unwrap().name, node.name);
+        self.until_made_of(all);
         self.nothing_failed(traffic);
     }
 

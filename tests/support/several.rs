@@ -1,7 +1,10 @@
 //! Several controllers of one cluster, any of which may be away, and workers beside them.
 
+use std::cell::RefCell;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -17,9 +20,8 @@ use super::traffic::{PREFIX, Pace, Traffic};
 use super::{eventually, hoist, leases, worker};
 
 pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
-/// Where a node's endpoint listens, and by what name kubeconfigs lead there: no API server is to be looked for at that address.
+/// Where a node's endpoint listens, and where it says what it thinks of the API servers.
 const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7443);
-const ENDPOINT_NAME: &str = "api.endpoint.test";
 const METRICS: u16 = 7480;
 const ETCDCTL: &str = "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
     --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key --command-timeout=3s";
@@ -131,26 +133,14 @@ fn bring_hoist(node: &Node) {
     node.sh(&format!("mkdir -p /var/lib/hoist/bin && cp {} /var/lib/hoist/bin/hoist", hoist().display()));
 }
 
-/// Runs an endpoint on a node, also after its boots, which knows this API server at first. A cluster is to do that by itself
-/// one day.
-fn endpoint(node: &Node, cluster: &Cluster, known: IpAddr, prefers: Option<IpAddr>) {
-    let assets = cluster.assets.display();
-    let prefer = prefers.map(|address| format!("--prefer {address}")).unwrap_or_default();
-    node.sh(&format!(
-        "echo 127.0.0.1 {ENDPOINT_NAME} >>/etc/hosts
-        cat >/etc/systemd/system/hoist-endpoint.service <<END
-[Service]
-ExecStart={} endpoint --log-level info --target {known} {prefer} --ca-file {assets}/tls/ca.crt \
-    --kubeconfig {assets}/auth/kubeconfig --state-file /var/lib/hoist-endpoint --metrics-bind-address 127.0.0.1:{METRICS}
-Restart=always
-RestartSec=1
-[Install]
-WantedBy=multi-user.target
-END
-        systemctl daemon-reload
-        systemctl enable --now hoist-endpoint",
-        hoist().display(),
-    ));
+/// The endpoint of each node, as hoist renders it, says what it thinks of the API servers.
+fn with_metrics(assets: &Path) {
+    let path = assets.join("bootstrap-manifests/hoist-endpoint.yaml");
+    let rendered = std::fs::read_to_string(&path).unwrap();
+    let flag = "    - --prefer=";
+    let more = format!("    - --metrics-bind-address=127.0.0.1:{METRICS}\n    - --log-level=info\n{flag}");
+    assert!(rendered.contains(flag), "{rendered}");
+    std::fs::write(&path, rendered.replacen(flag, &more, 1)).unwrap();
 }
 
 /// Three controllers, one that `start` made and two by a label, and workers.
@@ -158,6 +148,17 @@ pub struct Several {
     pub cluster: Cluster,
     pub controllers: Vec<Node>,
     pub workers: Vec<Node>,
+    /// What was not as it should be: a test goes on after that, and fails in the end.
+    pub complaints: Complaints,
+}
+
+pub type Complaints = Rc<RefCell<Vec<String>>>;
+
+impl Drop for Several {
+    fn drop(&mut self) {
+        let complaints = self.complaints.take();
+        assert!(std::thread::panicking() || complaints.is_empty(), "{}", complaints.join("\n"));
+    }
 }
 
 impl Several {
@@ -174,18 +175,17 @@ impl Several {
     pub fn one(name: &str, workers: usize) -> Self {
         let first = Node::up(&format!("{name}-1"));
         let cluster = Cluster::to_render(&first, first.address);
-        let declared = declaration(&first, first.address);
-        let declared = format!("{declared}controlPlaneEndpoint: {ENDPOINT_NAME}:{}\n", ENDPOINT.1);
+        let declared = format!("{}endpoint: {{nodeLocal: true}}\n", declaration(&first, first.address));
         render(&declared, &cluster.assets).ok();
-        endpoint(&first, &cluster, first.address, Some(first.address));
+        with_metrics(&cluster.assets);
         cluster.started(&first, &[]).expect(0);
-        let mut several = Self { cluster, controllers: vec![first], workers: Vec::new() };
+        let mut several = Self { cluster, controllers: vec![first], workers: Vec::new(), complaints: Rc::default() };
         for number in [2, 3] {
-            let node = several.join(&format!("{name}-{number}"), true);
+            let node = several.join(&format!("{name}-{number}"));
             several.controllers.push(node);
         }
         for number in 1..=workers {
-            let node = several.join(&format!("{name}-w{number}"), false);
+            let node = several.join(&format!("{name}-w{number}"));
             several.workers.push(node);
         }
         several
@@ -200,17 +200,19 @@ impl Several {
         self.until_known();
     }
 
-    /// A node that joins as a worker, by its endpoint, which knows the API server of a controller that is there.
+    /// A node that joins as a worker through its own endpoint, and may become a controller.
     #[track_caller]
-    pub fn join(&self, name: &str, may_be_controller: bool) -> Node {
+    pub fn join(&self, name: &str) -> Node {
         let node = Node::up(name);
         let there = self.controllers.iter().find(|node| is_ready(&self.client(node)));
         let known = there.unwrap_or_else(|| panic!("no API server is ready for {name} to join")).address;
-        if may_be_controller {
-            bring_hoist(&node);
+        worker::unpack(&node, &self.cluster);
+        if known != self.cluster.address {
+            // The one that is declared is gone.
+            let declared = format!("--target={}", self.cluster.address);
+            node.sh(&format!("sed -i 's/{declared}$/--target={known}/' /etc/kubernetes/manifests/hoist-endpoint.yaml"));
         }
-        endpoint(&node, &self.cluster, known, may_be_controller.then_some(node.address));
-        worker::join(&node, &self.cluster);
+        node.sh("systemctl enable --now kubelet");
         let kubectl = self.cluster.kubectl_at(known);
         eventually(&format!("{} is ready", node.name), LATER, || {
             let args = ["get", "node", &node.name, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#];
@@ -253,7 +255,7 @@ impl Several {
 
     /// What a worker's endpoint has said.
     pub fn endpoint_said(&self, worker: &Node) -> String {
-        worker.sh("journalctl -u hoist-endpoint -o short-precise --no-pager")
+        worker.sh("cat /var/log/pods/kube-system_hoist-endpoint-*/endpoint/*.log")
     }
 
     /// Clients at the endpoint of a worker, at work before anything happens.

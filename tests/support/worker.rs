@@ -1,12 +1,15 @@
 //! A node that joins a cluster as a worker: by TLS bootstrap, with what the asset directory has for its kubelet.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::eventually;
+use super::command::run;
 use super::kubectl::Kubectl;
 use super::node::Node;
+use super::{eventually, hoist};
 
 /// How long a node may take from its kubelet's start until it is ready, its network included.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -29,6 +32,28 @@ pub fn join_at_boot(node: &Node, cluster: &Cluster) {
         cp {assets}/tls/ca.crt /etc/kubernetes/pki/ca.crt
         cp {assets}/kubelet/config.yaml /var/lib/kubelet/config.yaml
         systemctl enable kubelet"
+    ));
+}
+
+/// `hoist join-assets` for a node, and its files on it, with hoist's binary.
+pub fn unpack(node: &Node, cluster: &Cluster) {
+    let out: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-join", node.name));
+    let _ = std::fs::remove_dir_all(&out);
+    let says = |args: &[&str]| {
+        let mut command = Command::new(hoist());
+        command.args(args).arg("--asset-dir").arg(&cluster.assets);
+        run(&mut command, SAID_LIMIT).ok()
+    };
+    let token = says(&["token", "create"]);
+    let (token, address, to) = (token.trim(), node.address.to_string(), out.display().to_string());
+    says(&["join-assets", "--token", token, "--output-dir", &to, "--node", &node.name, "--node-ip", &address]);
+    node.sh(&format!(
+        "mkdir -p /etc/systemd/system/kubelet.service.d /var/lib/hoist/bin
+        ln -sf /dev/null /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
+        test -e /var/lib/hoist/bin/hoist || cp {} /var/lib/hoist/bin/hoist
+        tar -C {to} -c etc var | tar -x -C / --no-same-owner --no-overwrite-dir
+        systemctl daemon-reload",
+        hoist().display()
     ));
 }
 

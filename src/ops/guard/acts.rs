@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::Client;
 use tokio::time::{Instant, sleep};
 
 use super::decide::{Cause, Decision, LEADERLESS, Observed, Server, Stands, decide, hold};
@@ -17,6 +18,7 @@ use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
 use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
+use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
 use crate::plane::{guard_pod, leaving, member};
 
@@ -28,6 +30,11 @@ const LONG: Duration = Duration::from_secs(30);
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(900);
 /// What an API server that hangs has to say what it was doing.
 const TO_QUIT: Duration = Duration::from_millis(500);
+/// How long a change of etcd's members may take that another controller makes.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+const TURN_AGAIN: Duration = Duration::from_millis(500);
+/// How long the bridge's API server may take to end: less than a turn lasts.
+const END_LIMIT: Duration = Duration::from_secs(12);
 
 /// Events are kept for an hour: what is still so is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(3500);
@@ -272,7 +279,7 @@ impl Guard<'_> {
     pub(super) async fn leave(&mut self) -> Result<()> {
         let left = self.give_up().await;
         if left.is_err()
-            && let Err(error) = leaving::end(self.host)
+            && let Err(error) = leaving::end(self.host, leaving::Why::Label)
         {
             self.fail(&error);
         }
@@ -280,25 +287,50 @@ impl Guard<'_> {
     }
 
     async fn give_up(&mut self) -> Result<()> {
-        let copy =
-            self.copy.as_ref().ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
+        let copy = self.copy.clone();
+        let copy = &copy.ok_or_else(|| Error::failed("leave the node", "there is no copy of the bridge"))?;
         let own = self.at.node_ip;
         let (cluster, controller) = copy.cluster()?;
-        // First: once the address is not published any more, whoever has the turn removes this controller's member.
+        // First, while all of this controller serves.
         if let Some(address) = cluster.virtual_address() {
             virtual_address::leave(self.host, address, self.reporter).await?;
         }
         self.way.set(None);
         let client = heartbeat::client(self.host, copy, own).await?;
+        let others: Vec<_> = endpoints::published(&client).await?.into_iter().filter(|one| *one != own.ip()).collect();
+        // Once the address is not published any more, whoever has the turn removes this controller's member: not before its API
+        // server has answered what it was asked.
+        self.until_it_is_its_turn(&client).await?;
         leave::retract(&client, own.ip()).await?;
-        let published = endpoints::published(&client).await?;
         sleep(leave::TO_MOVE).await;
-        if member::is_local(&cluster) {
-            join::until_removed(&cluster, &controller, &copy.assets.tls(), &published).await?;
+        let client = join::client_of_another(self.host, copy, &others).await?;
+        self.until_it_is_its_turn(&client).await?;
+        let running = leave::running(self.host, &[leave::API_SERVER])?;
+        let bridge = Bridge::new(self.host);
+        bridge.lower_controllers()?;
+        bridge.lower_api_server()?;
+        if !leave::until_ended(self.host, &[leave::API_SERVER], &running, END_LIMIT).await {
+            self.reporter.note("the bridge's API server has not ended in time");
         }
-        let client = join::client_of_another(self.host, copy, &published).await?;
+        self.turn.give_back(&client).await?;
+        if member::is_local(&cluster) {
+            join::until_removed(&cluster, &controller, &copy.assets.tls(), &others).await?;
+        }
+        let client = join::client_of_another(self.host, copy, &others).await?;
         controllers::move_controllers(&client, &self.node).await?;
         self.reporter.note("this node is not a controller any more: guard, its bridge and its etcd member are removed");
         join::unmake(self.host, &cluster)
+    }
+
+    /// Takes the turn, or renews it.
+    async fn until_it_is_its_turn(&mut self, client: &Client) -> Result<()> {
+        let begun = Instant::now();
+        while !self.turn.take(client, Instant::now(), self.host.world().now()).await? {
+            if begun.elapsed() >= TURN_LIMIT {
+                return Err(Error::failed("leave the node", "another controller changes the members of etcd just now"));
+            }
+            sleep(TURN_AGAIN).await;
+        }
+        Ok(())
     }
 }

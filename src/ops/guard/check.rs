@@ -242,9 +242,9 @@ mod tests {
             files::write(&path, &File::private("x")).unwrap();
         }
         ask().await.unwrap();
-        leaving::begin(&host).unwrap();
+        leaving::begin(&host, leaving::Why::Label).unwrap();
         assert!(ask().await.unwrap_err().to_string().contains("about to be no controller"));
-        leaving::end(&host).unwrap();
+        leaving::end(&host, leaving::Why::Label).unwrap();
         ask().await.unwrap();
     }
 }

@@ -23,6 +23,7 @@ use crate::desired::config::API_PORT;
 use crate::desired::secrets;
 use crate::node::host::Host;
 use crate::plane::kept_copy::Copy;
+use crate::plane::leaving;
 
 /// Between two turns.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -82,7 +83,7 @@ pub async fn run(host: &Host, way: &Shared, reporter: &Reporter, metrics: &Metri
         // Not before the moment that the API server names.
         sleep((if begun.elapsed() < FIRST { AT_FIRST } else { PERIOD }).max(after)).await;
         after = Duration::ZERO;
-        let Some(way) = way.get() else { continue };
+        let Some(way) = way.get().filter(|_| !leaving::is_so(host)) else { continue };
         let turned = timeout(LIMIT, keeper.turn(host, &way)).await;
         match turned.unwrap_or_else(|_| Err(Error::failed("keep what guard keeps", "no answer in time"))) {
             Ok(()) => keeper.failed.clear(),

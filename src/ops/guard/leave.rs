@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use kube::Client;
+use tokio::time::{Instant, sleep};
 
 use super::observer::{ASK_LIMIT, Addresses};
 use crate::api::endpoints::{self, Retracted};
@@ -11,10 +12,15 @@ use crate::base::error::{Error, Finding, Result};
 use crate::base::files;
 use crate::desired::config::API_PORT;
 use crate::node::host::Host;
+use crate::node::processes::{self, Component};
 use crate::node::world::Ask;
 use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
 
+/// The program by which the API is served.
+pub(super) const API_SERVER: &str = "kube-apiserver";
+/// Between two looks for processes that are to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Between two times that other controllers are asked.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long kube-proxy may take to hear that an address is gone.
@@ -45,6 +51,39 @@ pub(super) async fn retract(client: &Client, own: IpAddr) -> Result<()> {
             format!("take {own} out of the addresses of the kubernetes Service"),
             "no other address would be left",
         )),
+    }
+}
+
+/// The processes of these components of this cluster's on this machine.
+///
+/// # Errors
+/// A /proc that cannot be read.
+pub(super) fn running(host: &Host, names: &[&str]) -> Result<Vec<Component>> {
+    let proc = host.path("/proc");
+    let mut running = Vec::new();
+    for name in names {
+        running.extend(processes::of(&proc, name).map_err(|error| Error::io("read", &proc, error))?);
+    }
+    Ok(running)
+}
+
+/// Waits until the processes `before` of these components have ended; says whether they have.
+pub(super) async fn until_ended(host: &Host, names: &[&str], before: &[Component], limit: Duration) -> bool {
+    let begun = Instant::now();
+    let is_same = |one: &Component, other: &Component| match (&one.process, &other.process) {
+        (Some(one), Some(other)) => one.is(other),
+        _ => false,
+    };
+    loop {
+        // What cannot be read may still run.
+        let is_left = |left: Vec<Component>| left.iter().any(|one| before.iter().any(|other| is_same(one, other)));
+        if running(host, names).is_ok_and(|left| !is_left(left)) {
+            return true;
+        }
+        if begun.elapsed() >= limit {
+            return false;
+        }
+        sleep(LOOK_AGAIN).await;
     }
 }
 

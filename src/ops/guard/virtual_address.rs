@@ -9,7 +9,7 @@ use crate::base::error::{Error, Result};
 use crate::base::report::Reporter;
 use crate::endpoint::quiet::is_here;
 use crate::node::host::Host;
-use crate::plane::leaving;
+use crate::plane::leaving::{self, Why};
 
 /// keepalived's check has looked again by then.
 const TO_NOTICE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// An address that stays.
 pub(super) async fn leave(host: &Host, address: IpAddr, reporter: &Reporter) -> Result<()> {
     let was_here = is_here(address);
-    leaving::begin(host)?;
+    leaving::begin(host, Why::Label)?;
     if !was_here {
         sleep(TO_NOTICE).await;
     }
