@@ -11,6 +11,7 @@ pub mod kubelet_config;
 pub mod node_endpoint;
 pub mod pki;
 pub mod render;
+pub mod renewal;
 pub mod schema;
 pub mod secrets;
 pub mod server_config;

@@ -14,6 +14,9 @@ use super::plan::{CaPlan, LeafPlan};
 use super::token::random_bytes;
 use crate::base::error::{Error, Result};
 
+/// How long before it was made a certificate begins.
+pub const BACKDATED: Duration = Duration::minutes(5);
+
 /// From when until when.
 pub(super) struct Validity {
     not_before: OffsetDateTime,
@@ -26,7 +29,7 @@ impl Validity {
         let lifetime = Duration::try_from(lifetime).unwrap_or(Duration::MAX);
         Self {
             // The clocks of two machines differ: one that is behind must not find it "not yet valid".
-            not_before: now.saturating_sub(Duration::minutes(5)),
+            not_before: now.saturating_sub(BACKDATED),
             not_after: now.saturating_add(lifetime),
         }
     }
@@ -86,8 +89,31 @@ fn named(der: &[u8], issuer: &[u8], key: &KeyPair) -> Result<Vec<u8>, String> {
     let old = certificate.issuer().as_raw();
     let at = content.windows(old.len()).position(|window| window == old).ok_or("is not as rcgen writes it")?;
     let tbs = parse::der(0x30, &[&content[..at], issuer, &content[at + old.len()..]]);
-    let signature = key.sign(&tbs).map_err(|error| error.to_string())?;
-    Ok(parse::der(0x30, &[&tbs, algorithm, &parse::der(0x03, &[&[0], &signature])]))
+    signed(&tbs, algorithm, key)
+}
+
+/// A serial number, an algorithm of signatures and a validity, each in DER, for a new certificate of this CA key's.
+pub(super) fn parts(key: &KeyPair, validity: &Validity) -> Result<[Vec<u8>; 3]> {
+    let failed = |cause: String| Error::failed("issue a certificate", cause);
+    // rcgen writes them: the rest of this certificate is nobody's.
+    let made = params(validity)?.self_signed(key).map_err(|error| failed(error.to_string()))?;
+    let tbs = parse::element(parse::content(made.der())).map(|(tbs, _)| parse::content(tbs));
+    let mut parts = Vec::new();
+    let mut left = tbs.unwrap_or_default();
+    while let Some((element, rest)) = parse::element(left).filter(|_| parts.len() < 5) {
+        parts.push(element.to_vec());
+        left = rest;
+    }
+    match <[Vec<u8>; 5]>::try_from(parts) {
+        Ok([_version, serial, algorithm, _issuer, validity]) => Ok([serial, algorithm, validity]),
+        Err(_) => Err(failed("it is not as rcgen writes it".into())),
+    }
+}
+
+/// `tbs`, what a certificate says, with the signature of this CA key.
+pub(super) fn signed(tbs: &[u8], algorithm: &[u8], key: &KeyPair) -> Result<Vec<u8>, String> {
+    let signature = key.sign(tbs).map_err(|error| error.to_string())?;
+    Ok(parse::der(0x30, &[tbs, algorithm, &parse::der(0x03, &[&[0], &signature])]))
 }
 
 /// A request for a leaf certificate as PEM.

@@ -1,0 +1,187 @@
+//! Leaves that are renewed before they end. Pure: [`leaves`] reads them in tls/, [`decide`] says what becomes of each,
+//! [`renewed`] makes successors, and [`refreshed`] puts them into whatever text holds what they succeed.
+//!
+//! A renewal keeps the key. A certificate and its key are two files, which nothing replaces at one moment: as the key stays, each
+//! file is a pair with the other at any moment, and so is each copy in another place with its own.
+
+mod decide;
+mod refresh;
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::base::error::{Error, Result};
+use crate::desired::assets::AssetSet;
+use crate::desired::pki;
+use crate::desired::secrets::Tls;
+
+pub use decide::{Leaf, Observed, Step, decide, due, jitter};
+pub use refresh::refreshed;
+
+/// The CAs, by the names of their files in tls/.
+const CAS: [&str; 3] = ["ca", "front-proxy-ca", "etcd/ca"];
+/// The folders of tls/ that have one for each controller below them.
+const PER_CONTROLLER: [&str; 3] = ["apiserver/", "etcd/", "kubelet/"];
+
+/// The leaves in tls/ that CAs in tls/ have issued.
+pub fn leaves(tls: &Tls) -> Vec<Leaf> {
+    let of = |(path, crt): (&String, &Vec<u8>)| {
+        let stem = path.strip_suffix(".crt")?;
+        let info = pki::inspect(crt).ok().filter(|info| !info.is_ca)?;
+        let ca = CAS.into_iter().find(|ca| issuer(tls, ca).is_some_and(|ca| pki::is_issued_by(ca, crt)))?;
+        Some(Leaf {
+            stem: stem.to_owned(),
+            ca,
+            begins: info.not_before,
+            ends: info.not_after,
+            ca_ends: pki::inspect(issuer(tls, ca)?).ok()?.not_after,
+            can_sign: tls.contains_key(&format!("{ca}.key")),
+            is_own: PER_CONTROLLER
+                .iter()
+                .any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.contains('/'))),
+        })
+    };
+    tls.iter().filter_map(of).collect()
+}
+
+fn issuer<'a>(tls: &'a Tls, ca: &str) -> Option<&'a [u8]> {
+    tls.get(&format!("{ca}.crt")).map(Vec::as_slice)
+}
+
+/// What becomes of several leaves.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan<'a> {
+    /// Renewed in this controller's copy alone.
+    pub here: Vec<&'a Leaf>,
+    /// Renewed in the cluster's copy.
+    pub for_all: Vec<&'a Leaf>,
+    /// Due, and their CA's key is elsewhere.
+    pub await_their_ca: Vec<&'a Leaf>,
+    /// Due, and they end with their CA.
+    pub end_with_their_ca: Vec<&'a Leaf>,
+}
+
+/// What becomes of `leaves`.
+pub fn plan<'a>(leaves: impl IntoIterator<Item = &'a Leaf>, seen: &Observed) -> Plan<'a> {
+    let mut plan = Plan::default();
+    for leaf in leaves {
+        match decide(leaf, seen) {
+            Step::Keep => {}
+            Step::Awaits => plan.await_their_ca.push(leaf),
+            Step::EndsWithItsCa => plan.end_with_their_ca.push(leaf),
+            Step::Renew => plan.here.push(leaf),
+            Step::RenewForAll => plan.for_all.push(leaf),
+        }
+    }
+    plan
+}
+
+/// The certificates (PEM) of all leaves that `assets` holds.
+pub fn texts(assets: &AssetSet) -> Vec<Vec<u8>> {
+    let leaves = assets.files.iter().filter(|(path, _)| is_leaf(path));
+    leaves.map(|(_, file)| file.content.clone()).collect()
+}
+
+/// `assets` with a successor of each of these leaves, valid from `now` on for `lifetime`, in tls/ and wherever else it holds them.
+///
+/// # Errors
+/// A leaf that cannot be renewed.
+pub fn renewed(assets: &AssetSet, leaves: &[&Leaf], lifetime: Duration, now: OffsetDateTime) -> Result<AssetSet> {
+    let tls = assets.tls();
+    let mut renewed = assets.clone();
+    for leaf in leaves {
+        let file = |path: String| {
+            tls.get(&path)
+                .ok_or_else(|| Error::failed(format!("renew {}.crt", leaf.stem), format!("there is no tls/{path}")))
+        };
+        let (crt, ca) = (file(format!("{}.crt", leaf.stem))?, file(format!("{}.crt", leaf.ca))?);
+        let made = pki::reissue(crt, ca, file(format!("{}.key", leaf.ca))?, lifetime, now)?;
+        if let Some(file) = renewed.files.get_mut(&format!("tls/{}.crt", leaf.stem)) {
+            file.content = made;
+        }
+    }
+    follow(&mut renewed);
+    Ok(renewed)
+}
+
+/// `assets` with those leaves of `other` that are theirs renewed; says whether there were any.
+pub fn with_newer(mut assets: AssetSet, other: &AssetSet) -> (AssetSet, bool) {
+    let mut any = false;
+    for (path, theirs) in other.files.iter().filter(|(path, _)| is_leaf(path)) {
+        if let Some(own) = assets.files.get_mut(path).filter(|own| pki::is_newer(&theirs.content, &own.content)) {
+            own.content.clone_from(&theirs.content);
+            any = true;
+        }
+    }
+    if any {
+        follow(&mut assets);
+    }
+    (assets, any)
+}
+
+fn is_leaf(path: &str) -> bool {
+    let stem = path.strip_prefix("tls/").and_then(|path| path.strip_suffix(".crt"));
+    stem.is_some_and(|stem| !CAS.contains(&stem))
+}
+
+/// Whatever else holds leaves gets those of tls/.
+fn follow(assets: &mut AssetSet) {
+    let leaves = texts(assets);
+    let holders =
+        assets.files.iter_mut().filter(|(path, _)| path.starts_with("auth/") || path.ends_with("/secret.yaml"));
+    for (_, file) in holders {
+        if let Some(text) = refreshed(&file.content, &leaves) {
+            file.content = text;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::desired::{config, render};
+
+    #[test]
+    fn a_renewed_directory_is_the_one_that_a_render_would_make_of_its_leaves() {
+        let begun = OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
+        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
+        let cluster = config::parse("f", text, Path::new("/")).unwrap();
+        let tls = pki::issue(&cluster, &Default::default(), &Default::default(), begun).unwrap().files;
+        let assets = render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        let all = leaves(&assets.tls());
+        let names: Vec<_> = all.iter().map(|leaf| (&*leaf.stem, leaf.ca, leaf.is_own)).collect();
+        assert_eq!(
+            names,
+            [
+                ("admin", "ca", false),
+                ("apiserver-etcd-client", "etcd/ca", false),
+                ("apiserver-kubelet-client", "ca", false),
+                ("apiserver", "ca", false),
+                ("etcd/c1/peer", "etcd/ca", true),
+                ("etcd/c1/server", "etcd/ca", true),
+                ("etcd/healthcheck-client", "etcd/ca", false),
+                ("front-proxy-client", "front-proxy-ca", false),
+                ("guard", "ca", false),
+                ("kube-controller-manager", "ca", false),
+                ("kube-scheduler", "ca", false),
+                ("kubelet/c1/client", "ca", true),
+            ]
+        );
+        let later = begun + Duration::from_hours(24 * 300);
+        let renewed = renewed(&assets, &all.iter().collect::<Vec<_>>(), Duration::from_hours(8760), later).unwrap();
+        let rendered = render::render(&cluster, &renewed.tls(), "abcdef.0123456789abcdef").unwrap();
+        for (path, file) in &rendered.files {
+            assert!(renewed.files[path] == *file, "{path}");
+        }
+        assert_eq!(renewed.files.len(), rendered.files.len());
+        for leaf in leaves(&renewed.tls()) {
+            assert_eq!(leaf.ends, later + Duration::from_hours(8760), "{}", leaf.stem);
+        }
+        // What was newer in one is then in both, and nothing older ever.
+        assert!(with_newer(assets.clone(), &renewed) == (renewed.clone(), true));
+        assert!(with_newer(renewed.clone(), &assets) == (renewed, false));
+    }
+}
