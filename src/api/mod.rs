@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod approve;
+pub mod certificates;
 pub mod controllers;
 pub mod dns;
 pub mod endpoints;

@@ -4,6 +4,7 @@
 mod admin;
 mod apply;
 mod backup;
+mod certs;
 mod completion;
 mod confirm;
 mod controller;
@@ -98,6 +99,8 @@ pub enum Command {
     Status(status::Args),
     /// Check whether the files of an asset directory fit together: references, certificates, ports, subnets, flags
     Validate(validate::Args),
+    /// Show the certificates of this machine and its cluster, and renew them
+    Certs(certs::Args),
     /// Manage bootstrap tokens, with which machines join the cluster as workers
     Token(token::Args),
     /// Write what a machine needs to become a worker, and nothing more: the CA, a bootstrap kubeconfig, the kubelet's files
@@ -150,6 +153,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,
+        Command::Certs(args) => return certs::run(&args, out).await,
         Command::Token(args) => token::run(args, out).await?,
         Command::JoinAssets(args) => join_assets::run(&args, out).await?,
         Command::Config(ConfigCommand::Default) => print(out, config::DEFAULT)?,

@@ -1,16 +1,15 @@
 //! `hoist status`
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::output::{self, Output};
 use crate::base::error::{Error, Finding, Result};
-use crate::base::files;
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config::{self, Cluster, Controller, Etcd};
 use crate::node::host::Host;
+use crate::node::kubelet_kubeconfig;
 use crate::node::system;
 use crate::ops::status::{self, Subject};
 
@@ -83,18 +82,14 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
 /// The cluster of this controller, as far as `start` has written it down here for the kubelet.
 fn installed(host: &Host) -> Result<Cluster> {
     let path = host.path("/etc/kubernetes/kubelet.env");
-    let text = files::read_if_there(&path)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    let found = value("NODE_NAME").zip(value("NODE_IP").and_then(|address| address.parse::<IpAddr>().ok()));
-    let Some((name, address)) = found else {
+    let Some((name, address)) = kubelet_kubeconfig::named(host) else {
         let finding = Finding::new(path.display().to_string(), "does not say which controller this machine is");
         let remedy = "run it on a controller that `hoist start` has set up, or name its --asset-dir";
         return Err(Error::Preflight(vec![finding.remedy(remedy)]));
     };
     // What else cluster.yaml says shows in no status.
     let mut cluster = config::parse("the default cluster.yaml", config::DEFAULT, Path::new("/"))?;
-    cluster.controllers = vec![Controller { name: name.to_owned(), address, taints: Vec::new() }];
+    cluster.controllers = vec![Controller { name, address, taints: Vec::new() }];
     if !host.manifests().join("etcd.yaml").is_file() {
         let none = String::new;
         cluster.etcd = Etcd::External { endpoints: Vec::new(), ca_file: none(), cert_file: none(), key_file: none() };

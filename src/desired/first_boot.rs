@@ -58,12 +58,12 @@ pub fn files(format: Format, assets: &AssetSet, cluster: &Cluster) -> Result<BTr
     Ok(cluster.controllers.iter().map(file).collect())
 }
 
-/// Whether a controller needs this file: not other controllers' keys, nor those of CAs that sign nothing there.
+/// Whether a controller needs this file: not other controllers' keys. By those of the CAs its guard renews certificates.
 fn is_for(path: &str, controller: &Controller) -> bool {
     let below = ["tls/etcd/", "tls/kubelet/"].iter().find_map(|folder| path.strip_prefix(folder));
     let is_own = below.and_then(|below| below.split_once('/')).is_none_or(|(name, _)| name == controller.name);
     // A fresh machine begins a cluster of its own.
-    is_own && !["tls/etcd/ca.key", "tls/front-proxy-ca.key", CLUSTER_ID].contains(&path)
+    is_own && path != CLUSTER_ID
 }
 
 impl Format {

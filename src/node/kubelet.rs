@@ -75,6 +75,20 @@ pub fn has_certificate(host: &Host, now: OffsetDateTime) -> bool {
     host.kubelet_kubeconfig().exists() && info.is_some_and(|info| now < info.not_after)
 }
 
+/// Before the kubelet starts: where its client certificate has ended, and that of `tls` has not, it gets that; says so.
+///
+/// # Errors
+/// The system's refusal.
+pub fn replace_ended(host: &Host, name: &str, tls: &Tls, now: OffsetDateTime) -> Result<bool> {
+    let has_ended = |pem: &[u8]| pki::inspect(pem).is_ok_and(|info| info.not_after <= now);
+    let there = files::read_if_there(&host.kubelet_certificate())?.filter(|there| has_ended(there));
+    let rendered = there.and_then(|_| secrets::of_kubelet(name, tls).ok()).filter(|rendered| !has_ended(rendered));
+    let Some(rendered) = rendered else { return Ok(false) };
+    let path = host.path(RENDERED_CERTIFICATE);
+    files::write(&path, &File::private(rendered))?;
+    files::link(&host.kubelet_certificate(), &path)
+}
+
 /// What this controller's kubelet needs on the disk, but for its unit.
 #[derive(Default)]
 pub struct Plan {

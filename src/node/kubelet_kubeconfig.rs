@@ -1,9 +1,18 @@
-//! The kubeconfig of this host's kubelet: where it asks.
+//! Who this host's kubelet is, and, by its kubeconfig, where it asks.
+
+use std::net::IpAddr;
 
 use crate::base::error::{Error, Result};
 use crate::base::files::{self, File};
 use crate::base::yaml;
 use crate::node::host::Host;
+
+/// The name and the address of this machine's Node, as `start` has written them down for the kubelet.
+pub fn named(host: &Host) -> Option<(String, IpAddr)> {
+    let text = std::fs::read_to_string(host.path("/etc/kubernetes/kubelet.env")).ok()?;
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    Some((value("NODE_NAME")?.to_owned(), value("NODE_IP")?.parse().ok()?))
+}
 
 /// Where this host's kubelet asks, by its kubeconfig.
 pub fn server(host: &Host) -> Option<String> {

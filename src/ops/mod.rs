@@ -2,6 +2,7 @@
 
 pub mod addons;
 pub mod backup;
+pub mod certs;
 pub mod explain;
 pub mod guard;
 pub mod image;

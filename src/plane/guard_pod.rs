@@ -22,7 +22,7 @@ use crate::plane::endpoint_pod;
 use crate::plane::kept_copy::{self, Copy};
 use crate::plane::leaving::{self, Why};
 use crate::plane::member;
-use crate::plane::serving;
+use crate::plane::{renewal, serving};
 
 /// What of the copy's file tells that it is another.
 pub type Mark = Option<(SystemTime, u64)>;
@@ -217,9 +217,13 @@ fn boot_with(host: &Host, present: Option<&[String]>) -> Result<bool> {
     if running.others.contains("kube-apiserver") {
         return kept.map(|()| false);
     }
+    // Nothing that has ended lets anybody in; what cannot be renewed is raised as it is.
+    let renewed = renewal::at_boot(host, copy.clone(), host.world().now());
+    let copy = renewed.as_ref().map_or(copy, Clone::clone);
     // What became of etcd's manifest is no reason to raise nothing.
     let raised = raise(host, &copy, present)?;
     kept?;
+    renewed?;
     if raised.any {
         return Ok(true);
     }

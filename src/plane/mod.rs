@@ -1,6 +1,7 @@
 //! What a control plane is made of: the bridge, the static control plane, and what stands beside them on a controller.
 
 pub mod bridge;
+pub mod certificates;
 pub mod endpoint_pod;
 pub mod guard_pod;
 pub mod hand_over;
@@ -9,5 +10,6 @@ pub mod lease_holders;
 pub mod leaving;
 pub mod member;
 pub mod remembered;
+pub mod renewal;
 pub mod serving;
 pub mod static_plane;

@@ -25,7 +25,7 @@ fn expected(folder: &Folder, name: &str, dir: &str) -> BTreeMap<String, Vec<u8>>
         let others = ["tls/etcd/c", "tls/kubelet/c"].iter().any(|folder| {
             path.strip_prefix(folder).is_some_and(|rest| !rest.starts_with(&name[1..]) && rest.contains('/'))
         });
-        !hidden && !others && !["tls/etcd/ca.key", "tls/front-proxy-ca.key"].contains(&path)
+        !hidden && !others
     };
     let files = folder.tree().into_iter().filter(|(path, _)| path.is_file()).filter_map(|(path, (.., content))| {
         let path = path.strip_prefix(&root).ok()?.to_str()?.to_owned();

@@ -22,7 +22,7 @@ A DURATION is written as `90s`, `20m` or `1h30m`.
 ";
 
 /// The pages that say more of a command.
-const PAGES: [(&str, &str); 20] = [
+const PAGES: [(&str, &str); 22] = [
     ("hoist render", "[Rendering again](rendering-again.md), [First boot](../first-boot.md)"),
     (
         "hoist start",
@@ -36,6 +36,8 @@ const PAGES: [(&str, &str); 20] = [
     ("hoist preflight", "[Preflight](preflight.md)"),
     ("hoist status", "[Status](status.md)"),
     ("hoist validate", "[hoist validate](../validate.md)"),
+    ("hoist certs list", "[Certificates](../certificates.md#how-to-see-it)"),
+    ("hoist certs renew", "[Certificates](../certificates.md#what-is-renewed-and-when)"),
     ("hoist token create", "[Workers](../workers.md)"),
     ("hoist token list", "[Workers](../workers.md#tokens)"),
     ("hoist token delete", "[Workers](../workers.md#tokens)"),

@@ -9,6 +9,7 @@ mod support;
 
 mod addons;
 mod bad_machine;
+mod certificates;
 mod conformance;
 mod controllers;
 mod crash;

@@ -16,7 +16,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself; for `unpivot`: static pods serve it"),
     (
         "1",
-        "any failure without a code of its own: the system refused a read or a write, a program failed; for `reset`: the question was not answered with yes; for `status`: the cluster is not healthy",
+        "any failure without a code of its own: the system refused a read or a write, a program failed; for `reset`: the question was not answered with yes; for `status`: the cluster is not healthy; for `certs list --within`: a certificate ends within that time",
     ),
     ("2", "wrong usage: an unknown command or flag; `render --diff`, `apply --diff`: something would change"),
     (

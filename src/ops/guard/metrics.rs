@@ -1,5 +1,6 @@
 //! guard's metrics for Prometheus, in its text format, under /metrics on loopback.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,8 @@ pub struct Counts {
     pub hold: Duration,
     /// When the bridge was last raised, in seconds since 1970.
     pub last_raise: i64,
+    /// The first end of the copies of each certificate on this controller, in seconds since 1970, by the certificate's name.
+    pub certificates: BTreeMap<String, i64>,
 }
 
 /// Shared between guard and whoever asks.
@@ -77,6 +80,9 @@ impl Metrics {
         metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);
         let last = one(counts.last_raise as f64);
         metric("last_raise_timestamp_seconds", "gauge", "When guard last raised the bridge; 0 for never.", &last);
+        let ends = counts.certificates.iter().map(|(name, end)| (format!("{{name=\"{name}\"}}"), *end as f64));
+        let help = "When the first copy of a certificate on this controller ends, in seconds since 1970.";
+        metric("certificate_expiry_seconds", "gauge", help, &ends.collect::<Vec<_>>());
         text
     }
 
@@ -97,6 +103,7 @@ mod tests {
     fn the_text_is_prometheus() {
         let metrics = Metrics::default();
         metrics.set(|counts| (counts.raised, counts.raises[2], counts.hold) = (true, 3, Duration::from_secs(10)));
+        metrics.set(|counts| counts.certificates = BTreeMap::from([("apiserver".into(), 1_814_443_200)]));
         let text = metrics.text();
         for line in [
             "# TYPE hoist_guard_raises_total counter",
@@ -104,6 +111,7 @@ mod tests {
             "hoist_guard_raises_total{cause=\"boot\"} 0",
             "hoist_guard_bridge_raised 1",
             "hoist_guard_hold_seconds 10",
+            "hoist_guard_certificate_expiry_seconds{name=\"apiserver\"} 1814443200",
         ] {
             assert!(text.lines().any(|there| there == line), "{line}: {text}");
         }

@@ -27,6 +27,7 @@ use crate::desired::config::API_PORT;
 use crate::node::host::Host;
 use crate::node::lock;
 use crate::node::world::Ask;
+use crate::ops::certs;
 use crate::ops::join;
 use crate::plane::bridge::Bridge;
 use crate::plane::guard_pod;
@@ -71,7 +72,8 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
     let guarded = guard.forever();
     let kept = keeper::run(host, &way, reporter, &counts);
     let joined = join::run(host, &options.node_name, reporter);
-    tokio::pin!(served, guarded, kept, joined);
+    let renewed = certs::run(host, &options.node_name, reporter, || counts.set(|counts| counts.errors += 1));
+    tokio::pin!(served, guarded, kept, joined, renewed);
     let mut is_served = true;
     loop {
         tokio::select! {
@@ -82,6 +84,7 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
             ended = &mut guarded => return ended,
             never = &mut kept => match never {},
             never = &mut joined => match never {},
+            never = &mut renewed => match never {},
         }
     }
 }
@@ -397,6 +400,7 @@ impl<'a> Guard<'a> {
         self.metrics.set(|counts| {
             counts.alarms = self.watch.alarms.unwrap_or_default();
             counts.missing_images = self.watch.missing.unwrap_or_default();
+            counts.certificates.clone_from(&self.watch.ends);
         });
         for (reason, text) in news {
             self.reporter.note(&text);

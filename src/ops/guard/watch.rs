@@ -2,7 +2,7 @@
 //! whether this machine has the images that a raise needs, and which images the copy of the bridge follows.
 //! [`follow`] is pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::desired::config::version;
 use crate::desired::secrets::COMPONENTS;
 use crate::node::host::Host;
 use crate::node::images::{Followed, Images};
+use crate::plane::certificates;
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
 
@@ -34,6 +35,8 @@ pub struct Watch {
     pub alarms: Option<usize>,
     /// How many images of a raise are missing; `None` where the runtime did not say.
     pub missing: Option<usize>,
+    /// The first end of the copies of each certificate on this controller, in seconds since 1970.
+    pub ends: BTreeMap<String, i64>,
 }
 
 impl Watch {
@@ -43,6 +46,7 @@ impl Watch {
         if self.due.is_some_and(|due| now < due) {
             return Said::new();
         }
+        self.ends = certificates::ends(host, copy);
         let mut said = Said::new();
         let node = copy.controller.as_ref().map(|controller| controller.name.clone()).unwrap_or_default();
         let health = match etcd {

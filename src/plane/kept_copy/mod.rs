@@ -16,6 +16,7 @@ use crate::base::files::{self, File};
 use crate::base::input;
 use crate::desired::assets::{AssetSet, CLUSTER_ID, cluster_id};
 use crate::desired::config::{Cluster, Controller};
+use crate::desired::renewal;
 use crate::desired::server_config;
 use crate::node::host::Host;
 use crate::node::images::Images;
@@ -29,8 +30,6 @@ const SCHEMA: &str = "hoist.bridge/v1";
 const KEPT: [&str; 7] = ["auth/", "bootstrap-manifests/", "keepalived/", "kubelet/", "manifests/", "systemd/", "tls/"];
 /// The same of its files.
 const KEPT_FILES: [&str; 2] = ["cluster.yaml", CLUSTER_ID];
-/// What guard, the bridge, a new controller and `recover` never need: whoever has it can make others' certificates.
-const LEFT_OUT: [&str; 1] = ["tls/front-proxy-ca.key"];
 /// The folders of tls/ that have one for each controller below them.
 const PER_CONTROLLER: [&str; 3] = ["tls/apiserver/", "tls/etcd/", "tls/kubelet/"];
 /// How many bytes the Secret may have. An object of etcd's has 1.5 MiB at most, a Secret 1 MiB, and base64 needs a third
@@ -144,10 +143,12 @@ impl Copy {
         }
     }
 
-    /// What the disk has noted beside what `self` says, added to it: images, and the cluster's id where it has none.
+    /// What the disk has noted beside what `self` says, added to it: images, the cluster's id where it has none, and leaves
+    /// that were renewed since.
     pub fn keeping(mut self, host: &Host) -> Self {
         if let Ok(Some(there)) = Self::load(host) {
             self.images = there.images;
+            (self.assets, _) = renewal::with_newer(self.assets, &there.assets);
             if let Some(id) = there.assets.files.get(CLUSTER_ID) {
                 self.assets.files.entry(CLUSTER_ID.into()).or_insert_with(|| id.clone());
             }
@@ -258,10 +259,10 @@ impl Copy {
         files::write(&path, &File::private(text))
     }
 
-    /// Whether the host has one that says what this one does, whatever it has noted beside.
+    /// Whether the host has one that says what this one does, whatever it has noted beside, and renewed.
     pub fn stands(&self, host: &Host) -> bool {
-        let files = |copy: &Self| {
-            let mut files = copy.assets.files.clone();
+        let files = |assets: &AssetSet| {
+            let mut files = assets.files.clone();
             files.remove(CLUSTER_ID);
             files
         };
@@ -269,7 +270,7 @@ impl Copy {
             !there.has_more
                 && there.controller == self.controller
                 && there.kubernetes == self.kubernetes
-                && files(&there) == files(self)
+                && files(&there.assets) == files(&renewal::with_newer(self.assets.clone(), &there.assets).0)
         })
     }
 
@@ -305,7 +306,7 @@ fn is_applied(path: &str) -> bool {
 
 fn is_kept(path: &str) -> bool {
     let is_part = KEPT_FILES.contains(&path) || KEPT.iter().any(|part| path.starts_with(part));
-    is_part && !LEFT_OUT.contains(&path) && !path.ends_with(".csr")
+    is_part && !path.ends_with(".csr")
 }
 
 /// Whether a file is every controller's, or the one's that is named.

@@ -29,7 +29,9 @@ fn it_has_what_this_controllers_bridge_needs_and_no_more_keys() {
     let keys: Vec<_> = read.assets.files.keys().filter(|path| path.ends_with(".key")).cloned().collect();
     // A new controller makes its own certificates by it.
     assert!(keys.iter().any(|key| key == "tls/etcd/ca.key"), "{keys:?}");
-    for absent in ["tls/front-proxy-ca.key", "tls/etcd/c1/peer.key", "tls/kubelet/c3/client.key"] {
+    // By it guard renews what the API server shows to others.
+    assert!(keys.iter().any(|key| key == "tls/front-proxy-ca.key"), "{keys:?}");
+    for absent in ["tls/etcd/c1/peer.key", "tls/kubelet/c3/client.key"] {
         assert!(assets.files.contains_key(absent) && !keys.iter().any(|key| key == absent), "{absent}: {keys:?}");
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path(&host)).unwrap().permissions());

@@ -1,0 +1,112 @@
+//! The Secrets and ConfigMaps of a cluster that hold certificates of its own.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::{failed, guard};
+use crate::base::error::Result;
+use crate::desired::secrets::COMPONENTS;
+
+/// An object that holds certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// As in `Secret kube-system/kube-apiserver`.
+    pub place: String,
+    /// The component that reads it.
+    pub holder: &'static str,
+    /// What it holds, by key.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// The ConfigMaps of one namespace, and who reads them.
+const CONFIG_MAPS: [(&str, &str, &str); 2] = [
+    ("kube-public", "cluster-info", "joining nodes"),
+    ("kube-system", "extension-apiserver-authentication", "aggregated API servers"),
+];
+/// The ConfigMap that every namespace has.
+const ROOT_CA: &str = "kube-root-ca.crt";
+
+/// Every such object, and what could not be read.
+pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    for name in COMPONENTS.into_iter().chain([guard::NAME]) {
+        match secrets.get_opt(name).await {
+            Ok(Some(secret)) => {
+                let files = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+                let holder = if name == guard::NAME { "guard" } else { name };
+                found.push(Object { place: format!("Secret kube-system/{name}"), holder, files });
+            }
+            Ok(None) => {}
+            Err(error) => unread.push(failed(format!("read the Secret kube-system/{name}"), &error).to_string()),
+        }
+    }
+    for (namespace, name, holder) in CONFIG_MAPS {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        match maps.get_opt(name).await {
+            Ok(Some(map)) => {
+                found.push(Object { place: format!("ConfigMap {namespace}/{name}"), holder, files: texts(map) });
+            }
+            Ok(None) => {}
+            Err(error) => unread.push(failed(format!("read the ConfigMap {namespace}/{name}"), &error).to_string()),
+        }
+    }
+    match root_cas(client).await {
+        Ok(objects) => found.extend(objects),
+        Err(error) => unread.push(failed(format!("read the ConfigMaps {ROOT_CA}"), &error).to_string()),
+    }
+    (found, unread)
+}
+
+/// Replaces what `new` says in the Secret kube-system/`name`, if that is still what was read; names what has changed.
+///
+/// # Errors
+/// The API server's word; a Secret that is not there has nothing to replace.
+pub async fn replace(client: &Client, name: &str, new: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<Vec<String>> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let there = api.get_opt(name).await;
+    let Some(there) = there.map_err(|error| failed(format!("read the Secret kube-system/{name}"), &error))? else {
+        return Ok(Vec::new());
+    };
+    let version = there.resource_version();
+    let held = there.data.into_iter().flatten();
+    let data: BTreeMap<_, _> = held.filter_map(|(key, held)| Some((key, ByteString(new(&held.0)?)))).collect();
+    if data.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed = data.keys().cloned().collect();
+    let patch = json!({"metadata": {"resourceVersion": version}, "data": data});
+    match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(changed),
+        Err(error) => Err(failed(format!("renew certificates in the Secret kube-system/{name}"), &error)),
+    }
+}
+
+/// The ConfigMap that each namespace has; those that say the same are one.
+async fn root_cas(client: &Client) -> kube::Result<Vec<Object>> {
+    let maps: Api<ConfigMap> = Api::all(client.clone());
+    let all = maps.list(&ListParams::default().fields(&format!("metadata.name={ROOT_CA}"))).await?;
+    let mut alike: BTreeMap<BTreeMap<String, Vec<u8>>, Vec<String>> = BTreeMap::new();
+    for map in all {
+        let namespace = map.namespace().unwrap_or_default();
+        alike.entry(texts(map)).or_default().push(namespace);
+    }
+    let object = |(files, namespaces): (_, Vec<String>)| {
+        let place = match &namespaces[..] {
+            [one] => format!("ConfigMap {one}/{ROOT_CA}"),
+            [first, others @ ..] => format!("ConfigMap {first}/{ROOT_CA} and {} alike", others.len()),
+            [] => String::new(),
+        };
+        Object { place, holder: "pods", files }
+    };
+    Ok(alike.into_iter().map(object).collect())
+}
+
+fn texts(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes())).collect()
+}

@@ -1,0 +1,219 @@
+//! guard's loop beside its own: it renews what is due, puts it where it is read, and looks whether it is served.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::renew::{self, Done};
+use crate::api::guard::{self, NodeEvent};
+use crate::api::turn::Turn;
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::report::{News, Reporter};
+use crate::desired::renewal::{self, Leaf, Plan};
+use crate::node::host::Host;
+use crate::plane::kept_copy::Copy;
+use crate::plane::renewal as on_disk;
+use crate::plane::{guard_pod, member};
+
+/// Between two rounds, at least and at most: a sixtieth of a certificate's life.
+const LEAST: Duration = Duration::from_secs(2);
+const MOST: Duration = Duration::from_secs(60);
+/// How long a round may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The cluster's Secrets are looked at so many rounds after each other when nothing was renewed.
+const ROUNDS: u32 = 10;
+/// The pauses after failures.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// How long a server may take to serve what is in its file, before an event says so.
+const SERVED_WITHIN: Duration = Duration::from_secs(60);
+/// Events that nobody could be told are forgotten, the oldest first.
+const PENDING: usize = 32;
+
+/// Renews for ever. What fails is said once, told to `failed`, and tried again, later each time.
+pub async fn run(host: &Host, node: &str, reporter: &Reporter, failed: impl Fn()) -> Infallible {
+    let seed = host.world().now().unix_timestamp().unsigned_abs();
+    let mut keep = Keep {
+        host,
+        node,
+        reporter,
+        turn: Turn::of_process(&format!("{node}_certificates"), host.world().now()),
+        backoff: Backoff::new(AGAIN.0, AGAIN.1, seed),
+        mark: None,
+        copy: None,
+        rounds: 0,
+        is_spread: false,
+        pending: None,
+        told: BTreeSet::new(),
+        events: VecDeque::new(),
+        news: News::default(),
+    };
+    loop {
+        let round = timeout(LIMIT, keep.round()).await;
+        let pause = match round.unwrap_or_else(|_| Err(Error::failed("renew certificates", "no answer in time"))) {
+            Ok(pause) => {
+                keep.backoff.succeeded();
+                pause
+            }
+            // `start` and its like; they are done soon.
+            Err(Error::Locked { .. }) => LEAST,
+            Err(error) => {
+                failed();
+                let text = error.to_string();
+                keep.news.note(reporter, text.clone());
+                keep.tell("CertificateRenewalFailed", text, true);
+                keep.backoff.failed(error.after())
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+struct Keep<'a> {
+    host: &'a Host,
+    node: &'a str,
+    reporter: &'a Reporter,
+    turn: Turn,
+    backoff: Backoff,
+    mark: Option<guard_pod::Mark>,
+    copy: Option<Copy>,
+    /// How many rounds there were since the cluster's Secrets were looked at.
+    rounds: u32,
+    /// The cluster's Secrets hold what the copy does.
+    is_spread: bool,
+    /// Since when renewed certificates are to be seen at their listeners, which those are, and whether an event has said so.
+    pending: Option<(Instant, BTreeSet<String>, bool)>,
+    /// What events have said, so that each is said once.
+    told: BTreeSet<String>,
+    events: VecDeque<NodeEvent>,
+    news: News,
+}
+
+impl Keep<'_> {
+    /// One round; says how long it is until the next.
+    async fn round(&mut self) -> Result<Duration> {
+        let mark = guard_pod::mark(self.host);
+        if self.mark != Some(mark) {
+            self.copy = Copy::load(self.host)?;
+            (self.mark, self.is_spread) = (Some(mark), false);
+        }
+        let Some(copy) = self.copy.clone().filter(|copy| !member::is_in_the_making(self.host, copy)) else {
+            return Ok(MOST);
+        };
+        let now = self.host.world().now();
+        let seen = renew::observed(&copy, now, true, false)?;
+        let leaves = renewal::leaves(&copy.assets.tls());
+        let plan = renewal::plan(&leaves, &seen);
+        self.say_what_is_not_renewed(&copy, &plan);
+        let is_due = !plan.here.is_empty() || !plan.for_all.is_empty();
+        self.rounds += 1;
+        let looks = self.rounds >= ROUNDS || !self.events.is_empty();
+        let client = match is_due || looks || self.pending.is_some() {
+            true => renew::client(self.host, &copy).await,
+            false => None,
+        };
+        let mut copy = copy;
+        if is_due {
+            let seen = renew::observed(&copy, now, client.is_some(), false)?;
+            match renew::renew(self.host, &seen, None, client.as_ref(), &mut self.turn).await? {
+                Done::Waits => return Ok(LEAST),
+                Done::Renewed(_, names) if names.is_empty() => {}
+                Done::Renewed(renewed, names) => {
+                    copy = renewed;
+                    let so_far = self.pending.take().map(|(_, names, _)| names).unwrap_or_default();
+                    self.pending = Some((Instant::now(), names.into_iter().chain(so_far).collect(), false));
+                    self.is_spread = false;
+                }
+            }
+        }
+        let refreshed = on_disk::refresh(self.host, &copy);
+        if let Some(error) = refreshed.failed.into_iter().next() {
+            return Err(error);
+        }
+        if let Some(client) = &client {
+            if self.rounds >= ROUNDS || (self.pending.is_some() && !self.is_spread) {
+                let changed = renew::spread(client, &copy).await?;
+                (self.is_spread, self.rounds) = (true, 0);
+                if !changed.is_empty() {
+                    self.news
+                        .note(self.reporter, format!("renewed certificates are in the Secrets {}", changed.join(", ")));
+                }
+            }
+            self.record(client).await?;
+        }
+        self.look_at_listeners(&copy).await?;
+        let pause = (seen.lifetime / 60).clamp(LEAST, MOST);
+        Ok(if self.pending.is_some() { LEAST } else { pause })
+    }
+
+    /// A renewal is done when its certificates are seen on the wire.
+    async fn look_at_listeners(&mut self, copy: &Copy) -> Result<()> {
+        let Some((since, names, is_told)) = self.pending.clone() else { return Ok(()) };
+        let (cluster, controller) = copy.cluster()?;
+        let wrong = renew::not_served(self.host, cluster.loopback(), controller.address).await;
+        if wrong.is_empty() && self.is_spread {
+            self.pending = None;
+            let names: Vec<_> = names.into_iter().collect();
+            let text = format!("renewed, and served: {}", names.join(", "));
+            self.reporter.note(&text);
+            self.told.clear();
+            self.event("CertificatesRenewed", text, false);
+        } else if since.elapsed() >= SERVED_WITHIN && !is_told {
+            let listed: BTreeMap<SocketAddr, String> = wrong;
+            let listed: Vec<_> = listed.iter().map(|(address, why)| format!("{address} ({why})")).collect();
+            let text = match listed.is_empty() {
+                true => "renewed certificates are not in the cluster's Secrets yet: the API does not answer".to_owned(),
+                false => format!("renewed certificates are on the disk and not served: {}", listed.join("; ")),
+            };
+            self.reporter.note(&text);
+            self.event("CertificatesNotServed", text, true);
+            self.pending = Some((since, names, true));
+        }
+        Ok(())
+    }
+
+    fn say_what_is_not_renewed(&mut self, copy: &Copy, plan: &Plan<'_>) {
+        let names = |leaves: &[&Leaf]| {
+            let names: BTreeSet<_> = leaves.iter().map(|leaf| renew::name(copy, leaf)).collect();
+            let end = leaves.iter().map(|leaf| leaf.ends).min();
+            Some((names.into_iter().collect::<Vec<_>>().join(", "), end?))
+        };
+        if let Some((names, end)) = names(&plan.await_their_ca) {
+            let text = format!(
+                "{names}: due for renewal, and the key of their CA is not here; the first ends {end}. Sign them where the key is, by `hoist render`, and run `hoist start`"
+            );
+            self.tell("CertificatesAwaitTheirCA", text, true);
+        }
+        if let Some((names, end)) = names(&plan.end_with_their_ca) {
+            let text = format!("{names}: end {end} with their CA, and a renewal would end no later");
+            self.tell("CertificatesEndWithTheirCA", text, true);
+        }
+    }
+
+    /// An event, and a line of the log, that is said once.
+    fn tell(&mut self, reason: &'static str, text: String, is_warning: bool) {
+        if self.told.insert(format!("{reason}: {text}")) {
+            self.news.note(self.reporter, text.clone());
+            self.event(reason, text, is_warning);
+        }
+    }
+
+    fn event(&mut self, reason: &'static str, message: String, is_warning: bool) {
+        if self.events.len() == PENDING {
+            self.events.pop_front();
+        }
+        self.events.push_back(NodeEvent { at: self.host.world().now(), reason, message, is_warning });
+    }
+
+    async fn record(&mut self, client: &Client) -> Result<()> {
+        while let Some(event) = self.events.front() {
+            guard::record(client, self.node, event).await?;
+            self.events.pop_front();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Renews leaves: in guard's copy and the cluster's first, then wherever else they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use kube::Client;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::api::turn::Turn;
+use crate::api::{self, certificates as api_certificates, guard, write};
+use crate::base::error::{Error, Result};
+use crate::desired::config::API_PORT;
+use crate::desired::pki;
+use crate::desired::renewal::{self, Leaf, Observed, Plan};
+use crate::desired::secrets::{self, COMPONENTS};
+use crate::node::host::Host;
+use crate::node::lock;
+use crate::plane::certificates::{self, Listener};
+use crate::plane::kept_copy::Copy;
+use crate::plane::renewal as on_disk;
+
+/// A client with guard's own certificate of this controller's API server, if that says that it is ready.
+pub async fn client(host: &Host, copy: &Copy) -> Option<Client> {
+    let (cluster, controller) = copy.cluster().ok()?;
+    let kubeconfig = secrets::of_guard(&cluster, &copy.assets.tls()).ok()?;
+    let address = SocketAddr::new(controller.address, API_PORT);
+    let client = host.world().connect(&kubeconfig, address).await.ok()?;
+    api::is_served(&client).await.then_some(client)
+}
+
+/// What is gone by on this controller.
+///
+/// # Errors
+/// A copy that names no controller.
+pub fn observed(copy: &Copy, now: OffsetDateTime, api_answers: bool, is_asked_for: bool) -> Result<Observed> {
+    let (cluster, controller) = copy.cluster()?;
+    Ok(Observed {
+        now,
+        lifetime: cluster.pki.certificate_validity,
+        api_answers,
+        jitter: renewal::jitter(&controller.name),
+        is_asked_for,
+    })
+}
+
+/// The name of a leaf of guard's copy, as `hoist certs list` shows it.
+pub fn name(copy: &Copy, leaf: &Leaf) -> String {
+    let path = format!("tls/{}.crt", leaf.stem);
+    let info = copy.assets.files.get(&path).and_then(|file| pki::inspect(&file.content).ok());
+    info.map_or_else(|| leaf.stem.clone(), |info| certificates::name(&path, &info))
+}
+
+/// What [`renew`] has done.
+pub enum Done {
+    /// These leaves are renewed, by their names, each once; guard's copy is this one now.
+    Renewed(Copy, BTreeSet<String>),
+    /// It is another controller's turn.
+    Waits,
+}
+
+/// Renews what of guard's copy `wanted` names, by their stems, or all that is due: first where the cluster and this
+/// controller keep them.
+///
+/// # Errors
+/// Another hoist at work; a leaf that cannot be renewed; the system's and the API server's word. Running it again goes on.
+pub async fn renew(
+    host: &Host,
+    seen: &Observed,
+    wanted: Option<&BTreeSet<String>>,
+    client: Option<&Client>,
+    turn: &mut Turn,
+) -> Result<Done> {
+    let _lock = lock::try_take(host)?;
+    // Not the one that was looked at: it may have been written since.
+    let copy =
+        Copy::load(host)?.ok_or_else(|| Error::failed("renew certificates", "there is no copy of the bridge"))?;
+    let leaves = renewal::leaves(&copy.assets.tls());
+    let Plan { here, for_all, .. } = renewal::plan(chosen(&leaves, wanted), seen);
+    let now = host.world().now();
+    let names = |copy: &Copy, leaves: &[&Leaf]| leaves.iter().map(|leaf| name(copy, leaf)).collect::<BTreeSet<_>>();
+    let mut done = names(&copy, &here);
+    let mut copy = if here.is_empty() { copy } else { on_disk::renew(host, &copy, &here, now)? };
+    let Some(client) = client.filter(|_| !for_all.is_empty()) else { return Ok(Done::Renewed(copy, done)) };
+    if !turn.take(client, Instant::now(), now).await? {
+        return Ok(Done::Waits);
+    }
+    let renewed = async {
+        let agreed = agreed(client, &copy).await?;
+        // Another controller has renewed some of them meanwhile.
+        let leaves = renewal::leaves(&agreed.assets.tls());
+        let for_all = renewal::plan(chosen(&leaves, wanted), seen).for_all;
+        let lifetime = seen.lifetime;
+        let assets = renewal::renewed(&agreed.assets, &for_all, lifetime, now)?;
+        let renewed = Copy { assets, ..agreed.clone() };
+        let shared = renewed.shared();
+        write::guard_copy(client, &shared.to_json(), &shared.sum()).await?;
+        renewed.store(host)?;
+        Ok::<_, Error>((names(&agreed, &for_all), renewed))
+    };
+    let renewed = renewed.await;
+    let given_back = turn.give_back(client).await;
+    let (more, renewed) = renewed?;
+    given_back?;
+    done.extend(more);
+    copy = renewed;
+    Ok(Done::Renewed(copy, done))
+}
+
+fn chosen<'a>(leaves: &'a [Leaf], wanted: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a Leaf> {
+    leaves.iter().filter(move |leaf| wanted.is_none_or(|wanted| wanted.contains(&leaf.stem)))
+}
+
+/// The cluster's copy with what is this controller's alone, and with those leaves of `own` that are newer.
+async fn agreed(client: &Client, own: &Copy) -> Result<Copy> {
+    let Some(text) = guard::copy(client).await? else { return Ok(own.clone()) };
+    let theirs = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+    let theirs = theirs.completed(own);
+    let (assets, _) = renewal::with_newer(theirs.assets.clone(), &own.assets);
+    Ok(Copy { assets, ..theirs })
+}
+
+/// Has the cluster's Secrets hold the leaves of `copy` where they hold what these succeed; names the Secrets that have changed.
+///
+/// # Errors
+/// The API server's word; running it again goes on.
+pub async fn spread(client: &Client, copy: &Copy) -> Result<Vec<String>> {
+    let mut changed = Vec::new();
+    let sum = guard::copy_sum(client).await?;
+    if sum.is_some_and(|sum| sum != copy.shared().sum()) {
+        let text = guard::copy(client).await?.unwrap_or_default();
+        let theirs = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+        let (assets, is_older) = renewal::with_newer(theirs.assets.clone(), &copy.shared().assets);
+        if is_older {
+            let newer = Copy { assets, ..theirs };
+            write::guard_copy(client, &newer.to_json(), &newer.sum()).await?;
+            changed.push(guard::NAME.to_owned());
+        }
+    }
+    let leaves = renewal::texts(&copy.assets);
+    for name in COMPONENTS {
+        let keys = api_certificates::replace(client, name, |held| renewal::refreshed(held, &leaves)).await?;
+        if !keys.is_empty() {
+            changed.push(name.to_owned());
+        }
+    }
+    Ok(changed)
+}
+
+/// The listeners that serve something else than the file that they read, with why.
+pub async fn not_served(host: &Host, loopback: IpAddr, node_ip: IpAddr) -> BTreeMap<SocketAddr, String> {
+    let mut wrong = BTreeMap::new();
+    let of_guards = |listener: &Listener| matches!(listener.holder, "kube-apiserver" | "bridge" | "etcd");
+    let listeners: Vec<_> = certificates::listeners(host, loopback, node_ip).into_iter().filter(of_guards).collect();
+    for served in certificates::served(&listeners).await {
+        let Some(file) = &served.listener.file else { continue };
+        let Ok(there) = std::fs::read(file) else { continue };
+        let is_same = |pem: &[u8]| pki::certificates_of(&there).starts_with(&pki::certificates_of(pem));
+        let place = host.inside(file).display().to_string();
+        let why = match &served.certificate {
+            Ok(copy) if is_same(&copy.pem) => continue,
+            Ok(copy) => {
+                let hint = match on_disk::has_another_name(file) {
+                    true => "; the file has another name, a hard link, which keeps servers from seeing that it changes",
+                    false => "",
+                };
+                format!("it serves one that ends {}, and not {place}{hint}", copy.info.not_after)
+            }
+            Err(why) => format!("it shows no certificate: {why}"),
+        };
+        wrong.insert(served.listener.address, format!("{}: {why}", served.listener.holder));
+    }
+    wrong
+}
