@@ -24,6 +24,13 @@ fn losses() {
         saw.gap_is_no_longer_than(GAP);
     }
 
+    let at = (several.leader() + 1) % 3;
+    let node = &several.controllers[at];
+    let what = format!("the etcd of {} killed, which followed", node.name);
+    let saw = several.during(&what, || signal(node, "KILL", "etcd"), || several.until_whole());
+    saw.fails_no_longer_than(GAP);
+    saw.gap_is_no_longer_than(GAP);
+
     let node = &several.controllers[1];
     let what = format!("the API server of {} hung", node.name);
     let saw = several.during(&what, || signal(node, "STOP", "kube-apiserver"), || several.until_whole());

@@ -206,12 +206,15 @@ impl Several {
         let node = Node::up(name);
         let there = self.controllers.iter().find(|node| is_ready(&self.client(node)));
         let known = there.unwrap_or_else(|| panic!("no API server is ready for {name} to join")).address;
-        worker::unpack(&node, &self.cluster);
         if known != self.cluster.address {
-            // The one that is declared is gone.
-            let declared = format!("--target={}", self.cluster.address);
-            node.sh(&format!("sed -i 's/{declared}$/--target={known}/' /etc/kubernetes/manifests/hoist-endpoint.yaml"));
+            // The one that is declared is gone: docs/controllers.md.
+            let manifest = self.cluster.assets.join("bootstrap-manifests/hoist-endpoint.yaml");
+            let text = std::fs::read_to_string(&manifest).unwrap();
+            let [declared, another] = [self.cluster.address, known].map(|address| format!("--target={address}:6443"));
+            assert!(text.contains(&declared), "{text}");
+            std::fs::write(&manifest, text.replacen(&declared, &another, 1)).unwrap();
         }
+        worker::unpack(&node, &self.cluster);
         node.sh("systemctl enable --now kubelet");
         let kubectl = self.cluster.kubectl_at(known);
         eventually(&format!("{} is ready", node.name), LATER, || {

@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use crate::base::probe::Answer;
 
 /// A target that has been slow for so long is a silent one, and one that says for so long that it is not ready a failing one. An
-/// API server whose etcd is restarted answers what it was asked once that is back.
+/// API server whose etcd is away for a few seconds answers what it was asked once that is back.
 const SLOW: Duration = Duration::from_secs(5);
 /// An API server that has not got ready in this time is not starting any more.
 const STARTS: Duration = Duration::from_secs(30);
