@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, declaration, render};
-use crate::support::command::run;
 use crate::support::controller::{Controller, LATER, NO_IMAGE, SOON};
+use crate::support::eventually;
+use crate::support::keepalived::{self, others};
 use crate::support::losses::{hands_over_at_a_shutdown, reboot};
-use crate::support::node::{EXEC_LIMIT, Node};
+use crate::support::node::Node;
 use crate::support::several::{LABEL, candidate};
-use crate::support::{eventually, unpacked};
 
 /// No nodes': they have those from .11 on.
 const ADDRESSES: [[u8; 4]; 2] = [[10, 10, 0, 6], [10, 10, 0, 7]];
@@ -18,18 +18,12 @@ const ADDRESSES: [[u8; 4]; 2] = [[10, 10, 0, 6], [10, 10, 0, 7]];
 /// printed.
 const POWER_CUT: Duration = Duration::from_secs(15);
 
-/// Where cgroups are v1 and share out what runs before all others, a service has nothing of that by itself.
-const FIRST: &str = "[Service]
-ExecStartPre=-/bin/sh -c \"cd /sys/fs/cgroup/cpu; for group in system.slice system.slice/keepalived.service; do \\
-  echo 100000 >$$group/cpu.rt_period_us; echo 7500 >$$group/cpu.rt_runtime_us; done\"
-";
-
 #[test]
 fn a_virtual_address_moves_between_controllers() {
     let controller = first("va-1", ADDRESSES[0].into());
     let [second, third] = ["va-2", "va-3"].map(|name| candidate(name, &controller.cluster));
     // A worker that has keepalived never has the address.
-    [&second, &third].iter().for_each(|node| keepalived(node, &controller.cluster));
+    [&second, &third].iter().for_each(|node| keepalived::of_controllers(node, &controller.cluster.assets));
     let all = [&controller.node, &second, &third];
     assert_eq!(controller.holder(&all).unwrap().name, controller.node.name);
 
@@ -55,7 +49,7 @@ fn a_virtual_address_moves_between_controllers() {
 fn a_controller_that_is_unmade_lets_the_virtual_address_go() {
     let controller = first("va-4", ADDRESSES[1].into());
     let second = candidate("va-5", &controller.cluster);
-    keepalived(&second, &controller.cluster);
+    keepalived::of_controllers(&second, &controller.cluster.assets);
     let all = [&controller.node, &second];
     controller.kubectl.run(&["label", "node", &second.name, &format!("{LABEL}=")]).ok();
     controller.until_made_of(&all);
@@ -79,41 +73,14 @@ fn first(name: &str, address: IpAddr) -> Controller {
     render(&format!("{}{section}", declaration(&node, node.address)), &cluster.assets).ok();
     let kubeconfig = std::fs::read_to_string(cluster.assets.join("auth/kubeconfig")).unwrap();
     assert!(kubeconfig.contains(&format!("https://{address}:6443")), "{kubeconfig}");
-    keepalived(&node, &cluster);
+    keepalived::of_controllers(&node, &cluster.assets);
     Controller::start(node, cluster)
 }
 
-/// Installs Debian's keepalived on a node, with what the asset directory has for it.
-fn keepalived(node: &Node, cluster: &Cluster) {
-    let package = cluster.assets.with_extension("keepalived");
-    if !package.exists() {
-        run(std::process::Command::new("cp").arg("-a").arg(unpacked("keepalived")).arg(&package), EXEC_LIMIT).ok();
-    }
-    let (package, assets) = (package.display(), cluster.assets.display());
-    node.sh(&format!(
-        "cp -a {package}/usr/. /usr/; cp -a {package}/lib/. /usr/lib/; cp -a {package}/etc/. /etc/
-        cp {assets}/keepalived/keepalived.conf /etc/keepalived/keepalived.conf
-        keepalived --config-test
-        mkdir -p /etc/systemd/system/keepalived.service.d
-        echo '{FIRST}' >/etc/systemd/system/keepalived.service.d/first.conf
-        systemctl daemon-reload; systemctl enable --quiet keepalived; systemctl start keepalived"
-    ));
-}
-
-fn others<'a>(nodes: &[&'a Node], one: &Node) -> Vec<&'a Node> {
-    nodes.iter().filter(|node| node.name != one.name).copied().collect()
-}
-
 impl Controller {
-    fn has_it(&self, node: &Node) -> bool {
-        let shown = node.exec(["ip", "-brief", "address", "show", "eth0"]).stdout;
-        shown.contains(&format!(" {}/32", self.cluster.address))
-    }
-
     /// The one node that has the address, if it is one.
     fn holder<'a>(&self, nodes: &[&'a Node]) -> Option<&'a Node> {
-        let having: Vec<_> = nodes.iter().copied().filter(|node| self.has_it(node)).collect();
-        if let [one] = having[..] { Some(one) } else { None }
+        keepalived::holder(nodes, self.cluster.address)
     }
 
     #[track_caller]
@@ -126,7 +93,7 @@ impl Controller {
         for node in others(all, to) {
             node.sh("systemctl stop keepalived");
         }
-        eventually("it has the address", SOON, || self.has_it(to).then_some(()));
+        eventually("it has the address", SOON, || keepalived::has(to, self.cluster.address).then_some(()));
         for node in others(all, to) {
             node.sh("systemctl start keepalived");
         }

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod events;
 pub mod first_boot;
 pub mod http;
+pub mod keepalived;
 pub mod kubectl;
 pub mod leases;
 pub mod losses;
