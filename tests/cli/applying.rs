@@ -101,3 +101,28 @@ fn apply_without_a_cluster() {
         .run(&["apply", "--asset-dir", "assets", "--kubeconfig", "none"])
         .failed_saying(3, &["none: there is no such file"]);
 }
+
+/// docs/examples/ingress as docs/ingress.md has it named: nothing is wrong with it, and keepalived's file stays where it is.
+#[test]
+fn the_example_of_an_ingress_is_an_addon() {
+    let folder = Folder::with(&format!("{CLUSTER}addons: [ingress]\nendpoint: {{nodeLocal: true}}\n"));
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/ingress");
+    for entry in fs::read_dir(example).unwrap() {
+        let path = entry.unwrap().path();
+        folder.put(&format!("ingress/{}", path.file_name().unwrap().to_str().unwrap()), fs::read(&path).unwrap());
+    }
+    folder.render().ok();
+    assert_eq!(addons(&folder), ["ingress/namespace.yaml 644", "ingress/rbac.yaml 644", "ingress/traefik.yaml 644"]);
+    folder.run(&["validate", "--asset-dir", "assets"]).ok();
+}
+
+#[test]
+fn every_command_of_the_page_about_an_ingress_is_run_by_a_test() {
+    let page = include_str!("../../docs/ingress.md");
+    let test = include_str!("../e2e/ingress.rs");
+    let outside = page.split("```").step_by(2).flat_map(str::lines);
+    let commands: Vec<_> = outside.filter(|line| line.starts_with("    ")).map(str::trim_start).collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    let missing: Vec<_> = commands.iter().filter(|command| !test.contains(&format!("{command:?}"))).collect();
+    assert!(missing.is_empty(), "no test runs {missing:?}");
+}

@@ -36,7 +36,7 @@ fn up(name: &str, node_local: bool) -> Controller {
 }
 
 /// A worker that joined through its own endpoint.
-fn joined(name: &str, controller: &Controller) -> Node {
+pub fn joined(name: &str, controller: &Controller) -> Node {
     let node = Node::plain(name);
     worker::unpack(&node, &controller.cluster);
     node.sh("systemctl enable --now kubelet");

@@ -30,6 +30,7 @@ pub mod reason;
 pub mod recover_page;
 pub mod several;
 pub mod traffic;
+pub mod visitors;
 pub mod watcher;
 pub mod worker;
 
