@@ -8,7 +8,6 @@ use crate::support::cluster::{Cluster, declaration, render};
 use crate::support::controller::{Controller, LATER, NO_IMAGE, SOON};
 use crate::support::eventually;
 use crate::support::keepalived::{self, others};
-use crate::support::losses::{hands_over_at_a_shutdown, reboot};
 use crate::support::node::Node;
 use crate::support::several::{LABEL, candidate};
 
@@ -35,8 +34,6 @@ fn a_virtual_address_moves_between_controllers() {
 
     controller.give(&all, &controller.node);
     controller.only_the_bridge_serves(&all);
-    controller.give(&all, &second);
-    controller.is_rebooted(&all, &second);
     controller.give(&all, &second);
     controller.power_is_cut(&all, &second);
     second.boot();
@@ -123,16 +120,6 @@ impl Controller {
         self.until_lowered();
         self.until_made_of(all);
         assert_eq!(self.holder(all).unwrap().name, *name);
-        self.nothing_failed(traffic);
-    }
-
-    /// Its holder is rebooted by systemd: nobody notices.
-    fn is_rebooted(&self, all: &[&Node], node: &Node) {
-        hands_over_at_a_shutdown(node);
-        let traffic = self.traffic();
-        reboot(node);
-        assert_ne!(self.holder(all).unwrap().name, node.name);
-        self.until_made_of(all);
         self.nothing_failed(traffic);
     }
 

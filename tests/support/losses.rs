@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::command::run;
 use super::controller::LATER;
+use super::eventually;
 use super::node::{EXEC_LIMIT, Node, init_of};
 use super::several::{Complaints, LABEL, Several};
 use super::traffic::Record;
-use super::{eventually, repository};
 
 /// How long a member may take until it has what the others have.
 const IN_SYNC: Duration = Duration::from_secs(20);
@@ -147,15 +147,6 @@ pub fn reboot(node: &Node) {
     node.exec(["systemctl", "reboot"]);
     eventually("the node is off", LATER, || (!Path::new("/proc").join(&init).exists()).then_some(()));
     node.boot();
-}
-
-/// What docs/controllers.md has for a kubelet whose unit is not hoist's: it hands over before the machine is switched off.
-pub fn hands_over_at_a_shutdown(node: &Node) {
-    let page = std::fs::read_to_string(repository().join("docs/controllers.md")).unwrap();
-    let lines = page.lines().skip_while(|line| !line.starts_with("    mkdir -p /etc/systemd/system/kubelet.service.d"));
-    let commands: Vec<_> = lines.take_while(|line| line.starts_with("    ")).collect();
-    assert_eq!(commands.len(), 4, "{commands:?}");
-    node.sh(&commands.join("\n"));
 }
 
 /// Cuts a node off from others, so that nobody is told, or lets it be reached again.

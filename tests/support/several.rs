@@ -208,11 +208,13 @@ impl Several {
         let known = there.unwrap_or_else(|| panic!("no API server is ready for {name} to join")).address;
         if known != self.cluster.address {
             // The one that is declared is gone: docs/controllers.md.
-            let manifest = self.cluster.assets.join("bootstrap-manifests/hoist-endpoint.yaml");
-            let text = std::fs::read_to_string(&manifest).unwrap();
-            let [declared, another] = [self.cluster.address, known].map(|address| format!("--target={address}:6443"));
-            assert!(text.contains(&declared), "{text}");
-            std::fs::write(&manifest, text.replacen(&declared, &another, 1)).unwrap();
+            let [declared, another] = [self.cluster.address, known].map(|address| format!("{address}:6443"));
+            for file in ["auth/kubeconfig", "bootstrap-manifests/hoist-endpoint.yaml"] {
+                let path = self.cluster.assets.join(file);
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(text.contains(&declared), "{text}");
+                std::fs::write(&path, text.replacen(&declared, &another, 1)).unwrap();
+            }
         }
         worker::unpack(&node, &self.cluster);
         node.sh("systemctl enable --now kubelet");
