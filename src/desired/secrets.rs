@@ -12,6 +12,10 @@ use crate::desired::pki::ENCRYPTION;
 
 /// The content of tls/, by path below it.
 pub type Tls = BTreeMap<String, Vec<u8>>;
+/// Where a component mounts its files.
+const MOUNTED: &str = "/etc/kubernetes/secrets";
+/// The pair that the kubeconfig beside it names: a renewed one is read without a restart.
+const CLIENT: [&str; 2] = ["client.crt", "client.key"];
 /// What a component mounts at /etc/kubernetes/secrets.
 pub type SecretFiles = BTreeMap<String, Vec<u8>>;
 
@@ -179,9 +183,22 @@ fn with_kubeconfig(
     tls: &Tls,
     server: Server,
 ) -> Result<SecretFiles> {
-    let config = kubeconfig(cluster, tls, &server.url(cluster), &format!("system:{component}"), component);
-    match (files, config) {
-        (Ok(mut files), Ok(config)) => {
+    let (crt, key) = (format!("{component}.crt"), format!("{component}.key"));
+    let pair = pick(tls, &[(CLIENT[0], &crt), (CLIENT[1], &key)]);
+    match (files, pair) {
+        (Ok(mut files), Ok(pair)) => {
+            let config = KubeConfig {
+                cluster_name: &cluster.cluster_name,
+                server: &server.url(cluster),
+                ca_pem: &files["ca.crt"],
+                user: &format!("system:{component}"),
+                credentials: Credentials::ClientCertificateFiles {
+                    cert: &format!("{MOUNTED}/{}", CLIENT[0]),
+                    key: &format!("{MOUNTED}/{}", CLIENT[1]),
+                },
+            };
+            let config = config.to_yaml();
+            files.extend(pair);
             files.insert("kubeconfig".into(), config.into_bytes());
             Ok(files)
         }

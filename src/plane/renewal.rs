@@ -25,16 +25,16 @@ pub struct Refreshed {
     pub failed: Vec<Error>,
 }
 
-/// `copy` with these leaves renewed, on this controller's disk. Nothing else is there before it is.
+/// `copy` with these leaves renewed, on this controller's disk; and what could not be renewed.
 ///
 /// # Errors
-/// A leaf that cannot be renewed; the system's refusal. What stood there stands.
-pub fn renew(host: &Host, copy: &Copy, leaves: &[&Leaf], now: OffsetDateTime) -> Result<Copy> {
+/// The system's refusal. What stood there stands.
+pub fn renew(host: &Host, copy: &Copy, leaves: &[&Leaf], now: OffsetDateTime) -> Result<(Copy, Vec<Error>)> {
     let (cluster, _) = copy.cluster()?;
-    let assets = renewal::renewed(&copy.assets, leaves, cluster.pki.certificate_validity, now)?;
+    let (assets, failed) = renewal::renewed(&copy.assets, leaves, cluster.pki.certificate_validity, now);
     let renewed = Copy { assets, ..copy.clone() };
     renewed.store(host)?;
-    Ok(renewed)
+    Ok((renewed, failed))
 }
 
 /// Before anything starts that needs the API: `copy` with whatever of it has ended, and this controller's own that is due,
@@ -53,9 +53,9 @@ pub fn at_boot(host: &Host, copy: Copy, now: OffsetDateTime) -> Result<Copy> {
         is_asked_for: false,
     };
     let here = renewal::plan(&leaves, &seen).here;
-    let copy = if here.is_empty() { copy } else { renew(host, &copy, &here, now)? };
+    let (copy, failed) = if here.is_empty() { (copy, Vec::new()) } else { renew(host, &copy, &here, now)? };
     kubelet::replace_ended(host, &controller.name, &copy.assets.tls(), now)?;
-    match refresh(host, &copy).failed.into_iter().next() {
+    match refresh(host, &copy).failed.into_iter().chain(failed).next() {
         Some(error) => Err(error),
         None => Ok(copy),
     }
@@ -195,8 +195,8 @@ mod tests {
                 "/etc/kubernetes/bridge/kube-apiserver/apiserver-kubelet-client.crt",
                 "/etc/kubernetes/bridge/kube-apiserver/apiserver.crt",
                 "/etc/kubernetes/bridge/kube-apiserver/front-proxy-client.crt",
-                "/etc/kubernetes/bridge/kube-controller-manager/kubeconfig",
-                "/etc/kubernetes/bridge/kube-scheduler/kubeconfig",
+                "/etc/kubernetes/bridge/kube-controller-manager/client.crt",
+                "/etc/kubernetes/bridge/kube-scheduler/client.crt",
                 "/etc/kubernetes/pki/apiserver/apiserver.crt",
                 "/etc/kubernetes/pki/etcd/peer.crt",
                 "/etc/kubernetes/pki/etcd/server.crt",
@@ -207,7 +207,9 @@ mod tests {
         let (cluster, _) = renewed.cluster().unwrap();
         let tls = renewed.assets.tls();
         let files = secrets::of_component("kube-scheduler", &cluster, &tls, secrets::Server::Bridge).unwrap();
-        assert_eq!(after[&host.bridge().join("kube-scheduler/kubeconfig")], files["kubeconfig"]);
+        for (name, content) in files {
+            assert_eq!(after[&host.bridge().join("kube-scheduler").join(&name)], content, "{name}");
+        }
         // Done once, it is done.
         assert!(at_boot(&host, renewed.clone(), now).unwrap() == renewed);
         assert!(refresh(&host, &renewed).changed.is_empty());
@@ -271,7 +273,8 @@ mod tests {
             &renewal::leaves(&copy.assets.tls()).iter().filter(|leaf| leaf.is_own).collect::<Vec<_>>(),
             begun() + DAY * 100,
         )
-        .unwrap();
+        .unwrap()
+        .0;
         let done = refresh(&host, &renewed);
         assert!(done.failed.is_empty() && done.changed == [linked.clone()], "{done:?}");
         assert!(fs::symlink_metadata(&linked).unwrap().is_symlink());

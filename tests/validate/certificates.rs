@@ -272,6 +272,29 @@ fn what_secrets_hold() {
     let at = replace(&mut directory, "manifests/kube-scheduler/secret.yaml", "kubeconfig", "a: [");
     assert_eq!(findings(&directory.set), [format!("{at}: is not a kubeconfig")]);
 
+    // The pair that a kubeconfig names.
+    let secret = "manifests/kube-scheduler/secret.yaml";
+    let mut directory = Directory::new();
+    let at = replace(&mut directory, secret, "client.key", &other.text("tls/kube-scheduler.key"));
+    assert_eq!(findings(&directory.set), [format!("{at}: is not the key of assets/tls/kube-scheduler.crt")]);
+
+    let mut directory = Directory::new();
+    let at = replace(&mut directory, secret, "client.crt", &other.text("tls/kube-scheduler.crt"));
+    replace(&mut directory, secret, "client.key", &other.text("tls/kube-scheduler.key"));
+    assert_eq!(findings(&directory.set), [format!("{at}: was not issued by assets/tls/ca.crt")]);
+
+    let mut directory = Directory::new();
+    directory.edit(secret, "  \"client.crt\": ", "  \"other.crt\": ");
+    let at = directory.position(secret, "  \"kubeconfig\": ");
+    let (line, _) = at.split_once(':').unwrap();
+    let at = format!("assets/{secret}:{line}:{}", "  \"kubeconfig\": ".len() + 1);
+    assert_eq!(
+        findings(&directory.set),
+        [format!(
+            "{at}: kubeconfig: names /etc/kubernetes/secrets/client.crt: Secret kube-scheduler has no key client.crt"
+        )]
+    );
+
     // The API server would not let this user in.
     let mut directory = Directory::new();
     let text = other.text("auth/kubeconfig");

@@ -1,7 +1,7 @@
 //! kubeconfigs: the admin's, a new kubelet's, and those that the controllers are given.
 
 use super::faults::{AGAIN, Faults, field};
-use super::files::Source;
+use super::files::{Resolved, Source};
 use super::inventory::{Inventory, Object};
 use super::presented::{Presented, at};
 use crate::base::error::Finding;
@@ -13,6 +13,9 @@ use crate::desired::pki::verify;
 const CLUSTER: &str = "/clusters/0/cluster";
 const USER: &str = "/users/0/user";
 const SERVER: &str = "clusters[0].cluster.server";
+/// What names files of a client's.
+const CERTIFICATE: &str = "client-certificate";
+const KEY: &str = "client-key";
 const FLAGS: [&str; 3] = ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"];
 
 /// Those that are files of their own, with the leaf in tls/ that each one's user is to have.
@@ -34,6 +37,8 @@ pub(super) struct KubeConfig {
     pub ca: Option<Vec<u8>>,
     pub certificate: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
+    /// The files of the two, for one that names them.
+    files: [Option<Source>; 2],
 }
 
 impl KubeConfig {
@@ -48,6 +53,7 @@ impl KubeConfig {
             ca: field(value, &format!("{CLUSTER}/certificate-authority-data")),
             certificate: field(value, &format!("{USER}/client-certificate-data")),
             key: field(value, &format!("{USER}/client-key-data")),
+            files: [None, None],
             object: Some(object),
         }
     }
@@ -89,7 +95,9 @@ fn mounted(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Fa
     let mut found = Vec::new();
     let Some(controller) = inventory.cluster.controllers.first() else { return found };
     for (program, user) in [(ControllerManager, "kube-controller-manager"), (Scheduler, "kube-scheduler")] {
-        for source in FLAGS.iter().flat_map(|flag| presented.contents(inventory, program, flag, controller)) {
+        let of = presented.running.iter().filter(|run| run.program == program);
+        let named = of.flat_map(|run| FLAGS.iter().map(move |flag| (run, flag)));
+        for (run, source) in named.filter_map(|(run, flag)| Some((run, inventory.content(run, flag, controller)?))) {
             let key = (source.bytes.clone(), program);
             if seen.contains(&key) {
                 continue;
@@ -101,7 +109,25 @@ fn mounted(inventory: &Inventory<'_>, presented: &Presented<'_>, faults: &mut Fa
                 continue;
             };
             let mut file = KubeConfig::new(object, Some(user));
+            let paths = [CERTIFICATE, KEY]
+                .map(|key| file.object.as_ref().and_then(|object| at(object.value(), USER, key)).map(str::to_owned));
             (file.place, file.within, file.object) = (source.place, source.position.or(Some((1, 1))), None);
+            for (i, (path, name)) in paths.into_iter().zip([CERTIFICATE, KEY]).enumerate() {
+                let Some(path) = path else { continue };
+                match inventory.resolve(run, &path, controller) {
+                    Resolved::Content(source) => file.files[i] = Some(source),
+                    Resolved::Missing(why) => {
+                        let message = format!("names {path}: {why}");
+                        let finding = file.finding(&format!("users[0].user.{name}"), message);
+                        faults.add("reference", finding.remedy("run `hoist render` again"));
+                    }
+                    Resolved::Elsewhere => {}
+                }
+            }
+            let bytes = |source: &Option<Source>| source.as_ref().map(|source| source.bytes.clone());
+            if let [Some(_), _] = &file.files {
+                (file.certificate, file.key) = (bytes(&file.files[0]), bytes(&file.files[1]));
+            }
             found.push(file);
         }
     }
@@ -195,10 +221,12 @@ fn certificate(
 ) {
     let (Some(bytes), Some(controller)) = (&file.certificate, inventory.cluster.controllers.first()) else { return };
     let path = file.certificate_path();
-    let source = file.source(inventory, bytes, &path, controller);
+    let held = |bytes: &[u8], path: &str| file.source(inventory, bytes, path, controller);
+    let [named, named_key] = file.files.clone();
+    let source = named.unwrap_or_else(|| held(bytes, &path));
     let Some(chain) = faults.read(&source) else { return };
     if let Some(key) = &file.key {
-        let key = file.source(inventory, key, "users[0].user.client-key-data", controller);
+        let key = named_key.unwrap_or_else(|| held(key, "users[0].user.client-key-data"));
         faults.key(&chain[0], &source, &key);
     }
     if source.tls.as_deref() != Some(&format!("{user}.crt"))

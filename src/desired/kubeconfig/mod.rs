@@ -46,12 +46,19 @@ pub enum Credentials<'a> {
     },
     /// The path of a file with both, on the machine of whoever uses the kubeconfig.
     ClientCertificateFile(&'a str),
+    /// The same in two files. Whoever uses the kubeconfig reads them again when they change.
+    ClientCertificateFiles {
+        /// The path of the certificate.
+        cert: &'a str,
+        /// The path of its key.
+        key: &'a str,
+    },
     /// A bearer token.
     Token(&'a str),
 }
 
 impl KubeConfig<'_> {
-    /// The file's text. It needs no other file.
+    /// The file's text. It needs no other file but those that its credentials name.
     pub fn to_yaml(&self) -> String {
         let cluster = quoted(self.cluster_name);
         let server = quoted(self.server);
@@ -66,6 +73,9 @@ impl KubeConfig<'_> {
             ),
             Credentials::ClientCertificateFile(path) => {
                 format!("client-certificate: {path}\n    client-key: {path}", path = quoted(path))
+            }
+            Credentials::ClientCertificateFiles { cert, key } => {
+                format!("client-certificate: {}\n    client-key: {}", quoted(cert), quoted(key))
             }
             Credentials::Token(token) => format!("token: {}", quoted(token)),
         };

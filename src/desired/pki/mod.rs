@@ -35,7 +35,7 @@ pub use issue::issue;
 pub use issuer::{certificates_of, is_issued_by, vouches_for_client};
 pub use own::own;
 pub use pin::pins;
-pub use reissue::{BACKDATED, is_newer, reissue};
+pub use reissue::{is_newer, reissue};
 pub use request::{Request, request};
 pub use token::{bootstrap_token, is_token, is_token_id};
 pub use user::{UserFiles, exposed_user_files, read_user_files};

@@ -3,13 +3,12 @@
 use time::OffsetDateTime;
 
 use super::issuer::certificates_of;
-pub use super::sign::BACKDATED;
 use super::sign::{self, Validity};
 use super::{inspect, parse};
 use crate::base::error::{Error, Result};
 
-/// The leaf of `crt` (PEM) anew, signed by `ca_key` for `ca_crt`, from `now` on for `lifetime`, and no longer than its CA.
-/// The subject, the names, the usages and the key are those of the old one byte by byte, the serial number is random, and
+/// The leaf of `crt` (PEM) anew, signed by `ca_key` for `ca_crt`: it ends `lifetime` from `now` on, and not after its CA. It begins
+/// as the old one does, so that one that was made by a clock that was ahead is valid once that is corrected. The subject, the names, the usages and the key are those of the old one byte by byte, the serial number is random, and
 /// what stands behind the leaf in the file stays.
 ///
 /// # Errors
@@ -32,7 +31,8 @@ pub fn reissue(
     if !parse::issued_by(&leaf, &ca) || !parse::key_fits(&key, &ca) {
         return Err(failed(format!("{} was issued by another CA than {}", leaf.subject(), ca.subject())));
     }
-    let validity = Validity::new(now, lifetime).within(ca.validity().not_after.to_datetime());
+    let begins = leaf.validity().not_before.to_datetime();
+    let validity = Validity::new(now, lifetime).within(ca.validity().not_after.to_datetime()).from(begins);
     let [serial, algorithm, validity] = sign::parts(&key, &validity)?;
     let mut parts = Vec::new();
     let mut left = parse::element(parse::content(old)).map(|(tbs, _)| parse::content(tbs)).unwrap_or_default();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn all_but_the_serial_number_and_the_time_is_the_same_byte_by_byte() {
+    fn all_but_the_serial_number_and_the_end_is_the_same_byte_by_byte() {
         let (files, begun) = made();
         let later = begun + DAY * 200;
         for (stem, ca) in [
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(rest(&new), rest(&old), "{stem}");
             let (before, after) = (inspect(&old).unwrap(), inspect(&new).unwrap());
             assert_ne!(before.serial, after.serial);
-            assert_eq!((after.not_before, after.not_after), (later - BACKDATED, later + DAY * 365));
+            assert_eq!((after.not_before, after.not_after), (before.not_before, later + DAY * 365));
             assert!(is_issued_by(&ca_crt, &new) && is_newer(&new, &old) && !is_newer(&old, &new), "{stem}");
             let chain = verify::certificates("", &new).unwrap();
             assert!(verify::key_fits(&chain[0], "", &file(format!("{stem}.key"))).unwrap(), "{stem}");

@@ -14,9 +14,6 @@ use super::plan::{CaPlan, LeafPlan};
 use super::token::random_bytes;
 use crate::base::error::{Error, Result};
 
-/// How long before it was made a certificate begins.
-pub const BACKDATED: Duration = Duration::minutes(5);
-
 /// From when until when.
 pub(super) struct Validity {
     not_before: OffsetDateTime,
@@ -29,7 +26,7 @@ impl Validity {
         let lifetime = Duration::try_from(lifetime).unwrap_or(Duration::MAX);
         Self {
             // The clocks of two machines differ: one that is behind must not find it "not yet valid".
-            not_before: now.saturating_sub(BACKDATED),
+            not_before: now.saturating_sub(Duration::minutes(5)),
             not_after: now.saturating_add(lifetime),
         }
     }
@@ -37,6 +34,11 @@ impl Validity {
     /// The same, but ending with its issuer, after which nobody would trust it anyway.
     pub fn within(self, issuer: OffsetDateTime) -> Self {
         Self { not_after: self.not_after.min(issuer), ..self }
+    }
+
+    /// The same from a moment on.
+    pub fn from(self, not_before: OffsetDateTime) -> Self {
+        Self { not_before, ..self }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | seen | done |
 //! |---|---|
-//! | two thirds of its life are not over, jitter aside; nobody asked for it | it is kept |
+//! | more than a third of its life is left, jitter aside; nobody asked for it | it is kept |
 //! | the key of its CA is not here | it waits for whoever has the key |
 //! | a successor would not end later: its CA ends | it is kept, and ends with its CA |
 //! | it is this controller's alone | renewed here |
@@ -14,12 +14,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::desired::pki::BACKDATED;
-
-/// Parts of its life, of 60: a leaf is renewed at 40 of them, or up to 2 sooner.
-const PARTS: i32 = 60;
-const DUE: i32 = 40;
-const SOONER: f64 = 2.0;
+/// Parts of its life, of 30: a leaf is renewed when 10 of them are left, or up to 1 sooner.
+const PARTS: i32 = 30;
+const LEFT: f64 = 10.0;
 
 /// A leaf certificate in tls/.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +70,7 @@ pub enum Step {
 /// What becomes of `leaf`.
 pub fn decide(leaf: &Leaf, seen: &Observed) -> Step {
     match () {
-        () if seen.now < due(leaf, seen.jitter) && !seen.is_asked_for => Step::Keep,
+        () if seen.now < due(leaf, seen.lifetime, seen.jitter) && !seen.is_asked_for => Step::Keep,
         () if !leaf.can_sign => Step::Awaits,
         () if leaf.ca_ends.min(seen.now.saturating_add(time(seen.lifetime))) <= leaf.ends => Step::EndsWithItsCa,
         () if leaf.is_own => Step::Renew,
@@ -83,12 +80,11 @@ pub fn decide(leaf: &Leaf, seen: &Observed) -> Step {
     }
 }
 
-/// When a leaf is due.
-pub fn due(leaf: &Leaf, jitter: f64) -> OffsetDateTime {
-    // It was made later than it begins.
-    let made = leaf.begins.saturating_add(BACKDATED).min(leaf.ends);
-    let part = (leaf.ends - made) / PARTS;
-    made.saturating_add(part * DUE).saturating_sub(part * (SOONER * jitter.clamp(0.0, 1.0)))
+/// When a leaf is due, where new ones live for `lifetime`. A renewed one begins as the first has done: its beginning does not tell
+/// when it was made, and its end does.
+pub fn due(leaf: &Leaf, lifetime: Duration, jitter: f64) -> OffsetDateTime {
+    let life = time(lifetime).min(leaf.ends - leaf.begins);
+    leaf.ends.saturating_sub(life / PARTS * (LEFT + jitter.clamp(0.0, 1.0)))
 }
 
 /// What is the jitter of the controller `name`, from 0 to 1: its own leaves are due together, and not those of another.
@@ -117,7 +113,7 @@ mod tests {
         Leaf {
             stem: "apiserver".into(),
             ca: "ca",
-            begins: made() - BACKDATED,
+            begins: made() - Duration::from_mins(5),
             ends: made() + DAY * 90,
             ca_ends: made() + DAY * 3650,
             can_sign: true,
@@ -164,19 +160,21 @@ mod tests {
     #[test]
     fn jitter_makes_it_sooner_by_a_thirtieth_of_its_life_at_most() {
         let leaf = leaf();
-        assert_eq!(due(&leaf, 0.0), made() + DAY * 60);
-        assert_eq!(due(&leaf, 1.0), made() + DAY * 57);
-        assert_eq!(due(&leaf, 7.0), made() + DAY * 57);
+        assert_eq!(due(&leaf, DAY * 90, 0.0), made() + DAY * 60);
+        assert_eq!(due(&leaf, DAY * 90, 1.0), made() + DAY * 57);
+        assert_eq!(due(&leaf, DAY * 90, 7.0), made() + DAY * 57);
         let all: Vec<_> = ["c1", "c2", "c3"].map(jitter).into();
         assert!(all.iter().all(|part| (0.0..=1.0).contains(part)), "{all:?}");
         assert!(all[0] != all[1] && all[1] != all[2]);
     }
 
     #[test]
-    fn a_life_of_minutes_is_counted_from_when_it_was_made() {
-        let leaf = Leaf { ends: made() + Duration::from_mins(3), ..leaf() };
-        assert_eq!(due(&leaf, 0.0), made() + Duration::from_mins(2));
-        let none = Leaf { ends: made() - Duration::from_mins(6), ..leaf };
-        assert_eq!(due(&none, 1.0), none.ends);
+    fn a_life_is_that_of_new_ones_and_no_longer_than_its_own() {
+        let short = Leaf { ends: made() + Duration::from_mins(3), ..leaf() };
+        assert_eq!(due(&short, Duration::from_mins(3), 0.0), made() + Duration::from_mins(2));
+        assert_eq!(due(&short, DAY * 365, 0.0), made() + Duration::from_mins(3) - Duration::from_mins(8) / 3);
+        // Renewed again and again, it still begins as the first.
+        let old = Leaf { ends: made() + DAY * 900, ..leaf() };
+        assert_eq!(due(&old, DAY * 90, 0.0), made() + DAY * 870);
     }
 }

@@ -83,26 +83,33 @@ pub fn texts(assets: &AssetSet) -> Vec<Vec<u8>> {
     leaves.map(|(_, file)| file.content.clone()).collect()
 }
 
-/// `assets` with a successor of each of these leaves, valid from `now` on for `lifetime`, in tls/ and wherever else it holds them.
-///
-/// # Errors
-/// A leaf that cannot be renewed.
-pub fn renewed(assets: &AssetSet, leaves: &[&Leaf], lifetime: Duration, now: OffsetDateTime) -> Result<AssetSet> {
+/// `assets` with a successor of each of these leaves that lives for `lifetime` from `now` on, in tls/ and wherever else it holds
+/// them; and what cannot be renewed, which stays.
+pub fn renewed(assets: &AssetSet, leaves: &[&Leaf], lifetime: Duration, now: OffsetDateTime) -> (AssetSet, Vec<Error>) {
     let tls = assets.tls();
     let mut renewed = assets.clone();
+    let mut failed = Vec::new();
     for leaf in leaves {
-        let file = |path: String| {
-            tls.get(&path)
-                .ok_or_else(|| Error::failed(format!("renew {}.crt", leaf.stem), format!("there is no tls/{path}")))
-        };
-        let (crt, ca) = (file(format!("{}.crt", leaf.stem))?, file(format!("{}.crt", leaf.ca))?);
-        let made = pki::reissue(crt, ca, file(format!("{}.key", leaf.ca))?, lifetime, now)?;
-        if let Some(file) = renewed.files.get_mut(&format!("tls/{}.crt", leaf.stem)) {
-            file.content = made;
+        match successor(&tls, leaf, lifetime, now) {
+            Ok(made) => {
+                if let Some(file) = renewed.files.get_mut(&format!("tls/{}.crt", leaf.stem)) {
+                    file.content = made;
+                }
+            }
+            Err(error) => failed.push(error),
         }
     }
     follow(&mut renewed);
-    Ok(renewed)
+    (renewed, failed)
+}
+
+fn successor(tls: &Tls, leaf: &Leaf, lifetime: Duration, now: OffsetDateTime) -> Result<Vec<u8>> {
+    let file = |path: String| {
+        tls.get(&path)
+            .ok_or_else(|| Error::failed(format!("renew {}.crt", leaf.stem), format!("there is no tls/{path}")))
+    };
+    let (crt, ca) = (file(format!("{}.crt", leaf.stem))?, file(format!("{}.crt", leaf.ca))?);
+    pki::reissue(crt, ca, file(format!("{}.key", leaf.ca))?, lifetime, now)
 }
 
 /// `assets` with those leaves of `other` that are theirs renewed; says whether there were any.
@@ -171,7 +178,8 @@ mod tests {
             ]
         );
         let later = begun + Duration::from_hours(24 * 300);
-        let renewed = renewed(&assets, &all.iter().collect::<Vec<_>>(), Duration::from_hours(8760), later).unwrap();
+        let (renewed, failed) = renewed(&assets, &all.iter().collect::<Vec<_>>(), Duration::from_hours(8760), later);
+        assert!(failed.is_empty(), "{failed:?}");
         let rendered = render::render(&cluster, &renewed.tls(), "abcdef.0123456789abcdef").unwrap();
         for (path, file) in &rendered.files {
             assert!(renewed.files[path] == *file, "{path}");
@@ -180,6 +188,15 @@ mod tests {
         for leaf in leaves(&renewed.tls()) {
             assert_eq!(leaf.ends, later + Duration::from_hours(8760), "{}", leaf.stem);
         }
+        // One that cannot be renewed keeps none from being renewed.
+        let mut broken = assets.clone();
+        let key = broken.files["tls/ca.key"].clone();
+        broken.files.insert("tls/front-proxy-ca.key".into(), key);
+        let (some, failed) =
+            super::renewed(&broken, &all.iter().collect::<Vec<_>>(), Duration::from_hours(8760), later);
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        let old: Vec<_> = leaves(&some.tls()).into_iter().filter(|leaf| leaf.ends < later).collect();
+        assert_eq!(old.iter().map(|leaf| &*leaf.stem).collect::<Vec<_>>(), ["front-proxy-client"]);
         // What was newer in one is then in both, and nothing older ever.
         assert!(with_newer(assets.clone(), &renewed) == (renewed.clone(), true));
         assert!(with_newer(renewed.clone(), &assets) == (renewed, false));

@@ -79,9 +79,9 @@ pub async fn by_hand(asked: &ByHand<'_>, say: &mut dyn FnMut(&str) -> Result<()>
         let wanted: BTreeSet<_> = renewed_now.iter().map(|leaf| leaf.stem.clone()).collect();
         let mut turn = Turn::of_process(&format!("{}_renew", controller.name), now);
         let begun = Instant::now();
-        let (copy, names) = loop {
+        let names = loop {
             match renew::renew(host, &seen, Some(&wanted), client.as_ref(), &mut turn).await? {
-                Done::Renewed(copy, names) => break (copy, names),
+                Done::Renewed(names) => break names,
                 Done::Waits if begun.elapsed() < TURN => sleep(Duration::from_secs(1)).await,
                 Done::Waits => {
                     return Err(Error::failed(
@@ -91,6 +91,7 @@ pub async fn by_hand(asked: &ByHand<'_>, say: &mut dyn FnMut(&str) -> Result<()>
                 }
             }
         };
+        let copy = Copy::load(host)?.unwrap_or(copy);
         let refreshed = on_disk::refresh(host, &copy);
         if let Some(client) = &client {
             renew::spread(client, &copy).await?;

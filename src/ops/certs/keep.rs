@@ -13,7 +13,7 @@ use crate::api::guard::{self, NodeEvent};
 use crate::api::turn::Turn;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
-use crate::base::report::{News, Reporter};
+use crate::base::report::{News, Reporter, without_numbers};
 use crate::desired::renewal::{self, Leaf, Plan};
 use crate::node::host::Host;
 use crate::plane::kept_copy::Copy;
@@ -116,21 +116,24 @@ impl Keep<'_> {
             true => renew::client(self.host, &copy).await,
             false => None,
         };
-        let mut copy = copy;
-        if is_due {
-            let seen = renew::observed(&copy, now, client.is_some(), false)?;
-            match renew::renew(self.host, &seen, None, client.as_ref(), &mut self.turn).await? {
-                Done::Waits => return Ok(LEAST),
-                Done::Renewed(_, names) if names.is_empty() => {}
-                Done::Renewed(renewed, names) => {
-                    copy = renewed;
-                    let so_far = self.pending.take().map(|(_, names, _)| names).unwrap_or_default();
-                    self.pending = Some((Instant::now(), names.into_iter().chain(so_far).collect(), false));
-                    self.is_spread = false;
-                }
+        let renewed = match is_due {
+            true => {
+                let seen = renew::observed(&copy, now, client.is_some(), false)?;
+                renew::renew(self.host, &seen, None, client.as_ref(), &mut self.turn).await
             }
-        }
+            false => Ok(Done::Renewed(BTreeSet::new())),
+        };
+        // Whatever came of the others, what is in guard's copy goes to where it is read.
+        let copy = if is_due { Copy::load(self.host)?.unwrap_or(copy) } else { copy };
         let refreshed = on_disk::refresh(self.host, &copy);
+        let is_waiting = matches!(renewed, Ok(Done::Waits));
+        if let Done::Renewed(names) = renewed?
+            && !names.is_empty()
+        {
+            let so_far = self.pending.take().map(|(_, names, _)| names).unwrap_or_default();
+            self.pending = Some((Instant::now(), names.into_iter().chain(so_far).collect(), false));
+            self.is_spread = false;
+        }
         if let Some(error) = refreshed.failed.into_iter().next() {
             return Err(error);
         }
@@ -147,7 +150,7 @@ impl Keep<'_> {
         }
         self.look_at_listeners(&copy).await?;
         let pause = (seen.lifetime / 60).clamp(LEAST, MOST);
-        Ok(if self.pending.is_some() { LEAST } else { pause })
+        Ok(if self.pending.is_some() || is_waiting { LEAST } else { pause })
     }
 
     /// A renewal is done when its certificates are seen on the wire.
@@ -196,7 +199,7 @@ impl Keep<'_> {
 
     /// An event, and a line of the log, that is said once.
     fn tell(&mut self, reason: &'static str, text: String, is_warning: bool) {
-        if self.told.insert(format!("{reason}: {text}")) {
+        if self.told.insert(format!("{reason}: {}", without_numbers(&text))) {
             self.news.note(self.reporter, text.clone());
             self.event(reason, text, is_warning);
         }

@@ -12,7 +12,7 @@ use crate::api::{self, certificates as api_certificates, guard, write};
 use crate::base::error::{Error, Result};
 use crate::desired::config::API_PORT;
 use crate::desired::pki;
-use crate::desired::renewal::{self, Leaf, Observed, Plan};
+use crate::desired::renewal::{self, Leaf, Observed};
 use crate::desired::secrets::{self, COMPONENTS};
 use crate::node::host::Host;
 use crate::node::lock;
@@ -53,17 +53,18 @@ pub fn name(copy: &Copy, leaf: &Leaf) -> String {
 
 /// What [`renew`] has done.
 pub enum Done {
-    /// These leaves are renewed, by their names, each once; guard's copy is this one now.
-    Renewed(Copy, BTreeSet<String>),
-    /// It is another controller's turn.
+    /// These leaves are renewed, by their names, each once.
+    Renewed(BTreeSet<String>),
+    /// It is another controller's turn. What is this controller's alone is renewed.
     Waits,
 }
 
 /// Renews what of guard's copy `wanted` names, by their stems, or all that is due: first where the cluster and this
-/// controller keep them.
+/// controller keep them. While the API is asked, nobody is kept from working on this node.
 ///
 /// # Errors
-/// Another hoist at work; a leaf that cannot be renewed; the system's and the API server's word. Running it again goes on.
+/// Another hoist at work; a leaf that cannot be renewed, past which it goes on; the system's and the API server's word.
+/// Running it again goes on.
 pub async fn renew(
     host: &Host,
     seen: &Observed,
@@ -71,40 +72,74 @@ pub async fn renew(
     client: Option<&Client>,
     turn: &mut Turn,
 ) -> Result<Done> {
-    let _lock = lock::try_take(host)?;
-    // Not the one that was looked at: it may have been written since.
-    let copy =
-        Copy::load(host)?.ok_or_else(|| Error::failed("renew certificates", "there is no copy of the bridge"))?;
+    let (copy, mut done, failed) = renew_own(host, seen, wanted)?;
     let leaves = renewal::leaves(&copy.assets.tls());
-    let Plan { here, for_all, .. } = renewal::plan(chosen(&leaves, wanted), seen);
-    let now = host.world().now();
-    let names = |copy: &Copy, leaves: &[&Leaf]| leaves.iter().map(|leaf| name(copy, leaf)).collect::<BTreeSet<_>>();
-    let mut done = names(&copy, &here);
-    let mut copy = if here.is_empty() { copy } else { on_disk::renew(host, &copy, &here, now)? };
-    let Some(client) = client.filter(|_| !for_all.is_empty()) else { return Ok(Done::Renewed(copy, done)) };
-    if !turn.take(client, Instant::now(), now).await? {
-        return Ok(Done::Waits);
+    let is_shared = !renewal::plan(chosen(&leaves, wanted), seen).for_all.is_empty();
+    if let Some(client) = client.filter(|_| is_shared) {
+        if !turn.take(client, Instant::now(), host.world().now()).await? {
+            return Ok(Done::Waits);
+        }
+        let renewed = renew_for_all(host, seen, wanted, client, &copy).await;
+        let given_back = turn.give_back(client).await;
+        done.extend(renewed?);
+        given_back?;
     }
-    let renewed = async {
-        let agreed = agreed(client, &copy).await?;
-        // Another controller has renewed some of them meanwhile.
-        let leaves = renewal::leaves(&agreed.assets.tls());
-        let for_all = renewal::plan(chosen(&leaves, wanted), seen).for_all;
-        let lifetime = seen.lifetime;
-        let assets = renewal::renewed(&agreed.assets, &for_all, lifetime, now)?;
-        let renewed = Copy { assets, ..agreed.clone() };
-        let shared = renewed.shared();
-        write::guard_copy(client, &shared.to_json(), &shared.sum()).await?;
-        renewed.store(host)?;
-        Ok::<_, Error>((names(&agreed, &for_all), renewed))
-    };
-    let renewed = renewed.await;
-    let given_back = turn.give_back(client).await;
-    let (more, renewed) = renewed?;
-    given_back?;
-    done.extend(more);
-    copy = renewed;
-    Ok(Done::Renewed(copy, done))
+    match failed.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(Done::Renewed(done)),
+    }
+}
+
+/// Guard's copy as it is now.
+fn load(host: &Host) -> Result<Copy> {
+    Copy::load(host)?.ok_or_else(|| Error::failed("renew certificates", "there is no copy of the bridge"))
+}
+
+fn names(copy: &Copy, leaves: &[&Leaf]) -> BTreeSet<String> {
+    leaves.iter().map(|leaf| name(copy, leaf)).collect()
+}
+
+fn renew_own(
+    host: &Host,
+    seen: &Observed,
+    wanted: Option<&BTreeSet<String>>,
+) -> Result<(Copy, BTreeSet<String>, Vec<Error>)> {
+    let _lock = lock::try_take(host)?;
+    let copy = load(host)?;
+    let leaves = renewal::leaves(&copy.assets.tls());
+    let here = renewal::plan(chosen(&leaves, wanted), seen).here;
+    if here.is_empty() {
+        return Ok((copy, BTreeSet::new(), Vec::new()));
+    }
+    let done = names(&copy, &here);
+    let (copy, failed) = on_disk::renew(host, &copy, &here, host.world().now())?;
+    Ok((copy, done, failed))
+}
+
+async fn renew_for_all(
+    host: &Host,
+    seen: &Observed,
+    wanted: Option<&BTreeSet<String>>,
+    client: &Client,
+    copy: &Copy,
+) -> Result<BTreeSet<String>> {
+    let agreed = agreed(client, copy).await?;
+    // Another controller has renewed some of them meanwhile.
+    let leaves = renewal::leaves(&agreed.assets.tls());
+    let for_all = renewal::plan(chosen(&leaves, wanted), seen).for_all;
+    let (assets, failed) = renewal::renewed(&agreed.assets, &for_all, seen.lifetime, host.world().now());
+    let renewed = Copy { assets, ..agreed };
+    let shared = renewed.shared();
+    write::guard_copy(client, &shared.to_json(), &shared.sum()).await?;
+    let _lock = lock::try_take(host)?;
+    // Not the one that was read before: it may have been written since.
+    let there = load(host)?;
+    let (assets, _) = renewal::with_newer(there.assets.clone(), &renewed.assets);
+    Copy { assets, ..there }.store(host)?;
+    match failed.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(names(&renewed, &for_all)),
+    }
 }
 
 fn chosen<'a>(leaves: &'a [Leaf], wanted: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a Leaf> {

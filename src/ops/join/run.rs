@@ -147,6 +147,8 @@ impl<'a> Join<'a> {
         let mark = guard_pod::mark(self.host);
         if self.own.as_ref().is_none_or(|own| own.mark != mark) {
             self.own = Own::load(self.host)?.map(Arc::new);
+            // guard's certificate may be another.
+            self.way.lose();
         }
         Ok(self.own.clone())
     }
