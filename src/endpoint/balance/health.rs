@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|---|
 //! | unknown | good | leaving | starting | away | silent |
 //! | good | good | leaving | doubtful | away | silent |
-//! | doubtful | good* | leaving | doubtful, after 5 s failing | away | silent |
+//! | doubtful | good* | leaving | doubtful, at the fourth time failing | away | silent |
 //! | leaving | good* | leaving | starting | away | silent |
 //! | away | good* | leaving | starting | away | silent |
 //! | starting | good* | leaving | starting, after 30 s failing | away | silent |
@@ -37,8 +37,9 @@ use tokio::time::Instant;
 
 use crate::base::probe::Answer;
 
-/// A target that has been slow for so long is a silent one, and one that says for so long that it is not ready a failing one. An
-/// API server whose etcd is away for a few seconds answers what it was asked once that is back.
+/// So many unready answers in a row make a good target a failing one: a second of them.
+const UNREADY: u32 = 4;
+/// A target that has been slow for so long is a silent one.
 const SLOW: Duration = Duration::from_secs(5);
 /// An API server that has not got ready in this time is not starting any more.
 const STARTS: Duration = Duration::from_secs(30);
@@ -227,7 +228,7 @@ impl Health {
             (_, Seen::Refused) => State::Away,
             (_, Seen::Silent) => State::Silent,
             (State::Good, Seen::Unready) => State::Doubtful,
-            (State::Doubtful, Seen::Unready) if self.for_so_long(now) >= SLOW => State::Failing,
+            (State::Doubtful, Seen::Unready) if streak >= UNREADY => State::Failing,
             (State::Starting, Seen::Unready) if self.for_so_long(now) >= STARTS => State::Failing,
             (State::Unknown | State::Leaving | State::Away | State::Silent, Seen::Unready) => State::Starting,
             (State::Good, Seen::Waiting) => State::Doubtful,
@@ -274,7 +275,6 @@ mod tests {
     fn the_table() {
         use Seen::{Leaving as L, Ready as R, Refused as X, Silent as S, Unready as U};
         use State::{Away, Doubtful, Failing, Good, Leaving, Silent, Starting};
-        let unready = [&[R][..], &[U; 21]].concat();
         let rows: [(&[Seen], [State; 5]); 8] = [
             (&[], [Good, Leaving, Starting, Away, Silent]),
             (&[R], [Good, Leaving, Doubtful, Away, Silent]),
@@ -282,7 +282,7 @@ mod tests {
             (&[R, L], [Good, Leaving, Starting, Away, Silent]),
             (&[R, X], [Away, Leaving, Starting, Away, Silent]),
             (&[U], [Good, Leaving, Starting, Away, Silent]),
-            (&unready, [Failing, Leaving, Failing, Away, Silent]),
+            (&[R, U, U, U, U], [Failing, Leaving, Failing, Away, Silent]),
             (&[R, S], [Silent, Leaving, Starting, Away, Silent]),
         ];
         for (before, after) in rows {
@@ -293,13 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_of_its_etcd_costs_no_open_connection_and_more_than_that_does() {
-        let unready = |times| [&[Seen::Ready][..], &vec![Seen::Unready; times]].concat();
-        assert!(thought(&unready(20))[1..].iter().all(|state| *state == State::Doubtful && !state.is_bad()));
-        assert!(last(&unready(21)).is_bad());
-        // It says so now and then only, as long as it is asked for its etcd's sake alone.
-        let both = [Seen::Unready, Seen::Waiting].repeat(10);
-        assert_eq!(last(&[&[Seen::Ready][..], &both, &[Seen::Unready]].concat()), State::Failing);
+    fn a_moment_of_not_being_ready_costs_no_open_connection_and_a_second_does() {
+        use Seen::{Ready, Unready};
+        let thought = thought(&[Ready, Unready, Unready, Unready, Unready]);
+        assert_eq!(thought[1..].iter().map(|state| state.is_bad()).collect::<Vec<_>>(), [false, false, false, true]);
     }
 
     #[test]
