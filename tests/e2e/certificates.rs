@@ -202,7 +202,7 @@ fn assert_all_served(list: &List) {
 fn without_times(table: &str) -> Vec<String> {
     let is_left = |word: &&str| {
         let number = word.strip_suffix(['s', 'm', 'h']);
-        !number.is_some_and(|number| number.parse::<u32>().is_ok())
+        number.is_none_or(|number| number.parse::<u32>().is_err())
     };
     table.lines().map(|line| line.split_whitespace().filter(is_left).collect::<Vec<_>>().join(" ")).collect()
 }
