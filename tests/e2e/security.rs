@@ -29,12 +29,15 @@ const WHO: [&str; 5] = [
     "system:serviceaccount:kube-system:kube-scheduler",
 ];
 /// What some may do, and what not: who, verb, kind with a name, namespace.
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 11] = [
     ("hoist:guard", "get", "secrets/hoist-guard", "kube-system", true),
-    ("hoist:guard", "get", "secrets/kube-apiserver", "kube-system", false),
+    // It renews the certificates in it.
+    ("hoist:guard", "get", "secrets/kube-apiserver", "kube-system", true),
+    ("hoist:guard", "get", "secrets/other", "kube-system", false),
     ("hoist:guard", "get", "secrets/hoist-guard", "default", false),
     ("hoist:guard", "patch", "secrets/hoist-guard", "kube-system", true),
-    ("hoist:guard", "patch", "secrets/kube-apiserver", "kube-system", false),
+    ("hoist:guard", "patch", "secrets/kube-apiserver", "kube-system", true),
+    ("hoist:guard", "patch", "secrets/other", "kube-system", false),
     ("hoist:guard", "create", "secrets", "kube-system", false),
     ("hoist:guard", "delete", "leases.coordination.k8s.io/kube-scheduler", "kube-system", true),
     ("hoist:guard", "delete", "leases.coordination.k8s.io/other", "kube-system", false),
