@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
-use crate::api::approve::{Reserved, Verdict, judge, node_of};
+use crate::api::approve::{Addresses, Reserved, Verdict, judge, node_of};
 use crate::api::controllers;
 use crate::api::endpoints;
 use crate::api::requests::{self, Pending};
@@ -44,9 +44,9 @@ impl<'a> Approver<'a> {
     pub async fn turn(&mut self, client: &Client, reserved: &Reserved) -> Result<()> {
         let pending = requests::pending(client).await?;
         self.judged.retain(&pending);
-        let mut nodes = None;
+        let mut now = None;
         for one in pending.iter().filter(|one| self.judged.is_due(one, Instant::now())).collect::<Vec<_>>() {
-            let verdict = self.judge(client, one, reserved, &mut nodes).await?;
+            let verdict = self.judge(client, one, reserved, &mut now).await?;
             let why = match &verdict {
                 Verdict::Approve => {
                     requests::approve(client, one).await?;
@@ -69,7 +69,7 @@ impl<'a> Approver<'a> {
         client: &Client,
         one: &Pending,
         reserved: &Reserved,
-        nodes: &mut Option<BTreeMap<String, crate::api::approve::Addresses>>,
+        now: &mut Option<(BTreeMap<String, Addresses>, Reserved)>,
     ) -> Result<Verdict> {
         let mut own = BTreeMap::new();
         if let Some(name) = node_of(&one.asked)
@@ -81,15 +81,17 @@ impl<'a> Approver<'a> {
             Verdict::Approve => {}
             verdict => return Ok(verdict),
         }
-        let all = match nodes {
-            Some(all) => all,
-            None => nodes.insert(requests::addresses(client).await?),
+        let (all, reserved) = match now {
+            Some(now) => now,
+            None => {
+                // What this controller's copy says may be older than the controllers that labels have made.
+                let controllers = controllers::list(client).await?;
+                let controllers = controllers.into_iter().filter_map(|node| Some((node.name, node.address?)));
+                let reserved = reserved.and_now(controllers, endpoints::published(client).await?);
+                now.insert((requests::addresses(client).await?, reserved))
+            }
         };
-        // What this controller's copy says may be older than the controllers that labels have made.
-        let controllers = controllers::list(client).await?;
-        let controllers = controllers.into_iter().filter_map(|node| Some((node.name, node.address?)));
-        let reserved = reserved.and_now(controllers, endpoints::published(client).await?);
-        Ok(judge(&one.asked, all, &reserved))
+        Ok(judge(&one.asked, all, reserved))
     }
 }
 
