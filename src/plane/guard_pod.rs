@@ -63,7 +63,7 @@ pub fn install(host: &Host, copy: &Copy, binary: &Path) -> Result<bool> {
     let own = host.binary();
     files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
     let mut changed = files::copy_program(binary, &own)?;
-    leaving::made_again(host)?;
+    leaving::end(host, Why::Unmade)?;
     changed |= copy.store(host)?;
     let folder = host.inside(host.manifests());
     let text = copy.assets.text(RENDERED)?.replace(FOLDER, &folder.to_string_lossy());
@@ -81,8 +81,8 @@ pub fn remove(host: &Host) -> Result<()> {
     bridge.lower_controllers()?;
     let folder = kept_copy::path(host).parent().map(Path::to_owned).unwrap_or_default();
     if folder.is_dir() {
-        leaving::unmade(host)?;
-        let mark = leaving::unmade_path(host);
+        leaving::begin(host, Why::Unmade)?;
+        let mark = leaving::path(host, Why::Unmade);
         let entries = std::fs::read_dir(&folder).map_err(|error| Error::io("read", &folder, error))?;
         for path in entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).filter(|path| *path != mark) {
             if path.is_dir() {

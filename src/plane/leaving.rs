@@ -15,6 +15,8 @@ pub enum Why {
     Label,
     /// The machine is being switched off: it comes back.
     Shutdown,
+    /// It is none any more, and what is left of guard is to go, whatever comes between.
+    Unmade,
 }
 
 /// Says so.
@@ -35,41 +37,22 @@ pub fn end(host: &Host, why: Why) -> Result<()> {
     files::remove(&path(host, why)).map(drop)
 }
 
-/// Whether it is so, for whatever reason.
+/// Whether it is about to be so, for whatever reason.
 pub fn is_so(host: &Host) -> bool {
     [Why::Label, Why::Shutdown].into_iter().any(|why| path(host, why).exists())
 }
 
-/// Says that this machine is no controller any more, and that what is left of guard is to go, whatever comes between.
-///
-/// # Errors
-/// The system's refusal.
-pub fn unmade(host: &Host) -> Result<()> {
-    files::write(&unmade_path(host), &File::private("this machine was a controller\n")).map(drop)
-}
-
-/// Whether it is so.
+/// Whether it is none any more.
 pub fn is_unmade(host: &Host) -> bool {
-    unmade_path(host).exists()
+    path(host, Why::Unmade).exists()
 }
 
-/// Takes it back: the machine is a controller again.
-///
-/// # Errors
-/// The system's refusal.
-pub fn made_again(host: &Host) -> Result<()> {
-    files::remove(&unmade_path(host)).map(drop)
-}
-
-/// Where [`unmade`] says it, in guard's folder.
-pub fn unmade_path(host: &Host) -> PathBuf {
-    host.path("/var/lib/hoist/guard/unmade")
-}
-
-fn path(host: &Host, why: Why) -> PathBuf {
+/// Where that is said, in guard's folder.
+pub fn path(host: &Host, why: Why) -> PathBuf {
     let name = match why {
         Why::Label => "leaving",
         Why::Shutdown => "shutdown",
+        Why::Unmade => "unmade",
     };
     host.path("/var/lib/hoist/guard").join(name)
 }
