@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::{failed, guard};
+use super::{failed, guard, self_hosted};
 use crate::base::error::Result;
 use crate::desired::secrets::COMPONENTS;
 
@@ -34,16 +34,14 @@ const ROOT_CA: &str = "kube-root-ca.crt";
 /// Every such object, and what could not be read.
 pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
     let (mut found, mut unread) = (Vec::new(), Vec::new());
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     for name in COMPONENTS.into_iter().chain([guard::NAME]) {
-        match secrets.get_opt(name).await {
-            Ok(Some(secret)) => {
-                let files = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+        match self_hosted::secret(client, name).await {
+            Ok(Some(files)) => {
                 let holder = if name == guard::NAME { "guard" } else { name };
                 found.push(Object { place: format!("Secret kube-system/{name}"), holder, files });
             }
             Ok(None) => {}
-            Err(error) => unread.push(failed(format!("read the Secret kube-system/{name}"), &error).to_string()),
+            Err(error) => unread.push(error.to_string()),
         }
     }
     for (namespace, name, holder) in CONFIG_MAPS {

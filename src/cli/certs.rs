@@ -93,14 +93,7 @@ async fn list(args: &Args, list: &List, out: &mut dyn Write) -> Result<u8> {
     let subject =
         certs::Subject { host: &host, assets: dir.as_deref().zip(assets.as_ref()), kubeconfig: kubeconfig.as_deref() };
     let found = certs::look(&subject, OffsetDateTime::now_utc()).await?;
-    let text = match list.output {
-        Output::Text => found.to_string(),
-        Output::Json => {
-            serde_json::to_string_pretty(&found).map_err(|error| Error::failed("write JSON", error))? + "\n"
-        }
-        Output::Yaml => output::yaml(&found)?,
-    };
-    super::print(out, &text)?;
+    super::print(out, &output::shown(&found, list.output)?)?;
     Ok(u8::from(list.within.is_some_and(|time| found.ends_within(time))))
 }
 

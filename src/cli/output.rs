@@ -18,6 +18,20 @@ pub(super) enum Output {
     Yaml,
 }
 
+/// `value` as `output` asks for it.
+///
+/// # Errors
+/// What cannot be serialised.
+pub(super) fn shown(value: &(impl Serialize + ToString), output: Output) -> Result<String> {
+    match output {
+        Output::Text => Ok(value.to_string()),
+        Output::Json => {
+            Ok(serde_json::to_string_pretty(value).map_err(|error| Error::failed("write JSON", error))? + "\n")
+        }
+        Output::Yaml => yaml(value),
+    }
+}
+
 /// `value` as a YAML document, which readers of YAML 1.1, as Kubernetes', and of YAML 1.2 read alike: `on` and `1_000` are
 /// quoted.
 ///

@@ -68,14 +68,7 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             .await?
         }
     };
-    let text = match args.output {
-        Output::Text => status.to_string(),
-        Output::Json => {
-            serde_json::to_string_pretty(&status).map_err(|error| Error::failed("write JSON", error))? + "\n"
-        }
-        Output::Yaml => output::yaml(&status)?,
-    };
-    super::print(out, &text)?;
+    super::print(out, &output::shown(&status, args.output)?)?;
     Ok(if status.healthy { 0 } else { 1 })
 }
 

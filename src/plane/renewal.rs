@@ -97,13 +97,9 @@ pub fn has_another_name(path: &Path) -> bool {
 }
 
 /// The files below a folder that are whole, in order.
-fn below(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
-    let mut paths: Vec<_> = entries.filter(is_whole).map(|entry| entry.path()).collect();
-    paths.sort();
-    let of = |path: PathBuf| if path.is_dir() { below(&path) } else { vec![path] };
-    paths.into_iter().flat_map(of).collect()
+fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_whole = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'));
+    files::below(folder).into_iter().filter(is_whole)
 }
 
 #[cfg(test)]

@@ -93,6 +93,15 @@ pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The files below a folder, in the order of their names; none where it cannot be read.
+pub fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    let of = |path: PathBuf| if path.is_dir() { below(&path) } else { vec![path] };
+    paths.into_iter().flat_map(of).collect()
+}
+
 /// Reads a file; `None` when there is none.
 ///
 /// # Errors

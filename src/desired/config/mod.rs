@@ -16,7 +16,7 @@ pub mod version;
 mod write;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -399,6 +399,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// The loopback address of the family that `address` is of.
+pub fn loopback_beside(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
 impl Cluster {
     /// The whole configuration as a `cluster.yaml` with every default filled in, which parses to the same cluster.
     pub fn to_yaml(&self) -> String {
@@ -449,10 +457,7 @@ impl Cluster {
 
     /// The loopback address of the family that the controllers' addresses are of.
     pub fn loopback(&self) -> IpAddr {
-        match self.controllers.first().map(|c| c.address) {
-            Some(IpAddr::V6(_)) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-            _ => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        }
+        loopback_beside(self.controllers.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |c| c.address))
     }
 
     /// Whether the key of the cluster's CA is kept elsewhere, so that nothing in the cluster can sign.

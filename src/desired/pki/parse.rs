@@ -184,6 +184,16 @@ pub(super) fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(head(bytes).checked_add(length)?)
 }
 
+/// The DER elements that `bytes` begin with, in order.
+pub(super) fn elements(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = bytes;
+    std::iter::from_fn(move || {
+        let (element, rest) = element(left)?;
+        left = rest;
+        Some(element)
+    })
+}
+
 /// What is in a DER element.
 pub(super) fn content(element: &[u8]) -> &[u8] {
     element.get(head(element)..).unwrap_or_default()

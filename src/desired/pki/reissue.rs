@@ -34,12 +34,8 @@ pub fn reissue(
     let begins = leaf.validity().not_before.to_datetime();
     let validity = Validity::new(now, lifetime).within(ca.validity().not_after.to_datetime()).from(begins);
     let [serial, algorithm, validity] = sign::parts(&key, &validity)?;
-    let mut parts = Vec::new();
-    let mut left = parse::element(parse::content(old)).map(|(tbs, _)| parse::content(tbs)).unwrap_or_default();
-    while let Some((element, rest)) = parse::element(left) {
-        parts.push(element);
-        left = rest;
-    }
+    let tbs = parse::elements(parse::content(old)).next().unwrap_or_default();
+    let parts: Vec<_> = parse::elements(parse::content(tbs)).collect();
     // [0] version, serial number, signature, issuer, validity, subject, key, extensions: a version 1 has the first not.
     let [version, _, _, issuer, _, rest @ ..] = &parts[..] else {
         return Err(failed("it is not as X.509 has it".into()));
@@ -83,12 +79,8 @@ mod tests {
     /// A certificate without what a renewal changes.
     fn rest(pem: &[u8]) -> Vec<Vec<u8>> {
         let der = parse::certificates("", pem).unwrap().remove(0);
-        let mut parts = Vec::new();
-        let mut left = parse::content(parse::element(parse::content(&der)).unwrap().0);
-        while let Some((element, more)) = parse::element(left) {
-            parts.push(element.to_vec());
-            left = more;
-        }
+        let tbs = parse::content(parse::element(parse::content(&der)).unwrap().0);
+        let mut parts: Vec<_> = parse::elements(tbs).map(<[u8]>::to_vec).collect();
         parts.remove(4);
         parts.remove(1);
         parts

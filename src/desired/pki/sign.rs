@@ -99,13 +99,8 @@ pub(super) fn parts(key: &KeyPair, validity: &Validity) -> Result<[Vec<u8>; 3]> 
     let failed = |cause: String| Error::failed("issue a certificate", cause);
     // rcgen writes them: the rest of this certificate is nobody's.
     let made = params(validity)?.self_signed(key).map_err(|error| failed(error.to_string()))?;
-    let tbs = parse::element(parse::content(made.der())).map(|(tbs, _)| parse::content(tbs));
-    let mut parts = Vec::new();
-    let mut left = tbs.unwrap_or_default();
-    while let Some((element, rest)) = parse::element(left).filter(|_| parts.len() < 5) {
-        parts.push(element.to_vec());
-        left = rest;
-    }
+    let tbs = parse::elements(parse::content(made.der())).next().unwrap_or_default();
+    let parts: Vec<_> = parse::elements(parse::content(tbs)).take(5).map(<[u8]>::to_vec).collect();
     match <[Vec<u8>; 5]>::try_from(parts) {
         Ok([_version, serial, algorithm, _issuer, validity]) => Ok([serial, algorithm, validity]),
         Err(_) => Err(failed("it is not as rcgen writes it".into())),

@@ -47,7 +47,7 @@ pub use view::{IN_SYNC, STEADY};
 pub use watch::{Asked, Watch};
 
 /// Where the members reach each other.
-const PEER_PORT: u16 = 2380;
+pub const PEER_PORT: u16 = 2380;
 
 /// Where the other members reach that of the controller at `address`.
 pub fn peer_url(address: IpAddr) -> String {

@@ -11,6 +11,7 @@ use crate::api::{self, certificates as api_certificates};
 use crate::base::error::Result;
 use crate::base::time::rfc3339;
 use crate::desired::assets::AssetSet;
+use crate::desired::config;
 use crate::desired::pki;
 use crate::node::host::Host;
 use crate::node::kubelet_kubeconfig;
@@ -110,11 +111,7 @@ pub async fn look(subject: &Subject<'_>, now: OffsetDateTime) -> Result<List> {
     }
     let served = match kubelet_kubeconfig::named(host) {
         Some((_, node_ip)) => {
-            let loopback = match node_ip.is_ipv6() {
-                true => std::net::Ipv6Addr::LOCALHOST.into(),
-                false => std::net::Ipv4Addr::LOCALHOST.into(),
-            };
-            certificates::served(&certificates::listeners(host, loopback, node_ip)).await
+            certificates::served(&certificates::listeners(host, config::loopback_beside(node_ip), node_ip)).await
         }
         None => {
             not_asked.push("no listener was asked: this machine has no /etc/kubernetes/kubelet.env of hoist's".into());

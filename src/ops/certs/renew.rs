@@ -134,8 +134,8 @@ async fn renew_for_all(
     let _lock = lock::try_take(host)?;
     // Not the one that was read before: it may have been written since.
     let there = load(host)?;
-    let (assets, _) = renewal::with_newer(there.assets.clone(), &renewed.assets);
-    Copy { assets, ..there }.store(host)?;
+    let (newer, _) = there.with_newer(&renewed);
+    newer.store(host)?;
     match failed.into_iter().next() {
         Some(error) => Err(error),
         None => Ok(names(&renewed, &for_all)),
@@ -149,10 +149,7 @@ fn chosen<'a>(leaves: &'a [Leaf], wanted: Option<&'a BTreeSet<String>>) -> impl 
 /// The cluster's copy with what is this controller's alone, and with those leaves of `own` that are newer.
 async fn agreed(client: &Client, own: &Copy) -> Result<Copy> {
     let Some(text) = guard::copy(client).await? else { return Ok(own.clone()) };
-    let theirs = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
-    let theirs = theirs.completed(own);
-    let (assets, _) = renewal::with_newer(theirs.assets.clone(), &own.assets);
-    Ok(Copy { assets, ..theirs })
+    Ok(Copy::of_secret(&text)?.completed(own).with_newer(own).0)
 }
 
 /// Has the cluster's Secrets hold the leaves of `copy` where they hold what these succeed; names the Secrets that have changed.
@@ -161,13 +158,11 @@ async fn agreed(client: &Client, own: &Copy) -> Result<Copy> {
 /// The API server's word; running it again goes on.
 pub async fn spread(client: &Client, copy: &Copy) -> Result<Vec<String>> {
     let mut changed = Vec::new();
-    let sum = guard::copy_sum(client).await?;
-    if sum.is_some_and(|sum| sum != copy.shared().sum()) {
+    let (sum, shared) = (guard::copy_sum(client).await?, copy.shared());
+    if sum.is_some_and(|sum| sum != shared.sum()) {
         let text = guard::copy(client).await?.unwrap_or_default();
-        let theirs = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
-        let (assets, is_older) = renewal::with_newer(theirs.assets.clone(), &copy.shared().assets);
-        if is_older {
-            let newer = Copy { assets, ..theirs };
+        let (newer, was_older) = Copy::of_secret(&text)?.with_newer(&shared);
+        if was_older {
             write::guard_copy(client, &newer.to_json(), &newer.sum()).await?;
             changed.push(guard::NAME.to_owned());
         }

@@ -16,7 +16,6 @@ use crate::api::guard as api;
 use crate::api::observe::{LEASES, LeaseView, lease};
 use crate::api::{dns, write};
 use crate::base::error::{Error, Result};
-use crate::desired::renewal;
 use crate::desired::secrets;
 use crate::node::host::Host;
 use crate::node::world::Ask;
@@ -220,12 +219,11 @@ impl Heartbeat {
         match sum {
             Some(sum) if sum != own && self.compared.as_ref() != Some(&(sum.clone(), own.clone())) => {
                 if let Some(text) = api::copy(client).await? {
-                    let shared = Copy::parse(&text).map_err(|why| Error::failed("use the Secret hoist-guard", why))?;
+                    let shared = Copy::of_secret(&text)?;
                     // An older hoist's may say the same and more.
-                    let theirs = shared.completed(copy);
                     // What was renewed here, and is not in the cluster's yet, stays.
-                    let (assets, _) = renewal::with_newer(theirs.assets.clone(), &copy.assets);
-                    state.copy = Some(Copy { assets, ..theirs }).filter(|state| state != copy);
+                    let (theirs, _) = shared.completed(copy).with_newer(copy);
+                    state.copy = Some(theirs).filter(|state| state != copy);
                     self.compared = state.copy.is_none().then_some((sum, own));
                 }
             }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::leases::Leases;
 use super::leave::{self, API_SERVER};
+use crate::api::observe::LEASES;
 use crate::base::error::Result;
 use crate::base::report::Reporter;
 use crate::desired::config::{Cluster, Controller};
@@ -31,8 +32,6 @@ use crate::plane::leaving::{self, Why};
 use crate::plane::member;
 use crate::plane::remembered::Remembered;
 
-/// Those that lead, perhaps.
-const LEADERS: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 /// How long systemd may take to say whether it stops the machine.
 const SYSTEMD_LIMIT: Duration = Duration::from_secs(5);
 /// How long one call of a member's may take. Whoever switches a machine off waits for it.
@@ -186,9 +185,9 @@ impl At<'_> {
             // It says for a moment only that it will end.
             sleep(leave::TO_MOVE).await;
         }
-        let leaders = leave::running(self.host, &LEADERS)?;
+        let leaders = leave::running(self.host, &LEASES)?;
         running.iter().chain(&leaders).for_each(|component| self.tell(component));
-        if leave::until_ended(self.host, &LEADERS, &leaders, ACT_LIMIT).await {
+        if leave::until_ended(self.host, &LEASES, &leaders, ACT_LIMIT).await {
             self.free_leases(client).await;
         }
         let has_ended = leave::until_ended(self.host, &[API_SERVER], running, END_LIMIT).await;

@@ -1,13 +1,13 @@
 //! The remaining validity of certificates: those on the disk, and the one that is served.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::base::files;
 use crate::base::input;
 use crate::base::probe;
 use crate::base::yaml;
@@ -54,23 +54,12 @@ pub fn on_disk(host: &Host, now: OffsetDateTime) -> Vec<Certificate> {
         found.extend(certificate(path.display().to_string(), &pem, now));
     }
     for folder in [host.etcd_pki(), host.serving_pki(), host.bridge()] {
-        found.extend(below(&folder, now));
+        found.extend(files::below(&folder).into_iter().filter_map(|path| {
+            let content = std::fs::read(&path).unwrap_or_default();
+            read(&path.display().to_string(), &content, now)
+        }));
     }
     found
-}
-
-fn below(folder: &Path, now: OffsetDateTime) -> Vec<Certificate> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    let of = |path: &std::path::PathBuf| {
-        if path.is_dir() {
-            return below(path, now);
-        }
-        let content = std::fs::read(path).unwrap_or_default();
-        read(&path.display().to_string(), &content, now).into_iter().collect()
-    };
-    paths.iter().flat_map(of).collect()
 }
 
 /// Those of an asset directory.

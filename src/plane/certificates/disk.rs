@@ -1,9 +1,10 @@
 //! The copies on this machine's disk.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::copy::{self, CertificateCopy};
+use crate::base::files;
 use crate::desired::assets::AssetSet;
 use crate::node::host::Host;
 use crate::plane::kept_copy::{self, Copy};
@@ -11,13 +12,13 @@ use crate::plane::kept_copy::{self, Copy};
 /// What hoist and the kubelet keep on this machine, guard's copy aside.
 pub fn on_disk(host: &Host) -> Vec<CertificateCopy> {
     let mut found = Vec::new();
-    let files = [
+    let single = [
         (host.path("/etc/kubernetes/pki/ca.crt"), "kubelet"),
         (host.kubelet_kubeconfig(), "kubelet"),
         (host.kubelet_certificate(), "kubelet"),
         (host.kubelet_serving_certificate(), "kubelet"),
     ];
-    for (path, holder) in files {
+    for (path, holder) in single {
         found.extend(file(host, &path, holder));
     }
     let folders = [
@@ -27,7 +28,7 @@ pub fn on_disk(host: &Host) -> Vec<CertificateCopy> {
         (host.permanent(), "static pods"),
     ];
     for (folder, holder) in folders {
-        for path in below(&folder) {
+        for path in files::below(&folder) {
             found.extend(file(host, &path, holder));
         }
     }
@@ -59,15 +60,6 @@ pub fn ends(host: &Host, copy: &Copy) -> BTreeMap<String, i64> {
 fn file(host: &Host, path: &Path, holder: &str) -> Vec<CertificateCopy> {
     let content = std::fs::read(path).unwrap_or_default();
     copy::copies(&host.inside(path).display().to_string(), "", holder, &content)
-}
-
-/// The files below a folder, in order.
-fn below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    let of = |path: PathBuf| if path.is_dir() { below(&path) } else { vec![path] };
-    paths.into_iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

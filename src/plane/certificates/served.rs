@@ -10,6 +10,7 @@ use super::copy::{self, CertificateCopy};
 use crate::base::probe;
 use crate::desired::config::API_PORT;
 use crate::desired::secrets::BRIDGE_PORT;
+use crate::etcd::{alarms, members};
 use crate::node::host::Host;
 
 /// How long a server may take to show its own.
@@ -44,8 +45,8 @@ pub fn listeners(host: &Host, loopback: IpAddr, node_ip: IpAddr) -> Vec<Listener
         all.push(at("bridge", loopback, BRIDGE_PORT, Some(bridge)));
     }
     if host.etcd_pki().join("server.crt").is_file() {
-        all.push(at("etcd", loopback, 2379, Some(host.etcd_pki().join("server.crt"))));
-        all.push(at("etcd", node_ip, 2380, Some(host.etcd_pki().join("peer.crt"))));
+        all.push(at("etcd", loopback, alarms::PORT, Some(host.etcd_pki().join("server.crt"))));
+        all.push(at("etcd", node_ip, members::PEER_PORT, Some(host.etcd_pki().join("peer.crt"))));
     }
     all.push(at("kubelet", node_ip, 10250, Some(host.kubelet_serving_certificate())));
     all.push(at("kube-controller-manager", loopback, 10257, None));

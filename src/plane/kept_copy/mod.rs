@@ -143,12 +143,26 @@ impl Copy {
         }
     }
 
+    /// The one that the Secret `hoist-guard` holds.
+    ///
+    /// # Errors
+    /// What is no copy.
+    pub fn of_secret(text: &[u8]) -> Result<Self> {
+        Self::parse(text).map_err(|why| Error::failed("use the Secret hoist-guard", why))
+    }
+
+    /// With those leaves of `other` that are its own renewed; says whether there were any.
+    pub fn with_newer(self, other: &Self) -> (Self, bool) {
+        let (assets, any) = renewal::with_newer(self.assets, &other.assets);
+        (Self { assets, ..self }, any)
+    }
+
     /// What the disk has noted beside what `self` says, added to it: images, the cluster's id where it has none, and leaves
     /// that were renewed since.
     pub fn keeping(mut self, host: &Host) -> Self {
         if let Ok(Some(there)) = Self::load(host) {
+            (self, _) = self.with_newer(&there);
             self.images = there.images;
-            (self.assets, _) = renewal::with_newer(self.assets, &there.assets);
             if let Some(id) = there.assets.files.get(CLUSTER_ID) {
                 self.assets.files.entry(CLUSTER_ID.into()).or_insert_with(|| id.clone());
             }
