@@ -25,6 +25,8 @@ pub const SUM: &str = "hoist/bridge-sha256";
 const LABELLED: &str = "hoist/labelled-node-uid";
 /// The annotation of guard's Lease with the name of its machine, which need not be its Node's.
 const HOSTNAME: &str = "hoist/hostname";
+/// The annotation of guard's Lease with the version of Kubernetes that its copy of the bridge has.
+const KEPT: &str = "hoist/bridge-kubernetes";
 /// What events of guard's say they come from.
 const COMPONENT: &str = "hoist-guard";
 /// In seconds: three heartbeats.
@@ -105,21 +107,44 @@ pub async fn may_share_hostname(client: &Client, name: &str, hostname: &str) -> 
     Ok(false)
 }
 
-/// Says that guard of the node `name` lives, how its machine is called, and which Node last had the control plane's label, by
-/// its uid.
+/// The version of Kubernetes of the copy of the bridge on each of these nodes, as its guard has said; `None` where it has not.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn heartbeat(
+pub async fn kept_versions<'a>(
     client: &Client,
-    name: &str,
-    hostname: &str,
-    now: OffsetDateTime,
-    labelled: Option<&str>,
-) -> Result<()> {
+    nodes: impl Iterator<Item = &'a str>,
+) -> Result<Vec<(String, Option<String>)>> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let mut said = Vec::new();
+    for node in nodes {
+        let name = lease(node);
+        let lease = api.get_metadata_opt(&name).await;
+        let lease = lease.map_err(|error| super::failed(format!("read the Lease {name}"), &error))?;
+        said.push((node.to_owned(), lease.and_then(|lease| lease.annotations().get(KEPT).cloned())));
+    }
+    Ok(said)
+}
+
+/// What guard's Lease says beside that it lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// How its machine is called.
+    pub hostname: &'a str,
+    /// The uid of the Node that last had the control plane's label.
+    pub labelled: Option<&'a str>,
+    /// The version of Kubernetes of its copy of the bridge.
+    pub kept: &'a str,
+}
+
+/// Says that guard of the node `name` lives, and what else there is to say.
+///
+/// # Errors
+/// The API server's word.
+pub async fn heartbeat(client: &Client, name: &str, said: Said<'_>, now: OffsetDateTime) -> Result<()> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let name = lease(name);
-    let said = [(HOSTNAME, Some(hostname)), (LABELLED, labelled)];
+    let said = [(HOSTNAME, Some(said.hostname)), (LABELLED, said.labelled), (KEPT, Some(said.kept))];
     let said = said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect();
     let lease = Lease {
         metadata: ObjectMeta {
@@ -204,14 +229,26 @@ pub async fn images(client: &Client, name: &str) -> Result<Vec<(String, String)>
     Ok(pods.items.into_iter().filter_map(of_pod).collect())
 }
 
-/// The minor version that the API server says it is.
+/// Which version an API server says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Major and minor version, where it says them as Kubernetes does.
+    pub version: Option<(u32, u32)>,
+    /// It emulates an older minor version, as one does that is on trial in an upgrade.
+    pub is_on_trial: bool,
+}
+
+/// Which version the API server says it is.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn version(client: &Client) -> Result<Option<(u32, u32)>> {
+pub async fn version(client: &Client) -> Result<Told> {
     let info = client.apiserver_version().await;
     let info = info.map_err(|error| super::failed("ask the API server for its version", &error))?;
-    Ok(version::numbers(&info.git_version).map(|(major, minor, _)| (major, minor)))
+    Ok(Told {
+        version: version::numbers(&info.git_version).map(|(major, minor, _)| (major, minor)),
+        is_on_trial: info.emulation_minor.is_some_and(|minor| !minor.is_empty() && minor != info.minor),
+    })
 }
 
 /// The checksum of the cluster's copy of the bridge; `None` where there is none.

@@ -13,14 +13,18 @@ use tokio::time::Instant;
 use super::{Verdict, failed, is_not_found, timestamp, verdict};
 use crate::base::error::Result;
 
-/// The Lease.
+/// The Lease of the turn itself.
 const NAME: &str = "hoist-turn";
+/// That of the one upgrade that may be under way, which is renewed for as long as it is.
+const UPGRADE: &str = "hoist-upgrade";
 /// How long one that is not renewed is another's: longer than any one act takes.
 pub const LASTS: Duration = Duration::from_secs(15);
 
 /// One controller's side of it.
 #[derive(Debug)]
 pub struct Turn {
+    /// The Lease.
+    name: &'static str,
     /// Who it is: the Node, and this process among those that were and will be.
     identity: String,
     /// Another's, as it was last seen to change, by this machine's clock alone.
@@ -39,7 +43,12 @@ enum Next {
 impl Turn {
     /// That of a process that begins `now`, which has one `name` on the Node: no two processes have the same.
     pub fn of_process(name: &str, now: OffsetDateTime) -> Self {
-        Self { identity: format!("{name}_{:x}", now.unix_timestamp_nanos()), seen: None }
+        Self { name: NAME, identity: format!("{name}_{:x}", now.unix_timestamp_nanos()), seen: None }
+    }
+
+    /// That of an upgrade, which runs on the machine `hostname`, of which there may be one at a time in a cluster.
+    pub fn of_upgrade(hostname: &str, now: OffsetDateTime) -> Self {
+        Self { name: UPGRADE, ..Self::of_process(hostname, now) }
     }
 
     /// Takes it, or renews it; says whether it is this controller's now, for [`LASTS`] at least.
@@ -48,20 +57,21 @@ impl Turn {
     /// The API server's word; whose turn it is is not known then.
     pub async fn take(&mut self, client: &Client, now: Instant, clock: OffsetDateTime) -> Result<bool> {
         let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-        let there = api.get_opt(NAME).await.map_err(|error| failed(format!("read the Lease {NAME}"), &error))?;
+        let there =
+            api.get_opt(self.name).await.map_err(|error| failed(format!("read the Lease {}", self.name), &error))?;
         if self.next(there.as_ref(), now) == Next::Wait {
             return Ok(false);
         }
         let wanted = self.lease(there.as_ref(), clock);
         let written = match there {
             // As it was read: of two that take it at once, one is refused.
-            Some(_) => api.replace(NAME, &PostParams::default(), &wanted).await,
+            Some(_) => api.replace(self.name, &PostParams::default(), &wanted).await,
             None => api.create(&PostParams::default(), &wanted).await,
         };
         match written {
             Ok(_) => Ok(true),
             Err(error) if verdict(&error) == Verdict::Stale || is_not_found(&error) => Ok(false),
-            Err(error) => Err(failed(format!("take the Lease {NAME}"), &error)),
+            Err(error) => Err(failed(format!("take the Lease {}", self.name), &error)),
         }
     }
 
@@ -71,15 +81,16 @@ impl Turn {
     /// The API server's word: it expires by itself.
     pub async fn give_back(&mut self, client: &Client) -> Result<()> {
         let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-        let there = api.get_opt(NAME).await.map_err(|error| failed(format!("read the Lease {NAME}"), &error))?;
+        let there =
+            api.get_opt(self.name).await.map_err(|error| failed(format!("read the Lease {}", self.name), &error))?;
         let Some(mut lease) = there.filter(|lease| holder(lease) == Some(&self.identity)) else { return Ok(()) };
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
         }
-        match api.replace(NAME, &PostParams::default(), &lease).await {
+        match api.replace(self.name, &PostParams::default(), &lease).await {
             Ok(_) => Ok(()),
             Err(error) if verdict(&error) == Verdict::Stale || is_not_found(&error) => Ok(()),
-            Err(error) => Err(failed(format!("give back the Lease {NAME}"), &error)),
+            Err(error) => Err(failed(format!("give back the Lease {}", self.name), &error)),
         }
     }
 
@@ -109,7 +120,7 @@ impl Turn {
     fn lease(&self, there: Option<&Lease>, clock: OffsetDateTime) -> Lease {
         let mut lease = there.cloned().unwrap_or_else(|| Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.into()),
+                name: Some(self.name.into()),
                 namespace: Some("kube-system".into()),
                 ..ObjectMeta::default()
             },
@@ -147,7 +158,7 @@ mod tests {
     #[test]
     fn the_turn_of_another_is_over_when_it_was_not_renewed_for_as_long_as_it_lasts() {
         let begun = Instant::now();
-        let mut turn = Turn { identity: "c2".into(), seen: None };
+        let mut turn = Turn { name: NAME, identity: "c2".into(), seen: None };
         let mut next = |lease: Option<&Lease>, seconds| turn.next(lease, begun + Duration::from_secs(seconds));
         assert_eq!(next(None, 0), Next::Take);
         assert_eq!(next(Some(&of("", "1")), 0), Next::Take);
@@ -162,7 +173,7 @@ mod tests {
 
     #[test]
     fn one_that_is_taken_says_by_whom_and_how_often_it_moved() {
-        let turn = Turn { identity: "c2".into(), seen: None };
+        let turn = Turn { name: NAME, identity: "c2".into(), seen: None };
         let clock = OffsetDateTime::UNIX_EPOCH;
         let spec = |lease: Lease| lease.spec.unwrap();
         let taken = turn.lease(Some(&of("c1", "3")), clock);

@@ -23,6 +23,7 @@ mod start;
 mod status;
 mod token;
 mod unpivot;
+mod upgrade;
 mod validate;
 mod version;
 
@@ -99,6 +100,8 @@ pub enum Command {
     Status(status::Args),
     /// Check whether the files of an asset directory fit together: references, certificates, ports, subnets, flags
     Validate(validate::Args),
+    /// Bring the control plane to another version of Kubernetes in place: tried first, and undone if it does not serve
+    Upgrade(upgrade::Args),
     /// Show the certificates of this machine and its cluster, and renew them
     Certs(certs::Args),
     /// Manage bootstrap tokens, with which machines join the cluster as workers
@@ -153,6 +156,7 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Validate(args) => return validate::run(&args, out),
         Command::Preflight(args) => return preflight::run(args, out).await,
         Command::Status(args) => return status::run(&args, out).await,
+        Command::Upgrade(args) => return upgrade::run(&args, color, out).await,
         Command::Certs(args) => return certs::run(&args, out).await,
         Command::Token(args) => token::run(args, out).await?,
         Command::JoinAssets(args) => join_assets::run(&args, out).await?,

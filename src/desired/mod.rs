@@ -17,3 +17,4 @@ pub mod secrets;
 pub mod server_config;
 pub mod template;
 pub mod tokens;
+pub mod upgrade;

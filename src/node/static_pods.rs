@@ -1,11 +1,17 @@
 //! The only owner of the kubelet's folder of static pods: it lists the manifests and their owners, puts a manifest in
 //! whole, and takes it out.
+//!
+//! Each manifest that is put in has a uid of its own. A kubelet gives a static pod without one a hash of the object as it knows it;
+//! a kubelet of another minor version knows other fields, and makes every such pod anew (measured from 1.36.3 to 1.37.2). The
+//! uid follows from the machine, the file and the text: another text is another pod, as under a kept uid a kubelet takes over hardly
+//! more than images. To all else the manifest is as it was given: the line is no part of what is read.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
@@ -15,6 +21,10 @@ use crate::base::yaml;
 const MANAGED_BY: &str = "/metadata/labels/app.kubernetes.io~1managed-by";
 /// Programs of which a controller runs one set: another's manifest with one of them stands in the way.
 const CONTROL_PLANE: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// The line that the uid stands behind, and how its own line begins and ends.
+const METADATA: &str = "metadata:\n";
+const UID: (&str, &str) = ("  uid: ", " # hoist's: docs/upgrade.md\n");
 
 /// The kubelet's folder of static pods.
 #[derive(Debug, Clone)]
@@ -28,13 +38,18 @@ impl StaticPods {
         Self { dir: dir.to_owned() }
     }
 
-    /// Puts the manifest `name` in, whole, and says whether anything changed.
+    /// Puts the manifest `name` in, whole, and says whether anything changed. One that is there and says the same stays, with the
+    /// uid that it has or without: another would make its pod anew.
     ///
     /// # Errors
     /// The system's refusal; the kubelet then sees what it saw before.
     pub fn install(&self, name: &str, text: &str) -> Result<bool> {
         files::make_dir(&self.dir, 0o755)?;
-        files::write(&self.dir.join(name), &File::private(text))
+        let path = self.dir.join(name);
+        let machine = nix::unistd::gethostname().unwrap_or_default();
+        let own = || with_uid(text, &uid(&[&machine.to_string_lossy(), &path.to_string_lossy(), text]));
+        let there = std::fs::read_to_string(&path).ok().filter(|there| without_uid(there) == text);
+        files::write(&path, &File::private(there.unwrap_or_else(own)))
     }
 
     /// Takes the manifest `name` out and says whether it was there.
@@ -52,7 +67,7 @@ impl StaticPods {
 
     /// The text of the manifest `name`, if it is there.
     pub fn read(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.dir.join(name)).ok()
+        std::fs::read_to_string(self.dir.join(name)).ok().map(|text| without_uid(&text))
     }
 
     /// When the manifest `name` was put in, if it is there.
@@ -131,6 +146,38 @@ impl StaticPods {
     }
 }
 
+/// A manifest with this uid; as it is where it has one, or is not written as hoist's are.
+fn with_uid(text: &str, uid: &str) -> String {
+    let has_one = yaml::documents("", text)
+        .is_ok_and(|documents| documents.iter().any(|document| document.value.pointer("/metadata/uid").is_some()));
+    match text.find(&format!("\n{METADATA}")) {
+        Some(at) if !has_one => {
+            let (head, rest) = text.split_at(at + 1 + METADATA.len());
+            format!("{head}{}\"{uid}\"{}{rest}", UID.0, UID.1)
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// A manifest without the uid that hoist has given it.
+fn without_uid(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !(line.starts_with(UID.0) && line.ends_with(UID.1))).collect()
+}
+
+/// A uid that is the same for the same parts, in the form of a UUID that is made of a hash (version 8 of RFC 9562).
+fn uid(parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    let mut bytes: Vec<u8> = digest.finalize().into_iter().take(16).collect();
+    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
 fn is_own(pod: &Value) -> bool {
     pod.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist")
 }
@@ -178,6 +225,43 @@ mod tests {
                 "hoist needs this name for a static pod of its own"
             ]
         );
+    }
+
+    const OWN: &str = "# what it is for\napiVersion: v1\nkind: Pod\nmetadata:\n  name: etcd\nspec: {}\n";
+
+    #[test]
+    fn each_manifest_gets_a_uid_of_its_own_and_is_read_as_it_was_given() {
+        let (dir, pods) = folder(&[]);
+        let uid_of = |name: &str| {
+            let text = std::fs::read_to_string(dir.path().join(name)).unwrap();
+            let document = yaml::documents(name, &text).unwrap().remove(0);
+            document.value["metadata"]["uid"].as_str().unwrap().to_owned()
+        };
+        assert!(pods.install("etcd.yaml", OWN).unwrap() && pods.install("other.yaml", OWN).unwrap());
+        let first = uid_of("etcd.yaml");
+        assert_ne!(first, uid_of("other.yaml"), "never twice on a node");
+        assert_eq!(pods.read("etcd.yaml").as_deref(), Some(OWN));
+        assert!(!pods.install("etcd.yaml", OWN).unwrap());
+        let changed = OWN.replace("spec: {}", "spec: {hostNetwork: true}");
+        assert!(pods.install("etcd.yaml", &changed).unwrap());
+        assert_ne!(uid_of("etcd.yaml"), first, "another text is another pod");
+        pods.remove("etcd.yaml").unwrap();
+        pods.install("etcd.yaml", OWN).unwrap();
+        assert_eq!(uid_of("etcd.yaml"), first);
+        let parts: Vec<_> = first.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert!(first.chars().all(|c| c == '-' || c.is_ascii_hexdigit() && !c.is_ascii_uppercase()), "{first}");
+    }
+
+    #[test]
+    fn a_pod_that_runs_without_a_uid_is_not_made_anew_for_one() {
+        let (dir, pods) = folder(&[("etcd.yaml", OWN)]);
+        pods.install("etcd.yaml", OWN).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("etcd.yaml")).unwrap(), OWN);
+        // A user's own is the user's.
+        let with = OWN.replace("  name: etcd\n", "  name: etcd\n  uid: mine\n");
+        assert!(pods.install("etcd.yaml", &with).unwrap() && !pods.install("etcd.yaml", &with).unwrap());
+        assert_eq!(std::fs::read_to_string(dir.path().join("etcd.yaml")).unwrap(), with);
     }
 
     #[test]

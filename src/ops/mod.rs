@@ -12,3 +12,4 @@ pub mod reset;
 pub mod start;
 pub mod status;
 pub mod unpivot;
+pub mod upgrade;

@@ -39,6 +39,7 @@ mod security;
 mod serving;
 mod terraform;
 mod unpivot;
+mod upgrade;
 mod user_manifests;
 mod virtual_address;
 mod workers;

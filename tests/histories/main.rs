@@ -175,7 +175,7 @@ fn a_second_start_says_who_is_at_work_and_since_when() {
             let error = history.run_beside().await.unwrap_err();
             assert_eq!(error.exit_code(), 5);
             let since = "since 2027-01-15T08:00:00Z";
-            let holder = format!("another hoist is at work on this node: pid {}, {since}", std::process::id());
+            let holder = format!("another hoist is at work: pid {}, {since}", std::process::id());
             assert_eq!(error.to_string(), holder);
             assert!(before == asset_tree());
         };

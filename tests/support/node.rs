@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::command::{Ended, Running, run};
 use super::reason;
-use super::repository;
+use super::{cache, repository};
 
 /// How long scripts/node may take for one node; the images are loaded once and may take a while.
 const UP_LIMIT: Duration = Duration::from_secs(300);
@@ -61,6 +61,31 @@ impl Node {
     /// The same with containerd 2, whatever the others have.
     pub fn plain_with_containerd2(name: &str) -> Self {
         Self::make(name, &["--runtime", "containerd2"])
+    }
+
+    /// One of this version of Kubernetes, whatever the others have; with a network of pods of its own.
+    pub fn of_version(name: &str, version: &str) -> Self {
+        Self::make(name, &[POD_NETWORK, "--kubernetes", version])
+    }
+
+    /// Has the images of another version of Kubernetes, as if it had pulled them from a registry.
+    #[track_caller]
+    pub fn has_images_of(&self, version: &str) {
+        let images = cache().join(format!("kubernetes/v{version}/images"));
+        for name in ["kubernetes.tar", "pause.tar"] {
+            std::fs::copy(images.join(name), disk(self).join("opt").join(name)).unwrap();
+            self.sh(&format!("ctr -n k8s.io images import /opt/{name}; rm /opt/{name}"));
+        }
+    }
+
+    /// Gets the kubelet of another version of Kubernetes in the place of its own, and starts it.
+    #[track_caller]
+    pub fn has_kubelet_of(&self, version: &str) {
+        let kubelet = cache().join(format!("kubernetes/v{version}/bin/kubelet"));
+        std::fs::copy(kubelet, disk(self).join("opt/kubelet")).unwrap();
+        self.sh("ln -s /opt/kubelet /usr/local/bin/.kubelet
+            mv -T /usr/local/bin/.kubelet /usr/local/bin/kubelet
+            systemctl restart kubelet");
     }
 
     fn make(name: &str, args: &[&str]) -> Self {

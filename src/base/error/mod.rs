@@ -21,13 +21,13 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("2", "wrong usage: an unknown command or flag; `render --diff`, `apply --diff`: something would change"),
     (
         "3",
-        "the input is not valid (cluster.yaml, the asset directory, a manifest; for `unpivot`: a workload that cannot be a static pod); nothing was changed",
+        "the input is not valid (cluster.yaml, the asset directory, a manifest; for `unpivot`: a workload that cannot be a static pod; for `upgrade`: something of the cluster stands in the way); nothing was changed",
     ),
     (
         "4",
         "this machine is not ready (`hoist preflight` checks the same): not root, a port in use, a foreign static pod or etcd data, no kubelet …; nothing was changed",
     ),
-    ("5", "another hoist is at work on this node"),
+    ("5", "another hoist is at work on this node; for `upgrade`: on this cluster"),
     ("6", "timed out; the API is served at that moment"),
     ("7", "timed out; the API is not served at that moment"),
     ("8", "the API server refused objects, which hoist names; all objects that do not depend on them were applied"),
@@ -140,7 +140,7 @@ pub enum Error {
     Input(Vec<Finding>),
     /// This machine is not ready for it; nothing was changed.
     Preflight(Vec<Finding>),
-    /// Another hoist is at work on this node.
+    /// Another hoist is at work on this node, or upgrades this cluster.
     Locked {
         /// What is known of the holder.
         holder: String,
@@ -297,7 +297,7 @@ impl fmt::Display for Error {
                 list(f, "certificates are awaited that only the holders of the CAs' keys can sign", findings)?;
                 write!(f, "\n  next: {PUT_SIGNED}")
             }
-            Self::Locked { holder } => write!(f, "another hoist is at work on this node: {holder}"),
+            Self::Locked { holder } => write!(f, "another hoist is at work: {holder}"),
             Self::TimedOut { waiting_for, api_served, details, next } => {
                 write!(f, "timed out waiting for {waiting_for}")?;
                 for line in details {

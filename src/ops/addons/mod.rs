@@ -20,6 +20,7 @@ mod wait;
 pub use asset_dir::{AssetDir, apply_asset_dir};
 pub use order::Order;
 pub use preview::{Plan, plan};
+pub use ready::unready;
 pub use run::{Options, Summary, apply};
 
 #[cfg(test)]

@@ -83,6 +83,14 @@ pub(super) fn judge(live: Option<&Value>) -> Readiness {
     }
 }
 
+/// Why an object as it is now is not ready; `None` where it is.
+pub fn unready(live: Option<&Value>) -> Option<String> {
+    match judge(live) {
+        Ready => None,
+        Waiting(why) | Failed(why) => Some(why),
+    }
+}
+
 /// As `kubectl rollout status` sees it.
 fn rolled_out(live: &Value, updated: &str, available: &str, wanted: i64) -> Readiness {
     let generation = live.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();

@@ -213,7 +213,8 @@ impl Heartbeat {
             return Ok(state);
         }
         let world = host.world();
-        api::heartbeat(client, &self.node, &world.hostname(), world.now(), labelled.as_deref()).await?;
+        let said = api::Said { hostname: &world.hostname(), labelled: labelled.as_deref(), kept: &copy.kubernetes };
+        api::heartbeat(client, &self.node, said, world.now()).await?;
         state.leaderless_for = Some(self.leaderless_for(client).await?);
         let (sum, own) = (api::copy_sum(client).await?, copy.shared().sum());
         match sum {
@@ -236,15 +237,20 @@ impl Heartbeat {
             }
             _ => {}
         }
-        let images = api::images(client, &self.node).await?;
-        state.runs = api::version(client).await?.map(|version| Runs { images, version });
+        let told = api::version(client).await?;
+        // What is on trial is not followed: the bridge is still that of the old version.
+        if let Some(version) = told.version.filter(|_| !told.is_on_trial) {
+            state.runs = Some(Runs { images: api::images(client, &self.node).await?, version });
+        }
         // What becomes of it, and how long it takes, is no reason to have the heart beat faster.
         let scaled = timeout(SCALE_LIMIT, dns::autoscale(client)).await;
         state.news.extend(match scaled.unwrap_or_else(|_| Err(Error::failed("scale CoreDNS", "no answer in time"))) {
             Ok(replicas) => replicas.map(|replicas| format!("CoreDNS has {replicas} replicas now: {}", dns::WHY)),
             Err(error) => Some(error.to_string()),
         });
-        self.due = Instant::now() + MINUTE;
+        // An upgrade waits for what guard says of its copy.
+        let has_more = told.is_on_trial || state.copy.is_some();
+        self.due = Instant::now() + if has_more { AGAIN } else { MINUTE };
         Ok(state)
     }
 

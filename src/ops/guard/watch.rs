@@ -93,7 +93,7 @@ pub fn follow(
         let minor = version::of_image(runs).map_or(serves, |(major, minor, _)| (major, minor));
         if minor != ours {
             left.push(format!(
-                "{component} runs Kubernetes {}, and the copy of its bridge is of {}, whose flags may be others: set kubernetesVersion in cluster.yaml, and run `hoist render` and `hoist start`",
+                "{component} runs Kubernetes {}, and the copy of its bridge is of {}, whose flags may be others: set kubernetesVersion in cluster.yaml, `hoist render`, and `hoist upgrade apply`",
                 version(minor),
                 version(ours)
             ));

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use super::memory::Mode;
 use crate::api::observe::Required;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Finding, Result};
 use crate::base::report::Reporter;
 use crate::check::preflight;
 use crate::check::validate;
 use crate::desired::assets::{self, AssetSet, Manifest};
-use crate::desired::config::{Cluster, Controller};
+use crate::desired::config::version::numbers;
+use crate::desired::config::{Cluster, Controller, Version};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::ops::addons;
+use crate::plane::kept_copy::Copy;
 
 /// What `hoist start` was told.
 #[derive(Debug, Clone)]
@@ -125,11 +127,33 @@ pub(crate) async fn check<'a>(
     if !broken.is_empty() {
         return Err(Error::Input(broken));
     }
+    if options.mode == Mode::Start
+        && !options.preflight.new_cluster
+        && let Some(behind) = is_behind(host, cluster, &asset_dir)
+    {
+        return Err(Error::Input(vec![behind]));
+    }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
     let may_begin =
         options.mode == Mode::Start && begins(host, assets, (cluster, controller), options.preflight.new_cluster).await;
     Ok(Checked { host, input, options, controller, asset_dir, may_begin })
+}
+
+/// An asset directory of an older version than guard's copy on this controller: an upgrade has brought the copy, and what is
+/// older would take the cluster back. A copy that cannot be read is written anew.
+fn is_behind(host: &Host, cluster: &Cluster, asset_dir: &Path) -> Option<Finding> {
+    let kept = Copy::load(host).ok().flatten()?.kubernetes;
+    let (major, minor, patch) = numbers(&kept)?;
+    let own = cluster.kubernetes_version;
+    if own >= (Version { major, minor, patch }) {
+        return None;
+    }
+    let finding = Finding::new(
+        asset_dir.join("cluster.yaml").display().to_string(),
+        format!("is of {own}, and the cluster was upgraded to {kept} since"),
+    );
+    Some(finding.remedy("copy the asset directory here that `hoist upgrade` has used"))
 }
 
 /// Whether etcd may begin here: it has no data, and none that could be is known of, or the other members wait for it. Whatever
@@ -153,6 +177,26 @@ mod tests {
     use super::*;
     use crate::base::files::File;
     use crate::node::system;
+
+    #[test]
+    fn an_asset_directory_that_an_upgrade_has_left_behind_is_not_started() {
+        let root = tempfile::tempdir().unwrap();
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let of = |version: &str| {
+            let text = format!(
+                "apiVersion: hoist/v1alpha1\nkind: Cluster\nkubernetesVersion: {version}\ncontrollers:\n- {{name: c1, address: 10.0.0.1}}\n"
+            );
+            crate::desired::config::parse("cluster.yaml", &text, Path::new("/")).unwrap()
+        };
+        let (old, new, dir) = (of("v1.36.3"), of("v1.37.2"), Path::new("/assets"));
+        assert_eq!(is_behind(&host, &old, dir), None, "guard has none yet");
+        Copy::new(&AssetSet::default(), &new, &new.controllers[0]).store(&host).unwrap();
+        let finding = is_behind(&host, &old, dir).unwrap().to_string();
+        assert!(finding.contains("is of v1.36.3") && finding.contains("upgraded to v1.37.2"), "{finding}");
+        assert_eq!(is_behind(&host, &new, dir), None);
+        Copy::new(&AssetSet::default(), &old, &old.controllers[0]).store(&host).unwrap();
+        assert_eq!(is_behind(&host, &new, dir), None, "guard's copy follows");
+    }
 
     #[tokio::test]
     async fn in_the_place_of_a_cluster_that_is_known_none_is_begun_unasked() {

@@ -79,7 +79,7 @@ pub(super) fn compare(host: &Host, assets: Option<&AssetSet>, id: &str, version:
         && (major, minor) != version
     {
         problems.push(format!(
-            "guard's copy of the bridge is of Kubernetes {major}.{minor}, and the API server of {}.{}: set kubernetesVersion in cluster.yaml, and run `hoist render` and `hoist start`",
+            "guard's copy of the bridge is of Kubernetes {major}.{minor}, and the API server of {}.{}: set kubernetesVersion in cluster.yaml, `hoist render`, and `hoist upgrade apply`",
             version.0, version.1
         ));
     }

@@ -322,7 +322,11 @@ async fn ask_the_api(
         }
         let told = futures::join!(api::observe::cluster_id(&client), api::guard::version(&client));
         if let (Ok(id), Ok(version)) = told {
-            status.problems = machine::compare(host, subject.assets, &id, version);
+            let of = version.version.filter(|_| !version.is_on_trial);
+            status.problems = machine::compare(host, subject.assets, &id, of);
+            if version.is_on_trial {
+                status.problems.push("an upgrade is under way, and not committed: `hoist upgrade apply` goes on, `hoist upgrade rollback` goes back".into());
+            }
         }
     }
     status.next = Some(NextStep { step: next.step, what: next.what });

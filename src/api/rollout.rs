@@ -1,0 +1,105 @@
+//! A component of the control plane as an upgrade sees it: its workload, and which of its pods run what the workload says.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams};
+use serde_json::Value;
+
+use super::observe::{PodView, pod_view};
+use super::self_hosted::kind_of;
+use super::{failed, is_not_found};
+use crate::base::error::{Error, Result};
+use crate::desired::upgrade;
+
+/// How many lines of a log are read.
+const LINES: i64 = 5;
+
+/// A component's workload and its pods.
+#[derive(Debug, Clone)]
+pub struct Rollout {
+    /// The workload, as the API server has it.
+    pub live: Value,
+    /// Its pods, each with whether it runs the program that the workload says.
+    pub pods: Vec<(PodView, bool)>,
+}
+
+/// The one of `component` in kube-system; `None` where there is no such workload.
+///
+/// # Errors
+/// The API server's word.
+pub async fn read(client: &Client, component: &str) -> Result<Option<Rollout>> {
+    let kind = kind_of(component);
+    let Some(live) = workload(client, kind, component).await? else { return Ok(None) };
+    let template = &live["spec"]["template"]["spec"];
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let listed = api.list(&ListParams::default().labels(&format!("component={component}"))).await;
+    let listed = listed.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
+    let mut pods = Vec::new();
+    for pod in &listed.items {
+        let view = pod_view(pod);
+        // The bridge's have the same label.
+        if view.mirror || view.workload != component {
+            continue;
+        }
+        let spec = serde_json::to_value(&pod.spec).map_err(|error| Error::failed("read a pod", error))?;
+        pods.push((view, upgrade::is_same_program(&spec, template, component)));
+    }
+    pods.sort_by(|(one, _), (other, _)| (&one.node, &one.name).cmp(&(&other.node, &other.name)));
+    Ok(Some(Rollout { live, pods }))
+}
+
+/// A workload of kube-system, as it is on the wire: no field that this hoist does not know is lost.
+///
+/// # Errors
+/// The API server's word.
+pub async fn workload(client: &Client, kind: &str, name: &str) -> Result<Option<Value>> {
+    let resource = match kind {
+        "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
+        _ => ApiResource::erase::<Deployment>(&()),
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "kube-system", &resource);
+    let found = api.get_opt(name).await.map_err(|error| failed(format!("read the {kind} {name}"), &error))?;
+    let found = found.map(|object| serde_json::to_value(object).map_err(|error| Error::failed("read it", error)));
+    found.transpose()
+}
+
+/// Deletes a DaemonSet of kube-system, and its pods.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_daemon_set(client: &Client, name: &str) -> Result<()> {
+    let api: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
+    match api.delete(name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(failed(format!("delete the DaemonSet {name}"), &error)),
+    }
+}
+
+/// The last lines that the container of a component wrote, of the run before where it runs anew; none where the kubelet does not
+/// say.
+pub async fn last_lines(client: &Client, pod: &str, component: &str) -> Vec<String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    for previous in [true, false] {
+        let params =
+            LogParams { container: Some(component.into()), previous, tail_lines: Some(LINES), ..LogParams::default() };
+        if let Ok(text) = api.logs(pod, &params).await
+            && !text.trim().is_empty()
+        {
+            return text.lines().map(str::to_owned).collect();
+        }
+    }
+    Vec::new()
+}
+
+/// The image of a container of a pod of kube-system; `None` where there is no such pod.
+///
+/// # Errors
+/// The API server's word.
+pub async fn image_of_pod(client: &Client, pod: &str, container: &str) -> Result<Option<String>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let found = api.get_opt(pod).await.map_err(|error| failed(format!("read the pod {pod}"), &error))?;
+    let containers = found.and_then(|pod| pod.spec).map(|spec| spec.containers).unwrap_or_default();
+    Ok(containers.into_iter().find(|one| one.name == container).and_then(|one| one.image))
+}

@@ -1,0 +1,126 @@
+//! What a cluster says that may stand in the way of another version: its kubelets, and who asks for what will go.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use kube::{Client, ResourceExt};
+
+use super::pages;
+use super::{controllers, failed};
+use crate::base::error::{Error, Result};
+
+/// How many Nodes are asked for at once.
+const PAGE: u32 = 250;
+/// What an API server says of who asks for versions of its API that will go.
+const METRIC: &str = "apiserver_requested_deprecated_apis{";
+
+/// A Node's kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kubelet {
+    /// The Node.
+    pub node: String,
+    /// The version that it says it has.
+    pub version: String,
+    /// The Node is ready.
+    pub ready: bool,
+}
+
+/// A version of the API that somebody has asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// Group, version and resource, as `scheduling.k8s.io/v1alpha2 podgroups`.
+    pub what: String,
+    /// The minor version of Kubernetes 1 that does not have it any more.
+    pub gone_in: u32,
+}
+
+/// All kubelets.
+///
+/// # Errors
+/// The API server's word.
+pub async fn kubelets(client: &Client) -> Result<Vec<Kubelet>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let params = kube::api::ListParams::default().limit(PAGE);
+    let mut found = Vec::new();
+    let listed = pages::each(params, async |params| api.list(params).await, |node| found.push(kubelet(&node)));
+    listed.await.map_err(|error| failed("list the nodes", &error))?;
+    Ok(found)
+}
+
+fn kubelet(node: &Node) -> Kubelet {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    Kubelet {
+        node: node.name_any(),
+        version: status
+            .and_then(|status| status.node_info.as_ref())
+            .map(|info| info.kubelet_version.clone())
+            .unwrap_or_default(),
+        ready: conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+    }
+}
+
+/// Which versions of the API that will go somebody has asked of the API servers for since they began, each asked at its own
+/// address by a client that `connect` makes.
+///
+/// # Errors
+/// An API server that does not say.
+pub async fn deprecated(client: &Client, connect: impl AsyncFn(SocketAddr) -> Result<Client>) -> Result<Vec<Asked>> {
+    let mut asked = BTreeSet::new();
+    for node in controllers::list(client).await? {
+        let Some(address) = node.address else { continue };
+        let client = connect(SocketAddr::new(address, crate::desired::config::API_PORT)).await?;
+        let request = hyper::Request::get("/metrics").body(Vec::new());
+        let request = request.map_err(|error| Error::failed("ask for metrics", error))?;
+        let text = client.request_text(request).await;
+        let text =
+            text.map_err(|error| failed(format!("read the metrics of the API server of {}", node.name), &error))?;
+        asked.extend(text.lines().filter_map(asked_for));
+    }
+    Ok(asked.into_iter().collect())
+}
+
+/// A line of the metric.
+fn asked_for(line: &str) -> Option<Asked> {
+    let (labels, value) = line.strip_prefix(METRIC)?.split_once('}')?;
+    let label = |name: &str| {
+        let all = labels.split(',').filter_map(|label| label.split_once('='));
+        all.filter(|(label, _)| *label == name).map(|(_, value)| value.trim_matches('"')).next()
+    };
+    if value.trim().parse::<f64>().ok()? == 0.0 {
+        return None;
+    }
+    let gone_in = label("removed_release")?.strip_prefix("1.")?.parse().ok()?;
+    let group = label("group").unwrap_or_default();
+    let group = if group.is_empty() { String::new() } else { format!("{group}/") };
+    Some(Asked { what: format!("{group}{} {}", label("version")?, label("resource")?), gone_in })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deprecated_version_that_was_asked_for_is_read_from_its_line() {
+        let line = |labels: &str, value: &str| format!("apiserver_requested_deprecated_apis{{{labels}}} {value}");
+        let of = |labels: &str, value: &str| asked_for(&line(labels, value));
+        assert_eq!(
+            of(r#"group="autoscaling",removed_release="1.37",resource="hpas",subresource="",version="v2beta1""#, "1"),
+            Some(Asked { what: "autoscaling/v2beta1 hpas".into(), gone_in: 37 })
+        );
+        assert_eq!(
+            of(r#"group="",removed_release="1.38",resource="endpoints",subresource="",version="v1""#, "1e+00"),
+            Some(Asked { what: "v1 endpoints".into(), gone_in: 38 })
+        );
+        // Deprecated, and nobody has said until when.
+        assert_eq!(of(r#"group="",removed_release="",resource="endpoints",subresource="",version="v1""#, "1"), None);
+        assert_eq!(of(r#"group="a",removed_release="1.37",resource="b",subresource="",version="v1""#, "0"), None);
+        assert_eq!(asked_for("# HELP apiserver_requested_deprecated_apis [STABLE] Gauge"), None);
+        assert_eq!(asked_for("apiserver_requested_deprecated_apis{"), None);
+    }
+}

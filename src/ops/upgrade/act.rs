@@ -1,0 +1,90 @@
+//! The acts of an upgrade. Each may be done twice.
+
+use serde_json::{Value, json};
+
+use crate::api::apply::{Outcome, apply};
+use crate::api::{rollout, write};
+use crate::base::error::{Error, Result};
+use crate::desired::assets::Manifest;
+use crate::plane::kept_copy::Copy;
+
+use super::decide::Act;
+use super::releases::{Releases, Subject};
+
+/// The DaemonSet that has each controller pull the new images.
+pub(super) const PULL: &str = "hoist-upgrade-images";
+
+/// Does it.
+///
+/// # Errors
+/// What the API server refuses, or its word; doing it again goes on.
+pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> Result<()> {
+    let client = &subject.client;
+    match what {
+        Act::Pull => {
+            let images: Vec<_> =
+                releases.images().into_iter().filter_map(|(name, (_, new))| Some((name, new?))).collect();
+            let manifest = pull(&images, &subject.input.cluster().images.pause);
+            accepted(apply(client, &[manifest], true).await?)
+        }
+        Act::EndPull => rollout::delete_daemon_set(client, PULL).await,
+        Act::Apply { component, form, is_held } => {
+            let (beside, workload) = releases.manifests(component, *form, *is_held);
+            accepted(apply(client, &beside, false).await?)?;
+            let workload =
+                workload.ok_or_else(|| Error::failed(format!("apply {component}"), "there is no manifest"))?;
+            accepted(apply(client, &[workload], true).await?)
+        }
+        Act::Replace { pod, .. } => write::delete_pods(client, &[("kube-system".to_owned(), pod.clone())]).await,
+        Act::Commit => {
+            let cluster = subject.input.cluster();
+            let controller = cluster.controllers.first();
+            let controller =
+                controller.ok_or_else(|| Error::failed("commit", "cluster.yaml declares no controller"))?;
+            let copy = Copy::new(subject.input.assets(), cluster, controller).shared();
+            // What was renewed in the cluster since the asset directory was rendered stays.
+            let (copy, _) = copy.with_newer(&releases.copy);
+            write::guard_copy(client, &copy.to_json(), &copy.sum()).await
+        }
+        Act::ApplyRest => accepted(apply(client, subject.input.manifests(), false).await?),
+    }
+}
+
+fn accepted(outcome: Outcome) -> Result<()> {
+    match outcome.refused.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Refused(outcome.refused.into_iter().map(|refusal| refusal.finding).collect())),
+    }
+}
+
+/// A DaemonSet whose pods have pulled these images, each with the program that is named, once they are ready: each program has
+/// said its version there.
+fn pull(images: &[(&str, &str)], pause: &str) -> Manifest {
+    let labels = json!({"app.kubernetes.io/name": PULL, "app.kubernetes.io/managed-by": "hoist"});
+    let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": true});
+    let ask = |(name, image): &(&str, &str)| json!({"name": name, "image": image, "command": [name, "--version"], "securityContext": security});
+    let object = json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": PULL, "namespace": "kube-system", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/name": PULL}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "hostNetwork": true,
+                    "initContainers": images.iter().map(ask).collect::<Vec<Value>>(),
+                    "containers": [{"name": "pause", "image": pause, "securityContext": security}],
+                    "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
+                    "priorityClassName": "system-node-critical",
+                    "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+                    "terminationGracePeriodSeconds": 1,
+                    "tolerations": [{"operator": "Exists"}],
+                },
+            },
+        },
+    });
+    Manifest { path: format!("{PULL}.yaml"), line: 1, object }
+}
