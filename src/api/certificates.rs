@@ -1,15 +1,19 @@
-//! The Secrets and ConfigMaps of a cluster that hold certificates of its own.
+//! The objects of a cluster that hold certificates.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::{failed, guard, self_hosted};
+use super::{failed, guard, pages, self_hosted};
 use crate::base::error::Result;
+use crate::desired::certificates::fields;
 use crate::desired::secrets::COMPONENTS;
 
 /// An object that holds certificates.
@@ -19,8 +23,10 @@ pub struct Object {
     pub place: String,
     /// The component that reads it.
     pub holder: &'static str,
-    /// What it holds, by key.
+    /// What it holds, by key or field.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// It is the control plane's own: what it holds is the cluster's.
+    pub is_own: bool,
 }
 
 /// The ConfigMaps of one namespace, and who reads them.
@@ -30,6 +36,8 @@ const CONFIG_MAPS: [(&str, &str, &str); 2] = [
 ];
 /// The ConfigMap that every namespace has.
 const ROOT_CA: &str = "kube-root-ca.crt";
+/// How many objects are asked for at once.
+const PAGE: u32 = 100;
 
 /// Every such object, and what could not be read.
 pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
@@ -38,7 +46,7 @@ pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
         match self_hosted::secret(client, name).await {
             Ok(Some(files)) => {
                 let holder = if name == guard::NAME { "guard" } else { name };
-                found.push(Object { place: format!("Secret kube-system/{name}"), holder, files });
+                found.push(Object { place: format!("Secret kube-system/{name}"), holder, files, is_own: true });
             }
             Ok(None) => {}
             Err(error) => unread.push(error.to_string()),
@@ -48,7 +56,8 @@ pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         match maps.get_opt(name).await {
             Ok(Some(map)) => {
-                found.push(Object { place: format!("ConfigMap {namespace}/{name}"), holder, files: texts(map) });
+                let place = format!("ConfigMap {namespace}/{name}");
+                found.push(Object { place, holder, files: texts(map), is_own: true });
             }
             Ok(None) => {}
             Err(error) => unread.push(failed(format!("read the ConfigMap {namespace}/{name}"), &error).to_string()),
@@ -58,7 +67,75 @@ pub async fn objects(client: &Client) -> (Vec<Object>, Vec<String>) {
         Ok(objects) => found.extend(objects),
         Err(error) => unread.push(failed(format!("read the ConfigMaps {ROOT_CA}"), &error).to_string()),
     }
+    let own: Vec<_> = found.iter().map(|object| object.place.clone()).collect();
+    for (what, others) in [
+        ("Secrets", others::<Secret>(client, "Secret", secret_files).await),
+        ("ConfigMaps", others::<ConfigMap>(client, "ConfigMap", texts).await),
+    ] {
+        match others {
+            Ok(others) => found.extend(others.into_iter().filter(|other| !own.contains(&other.place))),
+            Err(error) => unread.push(failed(format!("list {what}"), &error).to_string()),
+        }
+    }
+    for kind in [
+        ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+        ApiResource::erase::<MutatingWebhookConfiguration>(&()),
+        ApiResource::erase::<APIService>(&()),
+        ApiResource::erase::<CustomResourceDefinition>(&()),
+    ] {
+        match with_bundles(client, &kind).await {
+            Ok(objects) => found.extend(objects),
+            Err(error) => unread.push(failed(format!("list {}", kind.plural), &error).to_string()),
+        }
+    }
     (found, unread)
+}
+
+/// The objects of all namespaces that hold certificates, [`ROOT_CA`] aside.
+async fn others<K>(
+    client: &Client,
+    kind: &str,
+    files: impl Fn(K) -> BTreeMap<String, Vec<u8>>,
+) -> kube::Result<Vec<Object>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let params = ListParams::default().limit(PAGE).fields(&format!("metadata.name!={ROOT_CA}"));
+    let mut found = Vec::new();
+    let take = |object: K| {
+        let place = format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let mut files = files(object);
+        files.retain(|_, content| may_hold(content));
+        if !files.is_empty() {
+            found.push(Object { place, holder: "pods", files, is_own: false });
+        }
+    };
+    pages::each(params, async |params| api.list(params).await, take).await?;
+    Ok(found)
+}
+
+/// Whether a file has what a certificate or a kubeconfig has.
+fn may_hold(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content);
+    ["BEGIN CERTIFICATE-", "certificate-authority-data", "client-certificate-data"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+/// The objects of a kind that name a CA in a `caBundle`.
+async fn with_bundles(client: &Client, kind: &ApiResource) -> kube::Result<Vec<Object>> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), kind);
+    let mut found = Vec::new();
+    let take = |object: DynamicObject| {
+        let place = format!("{} {}", kind.kind, object.name_any());
+        let files: BTreeMap<_, _> = fields(&object.data).into_iter().collect();
+        if !files.is_empty() {
+            found.push(Object { place, holder: "kube-apiserver", files, is_own: false });
+        }
+    };
+    pages::each(ListParams::default().limit(PAGE), async |params| api.list(params).await, take).await?;
+    Ok(found)
 }
 
 /// Replaces what `new` says in the Secret kube-system/`name`, if that is still what was read; names what has changed.
@@ -100,9 +177,13 @@ async fn root_cas(client: &Client) -> kube::Result<Vec<Object>> {
             [first, others @ ..] => format!("ConfigMap {first}/{ROOT_CA} and {} alike", others.len()),
             [] => String::new(),
         };
-        Object { place, holder: "pods", files }
+        Object { place, holder: "pods", files, is_own: true }
     };
     Ok(alike.into_iter().map(object).collect())
+}
+
+fn secret_files(secret: Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.unwrap_or_default().into_iter().map(|(key, content)| (key, content.0)).collect()
 }
 
 fn texts(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {

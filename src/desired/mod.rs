@@ -2,6 +2,7 @@
 //! writing that directory; nothing here asks a cluster or looks at the machine.
 
 pub mod assets;
+pub mod certificates;
 pub mod config;
 pub mod first_boot;
 pub mod join;

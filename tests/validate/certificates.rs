@@ -222,6 +222,39 @@ fn replace(directory: &mut Directory, path: &str, key: &str, content: &str) -> S
 }
 
 #[test]
+fn a_ca_that_ends_is_said_a_year_before_wherever_it_is() {
+    use base64::Engine;
+    let (mut directory, other) = (Directory::new(), Directory::new());
+    let end =
+        |directory: &Directory, days: i64| lines(all(&directory.set, OffsetDateTime::now_utc() + Duration::days(days)));
+    let of_cas = |found: Vec<String>| found.into_iter().filter(|line| line.contains("ca.crt")).collect::<Vec<_>>();
+    assert_eq!(of_cas(end(&directory, 3650 - 366)), [""; 0]);
+    let said = format!("warning: expires {}, in 364 days", date(3650));
+    let cas = ["ca", "etcd/ca", "front-proxy-ca"].map(|ca| format!("assets/tls/{ca}.crt:1:1: {said}"));
+    assert_eq!(of_cas(end(&directory, 3650 - 365)), cas);
+
+    // Another CA's, in a webhook and in a kubeconfig that a ConfigMap holds.
+    let foreign = other.text("tls/ca.crt");
+    let bundle = base64::engine::general_purpose::STANDARD.encode(&foreign);
+    let webhook = format!(
+        "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {{name: x}}\nwebhooks:\n\
+        - name: x.example.com\n  admissionReviewVersions: [v1]\n  sideEffects: None\n  clientConfig:\n    url: https://192.0.2.1\n    caBundle: {bundle}\n"
+    );
+    directory.put("manifests/x/webhook.yaml", webhook);
+    let config = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x, namespace: kube-system}}\ndata:\n  kubeconfig: |\n    clusters:\n\
+        \x20   - cluster:\n        certificate-authority-data: {bundle}\n"
+    );
+    directory.put("manifests/x/config.yaml", config);
+    assert_eq!(findings(&directory.set), [""; 0]);
+    let found = end(&directory, 3651);
+    for place in ["assets/manifests/x/webhook.yaml:10:15", "assets/manifests/x/config.yaml:6:5"] {
+        let said = format!("{place}: CN=kubernetes expired {}", date(3650));
+        assert!(found.contains(&said), "{said}: {found:#?}");
+    }
+}
+
+#[test]
 fn what_secrets_hold() {
     const SECRET: &str = "manifests/kube-apiserver/secret.yaml";
     let other = Directory::new();

@@ -16,11 +16,15 @@ use super::inventory::Inventory;
 use super::presented::Presented;
 use super::trust;
 use crate::base::error::Finding;
+use crate::desired::certificates;
 use crate::desired::config::Etcd;
-use crate::desired::pki::verify::{self, Certificate};
+use crate::desired::pki::CertificateInfo;
+use crate::desired::pki::verify;
 
 /// A certificate is to be renewed when it has less than this left, or a third of its whole life.
 const SOON: time::Duration = time::Duration::days(30);
+/// The same of a CA, which nothing renews by itself.
+const SOON_FOR_A_CA: time::Duration = time::Duration::days(365);
 
 /// Everything that does not depend on the time.
 pub(super) fn identity(inventory: &Inventory<'_>) -> Vec<Finding> {
@@ -110,22 +114,20 @@ pub(super) fn validity(inventory: &Inventory<'_>, now: OffsetDateTime) -> Vec<Fi
     let mut findings = Vec::new();
     for path in inventory.contents.tls.keys().filter(|path| path.ends_with(".crt")) {
         let Some(source) = inventory.tls_source(path) else { continue };
-        for certificate in verify::certificates(&source.place, &source.bytes).unwrap_or_default() {
-            let about = |message: String| source.finding(message).at(Some((certificate.line, 1)));
-            findings.extend(in_time(&certificate, now, about));
+        for copy in certificates::in_pem(&source.place, "", &source.bytes) {
+            let about = |message: String| source.finding(message).at(Some((copy.line, 1)));
+            findings.extend(in_time(&copy.info, now, about));
         }
     }
-    for source in trust::copies(inventory) {
-        for certificate in verify::certificates(&source.place, &source.bytes).unwrap_or_default() {
-            let about = |message: String| source.finding(format!("{} {message}", certificate.info.subject));
-            findings.extend(in_time(&certificate, now, about));
-        }
+    for (copy, position) in trust::copies(inventory) {
+        let about =
+            |message: String| Finding::new(&*copy.place, format!("{} {message}", copy.info.subject)).at(position);
+        findings.extend(in_time(&copy.info, now, about));
     }
     findings
 }
 
-fn in_time(certificate: &Certificate, now: OffsetDateTime, about: impl Fn(String) -> Finding) -> Option<Finding> {
-    let info = &certificate.info;
+fn in_time(info: &CertificateInfo, now: OffsetDateTime, about: impl Fn(String) -> Finding) -> Option<Finding> {
     let left = info.not_after - now;
     if left.is_negative() {
         let remedy = if info.is_ca {
@@ -139,7 +141,8 @@ fn in_time(certificate: &Certificate, now: OffsetDateTime, about: impl Fn(String
         return Some(about(format!("is not valid before {}", info.not_before)).remedy("check this machine's clock"));
     }
     let life = info.not_after - info.not_before;
-    (left < SOON.min(life / 3)).then(|| {
+    let soon = if info.is_ca { SOON_FOR_A_CA } else { SOON };
+    (left < soon.min(life / 3)).then(|| {
         let days = left.whole_days();
         let remedy = if info.is_ca { "renew it in time, with the same key" } else { AGAIN };
         about(format!("expires {}, in {days} days", info.not_after.date())).remedy(remedy).warning()

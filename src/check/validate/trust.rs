@@ -1,17 +1,16 @@
 //! Whether the peers of each component trust the certificate that it presents, and whether keys fit each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
-use super::faults::{AGAIN, Faults, field};
-use super::files::{Resolved, Source};
-use super::inventory::{Inventory, Object};
+use super::faults::{AGAIN, Faults};
+use super::files::Resolved;
+use super::inventory::Inventory;
 use super::kubeconfigs;
 use super::presented::Presented;
+use crate::base::yaml::Position;
+use crate::desired::certificates::{self, CertificateCopy};
 use crate::desired::known_flags::Program::{self, ApiServer, ControllerManager, Etcd, Kubelet, Scheduler};
 use crate::desired::pki::verify;
-use crate::desired::secrets::COMPONENTS;
 
 /// Who trusts what: the certificate of the first two is trusted by the CA of the last two.
 const TRUST: [(Program, &str, Program, &str); 9] = [
@@ -116,33 +115,19 @@ fn service_accounts(inventory: &Inventory<'_>, presented: &Presented<'_>, faults
     }
 }
 
-/// Certificates of the control plane that stand elsewhere than in tls/, and are not the same: in Secrets and kubeconfigs.
-pub(super) fn copies(inventory: &Inventory<'_>) -> Vec<Source> {
-    let mut copies: Vec<Source> = Vec::new();
-    let Some(controller) = inventory.cluster.controllers.first() else { return copies };
-    let mut add = |bytes: Vec<u8>, object: &Object, path: &str| {
-        let text = String::from_utf8_lossy(&bytes);
-        let is_certificate = text.trim_start().starts_with("-----BEGIN CERTIFICATE");
-        let is_part = |content: &Vec<u8>| String::from_utf8_lossy(content).contains(text.trim());
-        if is_certificate && !inventory.contents.tls.values().any(is_part) {
-            copies.push(inventory.source(&bytes, controller, object.place(), object.position(path)));
-        }
-    };
-    for name in COMPONENTS {
-        let Some(object) = inventory.object("Secret", "kube-system", name) else { continue };
-        let data = object.value().get("data").and_then(Value::as_object);
-        for (key, _) in data.into_iter().flatten() {
-            let path = crate::base::yaml::child("data", key);
-            let Some(bytes) = field(&object.value()["data"], &format!("/{key}")) else { continue };
-            add(bytes, object, &path);
+/// The certificates that stand elsewhere than in tls/, and are none of its: in Secrets, ConfigMaps, webhooks and kubeconfigs; each
+/// with its position.
+pub(super) fn copies(inventory: &Inventory<'_>) -> Vec<(CertificateCopy, Option<Position>)> {
+    let known = inventory.contents.tls.values().flat_map(|content| certificates::in_pem("", "", content));
+    let known: BTreeSet<_> = known.map(|copy| copy.pem).collect();
+    let files: Vec<_> = kubeconfigs::all(inventory).into_iter().filter_map(|file| file.object).collect();
+    let mut found = Vec::new();
+    for object in inventory.objects.iter().chain(&files) {
+        for (path, content) in certificates::fields(object.value()) {
+            let copies = certificates::copies(object.place(), "", "", &content).into_iter();
+            let position = object.position(&path);
+            found.extend(copies.filter(|copy| !known.contains(&copy.pem)).map(|copy| (copy, position)));
         }
     }
-    for file in kubeconfigs::all(inventory) {
-        for (bytes, path) in [(&file.ca, file.ca_path()), (&file.certificate, file.certificate_path())] {
-            if let (Some(bytes), Some(object)) = (bytes, &file.object) {
-                add(bytes.clone(), object, &path);
-            }
-        }
-    }
-    copies
+    found
 }

@@ -24,6 +24,7 @@ use crate::base::input::{self, ASSET_LIMIT};
 use crate::base::report::Reporter;
 use crate::check::preflight;
 use crate::desired::assets::{self, AssetSet};
+use crate::desired::certificates;
 use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::etcd::client::Snapshot;
 use crate::node::host::Host;
@@ -87,6 +88,9 @@ pub async fn backup(host: &Host, options: &Options, reporter: &Reporter, stop: i
             "{} is not there: what guard keeps of it on this controller goes into the backup, without add-ons, the key of the front proxy's CA and the keys of other controllers",
             dir.display()
         ));
+    }
+    for ending in certificates::endings(&certificates::of_assets("", "", &assets), host.world().now()) {
+        reporter.note(&format!("{ending}: a backup brings nothing back from then on"));
     }
     reporter.start(STEP, "back up etcd and the asset directory");
     let work = async {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use kube::Client;
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::renew::{self, Done};
@@ -16,6 +17,7 @@ use crate::base::error::{Error, Result};
 use crate::base::report::{News, Reporter, without_numbers};
 use crate::desired::renewal::{self, Leaf, Plan};
 use crate::node::host::Host;
+use crate::plane::certificates::{self, Ending};
 use crate::plane::kept_copy::Copy;
 use crate::plane::renewal as on_disk;
 use crate::plane::{guard_pod, member};
@@ -49,6 +51,7 @@ pub async fn run(host: &Host, node: &str, reporter: &Reporter, failed: impl Fn()
         is_spread: false,
         pending: None,
         told: BTreeSet::new(),
+        endings: BTreeSet::new(),
         events: VecDeque::new(),
         news: News::default(),
     };
@@ -89,6 +92,8 @@ struct Keep<'a> {
     pending: Option<(Instant, BTreeSet<String>, bool)>,
     /// What events have said, so that each is said once.
     told: BTreeSet<String>,
+    /// The CAs that events have said to end.
+    endings: BTreeSet<Ending>,
     events: VecDeque<NodeEvent>,
     news: News,
 }
@@ -109,6 +114,7 @@ impl Keep<'_> {
         let leaves = renewal::leaves(&copy.assets.tls());
         let plan = renewal::plan(&leaves, &seen);
         self.say_what_is_not_renewed(&copy, &plan);
+        self.say_which_cas_end(&copy, now);
         let is_due = !plan.here.is_empty() || !plan.for_all.is_empty();
         self.rounds += 1;
         let looks = self.rounds >= ROUNDS || !self.events.is_empty();
@@ -194,6 +200,14 @@ impl Keep<'_> {
         if let Some((names, end)) = names(&plan.end_with_their_ca) {
             let text = format!("{names}: end {end} with their CA, and a renewal would end no later");
             self.tell("CertificatesEndWithTheirCA", text, true);
+        }
+    }
+
+    fn say_which_cas_end(&mut self, copy: &Copy, now: OffsetDateTime) {
+        let endings = certificates::endings(&certificates::in_guards_copy(self.host, copy), now);
+        for ending in certificates::unsaid(&mut self.endings, endings) {
+            self.reporter.note(&ending.to_string());
+            self.event("CertificateAuthorityEnds", ending.to_string(), true);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::desired::config;
 use crate::desired::pki;
 use crate::node::host::Host;
 use crate::node::kubelet_kubeconfig;
-use crate::plane::certificates::{self, CertificateCopy};
+use crate::plane::certificates::{self, CertificateCopy, KeyCopy};
 use crate::plane::kept_copy::Copy;
 
 /// The version of what is written as JSON: fields may be added to it, never changed or taken away.
@@ -39,6 +39,8 @@ pub struct List {
     pub schema: &'static str,
     /// Every copy, leaves first.
     pub certificates: Vec<Certificate>,
+    /// Every copy of the keys that no certificate belongs to; they have no end.
+    pub keys: Vec<Key>,
     /// What could not be asked, and why.
     pub not_asked: Vec<String>,
 }
@@ -73,6 +75,19 @@ pub struct Certificate {
     pub served: Option<Served>,
 }
 
+/// One copy of a key that no certificate belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// `service-account` or `encryption-key`.
+    pub name: String,
+    /// Which of several it is: a service account key's as tokens name it (`kid`), an encryption key's in its configuration.
+    pub id: String,
+    /// The file or the object that has it.
+    pub place: String,
+    /// The component that uses this copy.
+    pub holder: String,
+}
+
 /// What a listener serves beside the file that it reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,17 +112,24 @@ pub async fn look(subject: &Subject<'_>, now: OffsetDateTime) -> Result<List> {
         None
     });
     let mut copies = certificates::on_disk(host);
-    copies.extend(copy.iter().flat_map(|copy| certificates::in_guards_copy(host, copy)));
+    let mut keys = certificates::keys_on_disk(host);
+    if let Some(copy) = &copy {
+        copies.extend(certificates::in_guards_copy(host, copy));
+        keys.extend(certificates::keys_in_guards_copy(host, copy));
+    }
     if let Some((dir, assets)) = assets {
-        copies.extend(certificates::of_assets(&dir.display().to_string(), "administrator", assets));
+        let dir = dir.display().to_string();
+        copies.extend(certificates::of_assets(&dir, "administrator", assets));
+        keys.extend(certificates::keys_of_assets(&dir, "administrator", assets));
     }
     match client(subject, copy.as_ref()).await {
         Ok(client) => {
             let (objects, unread) = api_certificates::objects(&client).await;
             copies.extend(certificates::in_cluster(&objects));
+            keys.extend(certificates::keys_in_cluster(&objects));
             not_asked.extend(unread);
         }
-        Err(why) => not_asked.push(format!("the cluster's Secrets and ConfigMaps were not read: {why}")),
+        Err(why) => not_asked.push(format!("the cluster's Secrets, ConfigMaps and webhooks were not read: {why}")),
     }
     let served = match kubelet_kubeconfig::named(host) {
         Some((_, node_ip)) => {
@@ -121,14 +143,20 @@ pub async fn look(subject: &Subject<'_>, now: OffsetDateTime) -> Result<List> {
     if !host.world().is_root() {
         not_asked.push("only root reads keys and certificates of others: run it with sudo".into());
     }
-    let mut keys = BTreeSet::new();
+    let mut signers = BTreeSet::new();
     for files in copy.iter().map(|copy| &copy.assets).chain(assets.map(|(_, assets)| assets)) {
         let has = |stem: &str| files.files.contains_key(&format!("tls/{stem}.key"));
-        keys.extend(["ca", "front-proxy-ca"].into_iter().filter(|stem| has(stem)));
-        keys.extend(has("etcd/ca").then_some("etcd-ca"));
+        signers.extend(["ca", "front-proxy-ca"].into_iter().filter(|stem| has(stem)));
+        signers.extend(has("etcd/ca").then_some("etcd-ca"));
     }
-    let keys = (copy.is_some() || assets.is_some()).then_some(keys);
-    Ok(List::of(host, copies, &served, keys.as_ref(), not_asked, now))
+    let signers = (copy.is_some() || assets.is_some()).then_some(signers);
+    Ok(List { keys: shown(keys), ..List::of(host, copies, &served, signers.as_ref(), not_asked, now) })
+}
+
+fn shown(mut keys: Vec<KeyCopy>) -> Vec<Key> {
+    keys.sort();
+    keys.dedup();
+    keys.into_iter().map(|KeyCopy { name, id, place, holder }| Key { name, id, place, holder }).collect()
 }
 
 /// A client with the credentials that there are.
@@ -220,7 +248,7 @@ impl List {
         }
         all.sort_by(|a, b| (a.is_ca, &a.name, &a.place).cmp(&(b.is_ca, &b.name, &b.place)));
         all.dedup();
-        Self { schema: SCHEMA, certificates: all, not_asked }
+        Self { schema: SCHEMA, certificates: all, keys: Vec::new(), not_asked }
     }
 
     /// Whether one of them ends within `time`, or has ended.
@@ -303,6 +331,13 @@ mod tests {
     #[test]
     fn people_see_kubeadms_columns_first() {
         let keys = BTreeSet::from(["etcd-ca"]);
-        insta::assert_snapshot!(list("tls/apiserver.crt", Some(&keys), made() + Duration::days(1)).to_string());
+        let mut list = list("tls/apiserver.crt", Some(&keys), made() + Duration::days(1));
+        let key = |name: &str, id: &str, place: &str| {
+            let (name, id, place) = (name.to_owned(), id.to_owned(), place.to_owned());
+            KeyCopy { name, id, place, holder: "guard".into() }
+        };
+        let sa = key("service-account", "kid", "/b");
+        list.keys = shown(vec![sa.clone(), key("encryption-key", "key1", "/a"), sa]);
+        insta::assert_snapshot!(list.to_string());
     }
 }

@@ -14,4 +14,4 @@ mod text;
 
 pub use by_hand::{ByHand, by_hand};
 pub use keep::run;
-pub use list::{Certificate, List, Served, Subject, look};
+pub use list::{Certificate, Key, List, Served, Subject, look};

@@ -1,11 +1,11 @@
-//! The list as people read it: two tables, the columns of `kubeadm certs check-expiration` first.
+//! The list as people read it: three tables, the columns of `kubeadm certs check-expiration` first.
 
 use std::fmt;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::list::{Certificate, List};
+use super::list::{Certificate, Key, List};
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -45,6 +45,11 @@ impl fmt::Display for List {
                 [one.name.clone(), expires(one), left(one), managed(one), one.holder.clone(), one.place.clone()]
             };
             table(f, head, &authorities.iter().map(row).collect::<Vec<_>>())?;
+        }
+        if !self.keys.is_empty() {
+            writeln!(f)?;
+            let row = |key: &Key| [key.name.clone(), key.id.clone(), key.holder.clone(), key.place.clone()];
+            table(f, ["KEY WITHOUT END", "ID", "HOLDER", "PLACE"], &self.keys.iter().map(row).collect::<Vec<_>>())?;
         }
         if self.certificates.is_empty() {
             writeln!(f, "there are no certificates here")?;

@@ -216,6 +216,7 @@ pub(super) mod tests {
                 remaining_days: 364,
                 expired: false,
             }],
+            warnings: vec!["the CA ca ends 2036-06-28, within a year, and so does all that it issues".into()],
             etcd: Some(EtcdStatus {
                 alarms: Vec::new(),
                 size: 20 << 20,

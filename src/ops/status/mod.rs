@@ -32,6 +32,7 @@ use crate::node::host::Host;
 use crate::node::processes;
 use crate::ops::start;
 use crate::plane::bridge::{self, Bridge};
+use crate::plane::certificates::Listener;
 use crate::plane::endpoint_pod;
 use crate::plane::guard_pod;
 use crate::plane::hand_over::Target;
@@ -89,6 +90,8 @@ pub struct Status {
     pub missing: Vec<String>,
     /// How long certificates are good for.
     pub certificates: Vec<Certificate>,
+    /// What will be wrong later, and is not yet.
+    pub warnings: Vec<String>,
     /// etcd's database, where etcd is on this controller and its certificates are known.
     pub etcd: Option<EtcdStatus>,
     /// What `start` would do next, where its credentials are known.
@@ -236,10 +239,8 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         Endpoint { name, address, ready, answer }
     };
 
-    let now = OffsetDateTime::now_utc();
-    let mut certificates: Vec<_> = certificates::served(node_ip, now).await.into_iter().collect();
-    certificates.extend(certificates::on_disk(host, now));
-    certificates.extend(subject.assets.iter().flat_map(|assets| certificates::of_assets(assets, now)));
+    let listener = Listener { holder: COMPONENTS[0], address: node_ip, file: None };
+    let (certificates, warnings) = certificates::look(subject, &listener, OffsetDateTime::now_utc()).await;
 
     let mut status = Status {
         schema: SCHEMA,
@@ -261,6 +262,7 @@ pub async fn look(subject: &Subject<'_>) -> Result<Status> {
         leaders: Vec::new(),
         missing: Vec::new(),
         certificates,
+        warnings,
         etcd: None,
         next: None,
     };

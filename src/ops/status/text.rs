@@ -29,6 +29,7 @@ impl fmt::Display for Status {
             members.iter().try_for_each(|one| writeln!(f, "  {}", member(one)))?;
         }
         section(f, "certificates", &self.certificates, certificate)?;
+        section(f, "warnings", &self.warnings, String::clone)?;
         if let Some(next) = &self.next {
             let command = if self.is_static() { Target::Static.command() } else { Target::SelfHosted.command() };
             writeln!(f, "next step of `{command}`: {}", next.what)?;

@@ -1,26 +1,33 @@
 //! The copies on this machine's disk.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use super::copy::{self, CertificateCopy};
 use crate::base::files;
-use crate::desired::assets::AssetSet;
+use crate::desired::certificates::{self, CertificateCopy, KeyCopy};
 use crate::node::host::Host;
 use crate::plane::kept_copy::{self, Copy};
 
 /// What hoist and the kubelet keep on this machine, guard's copy aside.
 pub fn on_disk(host: &Host) -> Vec<CertificateCopy> {
-    let mut found = Vec::new();
+    read(host).iter().flat_map(|(place, holder, content)| certificates::copies(place, "", holder, content)).collect()
+}
+
+/// The keys that no certificate belongs to, likewise.
+pub fn keys_on_disk(host: &Host) -> Vec<KeyCopy> {
+    read(host).iter().flat_map(|(place, holder, content)| certificates::keys(place, "", holder, content)).collect()
+}
+
+/// The files that there are to look into: place, holder, content.
+fn read(host: &Host) -> Vec<(String, &'static str, Vec<u8>)> {
+    let mut found: Vec<(PathBuf, &str)> = Vec::new();
     let single = [
         (host.path("/etc/kubernetes/pki/ca.crt"), "kubelet"),
         (host.kubelet_kubeconfig(), "kubelet"),
         (host.kubelet_certificate(), "kubelet"),
         (host.kubelet_serving_certificate(), "kubelet"),
     ];
-    for (path, holder) in single {
-        found.extend(file(host, &path, holder));
-    }
+    found.extend(single);
     let folders = [
         (host.etcd_pki(), "etcd"),
         (host.serving_pki(), "kube-apiserver"),
@@ -28,23 +35,27 @@ pub fn on_disk(host: &Host) -> Vec<CertificateCopy> {
         (host.permanent(), "static pods"),
     ];
     for (folder, holder) in folders {
-        for path in files::below(&folder) {
-            found.extend(file(host, &path, holder));
-        }
+        found.extend(files::below(&folder).into_iter().map(|path| (path, holder)));
     }
-    found
+    let file = |(path, holder): (PathBuf, _)| {
+        let content = std::fs::read(&path).unwrap_or_default();
+        (host.inside(&path).display().to_string(), holder, content)
+    };
+    found.into_iter().map(file).collect()
 }
 
 /// What guard's copy has.
 pub fn in_guards_copy(host: &Host, copy: &Copy) -> Vec<CertificateCopy> {
-    let place = host.inside(&kept_copy::path(host)).display().to_string();
-    of_assets(&place, "guard", &copy.assets)
+    certificates::of_assets(&place_of_copy(host), "guard", &copy.assets)
 }
 
-/// What the parts of an asset directory have that are no manifests: each manifest holds what tls/ has.
-pub fn of_assets(place: &str, holder: &str, assets: &AssetSet) -> Vec<CertificateCopy> {
-    let ours = assets.files.iter().filter(|(path, _)| path.starts_with("tls/") || path.starts_with("auth/"));
-    ours.flat_map(|(path, file)| copy::copies(place, path, holder, &file.content)).collect()
+/// The keys of guard's copy that no certificate belongs to.
+pub fn keys_in_guards_copy(host: &Host, copy: &Copy) -> Vec<KeyCopy> {
+    certificates::keys_of_assets(&place_of_copy(host), "guard", &copy.assets)
+}
+
+fn place_of_copy(host: &Host) -> String {
+    host.inside(&kept_copy::path(host)).display().to_string()
 }
 
 /// The first end of the copies of each certificate that guard sees, in seconds since 1970, by its name.
@@ -55,11 +66,6 @@ pub fn ends(host: &Host, copy: &Copy) -> BTreeMap<String, i64> {
         ends.entry(one.name).and_modify(|first: &mut i64| *first = end.min(*first)).or_insert(end);
     }
     ends
-}
-
-fn file(host: &Host, path: &Path, holder: &str) -> Vec<CertificateCopy> {
-    let content = std::fs::read(path).unwrap_or_default();
-    copy::copies(&host.inside(path).display().to_string(), "", holder, &content)
 }
 
 #[cfg(test)]
@@ -81,6 +87,7 @@ mod tests {
         machine.put("/etc/kubernetes/pki/etcd/server.key", text("tls/etcd/c1/server.key"));
         let config = secrets::kubeconfig(&cluster(""), &assets.tls(), "https://x:1", "u", "kube-scheduler").unwrap();
         machine.put("/etc/kubernetes/bridge/kube-scheduler/kubeconfig", config);
+        machine.put("/etc/kubernetes/bridge/kube-apiserver/sa.pub", text("tls/sa.pub"));
         let found = on_disk(&machine.host());
         let said: Vec<_> = found.iter().map(|one| format!("{} {} {}", one.name, one.holder, one.place)).collect();
         assert_eq!(
@@ -92,5 +99,8 @@ mod tests {
                 "ca bridge /etc/kubernetes/bridge/kube-scheduler/kubeconfig",
             ]
         );
+        let keys = keys_on_disk(&machine.host());
+        let said: Vec<_> = keys.iter().map(|one| format!("{} {} {}", one.name, one.holder, one.place)).collect();
+        assert_eq!(said, ["service-account bridge /etc/kubernetes/bridge/kube-apiserver/sa.pub"]);
     }
 }

@@ -1,5 +1,5 @@
-//! The inventory of certificates: every copy that there is, read where it is, and what each listener serves. Whatever shows,
-//! counts or renews certificates reads it here.
+//! The inventory of certificates of a controller and its cluster: every copy that there is, read where it is, and what each
+//! listener serves. How a copy is found in a text is `desired/certificates`.
 //!
 //! ```text
 //! disk, guard's copy, asset directory ─┐
@@ -8,11 +8,12 @@
 //! ```
 
 mod cluster;
-mod copy;
 mod disk;
 mod served;
 
-pub use cluster::in_cluster;
-pub use copy::{CertificateCopy, name};
-pub use disk::{ends, in_guards_copy, of_assets, on_disk};
+pub use crate::desired::certificates::{
+    CertificateCopy, Ending, KeyCopy, endings, keys_of_assets, name, of_assets, unsaid,
+};
+pub use cluster::{in_cluster, keys_in_cluster};
+pub use disk::{ends, in_guards_copy, keys_in_guards_copy, keys_on_disk, on_disk};
 pub use served::{Listener, Served, ask, listeners, served};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::copy::{self, CertificateCopy};
 use crate::base::probe;
+use crate::desired::certificates::{self, CertificateCopy};
 use crate::desired::config::API_PORT;
 use crate::desired::secrets::BRIDGE_PORT;
 use crate::etcd::{alarms, members};
@@ -63,7 +63,7 @@ pub async fn served(listeners: &[Listener]) -> Vec<Served> {
 pub async fn ask(listener: &Listener) -> Served {
     let place = listener.address.to_string();
     let certificate = probe::served_certificate(listener.address, LIMIT).await.and_then(|pem| {
-        let found = copy::of_pem(&place, listener.holder, &pem).into_iter().next();
+        let found = certificates::in_pem(&place, listener.holder, &pem).into_iter().next();
         found.ok_or_else(|| "it shows no certificate".to_owned())
     });
     Served { listener: listener.clone(), certificate }

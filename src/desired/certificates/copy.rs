@@ -1,7 +1,8 @@
-//! One copy of a certificate, and how it is found in a text. Pure.
+//! One copy of a certificate, and how it is found in a text.
 
-use crate::base::input;
+use super::fields::fields;
 use crate::base::yaml;
+use crate::desired::assets::AssetSet;
 use crate::desired::pki::{self, CertificateInfo};
 
 /// One copy of a certificate.
@@ -17,6 +18,8 @@ pub struct CertificateCopy {
     pub info: CertificateInfo,
     /// The certificate alone, as PEM.
     pub pem: Vec<u8>,
+    /// The line of its text at which it begins, from 1.
+    pub line: usize,
 }
 
 /// The names of certificates by the common names of their subjects.
@@ -33,27 +36,49 @@ const NAMES: [(&str, &str); 9] = [
 ];
 
 /// The certificates in the file `key` of `place`: those of a PEM file, or those that a kubeconfig holds. A file that is its
-/// own place has no key. What is neither has none.
+/// own place has no key. What is neither has none. Behind a leaf stand those that its clients need, which have a place of
+/// their own.
 pub fn copies(place: &str, key: &str, holder: &str, content: &[u8]) -> Vec<CertificateCopy> {
-    let whole = if key.is_empty() { place.to_owned() } else { format!("{place}: {key}") };
+    let whole = whole_place(place, key);
     let text = String::from_utf8_lossy(content);
     if text.contains("-----BEGIN CERTIFICATE-----") {
-        return of_pem(&whole, holder, content);
+        return without_chain(in_pem(&whole, holder, content));
     }
-    match text.contains("certificate-authority-data") || text.contains("client-certificate-data") {
-        true => of_kubeconfig(&whole, holder, &text),
-        false => Vec::new(),
+    if !text.contains("certificate-authority-data") && !text.contains("client-certificate-data") {
+        return Vec::new();
+    }
+    let documents = yaml::documents("", &text).unwrap_or_default();
+    let held = documents.iter().flat_map(|document| fields(&document.value));
+    held.flat_map(|(_, pem)| without_chain(in_pem(&whole, holder, &pem))).collect()
+}
+
+/// What the parts of an asset directory have that are no manifests: each manifest holds what tls/ has.
+pub fn of_assets(place: &str, holder: &str, assets: &AssetSet) -> Vec<CertificateCopy> {
+    let ours = assets.files.iter().filter(|(path, _)| is_ours(path));
+    ours.flat_map(|(path, file)| copies(place, path, holder, &file.content)).collect()
+}
+
+pub(super) fn is_ours(path: &str) -> bool {
+    path.starts_with("tls/") || path.starts_with("auth/")
+}
+
+/// The name of a file within a place.
+pub(super) fn whole_place(place: &str, key: &str) -> String {
+    match (place, key) {
+        (place, "") => place.to_owned(),
+        ("", key) => key.to_owned(),
+        (place, key) => format!("{place}: {key}"),
     }
 }
 
-/// The certificates of a PEM file, which may hold a key, too. Behind a leaf stand those that its clients need, which have
-/// a place of their own.
-pub fn of_pem(place: &str, holder: &str, content: &[u8]) -> Vec<CertificateCopy> {
-    let blocks = pem::parse_many(content).unwrap_or_default();
-    let blocks = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE");
-    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    let read = |block: pem::Pem| {
-        let pem = pem::encode_config(&block, lines).into_bytes();
+/// All certificates of a PEM file, which may hold a key, too.
+pub fn in_pem(place: &str, holder: &str, content: &[u8]) -> Vec<CertificateCopy> {
+    let text = String::from_utf8_lossy(content);
+    let begins = text.lines().enumerate().filter(|(_, line)| line.contains("-----BEGIN "));
+    let lines: Vec<_> = begins.map(|(i, _)| i + 1).collect();
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let read = |(i, block): (usize, pem::Pem)| {
+        let pem = pem::encode_config(&block, unix).into_bytes();
         let info = pki::inspect(&pem).ok()?;
         Some(CertificateCopy {
             name: name(place, &info),
@@ -61,27 +86,16 @@ pub fn of_pem(place: &str, holder: &str, content: &[u8]) -> Vec<CertificateCopy>
             holder: holder.to_owned(),
             info,
             pem,
+            line: lines.get(i).copied().unwrap_or(1),
         })
     };
-    let mut found: Vec<_> = blocks.filter_map(read).collect();
-    if found.first().is_some_and(|first| !first.info.is_ca) {
-        found.truncate(1);
-    }
-    found
+    let blocks = pem::parse_many(content).unwrap_or_default().into_iter().enumerate();
+    blocks.filter(|(_, block)| block.tag() == "CERTIFICATE").filter_map(read).collect()
 }
 
-fn of_kubeconfig(place: &str, holder: &str, text: &str) -> Vec<CertificateCopy> {
-    let documents = yaml::documents("", text).unwrap_or_default();
-    let mut found = Vec::new();
-    for document in documents {
-        for (list, field, part) in
-            [("users", "user", "client-certificate-data"), ("clusters", "cluster", "certificate-authority-data")]
-        {
-            for entry in document.value[list].as_array().into_iter().flatten() {
-                let Some(data) = entry[field][part].as_str().and_then(input::base64) else { continue };
-                found.extend(of_pem(place, holder, &data));
-            }
-        }
+fn without_chain(mut found: Vec<CertificateCopy>) -> Vec<CertificateCopy> {
+    if found.first().is_some_and(|first| !first.info.is_ca) {
+        found.truncate(1);
     }
     found
 }
