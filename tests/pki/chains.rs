@@ -231,7 +231,7 @@ fn a_ca_of_every_kind_and_form_signs_alone_and_in_a_chain() {
         user.self_sign("root", "/CN=root");
         std::fs::write(user.path().join("ext"), EXTENSIONS).unwrap();
         user.openssl("req -new -key ca.key -subj /O=Example/CN=middle -out middle.csr");
-        user.openssl("x509 -req -in middle.csr -CA root.crt -CAkey root.key -CAcreateserial -days 20 -extfile ext -out middle.crt");
+        user.openssl("x509 -req -in middle.csr -CA root.crt -CAkey root.key -CAcreateserial -days 2000 -extfile ext -out middle.crt");
         // As openssl and a Windows machine leave it: with what it says in front, and their ends of lines.
         let text = user.openssl("x509 -in middle.crt -text") + std::str::from_utf8(&user.read("root.crt")).unwrap();
         std::fs::write(user.path().join("chain.crt"), text.replace('\n', "\r\n")).unwrap();
@@ -271,7 +271,7 @@ fn an_intermediate_ca_signs_and_servers_send_it() {
     for (issuer, name) in [("root", "middle"), ("middle", "ca")] {
         user.openssl(&format!("req -new -key {name}.key -subj /CN={name} -out {name}.csr"));
         user.openssl(&format!(
-            "x509 -req -in {name}.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial -days 20 -extfile ext -out {name}.crt"
+            "x509 -req -in {name}.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial -days 2000 -extfile ext -out {name}.crt"
         ));
     }
     // In any order behind the issuer, the root among them.
@@ -294,7 +294,6 @@ fn an_intermediate_ca_signs_and_servers_send_it() {
         folder.openssl(&format!("verify -x509_strict -CAfile {root} -untrusted {served} -purpose sslserver {served}"));
     }
     assert_eq!(pki.files["admin.crt"].windows(10).filter(|w| w == b"-----BEGIN").count(), 1);
-    assert_eq!(info(&pki.files, "admin.crt").not_after, info(&pki.files, "ca.crt").not_after);
     assert_eq!(issue(&cluster, &pki.files).files, pki.files);
 }
 

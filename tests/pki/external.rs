@@ -15,7 +15,7 @@ impl Holder {
         let folder = Folder::new();
         for ca in CAS {
             folder.openssl(&format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {ca}.key"));
-            folder.openssl(&format!("req -x509 -new -key {ca}.key -out {ca}.crt -days 300 -subj /O=Example/CN={ca}"));
+            folder.openssl(&format!("req -x509 -new -key {ca}.key -out {ca}.crt -days 3000 -subj /O=Example/CN={ca}"));
         }
         Self(folder)
     }
@@ -219,6 +219,31 @@ fn what_is_wrong_with_a_signed_certificate_is_said_all_at_once() {
 
     assert!(said_of(&holder, &files, "admin", b"hello".to_vec()).starts_with("is not a PEM file"));
     assert!(said_of(&holder, &files, "admin", files["admin.key"].clone()).starts_with("holds a PRIVATE KEY"));
+}
+
+/// A company's CA puts attributes of its own into subjects: a renewal has them byte for byte, as openssl reads them.
+#[test]
+fn a_renewed_certificate_has_the_subject_that_its_ca_has_given_it() {
+    const NAMED: &str = "-noout -subject -issuer -nameopt dump_all,dump_der,oid,sep_comma_plus";
+    let folder = Folder::of(&issue(&cluster(), &Files::new()).files);
+    folder.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key");
+    folder.self_sign("ca", "/DC=com/DC=example/OU=b/OU=a/O=Example/CN=ca+OU=c -multivalue-rdn");
+    let subject = "/DC=com/DC=example/OU=Plattform/OU=Köln/O=Example/O=system:masters/CN=kubernetes-admin+UID=7";
+    folder.openssl(&format!("req -new -utf8 -key admin.key -multivalue-rdn -subj {subject} -addext extendedKeyUsage=clientAuth -out admin.csr"));
+    folder.openssl("x509 -req -in admin.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 9 -copy_extensions copyall -out admin.crt");
+    let year = std::time::Duration::from_hours(8760);
+    let renewed =
+        pki::reissue(&folder.read("admin.crt"), &folder.read("ca.crt"), &folder.read("ca.key"), year, now()).unwrap();
+    std::fs::write(folder.path().join("renewed.crt"), renewed).unwrap();
+    let named = folder.openssl(&format!("x509 -in renewed.crt {NAMED}"));
+    assert_eq!(named, folder.openssl(&format!("x509 -in admin.crt {NAMED}")));
+    assert_eq!(named.matches("2.5.4.10=").count(), 3, "two O of the subject's and one of the issuer's: {named}");
+    folder.openssl("verify -CAfile ca.crt -purpose sslclient renewed.crt");
+    assert_eq!(
+        folder.openssl("x509 -in renewed.crt -noout -pubkey"),
+        folder.openssl("pkey -in admin.key -pubout"),
+        "the key stays"
+    );
 }
 
 #[test]

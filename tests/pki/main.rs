@@ -7,4 +7,5 @@ mod chains;
 mod external;
 mod issue;
 mod support;
+mod unfit;
 mod user_files;

@@ -172,7 +172,7 @@ impl Folder {
 
     /// A self-signed CA in `<name>.crt` of the key that is in `<name>.key`.
     pub fn self_sign(&self, name: &str, subject: &str) {
-        self.openssl(&format!("req -x509 -new -key {name}.key -out {name}.crt -days 30 -subj {subject} -addext keyUsage=critical,keyCertSign,cRLSign"));
+        self.openssl(&format!("req -x509 -new -key {name}.key -out {name}.crt -days 3650 -subj {subject} -addext keyUsage=critical,keyCertSign,cRLSign"));
     }
 }
 

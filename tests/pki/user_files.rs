@@ -217,7 +217,7 @@ fn a_ca_that_may_not_sign_what_it_is_to_sign() {
     let user = Folder::new();
     user.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key");
     let with = |constraints: &str| {
-        user.openssl(&format!("req -x509 -new -key ca.key -out ca.crt -days 30 -subj /CN=a -addext keyUsage=critical,keyCertSign -addext nameConstraints={constraints}"));
+        user.openssl(&format!("req -x509 -new -key ca.key -out ca.crt -days 3650 -subj /CN=a -addext keyUsage=critical,keyCertSign -addext nameConstraints={constraints}"));
         let mut named = cluster();
         named.pki.ca = user.pair("ca.crt", "ca.key");
         named

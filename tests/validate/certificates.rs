@@ -221,6 +221,42 @@ fn replace(directory: &mut Directory, path: &str, key: &str, content: &str) -> S
     format!("assets/{path}:{line}:{}", start.len() + 1)
 }
 
+/// The same key and name, with what keeps clients from trusting what it signs. tests/pki has the whole table.
+#[test]
+fn a_ca_that_cannot_sign_what_it_is_to_sign() {
+    use rcgen::{BasicConstraints, GeneralSubtree, KeyUsagePurpose, NameConstraints};
+    type Change = fn(&mut CertificateParams);
+    let table: [(Change, &[&str]); 3] = [
+        (|_| {}, &[]),
+        (
+            |params| params.extended_key_usages = vec![Usage::ClientAuth],
+            &["CN=kubernetes has the extended key usages clientAuth, without serverAuth"],
+        ),
+        (
+            |params| {
+                let excluded_subtrees = vec![GeneralSubtree::DnsName("minimal-1".into())];
+                params.name_constraints = Some(NameConstraints { permitted_subtrees: Vec::new(), excluded_subtrees });
+            },
+            &["its name constraints exclude minimal-1"],
+        ),
+    ];
+    for (change, expected) in table {
+        let mut directory = Directory::new();
+        let key = KeyPair::from_pem(&directory.text("tls/ca.key")).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "kubernetes");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(3000);
+        change(&mut params);
+        directory.put("tls/ca.crt", params.self_signed(&key).unwrap().pem());
+        let found = findings(&directory.set);
+        let expected: Vec<_> = expected.iter().map(|text| format!("assets/tls/ca.crt:1:1: {text}")).collect();
+        assert_eq!(found, expected);
+    }
+}
+
 #[test]
 fn a_ca_that_ends_is_said_a_year_before_wherever_it_is() {
     use base64::Engine;

@@ -48,16 +48,16 @@ fn authorities(inventory: &Inventory<'_>, faults: &mut Faults) {
             faults
                 .add("ca", source.finding(message).at(Some((first.line, 1))).remedy("put the CA's certificate first"));
         }
-        let names: Vec<_> = verify::needed(inventory.cluster).into_iter().filter(|needed| needed.ca == stem).collect();
-        let names: Vec<_> = names.into_iter().flat_map(|needed| needed.sans).collect();
-        if let Some(why) = verify::constraints(&certificates, &names) {
-            let finding = source.finding(format!("its name constraints {why}")).at(Some((first.line, 1)));
-            faults.add("constraints", finding.remedy("its certificates need these names: use a CA that may sign them"));
+        // What somebody else's etcd has is theirs, and there is no key here.
+        if !local && stem == "etcd/ca" {
+            continue;
         }
-        // Of an etcd that is somebody else's, there is no key here.
-        if let Some(key) = inventory.tls_source(&format!("{stem}.key"))
-            && (local || stem != "etcd/ca")
-        {
+        let unfit =
+            if first.may_sign { verify::unfit(inventory.cluster, stem, &certificates, None) } else { Vec::new() };
+        for why in unfit {
+            faults.add(why.kind, source.finding(why.message).at(Some((first.line, 1))).remedy(why.remedy));
+        }
+        if let Some(key) = inventory.tls_source(&format!("{stem}.key")) {
             faults.key(first, &source, &key);
         }
     }

@@ -7,14 +7,11 @@ use x509_parser::extensions::{GeneralName, GeneralSubtree};
 
 use super::parse;
 
-/// Why nobody would trust a certificate with these names from the first of `certificates`, for what it or those above it
-/// constrain; completes "its name constraints …". `None`: nothing constrains them.
-pub(super) fn broken(certificates: &[Vec<u8>], names: &[String]) -> Option<String> {
+/// Why nobody would trust a certificate with these names from the first of `path`, for what it or those above it constrain;
+/// completes "its name constraints …". `None`: nothing constrains them.
+pub(super) fn broken(path: &[Vec<u8>], names: &[String]) -> Option<String> {
     let mut excluded: Vec<&str> = Vec::new();
-    let mut next = certificates.first();
-    // Each of them once: a ring of them ends.
-    for _ in certificates {
-        let Some(Ok(certificate)) = next.map(|der| parse::x509(der)) else { break };
+    for certificate in path.iter().filter_map(|der| parse::x509(der).ok()) {
         if let Ok(Some(constraints)) = certificate.name_constraints() {
             let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
             let forbidden = constraints.value.excluded_subtrees.as_deref().unwrap_or_default();
@@ -30,10 +27,6 @@ pub(super) fn broken(certificates: &[Vec<u8>], names: &[String]) -> Option<Strin
             let is_broken = |name: &&String| !may_sign(name, permitted, forbidden);
             excluded.extend(names.iter().filter(is_broken).map(String::as_str));
         }
-        next = certificates.iter().find(|der| {
-            let is_other = Some(*der) != next;
-            is_other && parse::x509(der).is_ok_and(|issuer| parse::issued_by(&certificate, &issuer))
-        });
     }
     excluded.sort_unstable();
     excluded.dedup();

@@ -9,8 +9,8 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
-use super::plan::{LeafPlan, canonical};
-use super::{inspect, parse, sign};
+use super::plan::{LeafPlan, canonical, usage_name};
+use super::{inspect, parse};
 use crate::base::error::Result;
 
 /// So long before its end a certificate is asked for anew, but never before two thirds of its life are over.
@@ -53,7 +53,7 @@ pub(super) fn problems(
     if !missing.is_empty() {
         problems.push(format!("lacks the names {}", missing.join(", ")));
     }
-    let usages = plan.usages.iter().map(sign::usage_name);
+    let usages = plan.usages.iter().map(usage_name);
     let missing: Vec<_> = usages.filter(|usage| !info.ekus.iter().any(|has| has == usage || has == ANY)).collect();
     if !missing.is_empty() {
         problems.push(format!("lacks the extended key usage {}", missing.join(", ")));
@@ -120,7 +120,7 @@ pub(super) fn is_request_for(plan: &LeafPlan, key: &KeyPair, pem: &[u8]) -> bool
             _ => {}
         }
     }
-    let wanted: BTreeSet<_> = plan.usages.iter().map(|usage| sign::usage_name(usage).to_owned()).collect();
+    let wanted: BTreeSet<_> = plan.usages.iter().map(|usage| usage_name(usage).to_owned()).collect();
     key.public_key_raw() == &*info.subject_pki.subject_public_key.data
         && info.subject.to_string() == plan.subject()
         && sans == plan.sans.iter().cloned().collect()
@@ -130,7 +130,7 @@ pub(super) fn is_request_for(plan: &LeafPlan, key: &KeyPair, pem: &[u8]) -> bool
 
 /// What the certificate must say, for whoever signs it.
 pub(super) fn description(plan: &LeafPlan) -> String {
-    let usages: Vec<_> = plan.usages.iter().map(sign::usage_name).collect();
+    let usages: Vec<_> = plan.usages.iter().map(usage_name).collect();
     let mut text = format!("subject {}; extended key usage {}", plan.subject(), usages.join(", "));
     if !plan.sans.is_empty() {
         text.push_str(&format!("; names {}", plan.sans.join(", ")));

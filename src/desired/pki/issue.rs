@@ -7,10 +7,11 @@ use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 
 use super::file::{File, input};
-use super::plan::{CaPlan, LeafPlan, canonical, plan};
+use super::fitness::{self, Task};
+use super::plan::{CaPlan, LeafPlan, asked, canonical, plan, usage_name};
 use super::sign::{self, Validity};
 use super::user::{self, UserFiles};
-use super::{ENCRYPTION, Issued, Pki, constraints, encryption, external, inspect, parse};
+use super::{ENCRYPTION, Issued, Pki, encryption, external, inspect, parse};
 use crate::base::error::{Error, Finding, Result};
 use crate::desired::config::{Cluster, Etcd, PkiConfig};
 
@@ -32,9 +33,9 @@ pub fn issue(
         let is_external = ca.is_external(cluster);
         let authority = collect(&mut findings, work.authority(ca, is_external))?;
         let Some(authority) = authority else { continue };
-        let names: Vec<_> = leaves.iter().flat_map(|leaf| leaf.sans.iter().cloned()).collect();
-        if let Some(why) = constraints::broken(&authority.certificates, &names) {
-            findings.push(Finding::new(&*authority.place, format!("its name constraints {why}")).remedy(PERMIT));
+        let unfit = work.unfit(&authority, &leaves, is_external);
+        if !unfit.is_empty() {
+            findings.extend(unfit);
             continue;
         }
         if is_external {
@@ -67,9 +68,6 @@ fn collect<T>(findings: &mut Vec<Finding>, result: Result<T>) -> Result<Option<T
         Err(e) => Err(e),
     }
 }
-
-/// What to do about a CA that may not sign what it is to sign.
-const PERMIT: &str = "its certificates need these names, and one that is excluded makes clients refuse all of it: use a CA whose constraints permit them, or one without";
 
 fn key_is_missing(ca: CaPlan, impossible: &[String]) -> Finding {
     let message = format!("is missing, and without it these cannot be issued: {}", impossible.join(", "));
@@ -136,6 +134,18 @@ impl<'a> Work<'a> {
             awaited: Vec::new(),
             due: Vec::new(),
         })
+    }
+
+    /// What keeps a CA from signing these leaves. Its end does where the user has just named it and hoist issues: the last
+    /// certificates of a CA that has served end with it.
+    fn unfit(&self, authority: &Authority, leaves: &[LeafPlan], is_external: bool) -> Vec<Finding> {
+        let (names, usages) = asked(leaves);
+        let crt = format!("{}.crt", authority.plan.stem);
+        let is_new = self.named.contains_key(&*crt) && !self.existing.contains_key(&crt) && !is_external;
+        let lifetime = time::Duration::try_from(self.pki.certificate_validity).unwrap_or(time::Duration::MAX);
+        let until = is_new.then(|| self.now.saturating_add(lifetime));
+        let unfit = fitness::unfit(&authority.certificates, &Task { names: &names, usages: &usages, until });
+        unfit.into_iter().map(|why| Finding::new(&*authority.place, why.message).remedy(why.remedy)).collect()
     }
 
     /// Keeps or makes each of the leaves of a CA; what comes back is all that is wrong with them.
@@ -356,7 +366,7 @@ impl<'a> Work<'a> {
         if info.subject != plan.subject() {
             return Ok(Some(format!("its subject was {}", info.subject)));
         }
-        let usages: BTreeSet<_> = plan.usages.iter().map(sign::usage_name).collect();
+        let usages: BTreeSet<_> = plan.usages.iter().map(usage_name).collect();
         if info.ekus.iter().map(String::as_str).collect::<BTreeSet<_>>() != usages {
             return Ok(Some(format!("its extended key usages were: {}", info.ekus.join(", "))));
         }

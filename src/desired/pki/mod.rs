@@ -10,6 +10,7 @@ mod constraints;
 mod encryption;
 mod external;
 mod file;
+mod fitness;
 mod inspect;
 mod issue;
 mod issuer;
@@ -31,6 +32,7 @@ use std::fmt;
 use crate::base::error::Finding;
 
 pub use encryption::{ENCRYPTION, lost_keys};
+pub use fitness::Unfit;
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
 pub use issuer::{certificates_of, is_issued_by, vouches_for_client};

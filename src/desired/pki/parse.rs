@@ -148,6 +148,21 @@ pub(super) fn intermediates(certificates: &[Vec<u8>]) -> Vec<Vec<u8>> {
     chain
 }
 
+/// The first certificate and each issuer's issuer, in this order and as far as the file has them.
+pub(super) fn path(certificates: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut path: Vec<Vec<u8>> = Vec::new();
+    let mut next = certificates.first();
+    // Each of them once: a ring of them ends.
+    while let Some(der) = next.filter(|der| !path.contains(der)) {
+        path.push(der.clone());
+        let Ok(certificate) = x509(der) else { break };
+        let issues =
+            |other: &&Vec<u8>| *other != der && x509(other).is_ok_and(|issuer| issued_by(&certificate, &issuer));
+        next = certificates.iter().find(issues);
+    }
+    path
+}
+
 // AlgorithmIdentifiers in DER.
 const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 const P256: &[u8] = b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";

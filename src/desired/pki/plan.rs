@@ -119,6 +119,23 @@ pub(super) fn plan(cluster: &Cluster) -> Vec<(CaPlan, Vec<LeafPlan>)> {
     plan
 }
 
+/// The names and the extended key usages of leaves, each usage once.
+pub(super) fn asked(leaves: &[LeafPlan]) -> (Vec<String>, Vec<&'static str>) {
+    let names = leaves.iter().flat_map(|leaf| leaf.sans.iter().cloned()).collect();
+    let mut usages: Vec<_> = leaves.iter().flat_map(|leaf| leaf.usages.iter().map(usage_name)).collect();
+    usages.sort_unstable();
+    usages.dedup();
+    (names, usages)
+}
+
+/// One of the plan's two extended key usages, by the name that `inspect` gives it.
+pub(super) fn usage_name(usage: &Usage) -> &'static str {
+    match usage {
+        Usage::ServerAuth => "serverAuth",
+        _ => "clientAuth",
+    }
+}
+
 fn apiserver(cluster: &Cluster) -> LeafPlan {
     let mut sans: Vec<String> =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();

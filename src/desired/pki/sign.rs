@@ -2,8 +2,8 @@
 
 use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber, SigningKey,
 };
 use time::{Duration, OffsetDateTime, UtcOffset};
 use x509_parser::certificate::X509Certificate;
@@ -150,14 +150,6 @@ fn params(validity: &Validity) -> Result<CertificateParams> {
     params.not_after = validity.not_after;
     params.use_authority_key_identifier_extension = true;
     Ok(params)
-}
-
-/// One of the plan's two extended key usages, by the name that `inspect` gives it.
-pub(super) fn usage_name(usage: &ExtendedKeyUsagePurpose) -> &'static str {
-    match usage {
-        ExtendedKeyUsagePurpose::ServerAuth => "serverAuth",
-        _ => "clientAuth",
-    }
 }
 
 /// Certificates as one PEM file.

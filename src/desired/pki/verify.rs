@@ -1,9 +1,11 @@
 //! Whether certificates and keys fit together, for modules that did not issue them.
 
+use time::OffsetDateTime;
+
+use super::fitness::{self, Task, Unfit};
 use super::inspect::{self, CertificateInfo};
 use super::parse;
-use super::plan::plan;
-use super::sign::usage_name;
+use super::plan::{plan, usage_name};
 use crate::base::error::Finding;
 use crate::desired::config::Cluster;
 
@@ -92,11 +94,13 @@ fn issued(certificate: &Certificate, issuer: &Certificate) -> bool {
     }
 }
 
-/// Why nobody would trust a certificate with these names from the first of `certificates`; completes "its name
-/// constraints …".
-pub fn constraints(certificates: &[Certificate], names: &[String]) -> Option<String> {
+/// Everything that keeps the CA that is the first of `certificates` from signing what `cluster` needs of the CA `stem`: `ca`,
+/// `front-proxy-ca` or `etcd/ca`. `until` is the end of a leaf that is issued now, if one is.
+pub fn unfit(cluster: &Cluster, stem: &str, certificates: &[Certificate], until: Option<OffsetDateTime>) -> Vec<Unfit> {
     let chain: Vec<_> = certificates.iter().map(|certificate| certificate.der.clone()).collect();
-    super::constraints::broken(&chain, names)
+    let leaves = plan(cluster).into_iter().find(|(ca, _)| ca.stem == stem).map(|(_, leaves)| leaves);
+    let (names, usages) = super::plan::asked(&leaves.unwrap_or_default());
+    fitness::unfit(&chain, &Task { names: &names, usages: &usages, until })
 }
 
 /// Whether the private key in `key` is that of a certificate.
