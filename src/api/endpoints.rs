@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PostParams};
+use tokio::time::sleep;
 
 use super::FIELD_MANAGER;
+use super::verdict::{Verdict, verdict};
 use crate::base::error::{Error, Result};
 use crate::desired::config::API_PORT;
 
@@ -22,6 +25,9 @@ const NAME: &str = "kubernetes";
 const SERVICE: (&str, &str) = ("kubernetes.io/service-name", NAME);
 /// Without this label a controller would mirror Endpoints into a second slice.
 const SKIP_MIRROR: (&str, &str) = ("endpointslice.kubernetes.io/skip-mirror", "true");
+/// How often one looks who was refused because another one wrote at the same moment.
+const LOOKS: u32 = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What came of taking an address out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,32 +142,24 @@ pub async fn published(client: &Client) -> Result<Vec<IpAddr>> {
 /// # Errors
 /// The API server's word; calling again goes on.
 pub async fn publish(client: &Client, own: IpAddr) -> Result<bool> {
-    let both = Both::new(client);
-    let seen = both.slice().await?;
-    let wanted = with(seen.as_ref(), own);
-    let after: Vec<_> = wanted.as_ref().or(seen.as_ref()).map(addresses).unwrap_or_default();
-    let followed = both.follow(&after).await?;
-    // Last, for by the slice is told whether all of this is done.
-    if let Some(wanted) = &wanted {
-        both.write_slice(seen.is_some(), wanted).await?;
-    }
-    Ok(followed || wanted.is_some())
+    Both::new(client).put_in(own).await.map_err(|error| failed(&error))
 }
 
-/// Takes `own` out, unless it is the last one. Of two controllers that do so at once, one is refused: the slice is written
-/// as it was read.
+/// Takes `own` out, unless it is the last one. The objects are written as they were read: of two that write at once, one is
+/// refused, and looks again.
 ///
 /// # Errors
 /// The API server's word; calling again goes on.
 pub async fn retract(client: &Client, own: IpAddr) -> Result<Retracted> {
     let both = Both::new(client);
-    let Some(seen) = both.slice().await? else { return Ok(Retracted::Last) };
-    let Some(wanted) = without(&seen, own) else { return Ok(Retracted::Last) };
-    if wanted != seen {
-        both.write_slice(true, &wanted).await?;
+    let mut looks = 1;
+    loop {
+        match both.take_out(own).await {
+            Err(error) if verdict(&error) == Verdict::Stale && looks < LOOKS => sleep(LOOK_AGAIN).await,
+            taken => return taken.map_err(|error| failed(&error)),
+        }
+        looks += 1;
     }
-    both.follow(&addresses(&wanted)).await?;
-    Ok(Retracted::Done)
 }
 
 /// The two objects.
@@ -176,27 +174,48 @@ impl Both {
         Self { slices: Api::namespaced(slices, NAMESPACE), endpoints: Api::namespaced(endpoints, NAMESPACE) }
     }
 
-    async fn slice(&self) -> Result<Option<EndpointSlice>> {
-        self.slices.get_opt(NAME).await.map_err(|error| failed(&error))
+    async fn put_in(&self, own: IpAddr) -> kube::Result<bool> {
+        let seen = self.slice().await?;
+        let wanted = with(seen.as_ref(), own);
+        let after: Vec<_> = wanted.as_ref().or(seen.as_ref()).map(addresses).unwrap_or_default();
+        let followed = self.follow(&after).await?;
+        // Last, for by the slice is told whether all of this is done.
+        if let Some(wanted) = &wanted {
+            self.write_slice(seen.is_some(), wanted).await?;
+        }
+        Ok(followed || wanted.is_some())
     }
 
-    async fn write_slice(&self, is_there: bool, wanted: &EndpointSlice) -> Result<()> {
-        let written = match is_there {
+    async fn take_out(&self, own: IpAddr) -> kube::Result<Retracted> {
+        let Some(seen) = self.slice().await? else { return Ok(Retracted::Last) };
+        let Some(wanted) = without(&seen, own) else { return Ok(Retracted::Last) };
+        if wanted != seen {
+            self.write_slice(true, &wanted).await?;
+        }
+        self.follow(&addresses(&wanted)).await?;
+        Ok(Retracted::Done)
+    }
+
+    async fn slice(&self) -> kube::Result<Option<EndpointSlice>> {
+        self.slices.get_opt(NAME).await
+    }
+
+    async fn write_slice(&self, is_there: bool, wanted: &EndpointSlice) -> kube::Result<EndpointSlice> {
+        match is_there {
             true => self.slices.replace(NAME, &params(), wanted).await,
             false => self.slices.create(&params(), wanted).await,
-        };
-        written.map(drop).map_err(|error| failed(&error))
+        }
     }
 
     /// Brings the legacy object to these addresses; says whether that took a change.
-    async fn follow(&self, addresses: &[IpAddr]) -> Result<bool> {
-        let seen = self.endpoints.get_opt(NAME).await.map_err(|error| failed(&error))?;
+    async fn follow(&self, addresses: &[IpAddr]) -> kube::Result<bool> {
+        let seen = self.endpoints.get_opt(NAME).await?;
         let Some(wanted) = legacy(seen.as_ref(), addresses) else { return Ok(false) };
-        let written = match seen {
-            Some(_) => self.endpoints.replace(NAME, &params(), &wanted).await,
-            None => self.endpoints.create(&params(), &wanted).await,
+        match seen {
+            Some(_) => self.endpoints.replace(NAME, &params(), &wanted).await?,
+            None => self.endpoints.create(&params(), &wanted).await?,
         };
-        written.map(|_| true).map_err(|error| failed(&error))
+        Ok(true)
     }
 }
 
@@ -210,6 +229,12 @@ fn failed(error: &kube::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -288,5 +313,62 @@ mod tests {
         assert_ne!(legacy(Some(&made), &[ip(1)]), None);
         let unlabelled = Endpoints { metadata: ObjectMeta { labels: None, ..made.metadata.clone() }, ..made.clone() };
         assert_eq!(legacy(Some(&unlabelled), &[ip(1), ip(2)]), Some(made));
+    }
+
+    /// A cluster whose slice another controller changes before this one's first `refused` writes, to `then` each time; what was
+    /// written to it.
+    fn contested(refused: usize, then: &[u8]) -> (Client, Arc<Mutex<Vec<Value>>>) {
+        let written: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (writes, then) = (written.clone(), then.to_vec());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (writes, then) = (writes.clone(), then.clone());
+            async move {
+                let is_slice = request.uri().path().contains("endpointslices");
+                let is_read = request.method() == "GET";
+                let answer = |status, body: Value| {
+                    Response::builder().status(status).body(Body::from(body.to_string().into_bytes()))
+                };
+                if is_read && is_slice {
+                    let so_far = writes.lock().unwrap().len();
+                    let seen = if so_far == 0 { slice(&[1, 2, 3]) } else { slice(&then) };
+                    return answer(StatusCode::OK, serde_json::to_value(seen).unwrap());
+                }
+                if is_read {
+                    let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+                    return answer(StatusCode::NOT_FOUND, status);
+                }
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                if !is_slice {
+                    return answer(StatusCode::CREATED, body);
+                }
+                let mut writes = writes.lock().unwrap();
+                writes.push(body.clone());
+                if writes.len() <= refused {
+                    let message = "Operation cannot be fulfilled on endpointslices.discovery.k8s.io \"kubernetes\": the object has been modified; please apply your changes to the latest version and try again";
+                    let status = json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": message});
+                    return answer(StatusCode::CONFLICT, status);
+                }
+                answer(StatusCode::OK, body)
+            }
+        });
+        (Client::new(service, "default"), written)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_refused_because_another_one_wrote_looks_again() {
+        let (client, written) = contested(2, &[1, 2]);
+        assert_eq!(retract(&client, ip(1)).await.unwrap(), Retracted::Done);
+        let left: Vec<EndpointSlice> =
+            written.lock().unwrap().iter().map(|body| serde_json::from_value(body.clone()).unwrap()).collect();
+        let left: Vec<_> = left.iter().map(addresses).collect();
+        assert_eq!(left, [vec![ip(2), ip(3)], vec![ip(2)], vec![ip(2)]], "by what there is now");
+
+        let (client, _) = contested(1, &[1]);
+        assert_eq!(retract(&client, ip(1)).await.unwrap(), Retracted::Last, "the others were faster");
+
+        let (client, written) = contested(usize::MAX, &[1, 2]);
+        assert!(retract(&client, ip(1)).await.unwrap_err().to_string().contains("the object has been modified"));
+        assert_eq!(written.lock().unwrap().len(), LOOKS as usize, "not for ever");
     }
 }

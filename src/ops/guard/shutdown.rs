@@ -231,16 +231,7 @@ impl At<'_> {
 
     async fn retract(&self, client: &Client) {
         let own = self.controller.address;
-        let retracted = timeout(ACT_LIMIT, async {
-            loop {
-                match leave::retract(client, own).await {
-                    // Another one writes at the same moment.
-                    Err(error) if error.to_string().contains("the object has been modified") => sleep(AGAIN).await,
-                    retracted => return retracted,
-                }
-            }
-        });
-        match retracted.await {
+        match timeout(ACT_LIMIT, leave::retract(client, own)).await {
             Ok(Ok(())) => self.reporter.note(&format!("{own} is not published any more")),
             Ok(Err(error)) => self.reporter.note(&error.to_string()),
             Err(_) => self.reporter.note(&format!("{own} stays published: the API did not answer in time")),
