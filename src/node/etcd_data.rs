@@ -202,13 +202,19 @@ fn is_guarded(pod: &Value) -> bool {
     volumes.into_iter().flatten().filter_map(path).any(is_mark)
 }
 
-/// Whether two manifests of etcd's differ in nothing but that condition: no reason to end an etcd that runs.
+/// Whether two manifests of etcd's differ in nothing but that condition and how it is ended: no reason to end an etcd that
+/// runs.
 pub fn is_alike(one: &str, other: &str) -> bool {
     let bare = |text: &str| {
         let mut pod = yaml::documents("", text).ok()?.into_iter().next()?.value;
         for pointer in ["/spec/volumes", "/spec/containers/0/volumeMounts"] {
             if let Some(list) = pod.pointer_mut(pointer).and_then(Value::as_array_mut) {
                 list.retain(|item| item["name"] != VOLUME);
+            }
+        }
+        for (pointer, key) in [("/spec", "terminationGracePeriodSeconds"), ("/spec/containers/0", "lifecycle")] {
+            if let Some(object) = pod.pointer_mut(pointer).and_then(Value::as_object_mut) {
+                object.remove(key);
             }
         }
         Some(pod)
@@ -271,6 +277,8 @@ spec:
         assert_eq!(guarded(&text), text);
         assert_eq!(text.matches("- name: began\n").count(), 2);
         assert!(is_alike(&text, &guarded(&text)), "{text}");
+        let older = text.replace("  terminationGracePeriodSeconds: 90\n", "").replace("preStop", "postStart");
+        assert!(older != text && is_alike(&text, &older), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! That this controller is about to be none any more, or its machine is being switched off. keepalived's check then lets another
+//! That this controller is about to be none any more, or its machine or its etcd is being ended. keepalived's check then lets another
 //! one have the virtual address, while this one still serves, and guard keeps its address out of those of the `kubernetes`
 //! Service.
 
@@ -15,6 +15,8 @@ pub enum Why {
     Label,
     /// The machine is being switched off: it comes back.
     Shutdown,
+    /// Its etcd is being ended, and comes back.
+    Etcd,
     /// It is none any more, and what is left of guard is to go, whatever comes between.
     Unmade,
 }
@@ -39,7 +41,7 @@ pub fn end(host: &Host, why: Why) -> Result<()> {
 
 /// Whether it is about to be so, for whatever reason.
 pub fn is_so(host: &Host) -> bool {
-    [Why::Label, Why::Shutdown].into_iter().any(|why| path(host, why).exists())
+    [Why::Label, Why::Shutdown, Why::Etcd].into_iter().any(|why| path(host, why).exists())
 }
 
 /// Whether it is none any more.
@@ -52,6 +54,7 @@ pub fn path(host: &Host, why: Why) -> PathBuf {
     let name = match why {
         Why::Label => "leaving",
         Why::Shutdown => "shutdown",
+        Why::Etcd => "etcd-ends",
         Why::Unmade => "unmade",
     };
     host.path("/var/lib/hoist/guard").join(name)

@@ -194,7 +194,7 @@ impl<'a> Endpoint<'a> {
                     let (unserved, moved) = board.counts();
                     metrics::text(&board.seats(Instant::now()), unserved, moved)
                 };
-                let error = exposition::serve(address, text).await;
+                let error = exposition::serve(address, text, exposition::nothing).await;
                 warn!("no metrics at {address}: {error}");
             });
         }

@@ -86,12 +86,16 @@ impl Metrics {
         text
     }
 
-    /// Serves them, for ever.
+    /// Serves them, for ever, and what `wait` gives for other paths.
     ///
     /// # Errors
     /// An address that cannot be had.
-    pub async fn serve(self, address: SocketAddr) -> std::io::Error {
-        exposition::serve(address, || self.text()).await
+    pub async fn serve<F: Future<Output = ()>>(
+        self,
+        address: SocketAddr,
+        wait: impl Fn(&str) -> Option<F>,
+    ) -> std::io::Error {
+        exposition::serve(address, || self.text(), wait).await
     }
 }
 

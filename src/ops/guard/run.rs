@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::decide::{
     Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
 };
+use super::etcd_ends::EtcdEnds;
 use super::heartbeat::{Heartbeat, RIGHTS};
 use super::leases::Leases;
 use super::metrics::Metrics;
@@ -65,7 +66,8 @@ pub struct Options {
 /// A CA that cannot be used when it begins. Whatever else goes wrong is said, and tried again.
 pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
     let metrics = Metrics::default();
-    let served = metrics.clone().serve(options.metrics);
+    let ends = EtcdEnds::new(host, reporter);
+    let served = metrics.clone().serve(options.metrics, |path| ends.asked(path));
     let way = keeper::Shared::default();
     let counts = metrics.clone();
     let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
@@ -162,6 +164,10 @@ impl<'a> Guard<'a> {
     async fn forever(&mut self) -> Result<()> {
         if leaving::is_unmade(self.host) {
             return guard_pod::remove(self.host);
+        }
+        // Whoever said so has ended with guard.
+        if let Err(error) = leaving::end(self.host, leaving::Why::Etcd) {
+            self.fail(&error);
         }
         self.until_made().await;
         // Without any CA there is nothing to go on with; the kubelet starts guard again.

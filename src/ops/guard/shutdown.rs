@@ -1,5 +1,6 @@
 //! `hoist guard shutdown`: this machine is being switched off, and other controllers serve on. The kubelet's unit runs it once
 //! the kubelet has ended, so that nothing is started in the place of what ends; containers still run, and so does the network.
+//! The same comes before etcd ends here and begins again (`etcd_ends.rs`), but for the controller manager and the scheduler.
 //!
 //! | seen | done |
 //! |---|---|
@@ -108,23 +109,39 @@ pub async fn shut_down(host: &Host, only_if_stopping: bool, reporter: &Reporter)
         return Ok(());
     }
     let Some(copy) = Copy::load(host)? else { return Ok(()) };
+    let serves = !leave::running(host, &[API_SERVER])?.is_empty();
+    let why = others_take_over(host, &copy, Why::Shutdown, serves, reporter).await?;
+    if !why.is_empty() {
+        reporter.note(&format!("nothing is handed over before this machine is switched off: {why}"));
+    }
+    Ok(())
+}
+
+/// Has the others take over, as far as they can, before the machine goes, or etcd; says why nothing is done, if nothing is.
+/// `serves`: an API server of this machine does.
+///
+/// # Errors
+/// A copy of the bridge that cannot be used; the system's refusal.
+pub(super) async fn others_take_over(
+    host: &Host,
+    copy: &Copy,
+    why: Why,
+    serves: bool,
+    reporter: &Reporter,
+) -> Result<&'static str> {
     let (cluster, controller) = copy.cluster()?;
     let tls = copy.assets.tls();
-    let at = At { host, copy: &copy, cluster: &cluster, controller: &controller, tls: &tls, reporter };
-    let running = leave::running(host, &[API_SERVER])?;
+    let at = At { host, copy, cluster: &cluster, controller: &controller, tls: &tls, reporter };
     let (members, another) = tokio::join!(at.members(), at.another());
-    let observed = Observed { serves: !running.is_empty(), another_serves: another.is_some(), members };
+    let observed = Observed { serves, another_serves: another.is_some(), members };
     let plan = decide(&observed);
-    if !plan.why.is_empty() {
-        reporter.note(&format!("nothing is handed over before this machine is switched off: {}", plan.why));
-    }
     at.move_leader(plan.heir).await;
     if let Some(client) = another.filter(|_| plan.hands_over) {
-        at.hand_over(&client, &running).await?;
+        at.hand_over(&client, why).await?;
         // Somebody else may have died meanwhile.
         at.move_leader(decide(&Observed { members: at.members().await, ..observed }).heir).await;
     }
-    Ok(())
+    Ok(plan.why)
 }
 
 async fn is_stopping(host: &Host) -> bool {
@@ -176,21 +193,25 @@ impl At<'_> {
     }
 
     /// The API servers of this machine end, by `client` of another one.
-    async fn hand_over(&self, client: &Client, running: &[Component]) -> Result<()> {
-        // Until this process ends, guard puts nothing in the place of what ends.
+    async fn hand_over(&self, client: &Client, why: Why) -> Result<()> {
+        // Until this is over, guard puts nothing in the place of what ends.
         let _lock = self.lock().await;
-        leaving::begin(self.host, Why::Shutdown)?;
+        leaving::begin(self.host, why)?;
         self.retract(client).await;
+        let running = leave::running(self.host, &[API_SERVER])?;
         if running.iter().any(|component| component.of_bridge) {
             // It says for a moment only that it will end.
             sleep(leave::TO_MOVE).await;
         }
-        let leaders = leave::running(self.host, &LEASES)?;
-        running.iter().chain(&leaders).for_each(|component| self.tell(component));
-        if leave::until_ended(self.host, &LEASES, &leaders, ACT_LIMIT).await {
-            self.free_leases(client).await;
+        running.iter().for_each(|component| self.tell(component));
+        if why == Why::Shutdown {
+            let leaders = leave::running(self.host, &LEASES)?;
+            leaders.iter().for_each(|component| self.tell(component));
+            if leave::until_ended(self.host, &LEASES, &leaders, ACT_LIMIT).await {
+                self.free_leases(client).await;
+            }
         }
-        let has_ended = leave::until_ended(self.host, &[API_SERVER], running, END_LIMIT).await;
+        let has_ended = leave::until_ended(self.host, &[API_SERVER], &running, END_LIMIT).await;
         self.reporter.note(match has_ended {
             true => "this controller's API server has ended: the others serve",
             false => "this controller's API server has not ended in time",
