@@ -142,7 +142,7 @@ async fn with_bundles(client: &Client, kind: &ApiResource) -> kube::Result<Vec<O
 ///
 /// # Errors
 /// The API server's word; a Secret that is not there has nothing to replace.
-pub async fn replace(client: &Client, name: &str, new: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<Vec<String>> {
+pub async fn replace(client: &Client, name: &str, new: impl Fn(&str, &[u8]) -> Option<Vec<u8>>) -> Result<Vec<String>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
     let there = api.get_opt(name).await;
     let Some(there) = there.map_err(|error| failed(format!("read the Secret kube-system/{name}"), &error))? else {
@@ -150,7 +150,12 @@ pub async fn replace(client: &Client, name: &str, new: impl Fn(&[u8]) -> Option<
     };
     let version = there.resource_version();
     let held = there.data.into_iter().flatten();
-    let data: BTreeMap<_, _> = held.filter_map(|(key, held)| Some((key, ByteString(new(&held.0)?)))).collect();
+    let data: BTreeMap<_, _> = held
+        .filter_map(|(key, held)| {
+            let new = new(&key, &held.0)?;
+            Some((key, ByteString(new)))
+        })
+        .collect();
     if data.is_empty() {
         return Ok(Vec::new());
     }
@@ -158,7 +163,7 @@ pub async fn replace(client: &Client, name: &str, new: impl Fn(&[u8]) -> Option<
     let patch = json!({"metadata": {"resourceVersion": version}, "data": data});
     match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(changed),
-        Err(error) => Err(failed(format!("renew certificates in the Secret kube-system/{name}"), &error)),
+        Err(error) => Err(failed(format!("write into the Secret kube-system/{name}"), &error)),
     }
 }
 

@@ -26,7 +26,9 @@ const LABELLED: &str = "hoist/labelled-node-uid";
 /// The annotation of guard's Lease with the name of its machine, which need not be its Node's.
 const HOSTNAME: &str = "hoist/hostname";
 /// The annotation of guard's Lease with the version of Kubernetes that its copy of the bridge has.
-const KEPT: &str = "hoist/bridge-kubernetes";
+const VERSION: &str = "hoist/bridge-kubernetes";
+/// The annotation of guard's Lease with a checksum of the keys that its copy on the disk has.
+const KEYS: &str = "hoist/keys-sha256";
 /// What events of guard's say they come from.
 const COMPONENT: &str = "hoist-guard";
 /// In seconds: three heartbeats.
@@ -107,23 +109,27 @@ pub async fn may_share_hostname(client: &Client, name: &str, hostname: &str) -> 
     Ok(false)
 }
 
-/// The version of Kubernetes of the copy of the bridge on each of these nodes, as its guard has said; `None` where it has not.
+/// What guard of the node `name` has said last of the copy on its disk: the version of Kubernetes, and a checksum of the keys;
+/// `None` where it has not.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn kept_versions<'a>(
-    client: &Client,
-    nodes: impl Iterator<Item = &'a str>,
-) -> Result<Vec<(String, Option<String>)>> {
+pub async fn kept(client: &Client, name: &str) -> Result<Kept> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    let mut said = Vec::new();
-    for node in nodes {
-        let name = lease(node);
-        let lease = api.get_metadata_opt(&name).await;
-        let lease = lease.map_err(|error| super::failed(format!("read the Lease {name}"), &error))?;
-        said.push((node.to_owned(), lease.and_then(|lease| lease.annotations().get(KEPT).cloned())));
-    }
-    Ok(said)
+    let name = lease(name);
+    let lease = api.get_metadata_opt(&name).await;
+    let lease = lease.map_err(|error| super::failed(format!("read the Lease {name}"), &error))?;
+    let said = |key: &str| lease.as_ref().and_then(|lease| lease.annotations().get(key).cloned());
+    Ok(Kept { version: said(VERSION), keys: said(KEYS) })
+}
+
+/// What a guard has said of the copy on its disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The version of Kubernetes.
+    pub version: Option<String>,
+    /// A checksum of its keys.
+    pub keys: Option<String>,
 }
 
 /// What guard's Lease says beside that it lives.
@@ -134,7 +140,9 @@ pub struct Said<'a> {
     /// The uid of the Node that last had the control plane's label.
     pub labelled: Option<&'a str>,
     /// The version of Kubernetes of its copy of the bridge.
-    pub kept: &'a str,
+    pub version: &'a str,
+    /// A checksum of the keys in it.
+    pub keys: &'a str,
 }
 
 /// Says that guard of the node `name` lives, and what else there is to say.
@@ -144,7 +152,12 @@ pub struct Said<'a> {
 pub async fn heartbeat(client: &Client, name: &str, said: Said<'_>, now: OffsetDateTime) -> Result<()> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let name = lease(name);
-    let said = [(HOSTNAME, Some(said.hostname)), (LABELLED, said.labelled), (KEPT, Some(said.kept))];
+    let said = [
+        (HOSTNAME, Some(said.hostname)),
+        (LABELLED, said.labelled),
+        (VERSION, Some(said.version)),
+        (KEYS, Some(said.keys)),
+    ];
     let said = said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect();
     let lease = Lease {
         metadata: ObjectMeta {

@@ -17,6 +17,7 @@ mod pages;
 pub mod requests;
 mod resources;
 pub mod rollout;
+pub mod rotation;
 pub mod self_hosted;
 pub mod skew;
 pub mod timestamp;

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config;
+use crate::desired::rotation::Asked;
 use crate::node::system;
 use crate::ops::certs;
 
@@ -31,6 +32,8 @@ enum What {
     List(List),
     /// Renew certificates of this controller and its cluster now, as guard does by itself before they end
     Renew(Renew),
+    /// Change a key of the cluster while everything serves: add the new one, use it everywhere, and drop the old one
+    Rotate(Rotate),
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,6 +44,36 @@ struct Renew {
     /// Show what would be renewed, and change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rotate {
+    /// What is changed
+    #[arg(value_name = "NAME", value_enum)]
+    keys: Keys,
+    /// Show the phases, what each waits for, and which one it is in; change nothing
+    #[arg(long)]
+    plan: bool,
+    /// Go on with a rotation that is under way, and begin none
+    #[arg(long = "continue", conflicts_with_all = ["abort", "finish"])]
+    go_on: bool,
+    /// Lead a rotation back to the old key, and drop the new one
+    #[arg(long, conflicts_with = "finish")]
+    abort: bool,
+    /// Drop the old key once nothing needs it any more
+    #[arg(long)]
+    finish: bool,
+    /// The folder that `hoist render` wrote, which gets the keys too [default: the one that this controller was started from, or
+    /// /etc/hoist/assets, where it is there]
+    #[arg(long, value_name = "DIR")]
+    asset_dir: Option<PathBuf>,
+}
+
+/// What can be rotated.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Keys {
+    /// The key that Secrets are encrypted with in etcd
+    EncryptionKey,
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +108,22 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             let host = system::host(Path::new("/"), &args.pod_manifest_path);
             let asked = certs::ByHand { host: &host, names: &renew.names, is_dry_run: renew.dry_run };
             certs::by_hand(&asked, &mut |line| super::print(out, &format!("{line}\n"))).await?;
+            Ok(0)
+        }
+        What::Rotate(rotate) => {
+            let host = system::host(Path::new("/"), &args.pod_manifest_path);
+            let keys = match rotate.keys {
+                Keys::EncryptionKey => certs::Keys::EncryptionKey,
+            };
+            let asked = match () {
+                () if rotate.abort => Asked::Abort,
+                () if rotate.finish => Asked::Finish,
+                () if rotate.go_on => Asked::Continue,
+                () => Asked::Rotate,
+            };
+            let asset_dir = rotate.asset_dir.as_deref().map(assets::absolute).transpose()?;
+            let asked = certs::Rotate { host: &host, keys, asked, is_plan: rotate.plan, asset_dir };
+            certs::rotate(&asked, &mut |line| super::print(out, &format!("{line}\n"))).await?;
             Ok(0)
         }
     }

@@ -13,6 +13,7 @@ pub mod node_endpoint;
 pub mod pki;
 pub mod render;
 pub mod renewal;
+pub mod rotation;
 pub mod schema;
 pub mod secrets;
 pub mod server_config;

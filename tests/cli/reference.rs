@@ -22,7 +22,7 @@ A DURATION is written as `90s`, `20m` or `1h30m`.
 ";
 
 /// The pages that say more of a command.
-const PAGES: [(&str, &str); 22] = [
+const PAGES: [(&str, &str); 23] = [
     ("hoist render", "[Rendering again](rendering-again.md), [First boot](../first-boot.md)"),
     (
         "hoist start",
@@ -38,6 +38,7 @@ const PAGES: [(&str, &str); 22] = [
     ("hoist validate", "[hoist validate](../validate.md)"),
     ("hoist certs list", "[Certificates](../certificates.md#how-to-see-it)"),
     ("hoist certs renew", "[Certificates](../certificates.md#what-is-renewed-and-when)"),
+    ("hoist certs rotate", "[Rotation of keys](../rotation.md)"),
     ("hoist token create", "[Workers](../workers.md)"),
     ("hoist token list", "[Workers](../workers.md#tokens)"),
     ("hoist token delete", "[Workers](../workers.md#tokens)"),

@@ -34,6 +34,7 @@ mod quorum;
 mod recover;
 mod recovery;
 mod reset;
+mod rotation;
 mod schemas;
 mod security;
 mod serving;

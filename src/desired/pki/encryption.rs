@@ -15,13 +15,14 @@ use crate::base::yaml;
 /// Its name in tls/, and in what the API server mounts.
 pub const ENCRYPTION: &str = "encryption.yaml";
 /// Providers that have keys, with the lengths in bytes that each takes.
-const WITH_KEYS: [(&str, &[usize]); 3] = [("aescbc", &[16, 24, 32]), ("aesgcm", &[16, 24, 32]), ("secretbox", &[32])];
+pub(in crate::desired) const WITH_KEYS: [(&str, &[usize]); 3] =
+    [("aescbc", &[16, 24, 32]), ("aesgcm", &[16, 24, 32]), ("secretbox", &[32])];
 const HOW: &str = "docs/security.md shows how keys are changed";
 
 /// A new one, with a key by chance. A cluster that has run without one goes on writing plain text: its API servers learn
 /// to read what is encrypted one after the other, and until the last one has, none may write it.
 pub(super) fn new(has_run: bool) -> Result<String> {
-    let key = STANDARD.encode(random_bytes::<32>()?);
+    let key = key()?;
     let secretbox = format!("  - secretbox:\n      keys:\n      - name: key1\n        secret: {key}\n");
     let identity = "  - identity: {}\n";
     let (first, second) = if has_run { (identity, &*secretbox) } else { (&*secretbox, identity) };
@@ -97,6 +98,24 @@ pub fn lost_keys(old: &[u8], new: &[u8]) -> Vec<String> {
     keys(old).into_iter().filter(|(_, secret)| !there.contains(secret)).map(|(name, _)| name).collect()
 }
 
+/// What a whole one says.
+///
+/// # Errors
+/// One that no API server would start with; `place` is what messages call it.
+pub(in crate::desired) fn read(place: &str, bytes: &[u8]) -> Result<Value> {
+    let file = File { place: place.to_owned(), bytes };
+    check(&file)?;
+    parse(&file)
+}
+
+/// The text of a new key of 32 bytes.
+///
+/// # Errors
+/// The system has no randomness.
+pub(in crate::desired) fn key() -> Result<String> {
+    Ok(STANDARD.encode(random_bytes::<32>()?))
+}
+
 fn parse(file: &File<'_>) -> Result<Value> {
     // The parser's own words might repeat a key.
     let broken = || input(file.finding("is not a YAML document").remedy(HOW));
@@ -108,7 +127,7 @@ fn parse(file: &File<'_>) -> Result<Value> {
     }
 }
 
-fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+pub(in crate::desired) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 

@@ -32,6 +32,7 @@ use std::fmt;
 use crate::base::error::Finding;
 
 pub use encryption::{ENCRYPTION, lost_keys};
+pub(in crate::desired) use encryption::{WITH_KEYS, key as encryption_key, list, read as encryption};
 pub use fitness::Unfit;
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;

@@ -141,6 +141,34 @@ pub(crate) struct MemberPromoteRequest {
     pub(crate) id: u64,
 }
 
+/// Asks for the keys from `key` up to `range_end`, in their order, as a majority has them.
+#[derive(Message)]
+pub(crate) struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) limit: i64,
+}
+
+#[derive(Message)]
+pub(crate) struct RangeResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    pub(crate) more: bool,
+}
+
+/// Of mvccpb, api/mvccpb/kv.proto.
+#[derive(Message)]
+pub(crate) struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) value: Vec<u8>,
+}
+
 /// An answer of which nothing is read but that it came.
 #[derive(Message)]
 pub(crate) struct Done {}

@@ -1,4 +1,5 @@
-//! A client of etcd's gRPC services Maintenance and Cluster: status, alarms, members, leadership, a snapshot as a stream.
+//! A client of etcd's gRPC services Maintenance, Cluster and KV: status, alarms, members, leadership, a snapshot as a stream,
+//! values.
 //! The few messages that hoist needs are declared field by field in `messages.rs`; `failed.rs` sorts etcd's errors;
 //! `connection.rs` is the one way to a member. No call takes longer than the limit that it is given.
 
@@ -19,14 +20,18 @@ use crate::base::probe::Probe;
 use crate::desired::secrets::Tls;
 use messages::{
     AlarmRequest, AlarmResponse, DefragmentRequest, Done, MemberAddRequest, MemberAddResponse, MemberListRequest,
-    MemberListResponse, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, StatusRequest, StatusResponse,
+    MemberListResponse, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, RangeRequest, RangeResponse,
+    StatusRequest, StatusResponse,
 };
-use service::{CLUSTER, MAINTENANCE};
+use service::{CLUSTER, KV, MAINTENANCE};
 
 pub use connection::connect;
 pub use failed::{Failed, Sort};
 pub use stream::Snapshot;
 pub use types::{List, Member, MemberId, Status};
+
+/// How many values are asked for at once: each has 1.5 MiB at most, and an answer 16 MiB.
+const PAGE: i64 = 8;
 
 /// A connection to one member.
 pub struct Client {
@@ -130,6 +135,29 @@ impl Client {
     pub async fn defragment(&mut self) -> Result<(), Failed> {
         let Done {} = self.call(MAINTENANCE, "Defragment", &DefragmentRequest {}).await?;
         Ok(())
+    }
+
+    /// Hands every key that begins with `prefix`, and its value, to `take`, in the order of the keys. What is written meanwhile
+    /// may be among them.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn each_value(&mut self, prefix: &str, mut take: impl FnMut(&[u8], &[u8])) -> Result<(), Failed> {
+        let mut range_end = prefix.as_bytes().to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        let mut key = prefix.as_bytes().to_vec();
+        loop {
+            let question = RangeRequest { key: key.clone(), range_end: range_end.clone(), limit: PAGE };
+            let page: RangeResponse = self.call(KV, "Range", &question).await?;
+            page.kvs.iter().for_each(|found| take(&found.key, &found.value));
+            match page.kvs.last().filter(|_| page.more) {
+                // The least that is greater.
+                Some(last) => key = [&last.key[..], &[0]].concat(),
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn call<A: Message + Default>(

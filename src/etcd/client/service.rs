@@ -4,3 +4,5 @@
 pub(super) const MAINTENANCE: &str = "etcdserverpb.Maintenance";
 /// Members.
 pub(super) const CLUSTER: &str = "etcdserverpb.Cluster";
+/// Keys and values.
+pub(super) const KV: &str = "etcdserverpb.KV";

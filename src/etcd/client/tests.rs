@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::messages::{AlarmMember, ResponseHeader, SnapshotResponse};
+use super::messages::{AlarmMember, KeyValue, ResponseHeader, SnapshotResponse};
 use super::*;
 use crate::base::probe::testing::Authority;
 use crate::etcd::snapshot::tests::some;
@@ -45,7 +45,7 @@ fn trailers(status: &str) -> Frame<Bytes> {
 
 type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
-fn respond(path: &str, snapshot: &[u8], end: End) -> Response<Body> {
+fn respond(path: &str, asked: &[u8], snapshot: &[u8], end: End) -> Response<Body> {
     let frames = match path {
         "/etcdserverpb.Maintenance/Status" => {
             let header = Some(ResponseHeader { revision: 1234, member_id: 7, ..Default::default() });
@@ -53,6 +53,18 @@ fn respond(path: &str, snapshot: &[u8], end: End) -> Response<Body> {
             let (db_size, db_size_quota) = (16 << 20, 16 << 20);
             let status = StatusResponse { header, version, db_size, db_size_quota, ..Default::default() };
             vec![Ok(message(&status)), Ok(trailers("0"))]
+        }
+        // It has the keys /a/0 to /a/19 and /b, and no page has more than it was asked for.
+        "/etcdserverpb.KV/Range" => {
+            let asked = RangeRequest::decode(&asked[5..]).unwrap();
+            let mut all: Vec<_> = (0..20).map(|number| format!("/a/{number}")).chain(["/b".to_owned()]).collect();
+            all.sort();
+            let is_asked = |key: &String| key.as_bytes() >= &asked.key[..] && key.as_bytes() < &asked.range_end[..];
+            let found: Vec<_> = all.into_iter().filter(is_asked).collect();
+            let limit = usize::try_from(asked.limit).unwrap();
+            let pair = |key: &String| KeyValue { key: key.clone().into_bytes(), value: key.to_uppercase().into() };
+            let kvs = found.iter().take(limit).map(pair).collect();
+            vec![Ok(message(&RangeResponse { kvs, more: found.len() > limit })), Ok(trailers("0"))]
         }
         "/etcdserverpb.Maintenance/Alarm" => {
             let alarms = [1, 2, 1, 7].map(|alarm| AlarmMember { member_id: 7, alarm }).into();
@@ -107,8 +119,11 @@ async fn serve(snapshot: Vec<u8>, end: End) -> (SocketAddr, Tls) {
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                    let response = respond(request.uri().path(), &snapshot, end);
-                    async move { Ok::<_, Infallible>(response) }
+                    let (path, snapshot) = (request.uri().path().to_owned(), snapshot.clone());
+                    async move {
+                        let asked = request.into_body().collect().await.unwrap().to_bytes();
+                        Ok::<_, Infallible>(respond(&path, &asked, &snapshot, end))
+                    }
                 });
                 let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
@@ -150,6 +165,20 @@ async fn one_that_breaks_off_does_not_count() {
         };
         assert!(error.starts_with("cannot read the snapshot from etcd: ") && error.contains(why), "{error}");
     }
+}
+
+#[tokio::test]
+async fn values_come_page_by_page_and_each_once() {
+    let (address, tls) = serve(Vec::new(), End::Well).await;
+    let mut etcd = Client::connect(address, &tls, LIMIT).await.unwrap();
+    let mut found = Vec::new();
+    let pair = |key: &[u8], value: &[u8]| [key, value].map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+    etcd.each_value("/a/", |key, value| found.push(pair(key, value))).await.unwrap();
+    assert_eq!(found.len(), 20);
+    assert!(found.is_sorted() && found.iter().all(|[key, value]| key.to_uppercase() == *value), "{found:?}");
+    found.clear();
+    etcd.each_value("/c", |key, value| found.push(pair(key, value))).await.unwrap();
+    assert!(found.is_empty());
 }
 
 #[tokio::test]

@@ -10,8 +10,10 @@ mod by_hand;
 mod keep;
 mod list;
 mod renew;
+mod rotate;
 mod text;
 
 pub use by_hand::{ByHand, by_hand};
 pub use keep::run;
 pub use list::{Certificate, Key, List, Served, Subject, look};
+pub use rotate::{Keys, Rotate, rotate};

@@ -169,7 +169,7 @@ pub async fn spread(client: &Client, copy: &Copy) -> Result<Vec<String>> {
     }
     let leaves = renewal::texts(&copy.assets);
     for name in COMPONENTS {
-        let keys = api_certificates::replace(client, name, |held| renewal::refreshed(held, &leaves)).await?;
+        let keys = api_certificates::replace(client, name, |_, held| renewal::refreshed(held, &leaves)).await?;
         if !keys.is_empty() {
             changed.push(name.to_owned());
         }

@@ -213,7 +213,12 @@ impl Heartbeat {
             return Ok(state);
         }
         let world = host.world();
-        let said = api::Said { hostname: &world.hostname(), labelled: labelled.as_deref(), kept: &copy.kubernetes };
+        let said = api::Said {
+            hostname: &world.hostname(),
+            labelled: labelled.as_deref(),
+            version: &copy.kubernetes,
+            keys: &copy.keys_sum(),
+        };
         api::heartbeat(client, &self.node, said, world.now()).await?;
         state.leaderless_for = Some(self.leaderless_for(client).await?);
         let (sum, own) = (api::copy_sum(client).await?, copy.shared().sum());

@@ -431,7 +431,11 @@ impl<'a> Guard<'a> {
                 let newer = state.copy.or_else(|| (self.copy_state != CopyState::Whole).then(|| copy.clone()));
                 if let Some(newer) = newer {
                     match newer.store(self.host) {
-                        Ok(_) => self.say("the copy of the bridge is now that of the cluster's Secret".into()),
+                        Ok(_) => {
+                            self.say("the copy of the bridge is now that of the cluster's Secret".into());
+                            // Which keys it has now is waited for.
+                            self.heartbeat.hurry(Instant::now());
+                        }
                         Err(error) => self.fail(&error),
                     }
                 }

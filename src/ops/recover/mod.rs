@@ -108,6 +108,10 @@ pub async fn recover(
     let mut input = Input::of(origin.assets(), place)?;
     made_by_a_label(host, &source)?.into_iter().for_each(|controller| input.add(controller));
     let input = input;
+    // What a backup has may be as old as its data.
+    if matches!(source, Source::Etcd) {
+        start::goes_on(host, input.assets(), place)?;
+    }
     let places = match &input.cluster().etcd {
         Etcd::Local { data_dir, .. } => Some(Places::of(host, data_dir)),
         Etcd::External { .. } => None,

@@ -12,6 +12,8 @@ use crate::check::validate;
 use crate::desired::assets::{self, AssetSet, Manifest};
 use crate::desired::config::version::numbers;
 use crate::desired::config::{Cluster, Controller, Version};
+use crate::desired::pki::ENCRYPTION;
+use crate::desired::rotation;
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::ops::addons;
@@ -127,11 +129,11 @@ pub(crate) async fn check<'a>(
     if !broken.is_empty() {
         return Err(Error::Input(broken));
     }
-    if options.mode == Mode::Start
-        && !options.preflight.new_cluster
-        && let Some(behind) = is_behind(host, cluster, &asset_dir)
-    {
-        return Err(Error::Input(vec![behind]));
+    if options.mode == Mode::Start {
+        goes_on(host, assets, &asset_dir)?;
+        if let Some(behind) = is_behind(host, assets, cluster, &asset_dir) {
+            return Err(Error::Input(vec![behind]));
+        }
     }
     let checked = preflight::check(host, assets, cluster, controller, &options.preflight).await?;
     checked.verdict()?.iter().for_each(|text| reporter.note(text));
@@ -140,10 +142,33 @@ pub(crate) async fn check<'a>(
     Ok(Checked { host, input, options, controller, asset_dir, may_begin })
 }
 
+/// guard's copy on this controller. Another cluster's says nothing of this one, and one that cannot be read is written anew.
+fn kept_of_the_same(host: &Host, assets: &AssetSet) -> Option<Copy> {
+    let copy = Copy::load(host).ok().flatten()?;
+    (copy.assets.tls().get("ca.crt") == assets.tls().get("ca.crt")).then_some(copy)
+}
+
+/// Refuses an asset directory of before a rotation: it would bring keys back that the cluster has left behind, and take away
+/// those that it has now.
+///
+/// # Errors
+/// What is older in it.
+pub(crate) fn goes_on(host: &Host, assets: &AssetSet, dir: &Path) -> Result<()> {
+    let Some(copy) = kept_of_the_same(host, assets) else { return Ok(()) };
+    let (kept, own) = (copy.assets.tls(), assets.tls());
+    let (Some(kept), Some(own)) = (kept.get(ENCRYPTION), own.get(ENCRYPTION)) else { return Ok(()) };
+    let Some(why) = rotation::encryption::leads_back(kept, own) else { return Ok(()) };
+    let finding = Finding::new(dir.join("tls").join(ENCRYPTION).display().to_string(), why);
+    Err(Error::Input(vec![finding.remedy(
+        "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate encryption-key --abort` leads a cluster back to its old key",
+    )]))
+}
+
 /// An asset directory of an older version than guard's copy on this controller: an upgrade has brought the copy, and what is
-/// older would take the cluster back. A copy that cannot be read is written anew.
-fn is_behind(host: &Host, cluster: &Cluster, asset_dir: &Path) -> Option<Finding> {
-    let kept = Copy::load(host).ok().flatten()?.kubernetes;
+/// older would take the cluster back.
+fn is_behind(host: &Host, assets: &AssetSet, cluster: &Cluster, asset_dir: &Path) -> Option<Finding> {
+    let copy = kept_of_the_same(host, assets)?;
+    let kept = copy.kubernetes;
     let (major, minor, patch) = numbers(&kept)?;
     let own = cluster.kubernetes_version;
     if own >= (Version { major, minor, patch }) {
@@ -189,13 +214,42 @@ mod tests {
             crate::desired::config::parse("cluster.yaml", &text, Path::new("/")).unwrap()
         };
         let (old, new, dir) = (of("v1.36.3"), of("v1.37.2"), Path::new("/assets"));
-        assert_eq!(is_behind(&host, &old, dir), None, "guard has none yet");
+        let none = AssetSet::default();
+        assert_eq!(is_behind(&host, &none, &old, dir), None, "guard has none yet");
         Copy::new(&AssetSet::default(), &new, &new.controllers[0]).store(&host).unwrap();
-        let finding = is_behind(&host, &old, dir).unwrap().to_string();
+        let finding = is_behind(&host, &none, &old, dir).unwrap().to_string();
         assert!(finding.contains("is of v1.36.3") && finding.contains("upgraded to v1.37.2"), "{finding}");
-        assert_eq!(is_behind(&host, &new, dir), None);
+        assert_eq!(is_behind(&host, &none, &new, dir), None);
         Copy::new(&AssetSet::default(), &old, &old.controllers[0]).store(&host).unwrap();
-        assert_eq!(is_behind(&host, &new, dir), None, "guard's copy follows");
+        assert_eq!(is_behind(&host, &none, &new, dir), None, "guard's copy follows");
+    }
+
+    #[test]
+    fn a_directory_of_before_a_rotation_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let host = system::host(root.path(), Path::new("/etc/kubernetes/manifests"));
+        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 10.0.0.1}\n";
+        let cluster = crate::desired::config::parse("cluster.yaml", text, Path::new("/")).unwrap();
+        let key = |name: &str, letter: &str| format!("{{name: {name}, secret: {}=}}", letter.repeat(43));
+        let (old, new) = (key("key1", "A"), key("key2", "E"));
+        let assets = |keys: &[&str], ca: &str| {
+            let text = format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - secretbox: {{keys: [{}]}}\n",
+                keys.join(", ")
+            );
+            let mut assets = AssetSet::default();
+            assets.files.insert(format!("tls/{ENCRYPTION}"), File::private(text));
+            assets.files.insert("tls/ca.crt".into(), File::private(ca));
+            assets
+        };
+        let dir = Path::new("/assets");
+        assert!(goes_on(&host, &assets(&[&old], "ca"), dir).is_ok(), "guard keeps nothing");
+        Copy::new(&assets(&[&new, &old], "ca"), &cluster, &cluster.controllers[0]).store(&host).unwrap();
+        let error = goes_on(&host, &assets(&[&old], "ca"), dir).unwrap_err().to_string();
+        assert!(error.contains("/assets/tls/encryption.yaml") && error.contains("lacks key2"), "{error}");
+        assert!(!error.contains("EEE"), "{error}");
+        assert!(goes_on(&host, &assets(&[&new, &old], "ca"), dir).is_ok());
+        assert!(goes_on(&host, &assets(&[&old], "another"), dir).is_ok());
     }
 
     #[tokio::test]

@@ -33,8 +33,8 @@ mod session;
 mod steps;
 
 pub use hand_over::{HandOver, Stepped};
-pub(crate) use input::check;
 pub use input::{Input, Options};
+pub(crate) use input::{check, goes_on};
 pub use memory::Mode;
 pub use next_step::{NextStep, next_step};
 pub use run::{start, start_with};

@@ -82,9 +82,10 @@ pub(super) async fn observe(
     let new = releases.new.version.to_string();
     let mut outdated_guards = Vec::new();
     if is_committed {
-        let said = guard::kept_versions(client, nodes.iter().map(|node| node.name.as_str())).await?;
-        outdated_guards
-            .extend(said.into_iter().filter(|(_, kept)| kept.as_deref() != Some(&new)).map(|(name, _)| name));
+        for node in &nodes {
+            let kept = guard::kept(client, &node.name).await?;
+            outdated_guards.extend((kept.version.as_ref() != Some(&new)).then(|| node.name.clone()));
+        }
     }
     let api_servers = part(API_SERVER, api, releases);
     let comes_last = is_committed

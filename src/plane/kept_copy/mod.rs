@@ -17,6 +17,7 @@ use crate::base::input;
 use crate::desired::assets::{AssetSet, CLUSTER_ID, cluster_id};
 use crate::desired::config::{Cluster, Controller};
 use crate::desired::renewal;
+use crate::desired::rotation;
 use crate::desired::server_config;
 use crate::node::host::Host;
 use crate::node::images::Images;
@@ -178,6 +179,11 @@ impl Copy {
     /// The checksum of its files.
     pub fn sum(&self) -> String {
         sum(self.texts().iter().map(|(path, text)| (path.as_str(), text.as_str())))
+    }
+
+    /// The checksum of its keys: of what no renewal changes.
+    pub fn keys_sum(&self) -> String {
+        rotation::sum(&self.assets.tls())
     }
 
     /// How long its text is, at most.

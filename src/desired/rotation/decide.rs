@@ -1,0 +1,263 @@
+//! What is done next, as a table: the first row that fits decides. Rows 3 to 10 are looked at for one phase after the other, and
+//! for the last phase only where row 13 lets it come.
+//!
+//! | | seen | done |
+//! |---|---|---|
+//! | 1 | one key everywhere, and to go on, to abort or to finish is asked for | nothing |
+//! | 2 | one key everywhere | a new one is made, and written into guard's Secret |
+//! | 3 | guard's Secret is not as far as the phase | it is written; in the last phase after the asset directory |
+//! | 4 | the asset directory on this controller is not | it is written |
+//! | 5 | the guard of a controller does not keep what guard's Secret has | it is waited for: a bridge must have what the others have |
+//! | 6 | a component's Secret is not as far as the phase | it is written |
+//! | 7 | a rollout is under way, or a bridge stands | it is waited for |
+//! | 8 | a server does not say what it has | it is waited for: no other is rolled meanwhile |
+//! | 9 | a server is not as far, and reads what is new by itself | it is waited for |
+//! | 10 | a server is not as far | its component is rolled, under the bridge |
+//! | 11 | the new one is used everywhere, and nobody has counted what is still of the old | it is counted |
+//! | 12 | something is | it is made anew by the new one |
+//! | 13 | nothing is, a place still has the old key, and nobody asked for the end | `--finish` is waited for |
+//! | 14 | the last phase is over, too | nothing |
+
+/// How far a place is. Every place is as far as a phase before any goes on to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It lacks one of the keys.
+    Lacks,
+    /// It has both, and uses another.
+    Knows,
+    /// It has both, and uses the one that is to stay.
+    Uses,
+    /// It has that alone.
+    Alone,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To begin one, or to go on with the one that is under way. Whoever has gone on with one asks to continue from then on.
+    Rotate,
+    /// To go on, and not to begin.
+    Continue,
+    /// To lead back to the old key.
+    Abort,
+    /// To go on, and to drop the old key in the end.
+    Finish,
+}
+
+/// A server that reads the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its component, and where it runs.
+    pub component: &'static str,
+    /// The same.
+    pub node: String,
+    /// How far it says it is; or why it does not say.
+    pub level: Result<Level, String>,
+}
+
+/// What is seen of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What is asked for.
+    pub asked: Asked,
+    /// There is another key somewhere than the one that is to stay, or a place that may not have that one yet.
+    pub is_under_way: bool,
+    /// Guard's Secret.
+    pub guards_secret: Level,
+    /// The asset directory on this controller, if there is one.
+    pub directory: Option<Level>,
+    /// Whose guards do not keep what guard's Secret has, with why.
+    pub guards_behind: Vec<String>,
+    /// The Secrets of components.
+    pub secrets: Vec<(&'static str, Level)>,
+    /// What is under way of rollouts, and which bridges stand.
+    pub unsettled: Vec<String>,
+    /// Servers read what is new by themselves.
+    pub reloads: bool,
+    /// The servers.
+    pub servers: Vec<Server>,
+    /// How much is still of another key than the one that is to stay; `None` before it was counted.
+    pub left: Option<u64>,
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// None is under way, or none any more.
+    Nothing,
+    /// A new key is made.
+    Begin,
+    /// Guard's Secret is brought so far.
+    WriteGuards(Level),
+    /// The asset directory is.
+    WriteDirectory(Level),
+    /// The Secret of a component is.
+    WriteSecret(&'static str, Level),
+    /// The pods of a component are made anew, one after the other.
+    Roll(&'static str),
+    /// This is waited for.
+    Wait(String),
+    /// What is still of the old key is counted.
+    Count,
+    /// It is made anew.
+    Rewrite,
+    /// The old one is dropped when somebody says so.
+    AwaitFinish,
+}
+
+/// What is done next.
+pub fn decide(seen: &Seen) -> Step {
+    if !seen.is_under_way {
+        return if seen.asked == Asked::Rotate { Step::Begin } else { Step::Nothing };
+    }
+    for phase in [Level::Knows, Level::Uses] {
+        if let Some(step) = towards(phase, seen) {
+            return step;
+        }
+    }
+    match seen.left {
+        None => return Step::Count,
+        Some(0) => {}
+        Some(_) => return Step::Rewrite,
+    }
+    let mut written = seen.secrets.iter().map(|(_, level)| *level).chain(seen.directory).chain([seen.guards_secret]);
+    if written.any(|level| level < Level::Alone) && !matches!(seen.asked, Asked::Finish | Asked::Abort) {
+        return Step::AwaitFinish;
+    }
+    towards(Level::Alone, seen).unwrap_or(Step::Nothing)
+}
+
+/// What is missing until every place is as far as `phase`.
+pub fn towards(phase: Level, seen: &Seen) -> Option<Step> {
+    let wait = |texts: &[String]| Some(Step::Wait(texts.join("; ")));
+    let guards = (seen.guards_secret < phase).then_some(Step::WriteGuards(phase));
+    let directory = seen.directory.is_some_and(|level| level < phase).then_some(Step::WriteDirectory(phase));
+    // A key that only the asset directory has, nobody knows any more.
+    let first = if phase == Level::Alone { directory.or(guards) } else { guards.or(directory) };
+    if first.is_some() {
+        return first;
+    }
+    if !seen.guards_behind.is_empty() {
+        return wait(&seen.guards_behind);
+    }
+    if let Some((name, _)) = seen.secrets.iter().find(|(_, level)| *level < phase) {
+        return Some(Step::WriteSecret(name, phase));
+    }
+    if !seen.unsettled.is_empty() {
+        return wait(&seen.unsettled);
+    }
+    let silent = seen.servers.iter().filter_map(|server| {
+        let why = server.level.as_ref().err()?;
+        Some(format!("{} of {} does not say what it has read: {why}", server.component, server.node))
+    });
+    let silent: Vec<_> = silent.collect();
+    if !silent.is_empty() {
+        return wait(&silent);
+    }
+    let behind = |server: &&Server| server.level.as_ref().is_ok_and(|level| *level < phase);
+    let behind: Vec<_> = seen.servers.iter().filter(behind).collect();
+    match behind.first() {
+        Some(server) if !seen.reloads => Some(Step::Roll(server.component)),
+        Some(_) => {
+            let text = |server: &&Server| format!("{} of {} has yet to read its file", server.component, server.node);
+            wait(&behind.iter().map(text).collect::<Vec<_>>())
+        }
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All is as far as `level`.
+    fn at(level: Level, asked: Asked) -> Seen {
+        let server = |node: &str| Server { component: "kube-apiserver", node: node.into(), level: Ok(level) };
+        Seen {
+            asked,
+            is_under_way: true,
+            guards_secret: level,
+            directory: Some(level),
+            guards_behind: Vec::new(),
+            secrets: vec![("kube-apiserver", level)],
+            unsettled: Vec::new(),
+            reloads: false,
+            servers: vec![server("c1"), server("c2")],
+            left: None,
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        use Asked::{Abort, Continue, Finish, Rotate};
+        use Level::{Alone, Knows, Lacks, Uses};
+        let none = |asked| Seen { is_under_way: false, ..at(Alone, asked) };
+        let counted = |level, left, asked| Seen { left: Some(left), ..at(level, asked) };
+        let wait = |text: &str| Step::Wait(text.into());
+        let all_use = |edit: &dyn Fn(&mut Seen)| {
+            let mut seen = at(Uses, Rotate);
+            edit(&mut seen);
+            seen
+        };
+        let told = |guards_secret, directory| Seen { guards_secret, directory, ..at(Knows, Rotate) };
+        for (row, seen, step) in [
+            (1, none(Continue), Step::Nothing),
+            (1, none(Abort), Step::Nothing),
+            (1, none(Finish), Step::Nothing),
+            (2, none(Rotate), Step::Begin),
+            (3, at(Lacks, Rotate), Step::WriteGuards(Knows)),
+            (3, at(Knows, Continue), Step::WriteGuards(Uses)),
+            (3, Seen { directory: None, ..counted(Uses, 0, Finish) }, Step::WriteGuards(Alone)),
+            (4, told(Uses, Some(Knows)), Step::WriteDirectory(Uses)),
+            (4, counted(Uses, 0, Finish), Step::WriteDirectory(Alone)),
+            (4, counted(Uses, 0, Abort), Step::WriteDirectory(Alone)),
+            (5, Seen { guards_behind: vec!["c2".into()], ..told(Uses, None) }, wait("c2")),
+            (6, told(Uses, Some(Alone)), Step::WriteSecret("kube-apiserver", Uses)),
+            (7, all_use(&|seen| seen.unsettled = vec!["c1".into()]), wait("c1")),
+            (
+                8,
+                all_use(&|seen| {
+                    seen.servers[0].level = Err("silent".into());
+                    seen.servers[1].level = Ok(Knows);
+                }),
+                wait("kube-apiserver of c1 does not say what it has read: silent"),
+            ),
+            (
+                9,
+                all_use(&|seen| {
+                    seen.reloads = true;
+                    seen.servers[1].level = Ok(Knows);
+                }),
+                wait("kube-apiserver of c2 has yet to read its file"),
+            ),
+            (10, all_use(&|seen| seen.servers[1].level = Ok(Knows)), Step::Roll("kube-apiserver")),
+            (11, at(Uses, Rotate), Step::Count),
+            (12, counted(Uses, 2, Finish), Step::Rewrite),
+            (13, counted(Uses, 0, Rotate), Step::AwaitFinish),
+            (13, counted(Uses, 0, Continue), Step::AwaitFinish),
+            (13, Seen { guards_secret: Alone, ..counted(Uses, 0, Rotate) }, Step::AwaitFinish),
+            (14, counted(Alone, 0, Finish), Step::Nothing),
+            (14, counted(Alone, 0, Abort), Step::Nothing),
+            (14, counted(Alone, 0, Continue), Step::Nothing),
+        ] {
+            assert_eq!(decide(&seen), step, "row {row}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_drops_a_key_while_a_place_is_not_as_far() {
+        for lagging in 0..4 {
+            for asked in [Asked::Finish, Asked::Abort] {
+                let mut seen = Seen { left: Some(0), ..at(Level::Uses, asked) };
+                match lagging {
+                    0 => seen.guards_behind = vec!["c3".into()],
+                    1 => seen.servers[1].level = Ok(Level::Knows),
+                    2 => seen.servers[1].level = Err("silent".into()),
+                    _ => seen.unsettled = vec!["c1".into()],
+                }
+                let step = decide(&seen);
+                assert!(matches!(step, Step::Wait(_) | Step::Roll(_)), "{lagging} {step:?}");
+            }
+        }
+    }
+}
