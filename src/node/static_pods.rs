@@ -1,10 +1,11 @@
 //! The only owner of the kubelet's folder of static pods: it lists the manifests and their owners, puts a manifest in
 //! whole, and takes it out.
 //!
-//! Each manifest that is put in has a uid of its own. A kubelet gives a static pod without one a hash of the object as it knows it;
-//! a kubelet of another minor version knows other fields, and makes every such pod anew (measured from 1.36.3 to 1.37.2). The
-//! uid follows from the machine, the file and the text: another text is another pod, as under a kept uid a kubelet takes over hardly
-//! more than images. To all else the manifest is as it was given: the line is no part of what is read.
+//! A manifest of a pod that is to outlive its kubelet has a uid. A kubelet gives a static pod without one a hash of the object as it
+//! knows it; a kubelet of another minor version knows other fields, and makes every such pod anew (measured from 1.36.3 to 1.37.2).
+//! The uid follows from the machine, the file and the text, for under a kept uid a kubelet takes over hardly more than images of a
+//! manifest that was edited. [`StaticPods::settle`] gives an edited one its own. To all else the manifest is as it was given: the
+//! line is no part of what is read.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const MANAGED_BY: &str = "/metadata/labels/app.kubernetes.io~1managed-by";
 /// Programs of which a controller runs one set: another's manifest with one of them stands in the way.
 const CONTROL_PLANE: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
+/// The pods that outlive their kubelets.
+const LASTING: [&str; 3] = ["etcd.yaml", "hoist-endpoint.yaml", "hoist-guard.yaml"];
 /// The line that the uid stands behind, and how its own line begins and ends.
 const METADATA: &str = "metadata:\n";
 const UID: (&str, &str) = ("  uid: ", " # hoist's: docs/upgrade.md\n");
@@ -38,18 +41,49 @@ impl StaticPods {
         Self { dir: dir.to_owned() }
     }
 
-    /// Puts the manifest `name` in, whole, and says whether anything changed. One that is there and says the same stays, with the
-    /// uid that it has or without: another would make its pod anew.
+    /// Puts the manifest `name` in, whole, and says whether anything changed.
     ///
     /// # Errors
     /// The system's refusal; the kubelet then sees what it saw before.
     pub fn install(&self, name: &str, text: &str) -> Result<bool> {
         files::make_dir(&self.dir, 0o755)?;
+        files::write(&self.dir.join(name), &File::private(text))
+    }
+
+    /// The same of a pod that is to outlive its kubelet. A manifest that is there and says the same stays, with the uid that it has
+    /// or without: another would make its pod anew.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn install_lasting(&self, name: &str, text: &str) -> Result<bool> {
         let path = self.dir.join(name);
-        let machine = nix::unistd::gethostname().unwrap_or_default();
-        let own = || with_uid(text, &uid(&[&machine.to_string_lossy(), &path.to_string_lossy(), text]));
         let there = std::fs::read_to_string(&path).ok().filter(|there| without_uid(there) == text);
-        files::write(&path, &File::private(there.unwrap_or_else(own)))
+        self.install(name, &there.unwrap_or_else(|| with_uid(text, &self.uid(name, text))))
+    }
+
+    /// Gives each manifest of [`LASTING`] that was edited since it got its uid another one, so that its pod follows; says which.
+    /// One without a uid gets one where `none_runs`, which nobody notices then.
+    ///
+    /// # Errors
+    /// The system's refusal; the next time goes on.
+    pub fn settle(&self, none_runs: bool) -> Result<Vec<&'static str>> {
+        let mut settled = Vec::new();
+        for name in LASTING {
+            let Ok(there) = std::fs::read_to_string(self.dir.join(name)) else { continue };
+            let text = without_uid(&there);
+            let wanted = with_uid(&text, &self.uid(name, &text));
+            let is_meant = none_runs && self.has_own(name) || text != there;
+            if is_meant && wanted != there {
+                self.install(name, &wanted)?;
+                settled.push(name);
+            }
+        }
+        Ok(settled)
+    }
+
+    fn uid(&self, name: &str, text: &str) -> String {
+        let machine = nix::unistd::gethostname().unwrap_or_default();
+        uid(&[&machine.to_string_lossy(), &self.dir.join(name).to_string_lossy(), text])
     }
 
     /// Takes the manifest `name` out and says whether it was there.
@@ -237,16 +271,16 @@ mod tests {
             let document = yaml::documents(name, &text).unwrap().remove(0);
             document.value["metadata"]["uid"].as_str().unwrap().to_owned()
         };
-        assert!(pods.install("etcd.yaml", OWN).unwrap() && pods.install("other.yaml", OWN).unwrap());
+        assert!(pods.install_lasting("etcd.yaml", OWN).unwrap() && pods.install_lasting("other.yaml", OWN).unwrap());
         let first = uid_of("etcd.yaml");
         assert_ne!(first, uid_of("other.yaml"), "never twice on a node");
         assert_eq!(pods.read("etcd.yaml").as_deref(), Some(OWN));
-        assert!(!pods.install("etcd.yaml", OWN).unwrap());
+        assert!(!pods.install_lasting("etcd.yaml", OWN).unwrap());
         let changed = OWN.replace("spec: {}", "spec: {hostNetwork: true}");
-        assert!(pods.install("etcd.yaml", &changed).unwrap());
+        assert!(pods.install_lasting("etcd.yaml", &changed).unwrap());
         assert_ne!(uid_of("etcd.yaml"), first, "another text is another pod");
         pods.remove("etcd.yaml").unwrap();
-        pods.install("etcd.yaml", OWN).unwrap();
+        pods.install_lasting("etcd.yaml", OWN).unwrap();
         assert_eq!(uid_of("etcd.yaml"), first);
         let parts: Vec<_> = first.split('-').map(str::len).collect();
         assert_eq!(parts, [8, 4, 4, 4, 12]);
@@ -256,12 +290,35 @@ mod tests {
     #[test]
     fn a_pod_that_runs_without_a_uid_is_not_made_anew_for_one() {
         let (dir, pods) = folder(&[("etcd.yaml", OWN)]);
-        pods.install("etcd.yaml", OWN).unwrap();
+        pods.install_lasting("etcd.yaml", OWN).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("etcd.yaml")).unwrap(), OWN);
         // A user's own is the user's.
         let with = OWN.replace("  name: etcd\n", "  name: etcd\n  uid: mine\n");
-        assert!(pods.install("etcd.yaml", &with).unwrap() && !pods.install("etcd.yaml", &with).unwrap());
+        assert!(
+            pods.install_lasting("etcd.yaml", &with).unwrap() && !pods.install_lasting("etcd.yaml", &with).unwrap()
+        );
         assert_eq!(std::fs::read_to_string(dir.path().join("etcd.yaml")).unwrap(), with);
+    }
+
+    #[test]
+    fn an_edit_makes_another_pod() {
+        let own = OWN.replace("  name: etcd\n", "  name: etcd\n  labels:\n    app.kubernetes.io/managed-by: hoist\n");
+        let (dir, pods) = folder(&[("hoist-guard.yaml", &own), ("mine.yaml", &own)]);
+        pods.install_lasting("etcd.yaml", &own).unwrap();
+        assert!(pods.settle(false).unwrap().is_empty());
+        let path = dir.path().join("etcd.yaml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, before.replace("spec: {}", "spec: {hostNetwork: true}")).unwrap();
+        assert_eq!(pods.settle(false).unwrap(), ["etcd.yaml"]);
+        let after = std::fs::read_to_string(&path).unwrap();
+        let line = |text: &str| text.lines().find(|line| line.starts_with("  uid: ")).unwrap().to_owned();
+        assert!(after.contains("hostNetwork: true") && line(&after) != line(&before), "{after}");
+        assert!(pods.settle(false).unwrap().is_empty());
+        let guard = || std::fs::read_to_string(dir.path().join("hoist-guard.yaml")).unwrap();
+        assert_eq!(guard(), own);
+        assert_eq!(pods.settle(true).unwrap(), ["hoist-guard.yaml"]);
+        assert!(without_uid(&guard()) == own && guard() != own);
+        assert_eq!(std::fs::read_to_string(dir.path().join("mine.yaml")).unwrap(), own);
     }
 
     #[test]

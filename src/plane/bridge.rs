@@ -274,7 +274,10 @@ impl<'a> Bridge<'a> {
             if *name == ETCD && stood && self.pods.read(name).is_some_and(|there| etcd_data::is_alike(&there, text)) {
                 continue;
             }
-            let changed = self.pods.install(name, text)?;
+            let changed = match *name == ETCD {
+                true => self.pods.install_lasting(name, text)?,
+                false => self.pods.install(name, text)?,
+            };
             raised.any |= changed;
             raised.pods |= changed && stood;
         }

@@ -35,7 +35,7 @@ pub fn install(host: &Host, assets: &AssetSet, cluster: &Cluster, binary: &Path)
         files::make_dir(own.parent().unwrap_or(Path::new("/")), 0o755)?;
         files::copy_program(binary, &own)?;
     }
-    pods.install(NAME, &text)
+    pods.install_lasting(NAME, &text)
 }
 
 /// Takes it from the host, and says whether it was there. What it remembers stays.

@@ -67,7 +67,7 @@ pub fn install(host: &Host, copy: &Copy, binary: &Path) -> Result<bool> {
     changed |= copy.store(host)?;
     let folder = host.inside(host.manifests());
     let text = copy.assets.text(RENDERED)?.replace(FOLDER, &folder.to_string_lossy());
-    Ok(StaticPods::new(host.manifests()).install(GUARD, &text)? || changed)
+    Ok(StaticPods::new(host.manifests()).install_lasting(GUARD, &text)? || changed)
 }
 
 /// Takes the bridge, guard's copy of it and guard itself from the host. Keys go first. A guard that starts after it was cut
@@ -181,10 +181,11 @@ fn keep_etcd(host: &Host) -> Result<()> {
     if data.is_there() {
         data.begin()?;
     }
-    match processes::running(&host.path("/proc")).others.contains("etcd") {
-        true => Ok(()),
-        false => pods.install(ETCD, &etcd_data::guarded(&text)).map(drop),
+    if processes::running(&host.path("/proc")).others.contains("etcd") {
+        return Ok(());
     }
+    pods.install_lasting(ETCD, &etcd_data::guarded(&text))?;
+    pods.settle(true).map(drop)
 }
 
 /// Before the kubelet starts: where no API server runs on this host, as after a boot, the bridge's manifests shall stand

@@ -52,7 +52,7 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
     let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
     files::make_dir(&data.dir(), 0o700)?;
     data.begin()?;
-    StaticPods::new(host.manifests()).install(ETCD, &manifest).map(drop)
+    StaticPods::new(host.manifests()).install_lasting(ETCD, &manifest).map(drop)
 }
 
 /// Puts a member there that was added anew as `id`, in place of one whose data is lost or put aside. The one before may have
@@ -63,7 +63,7 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
 pub fn begin_anew(host: &Host, copy: &Copy, id: MemberId, initial_cluster: &str) -> Result<()> {
     let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
     let manifest = etcd_data::waiting_for(&manifest, &etcd_data::joined(id));
-    StaticPods::new(host.manifests()).install(ETCD, &manifest)?;
+    StaticPods::new(host.manifests()).install_lasting(ETCD, &manifest)?;
     data.begin_anew(id)
 }
 

@@ -16,6 +16,7 @@ use crate::desired::secrets::{self, COMPONENTS};
 use crate::node::images;
 use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
+use crate::node::static_pods::StaticPods;
 use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
 use crate::plane::bridge::Bridge;
@@ -271,6 +272,14 @@ impl Guard<'_> {
                     "the bridge is raised from the images that the self-hosted control plane has proved: {of}"
                 ));
             }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The pod of a static manifest that somebody has edited follows.
+    pub(super) fn settle(&mut self) {
+        match StaticPods::new(self.host.manifests()).settle(false) {
+            Ok(edited) => edited.iter().for_each(|name| self.say(format!("{name} was edited: its pod is made anew"))),
             Err(error) => self.fail(&error),
         }
     }

@@ -170,6 +170,7 @@ impl<'a> Guard<'a> {
             self.fail(&error);
         }
         self.until_made().await;
+        self.settle();
         // Without any CA there is nothing to go on with; the kubelet starts guard again.
         self.probe()?;
         // Whoever has the lock sees to it.
@@ -233,6 +234,7 @@ impl<'a> Guard<'a> {
     async fn rest(&mut self, pause: Duration) {
         let soonest = Instant::now() + ALERT.min(pause);
         if timeout(pause, self.folders.changed()).await.is_ok() {
+            self.settle();
             sleep_until(soonest).await;
         }
     }
