@@ -1,5 +1,6 @@
 //! Components that are told different things.
 
+use crate::rendered;
 use crate::support::{Directory, Row, check, findings};
 
 const API_SERVER: &str = "manifests/kube-apiserver/daemonset.yaml";
@@ -301,7 +302,7 @@ fn the_controllers() {
             "host: \"127.0.0.1\"\n            path: /readyz",
             "host: \"192.0.2.10\"\n            path: /readyz",
             "\"192.0.2.10\"",
-            "spec.template.spec.containers[0].readinessProbe.httpGet.host: is 192.0.2.10, and kube-scheduler listens on 127.0.0.1",
+            "spec.template.spec.containers[0].readinessProbe.httpGet.host: is 192.0.2.10, and kube-scheduler listens on 127.0.0.1 on minimal-1",
         ),
         row(
             SCHEDULER,
@@ -443,4 +444,25 @@ fn authorizers_and_admission() {
                 .all(|line| line.contains("--authorization-config: cannot be set beside --authorization-mode")),
         "{found:?}"
     );
+}
+
+/// What is right on the first one may be wrong on the others.
+#[test]
+fn an_address_that_only_the_first_controller_has_is_found() {
+    const BRIDGE: &str = "bootstrap-manifests/bridge-kube-apiserver.yaml";
+    const SCHEDULER: &str = "manifests/kube-scheduler/deployment.yaml";
+    let mut directory = Directory { set: rendered::render(&rendered::cluster("full")) };
+    let before = findings(&directory.set);
+    let cluster = rendered::cluster("full");
+    let [first, second] = [&cluster.controllers[0], &cluster.controllers[1]];
+    directory.edit(BRIDGE, "--listen=$(HOST_IP):6443", &format!("--listen={}:6443", first.address));
+    let scheduler = directory.text(SCHEDULER).replace("bind-address=127.0.0.1", "bind-address=$(HOST_IP)");
+    let scheduler = scheduler.replace("host: \"127.0.0.1\"", &format!("host: \"{}\"", first.address));
+    directory.put(SCHEDULER, scheduler);
+    let found: Vec<_> = findings(&directory.set).into_iter().filter(|line| !before.contains(line)).collect();
+    let says = |text: String| found.iter().any(|line| line.contains(&text));
+    let listen = format!("but {}:6443 is where clients connect on {}", second.address, second.name);
+    assert!(says(listen), "{found:#?}");
+    let probe = format!("is {}, and kube-scheduler listens on {}", first.address, second.address);
+    assert!(says(probe), "{found:#?}");
 }

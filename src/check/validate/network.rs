@@ -2,7 +2,7 @@
 //! port of its own, and probes ask the port on which their program answers.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 
@@ -98,6 +98,7 @@ fn probes(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
         let is_https = text(probe, "scheme") == Some("HTTPS");
         findings.extend(asked_elsewhere(inventory, run, probe, &path));
         let answers: Vec<(u16, bool)> = match run.program {
+            // The ports are the same on every controller.
             Etcd => etcd_ports(run, inventory.cluster.controllers.first()),
             _ => vec![(port(run), true)],
         };
@@ -119,16 +120,17 @@ fn probes(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The address that a probe asks is one that the program listens on; etcd says in URLs where that is.
+/// The address that a probe asks is one that the program listens on, on every controller; etcd says in URLs where that is.
 fn asked_elsewhere(inventory: &Inventory<'_>, run: &Running<'_>, probe: &Value, path: &str) -> Option<Finding> {
-    let controller = inventory.cluster.controllers.first()?;
-    let host = text(probe, "host").map_or_else(|| controller.address.to_string(), str::to_owned);
-    let bound = run.on("bind-address", controller)?;
-    let listens = bound == host || ["0.0.0.0", "::"].contains(&&*bound) || run.program == Etcd;
-    (!listens).then(|| {
-        let message = format!("is {host}, and {} listens on {bound}", run.program.name());
-        let finding = run.pod.object.finding(&child(path, "host"), message);
-        finding.remedy("probe the address that it listens on, or the kubelet kills it")
+    inventory.cluster.controllers.iter().find_map(|controller| {
+        let host = text(probe, "host").map_or_else(|| controller.address.to_string(), str::to_owned);
+        let bound = run.on("bind-address", controller)?;
+        let listens = bound == host || ["0.0.0.0", "::"].contains(&&*bound) || run.program == Etcd;
+        (!listens).then(|| {
+            let message = format!("is {host}, and {} listens on {bound} on {}", run.program.name(), controller.name);
+            let finding = run.pod.object.finding(&child(path, "host"), message);
+            finding.remedy("probe the address that it listens on, or the kubelet kills it")
+        })
     })
 }
 
@@ -158,10 +160,35 @@ fn collisions(running: &[Running<'_>]) -> Vec<Finding> {
     findings
 }
 
-/// The forwarder listens where clients connect, and passes them to the bridge's API server.
+/// What is wrong on a controller with where a forwarder leads from and to.
+fn leads(inventory: &Inventory<'_>, run: &Running<'_>, controller: &Controller, target: SocketAddr) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let listen = SocketAddr::new(controller.address, API_PORT);
+    let rules = [
+        ("listen", listen, "is where clients connect"),
+        ("target", target, "is where the bridge's API server listens"),
+    ];
+    for (name, wanted, why) in rules {
+        // It may listen at further addresses: controlPlaneEndpoint may be another one of this machine.
+        let found = run.all_on(name, controller);
+        if !found.iter().any(|found| found.parse() == Ok(wanted)) {
+            let found = run.value(name).unwrap_or("not set");
+            let finding = run.finding(name, format!("is {found}, but {wanted} {why} on {}", controller.name));
+            findings.push(finding.remedy("`hoist render --replace` with this file restores hoist's own"));
+        }
+    }
+    if let Some(Resolved::Missing(why)) =
+        run.on("ca-file", controller).map(|path| inventory.resolve(run, &path, controller))
+    {
+        let message = format!("there will be no file {}: {why}", run.value("ca-file").unwrap_or_default());
+        findings.push(run.finding("ca-file", message).remedy("correct the path"));
+    }
+    findings
+}
+
+/// The forwarder listens where clients connect, and passes them to the bridge's API server, on every controller.
 fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>, running: &[Running<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Some(controller) = inventory.cluster.controllers.first() else { return findings };
     for (path, container) in pod.containers() {
         let words = items(&path, container, "command");
         if !words.get(1).is_some_and(|(_, word)| *word == "forward") {
@@ -171,30 +198,12 @@ fn forwarder(inventory: &Inventory<'_>, pod: Pod<'_>, running: &[Running<'_>]) -
         // Any program's will do: the forwarder has no flag without a value.
         let (args, strays) = flags(Program::ApiServer, words.collect());
         let run = Running { pod, path, container, program: Program::ApiServer, args, strays };
-        let listen: IpAddr = controller.address;
-        let rules = [
-            ("listen", SocketAddr::new(listen, API_PORT), "is where clients connect"),
-            (
-                "target",
-                SocketAddr::new(inventory.cluster.loopback(), BRIDGE_PORT),
-                "is where the bridge's API server listens",
-            ),
-        ];
-        for (name, wanted, why) in rules {
-            // It may listen at further addresses: controlPlaneEndpoint may be another one of this machine.
-            let found = run.all_on(name, controller);
-            if !found.iter().any(|found| found.parse() == Ok(wanted)) {
-                let found = run.value(name).unwrap_or("not set");
-                let finding = run.finding(name, format!("is {found}, but {wanted} {why} on {}", controller.name));
-                findings.push(finding.remedy("`hoist render --replace` with this file restores hoist's own"));
-            }
-        }
-        if let Some(Resolved::Missing(why)) =
-            run.on("ca-file", controller).map(|path| inventory.resolve(&run, &path, controller))
-        {
-            let message = format!("there will be no file {}: {why}", run.value("ca-file").unwrap_or_default());
-            findings.push(run.finding("ca-file", message).remedy("correct the path"));
-        }
+        let loopback = SocketAddr::new(inventory.cluster.loopback(), BRIDGE_PORT);
+        let leads = |controller: &Controller| leads(inventory, &run, controller, loopback);
+        // One place is wrong in one way, on however many.
+        findings.extend(
+            inventory.cluster.controllers.iter().map(leads).find(|found| !found.is_empty()).unwrap_or_default(),
+        );
         for other in running.iter().filter(|other| other.program == ApiServer && !other.is_bridge()) {
             findings.extend(one_user(&run, other));
         }
