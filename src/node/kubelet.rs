@@ -75,18 +75,32 @@ pub fn has_certificate(host: &Host, now: OffsetDateTime) -> bool {
     host.kubelet_kubeconfig().exists() && info.is_some_and(|info| now < info.not_after)
 }
 
-/// Before the kubelet starts: where its client certificate has ended, and that of `tls` has not, it gets that; says so.
+/// Before the kubelet starts: where its client certificate has ended, it gets that of `tls`, or its own renewed for `lifetime`, where
+/// the key of the CA that has issued it is here, as on a controller that a label made; says whether it got one.
 ///
 /// # Errors
 /// The system's refusal.
-pub fn replace_ended(host: &Host, name: &str, tls: &Tls, now: OffsetDateTime) -> Result<bool> {
+pub fn replace_ended(host: &Host, name: &str, tls: &Tls, lifetime: Duration, now: OffsetDateTime) -> Result<bool> {
     let has_ended = |pem: &[u8]| pki::inspect(pem).is_ok_and(|info| info.not_after <= now);
     let there = files::read_if_there(&host.kubelet_certificate())?.filter(|there| has_ended(there));
-    let rendered = there.and_then(|_| secrets::of_kubelet(name, tls).ok()).filter(|rendered| !has_ended(rendered));
-    let Some(rendered) = rendered else { return Ok(false) };
+    let Some(there) = there else { return Ok(false) };
+    let rendered = secrets::of_kubelet(name, tls).ok().filter(|rendered| !has_ended(rendered));
+    let renewed = rendered.or_else(|| renewed(&there, name, tls, lifetime, now)).filter(|new| !has_ended(new));
+    let Some(renewed) = renewed else { return Ok(false) };
     let path = host.path(RENDERED_CERTIFICATE);
-    files::write(&path, &File::private(rendered))?;
+    files::write(&path, &File::private(renewed))?;
     files::link(&host.kubelet_certificate(), &path)
+}
+
+/// The kubelet's own file with its certificate renewed, by the cluster's CA.
+fn renewed(there: &[u8], name: &str, tls: &Tls, lifetime: Duration, now: OffsetDateTime) -> Option<Vec<u8>> {
+    let user = format!("CN=system:node:{name}");
+    pki::inspect(there).ok().filter(|info| info.subject.split(", ").any(|part| part == user))?;
+    let certificate = pki::certificates_of(there);
+    let renewed = pki::reissue(&certificate, tls.get("ca.crt")?, tls.get("ca.key")?, lifetime, now).ok()?;
+    let keys = pem::parse_many(there).ok()?.into_iter().filter(|block| block.tag().ends_with("PRIVATE KEY"));
+    let keys = pem::encode_many(&keys.collect::<Vec<_>>());
+    Some([&renewed[..], keys.as_bytes()].concat())
 }
 
 /// What this controller's kubelet needs on the disk, but for its unit.

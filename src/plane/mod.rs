@@ -11,5 +11,6 @@ pub mod leaving;
 pub mod member;
 pub mod remembered;
 pub mod renewal;
+pub mod requests;
 pub mod serving;
 pub mod static_plane;

@@ -54,7 +54,7 @@ pub fn at_boot(host: &Host, copy: Copy, now: OffsetDateTime) -> Result<Copy> {
     };
     let here = renewal::plan(&leaves, &seen).here;
     let (copy, failed) = if here.is_empty() { (copy, Vec::new()) } else { renew(host, &copy, &here, now)? };
-    kubelet::replace_ended(host, &controller.name, &copy.assets.tls(), now)?;
+    kubelet::replace_ended(host, &controller.name, &copy.assets.tls(), seen.lifetime, now)?;
     match refresh(host, &copy).failed.into_iter().chain(failed).next() {
         Some(error) => Err(error),
         None => Ok(copy),
@@ -209,6 +209,36 @@ mod tests {
         // Done once, it is done.
         assert!(at_boot(&host, renewed.clone(), now).unwrap() == renewed);
         assert!(refresh(&host, &renewed).changed.is_empty());
+    }
+
+    #[test]
+    fn the_kubelet_of_a_controller_that_a_label_made_gets_its_own_certificate_renewed() {
+        let (_root, host, copy) = controller();
+        let now = begun() + DAY * 400;
+        let own = secrets::of_kubelet("c1", &copy.assets.tls()).unwrap();
+        let mut without = copy.clone();
+        without.assets.files.retain(|path, _| !path.starts_with("tls/kubelet/"));
+        let kubelet = host.kubelet_certificate();
+        fs::create_dir_all(kubelet.parent().unwrap()).unwrap();
+        // Another Node's, and one whose CA has its key elsewhere, stay.
+        let other = secrets::of_kubelet("c1", &copy.assets.tls()).unwrap();
+        let mut elsewhere = without.clone();
+        elsewhere.assets.files.remove("tls/ca.key");
+        let mut renamed = without.clone();
+        renamed.controller.as_mut().unwrap().name = "c2".into();
+        for (copy, is_renewed) in [(&elsewhere, false), (&renamed, false), (&without, true)] {
+            fs::write(&kubelet, &other).unwrap();
+            let tls = copy.assets.tls();
+            let name = &copy.controller.as_ref().unwrap().name;
+            assert_eq!(kubelet::replace_ended(&host, name, &tls, DAY * 365, now).unwrap(), is_renewed);
+            let there = fs::read(&kubelet).unwrap();
+            let key = |pem: &[u8]| pem::parse_many(pem).unwrap().into_iter().find(|block| block.tag() != "CERTIFICATE");
+            assert_eq!(key(&there), key(&own), "the key stays");
+            let info = pki::inspect(&there).unwrap();
+            assert_eq!(info.not_after == now + DAY * 365, is_renewed);
+            assert_eq!(info.subject, "O=system:nodes, CN=system:node:c1");
+            assert!(!kubelet::replace_ended(&host, name, &tls, DAY * 365, begun()).unwrap(), "it has not ended");
+        }
     }
 
     #[test]

@@ -49,7 +49,8 @@ fn certificates() {
     is_the_page();
     let node = Node::up("certs1");
     let cluster = Cluster::render(&node);
-    shorten(&node, &cluster);
+    let text = cluster::declaration(&node, node.address) + &format!("pki: {{certificateValidityPeriod: {LIFE}}}\n");
+    shorten(&node, &cluster, &text, &LONG);
     let controller = Controller::start(node, cluster);
     let kubectl = &controller.kubectl;
     let before = list(&controller);
@@ -123,21 +124,20 @@ fn is_the_page() {
     assert_eq!(commands, PAGE);
 }
 
-/// Has all leaves but those of [`LONG`] issued anew for [`LIFE`].
-fn shorten(node: &Node, cluster: &Cluster) {
-    let text = cluster::declaration(node, node.address) + &format!("pki: {{certificateValidityPeriod: {LIFE}}}\n");
+/// Has all leaves of a rendered cluster but these issued anew, as this declares it.
+pub fn shorten(node: &Node, cluster: &Cluster, declaration: &str, long: &[&str]) {
     let tls = cluster.assets.join("tls");
     let leaves = ["", "etcd", &format!("etcd/{}", node.name), &format!("kubelet/{}", node.name)];
     for folder in leaves.map(|folder| tls.join(folder)) {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            let is_kept = LONG.contains(&stem.as_str()) || stem.ends_with("ca");
+            let is_kept = long.contains(&stem.as_str()) || stem.ends_with("ca");
             if path.extension().is_some_and(|end| end == "crt") && !is_kept {
                 fs::remove_file(path).unwrap();
             }
         }
     }
-    cluster::render(&text, &cluster.assets).ok();
+    cluster::render(declaration, &cluster.assets).ok();
 }
 
 /// A command of the page, in the node.
@@ -208,7 +208,7 @@ fn without_times(table: &str) -> Vec<String> {
 }
 
 /// The containers of all pods, each with how often it was started again.
-fn containers(kubectl: &Kubectl) -> BTreeMap<String, (String, u64)> {
+pub fn containers(kubectl: &Kubectl) -> BTreeMap<String, (String, u64)> {
     let mut found = BTreeMap::new();
     for pod in kubectl.list(&["pods", "-A"]) {
         let name = pod["metadata"]["name"].as_str().unwrap();

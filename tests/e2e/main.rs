@@ -33,6 +33,7 @@ mod pivot;
 mod quorum;
 mod recover;
 mod recovery;
+mod renewal;
 mod reset;
 mod rotation;
 mod schemas;

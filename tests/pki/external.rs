@@ -3,7 +3,7 @@
 use hoist::desired::config::KeyPairFiles;
 use hoist::desired::pki::{self, Pki};
 
-use crate::support::{Files, Folder, changed, cluster, controller, days, issue, issue_at, now, reasons, refused};
+use crate::support::{Files, Folder, changed, cluster, controller, days, info, issue, issue_at, now, reasons, refused};
 
 /// The holder of the three CAs' keys, and what a cluster of external CAs is declared with.
 struct Holder(Folder);
@@ -239,6 +239,14 @@ fn a_renewed_certificate_has_the_subject_that_its_ca_has_given_it() {
     assert_eq!(named, folder.openssl(&format!("x509 -in admin.crt {NAMED}")));
     assert_eq!(named.matches("2.5.4.10=").count(), 3, "two O of the subject's and one of the issuer's: {named}");
     folder.openssl("verify -CAfile ca.crt -purpose sslclient renewed.crt");
+    // So has the request, where the CA's key is elsewhere.
+    let request = pki::ask(&folder.read("admin.crt"), &folder.read("admin.key")).unwrap();
+    std::fs::write(folder.path().join("asked.csr"), &request).unwrap();
+    folder.openssl("req -in asked.csr -noout -verify");
+    folder.openssl("x509 -req -in asked.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 90 -copy_extensions copyall -out asked.crt");
+    assert_eq!(folder.openssl(&format!("x509 -in asked.crt {NAMED}")), named);
+    assert_eq!(info(&Files::from([("asked.crt".into(), folder.read("asked.crt"))]), "asked.crt").ekus, ["clientAuth"]);
+    assert!(pki::is_newer(&folder.read("asked.crt"), &folder.read("admin.crt")));
     assert_eq!(
         folder.openssl("x509 -in renewed.crt -noout -pubkey"),
         folder.openssl("pkey -in admin.key -pubout"),

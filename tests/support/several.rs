@@ -175,8 +175,18 @@ impl Several {
     pub fn one(name: &str, workers: usize) -> Self {
         let first = Node::up(&format!("{name}-1"));
         let cluster = Cluster::to_render(&first, first.address);
-        let declared = format!("{}endpoint: {{nodeLocal: true}}\n", declaration(&first, first.address));
-        render(&declared, &cluster.assets).ok();
+        render(&Self::declaration(&first), &cluster.assets).ok();
+        Self::of(name, first, cluster, workers)
+    }
+
+    /// What declares the first controller.
+    pub fn declaration(first: &Node) -> String {
+        format!("{}endpoint: {{nodeLocal: true}}\n", declaration(first, first.address))
+    }
+
+    /// The same with a first controller and its cluster as it was rendered.
+    #[track_caller]
+    pub fn of(name: &str, first: Node, cluster: Cluster, workers: usize) -> Self {
         with_metrics(&cluster.assets);
         cluster.started(&first, &[]).expect(0);
         let mut several = Self { cluster, controllers: vec![first], workers: Vec::new(), complaints: Rc::default() };

@@ -6,6 +6,7 @@
 //!                                  └─ parse, sign, inspect, external
 //! ```
 
+mod ask;
 mod constraints;
 mod encryption;
 mod external;
@@ -31,6 +32,7 @@ use std::fmt;
 
 use crate::base::error::Finding;
 
+pub use ask::{ask, asks_for};
 pub use encryption::{ENCRYPTION, lost_keys};
 pub(in crate::desired) use encryption::{WITH_KEYS, key as encryption_key, list, read as encryption};
 pub use fitness::Unfit;

@@ -2,7 +2,7 @@
 //!
 //! | seen | done |
 //! |---|---|
-//! | more than a third of its life is left, jitter aside; nobody asked for it | it is kept |
+//! | more than a third of its life and 8 minutes are left, jitter aside; nobody asked for it | it is kept |
 //! | the key of its CA is not here | it waits for whoever has the key |
 //! | a successor would not end later: its CA ends | it is kept, and ends with its CA |
 //! | it is this controller's alone | renewed here |
@@ -16,7 +16,10 @@ use time::OffsetDateTime;
 
 /// Parts of its life, of 30: a leaf is renewed when 10 of them are left, or up to 1 sooner.
 const PARTS: i32 = 30;
-const LEFT: f64 = 10.0;
+const LEFT: i32 = 10;
+/// So much is left at least where it lives for longer than that: a renewed Secret reaches its pods within 90 s, and a client
+/// that has read a file looks at it again within 300 s.
+const TAKEN_UP: time::Duration = time::Duration::minutes(8);
 
 /// A leaf certificate in tls/.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +87,9 @@ pub fn decide(leaf: &Leaf, seen: &Observed) -> Step {
 /// when it was made, and its end does.
 pub fn due(leaf: &Leaf, lifetime: Duration, jitter: f64) -> OffsetDateTime {
     let life = time(lifetime).min(leaf.ends - leaf.begins);
-    leaf.ends.saturating_sub(life / PARTS * (LEFT + jitter.clamp(0.0, 1.0)))
+    let part = life / PARTS;
+    let left = if life > TAKEN_UP { (part * LEFT).max(TAKEN_UP) } else { part * LEFT };
+    leaf.ends.saturating_sub(left + part * jitter.clamp(0.0, 1.0))
 }
 
 /// What is the jitter of the controller `name`, from 0 to 1: its own leaves are due together, and not those of another.
@@ -173,6 +178,10 @@ mod tests {
         let short = Leaf { ends: made() + Duration::from_mins(3), ..leaf() };
         assert_eq!(due(&short, Duration::from_mins(3), 0.0), made() + Duration::from_mins(2));
         assert_eq!(due(&short, DAY * 365, 0.0), made() + Duration::from_mins(3) - Duration::from_mins(8) / 3);
+        // What is read late is renewed early enough.
+        let tens = Leaf { ends: made() + Duration::from_mins(10), ..leaf() };
+        assert_eq!(due(&tens, Duration::from_mins(10), 0.0), made() + Duration::from_mins(2));
+        assert_eq!(due(&tens, Duration::from_mins(10), 1.0), made() + Duration::from_secs(100));
         // Renewed again and again, it still begins as the first.
         let old = Leaf { ends: made() + DAY * 900, ..leaf() };
         assert_eq!(due(&old, DAY * 90, 0.0), made() + DAY * 870);

@@ -6,6 +6,7 @@
 
 mod decide;
 mod refresh;
+mod signed;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::desired::secrets::Tls;
 
 pub use decide::{Leaf, Observed, Step, decide, due, jitter};
 pub use refresh::refreshed;
+pub use signed::{misfit, with};
 
 /// The CAs, by the names of their files in tls/.
 const CAS: [&str; 3] = ["ca", "front-proxy-ca", "etcd/ca"];

@@ -15,12 +15,13 @@ use crate::api::turn::Turn;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::report::{News, Reporter, without_numbers};
-use crate::desired::renewal::{self, Leaf, Plan};
+use crate::desired::renewal::{self, Leaf, Observed, Plan};
 use crate::node::host::Host;
+use crate::node::lock;
 use crate::plane::certificates::{self, Ending};
 use crate::plane::kept_copy::Copy;
 use crate::plane::renewal as on_disk;
-use crate::plane::{guard_pod, member};
+use crate::plane::{guard_pod, member, requests};
 
 /// Between two rounds, at least and at most: a sixtieth of a certificate's life.
 const LEAST: Duration = Duration::from_secs(2);
@@ -111,8 +112,10 @@ impl Keep<'_> {
         };
         let now = self.host.world().now();
         let seen = renew::observed(&copy, now, true, false)?;
+        let copy = self.take_signed(copy, &seen)?;
         let leaves = renewal::leaves(&copy.assets.tls());
         let plan = renewal::plan(&leaves, &seen);
+        requests::write(self.host, &copy, &plan.await_their_ca)?;
         self.say_what_is_not_renewed(&copy, &plan);
         self.say_which_cas_end(&copy, now);
         let is_due = !plan.here.is_empty() || !plan.for_all.is_empty();
@@ -136,9 +139,7 @@ impl Keep<'_> {
         if let Done::Renewed(names) = renewed?
             && !names.is_empty()
         {
-            let so_far = self.pending.take().map(|(_, names, _)| names).unwrap_or_default();
-            self.pending = Some((Instant::now(), names.into_iter().chain(so_far).collect(), false));
-            self.is_spread = false;
+            self.is_renewed(names);
         }
         if let Some(error) = refreshed.failed.into_iter().next() {
             return Err(error);
@@ -157,6 +158,34 @@ impl Keep<'_> {
         self.look_at_listeners(&copy).await?;
         let pause = (seen.lifetime / 60).clamp(LEAST, MOST);
         Ok(if self.pending.is_some() || is_waiting { LEAST } else { pause })
+    }
+
+    /// What a CA has signed whose key is elsewhere goes into guard's copy, and from there wherever renewed certificates go.
+    fn take_signed(&mut self, copy: Copy, seen: &Observed) -> Result<Copy> {
+        let leaves = renewal::leaves(&copy.assets.tls());
+        let awaited = renewal::plan(&leaves, seen).await_their_ca;
+        let (signed, misfits) = requests::signed(self.host, &copy, &awaited, seen.now);
+        for misfit in misfits {
+            self.tell("CertificateNotTaken", misfit.to_string(), true);
+        }
+        if signed.is_empty() {
+            return Ok(copy);
+        }
+        let taken = {
+            let _lock = lock::try_take(self.host)?;
+            // Not the one that was read before: it may have been written since.
+            requests::take(self.host, &Copy::load(self.host)?.unwrap_or(copy), &signed)?
+        };
+        let names = leaves.iter().filter(|leaf| signed.iter().any(|(stem, _)| *stem == leaf.stem));
+        self.is_renewed(names.map(|leaf| renew::name(&taken, leaf)).collect());
+        Ok(taken)
+    }
+
+    /// These are to be seen at their listeners.
+    fn is_renewed(&mut self, names: BTreeSet<String>) {
+        let so_far = self.pending.take().map(|(_, names, _)| names).unwrap_or_default();
+        self.pending = Some((Instant::now(), names.into_iter().chain(so_far).collect(), false));
+        self.is_spread = false;
     }
 
     /// A renewal is done when its certificates are seen on the wire.
@@ -193,7 +222,8 @@ impl Keep<'_> {
         };
         if let Some((names, end)) = names(&plan.await_their_ca) {
             let text = format!(
-                "{names}: due for renewal, and the key of their CA is not here; the first ends {end}. Sign them where the key is, by `hoist render`, and run `hoist start`"
+                "{names}: due for renewal, and the key of their CA is not here; the first ends {end}. Have the requests in {} signed, and put each certificate beside its request, as NAME.crt",
+                self.host.inside(&requests::folder(self.host)).display()
             );
             self.tell("CertificatesAwaitTheirCA", text, true);
         }

@@ -131,12 +131,16 @@ pub async fn look(subject: &Subject<'_>, now: OffsetDateTime) -> Result<List> {
         }
         Err(why) => not_asked.push(format!("the cluster's Secrets, ConfigMaps and webhooks were not read: {why}")),
     }
-    let served = match kubelet_kubeconfig::named(host) {
-        Some((_, node_ip)) => {
+    // A controller that a label made has no such file of `start`'s.
+    let own = copy.as_ref().and_then(|copy| copy.controller.as_ref()).map(|controller| controller.address);
+    let served = match kubelet_kubeconfig::named(host).map(|(_, node_ip)| node_ip).or(own) {
+        Some(node_ip) => {
             certificates::served(&certificates::listeners(host, config::loopback_beside(node_ip), node_ip)).await
         }
         None => {
-            not_asked.push("no listener was asked: this machine has no /etc/kubernetes/kubelet.env of hoist's".into());
+            not_asked.push(
+                "no listener was asked: neither /etc/kubernetes/kubelet.env nor guard's copy names this machine".into(),
+            );
             Vec::new()
         }
     };

@@ -36,6 +36,8 @@ pub struct Counts {
     pub last_raise: i64,
     /// The first end of the copies of each certificate on this controller, in seconds since 1970, by the certificate's name.
     pub certificates: BTreeMap<String, i64>,
+    /// The ends of the certificates that await a CA whose key is elsewhere, likewise.
+    pub awaited: BTreeMap<String, i64>,
 }
 
 /// Shared between guard and whoever asks.
@@ -80,9 +82,13 @@ impl Metrics {
         metric("hold_seconds", "gauge", "How long the API server must be ready before the bridge is lowered.", &hold);
         let last = one(counts.last_raise as f64);
         metric("last_raise_timestamp_seconds", "gauge", "When guard last raised the bridge; 0 for never.", &last);
-        let ends = counts.certificates.iter().map(|(name, end)| (format!("{{name=\"{name}\"}}"), *end as f64));
+        let by_name = |ends: &BTreeMap<String, i64>| -> Vec<_> {
+            ends.iter().map(|(name, end)| (format!("{{name=\"{name}\"}}"), *end as f64)).collect()
+        };
         let help = "When the first copy of a certificate on this controller ends, in seconds since 1970.";
-        metric("certificate_expiry_seconds", "gauge", help, &ends.collect::<Vec<_>>());
+        metric("certificate_expiry_seconds", "gauge", help, &by_name(&counts.certificates));
+        let help = "When a certificate ends that awaits a CA whose key is elsewhere, in seconds since 1970.";
+        metric("certificate_awaited_expiry_seconds", "gauge", help, &by_name(&counts.awaited));
         text
     }
 
@@ -108,6 +114,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.set(|counts| (counts.raised, counts.raises[2], counts.hold) = (true, 3, Duration::from_secs(10)));
         metrics.set(|counts| counts.certificates = BTreeMap::from([("apiserver".into(), 1_814_443_200)]));
+        metrics.set(|counts| counts.awaited = BTreeMap::from([("guard".into(), 1_814_443_201)]));
         let text = metrics.text();
         for line in [
             "# TYPE hoist_guard_raises_total counter",
@@ -116,6 +123,7 @@ mod tests {
             "hoist_guard_bridge_raised 1",
             "hoist_guard_hold_seconds 10",
             "hoist_guard_certificate_expiry_seconds{name=\"apiserver\"} 1814443200",
+            "hoist_guard_certificate_awaited_expiry_seconds{name=\"guard\"} 1814443201",
         ] {
             assert!(text.lines().any(|there| there == line), "{line}: {text}");
         }

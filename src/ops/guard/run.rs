@@ -409,6 +409,7 @@ impl<'a> Guard<'a> {
             counts.alarms = self.watch.alarms.unwrap_or_default();
             counts.missing_images = self.watch.missing.unwrap_or_default();
             counts.certificates.clone_from(&self.watch.ends);
+            counts.awaited.clone_from(&self.watch.awaited);
         });
         for (reason, text) in news {
             self.reporter.note(&text);

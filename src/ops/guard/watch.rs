@@ -15,6 +15,7 @@ use crate::node::images::{Followed, Images};
 use crate::plane::certificates;
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
+use crate::plane::requests;
 
 /// Between two looks at etcd's alarms and at images while nothing is wrong, and while something is.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -37,6 +38,8 @@ pub struct Watch {
     pub missing: Option<usize>,
     /// The first end of the copies of each certificate on this controller, in seconds since 1970.
     pub ends: BTreeMap<String, i64>,
+    /// The ends of the certificates that await a CA whose key is elsewhere, in seconds since 1970.
+    pub awaited: BTreeMap<String, i64>,
 }
 
 impl Watch {
@@ -47,6 +50,8 @@ impl Watch {
             return Said::new();
         }
         self.ends = certificates::ends(host, copy);
+        let awaited = requests::awaited(copy, host.world().now()).into_iter();
+        self.awaited = awaited.map(|(name, end)| (name, end.unix_timestamp())).collect();
         let mut said = Said::new();
         let node = copy.controller.as_ref().map(|controller| controller.name.clone()).unwrap_or_default();
         let health = match etcd {

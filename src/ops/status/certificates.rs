@@ -5,8 +5,10 @@ use time::OffsetDateTime;
 
 use super::Subject;
 use crate::base::time::rfc3339;
+use crate::node::host::Host;
 use crate::plane::certificates::{self, CertificateCopy, Listener};
 use crate::plane::kept_copy::Copy;
+use crate::plane::requests;
 
 /// A certificate and its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,7 +41,22 @@ pub(super) async fn look(
     let shown = copies.iter().map(|copy| certificate(copy, now)).collect();
     let kept = Copy::load(subject.host).ok().flatten();
     copies.extend(kept.iter().flat_map(|kept| certificates::in_guards_copy(subject.host, kept)));
-    (shown, certificates::endings(&copies, now).iter().map(ToString::to_string).collect())
+    let mut warnings: Vec<_> = certificates::endings(&copies, now).iter().map(ToString::to_string).collect();
+    warnings.extend(kept.iter().filter_map(|kept| awaited(subject.host, kept, now)));
+    (shown, warnings)
+}
+
+/// What waits for a CA whose key is elsewhere, and until when.
+fn awaited(host: &Host, kept: &Copy, now: OffsetDateTime) -> Option<String> {
+    let awaited = requests::awaited(kept, now);
+    let end = awaited.values().min()?;
+    let names: Vec<_> = awaited.keys().map(String::as_str).collect();
+    let folder = host.inside(&requests::folder(host)).display().to_string();
+    Some(format!(
+        "{} wait for a CA whose key is elsewhere, until {}: have the requests in {folder} signed",
+        names.join(", "),
+        rfc3339(*end)
+    ))
 }
 
 fn certificate(copy: &CertificateCopy, now: OffsetDateTime) -> Certificate {
