@@ -309,10 +309,8 @@ impl<'a> Guard<'a> {
             return Ok(ca);
         }
         let path = self.host.path("/etc/kubernetes/pki/ca.crt");
-        let ca = files::read_if_there(&path)?;
-        ca.ok_or_else(|| {
-            Error::failed("guard", format!("there is neither a copy of the bridge nor {}", path.display()))
-        })
+        let none = || Error::failed("guard", format!("there is neither a copy of the bridge nor {}", path.display()));
+        files::read_if_there(&path)?.ok_or_else(none)
     }
 
     fn read_copy(&mut self) {
