@@ -39,6 +39,7 @@ mod rotation;
 mod schemas;
 mod security;
 mod serving;
+mod taken_up;
 mod terraform;
 mod unpivot;
 mod upgrade;
