@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::choose::{self, Candidate};
-use super::health::{Health, Meanwhile, Seen, State};
+use super::health::{Health, LetsGo, Meanwhile, Seen, State};
 use crate::base::probe::Answer;
 
 /// Everything known of the targets.
@@ -36,8 +36,8 @@ struct Entry {
     health: Health,
     connections: usize,
     total: u64,
-    /// Tells every connection to the target to close.
-    close: watch::Sender<()>,
+    /// Tells the connections to the target that it lets go.
+    lets_go: watch::Sender<LetsGo>,
     signs: Arc<Signs>,
 }
 
@@ -92,7 +92,7 @@ impl Board {
                 health: Health::unknown(now),
                 connections: 0,
                 total: 0,
-                close: watch::Sender::new(()),
+                lets_go: watch::Sender::new(LetsGo::None),
                 signs: Arc::default(),
             });
         }
@@ -105,12 +105,14 @@ impl Board {
         let before = entry.health.state();
         entry.health = entry.health.next(Seen::of(answer, meanwhile), now);
         let after = entry.health.state();
-        let thought: Vec<_> = inner.targets.iter().map(|(address, entry)| (*address, entry.health.state())).collect();
+        let thought: Vec<_> = inner.targets.iter().map(|(address, entry)| (*address, entry.health.lets_go())).collect();
         let serves = inner.targets.values().any(|entry| entry.health.serves(now));
-        for address in choose::closing(&thought, serves) {
+        for (address, lets_go) in choose::closing(&thought, serves) {
             if let Some(entry) = inner.targets.get(&address).filter(|entry| entry.connections > 0) {
-                info!("closing {} connections to {address}, which is {}", entry.connections, entry.health.state());
-                entry.close.send_replace(());
+                if lets_go == LetsGo::All {
+                    info!("closing {} connections to {address}, which is {}", entry.connections, entry.health.state());
+                }
+                entry.lets_go.send_replace(lets_go);
             }
         }
         drop(inner);
@@ -154,8 +156,8 @@ impl Board {
         let mut inner = self.inner();
         let entry = inner.targets.get_mut(&address)?;
         entry.connections += 1;
-        let (close, signs) = (entry.close.subscribe(), entry.signs.clone());
-        Some(Lease { board: self.clone(), address, close, signs })
+        let (lets_go, signs) = (entry.lets_go.subscribe(), entry.signs.clone());
+        Some(Lease { board: self.clone(), address, lets_go, signs })
     }
 
     /// Completes when what is thought of a target changes.
@@ -202,7 +204,7 @@ impl Board {
 pub struct Lease {
     board: Arc<Board>,
     address: SocketAddr,
-    close: watch::Receiver<()>,
+    lets_go: watch::Receiver<LetsGo>,
     signs: Arc<Signs>,
 }
 
@@ -214,9 +216,23 @@ impl Lease {
 
     /// Completes when the connection is to be closed.
     pub async fn closed(&self) {
-        let mut close = self.close.clone();
+        self.let_go(LetsGo::All).await;
+    }
+
+    /// Completes when the connection is better elsewhere, as long as the target has not answered on it.
+    pub async fn passed_on(&self) {
+        self.let_go(LetsGo::Unanswered).await;
+    }
+
+    /// Completes at the next time at which as many are let go as this, or more.
+    async fn let_go(&self, least: LetsGo) {
+        let mut lets_go = self.lets_go.clone();
         // An error says that the target is none any more.
-        let _ = close.changed().await;
+        while lets_go.changed().await.is_ok() {
+            if *lets_go.borrow_and_update() >= least {
+                return;
+            }
+        }
     }
 
     /// So many bytes came from the target.
@@ -305,12 +321,16 @@ mod tests {
     async fn connections_to_a_target_that_hangs_are_told_and_others_are_not() {
         let board = board(2, 7);
         let (first, second) = (board.lease(at(1)).unwrap(), board.lease(at(2)).unwrap());
-        assert!(first.closed().now_or_never().is_none());
-        board.seen(at(1), &Answer::TimedOut, Meanwhile::Nothing, Instant::now());
+        let hangs = |last| board.seen(at(last), &Answer::TimedOut, Meanwhile::Nothing, Instant::now());
+        assert!(first.passed_on().now_or_never().is_none());
+        hangs(1);
+        assert!(first.passed_on().now_or_never().is_some() && first.closed().now_or_never().is_none());
+        hangs(1);
         assert!(first.closed().now_or_never().is_some());
         // Now the other one hangs, too: it keeps what it has.
-        board.seen(at(2), &Answer::TimedOut, Meanwhile::Nothing, Instant::now());
-        assert!(second.closed().now_or_never().is_none());
+        hangs(2);
+        hangs(2);
+        assert!(second.passed_on().now_or_never().is_none() && second.closed().now_or_never().is_none());
         // Until there is somewhere to go.
         for _ in 0..2 {
             board.seen(at(1), &ready(), Meanwhile::Nothing, Instant::now());

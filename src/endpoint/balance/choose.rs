@@ -21,7 +21,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::health::State;
+use super::health::{LetsGo, State};
 
 /// An API server that is starting for longer is tried all the same. It is ready two seconds after it answers, or less.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,12 +61,12 @@ pub fn order(mut candidates: Vec<Candidate>) -> Vec<SocketAddr> {
     candidates.into_iter().map(|one| one.address).collect()
 }
 
-/// The targets whose open connections are closed, where another one `serves` at this moment.
-pub fn closing(thought: &[(SocketAddr, State)], serves: bool) -> Vec<SocketAddr> {
+/// The targets that let connections go, and which, where another one `serves` at this moment.
+pub fn closing(thought: &[(SocketAddr, LetsGo)], serves: bool) -> Vec<(SocketAddr, LetsGo)> {
     if !serves {
         return Vec::new();
     }
-    thought.iter().filter(|(_, state)| state.is_bad()).map(|(address, _)| *address).collect()
+    thought.iter().filter(|(_, lets_go)| *lets_go != LetsGo::None).copied().collect()
 }
 
 #[cfg(test)]
@@ -133,16 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_closed_only_where_another_target_serves() {
-        use State::{Away, Doubtful, Failing, Good, Leaving, Silent, Starting, Unknown};
-        let others = [Leaving, Doubtful, Failing, Away, Silent, Starting, Unknown];
-        let mut thought: Vec<_> = others.iter().zip(1..).map(|(state, last)| (at(last), *state)).collect();
-        thought.push((at(9), Good));
+    fn connections_are_let_go_only_where_another_target_serves() {
+        let thought = [(at(1), LetsGo::None), (at(2), LetsGo::Unanswered), (at(3), LetsGo::All)];
         assert_eq!(closing(&thought, false), []);
-        assert_eq!(closing(&thought, true), [at(3), at(5)]);
+        assert_eq!(closing(&thought, true), thought[1..]);
     }
 
-    /// Whatever is thought of them: what may serve is tried, and the last that serves keeps what it has.
+    /// Whatever is thought of them: what may serve is tried.
     #[test]
     fn nobody_is_left_without_a_target() {
         for first in State::ALL {
@@ -154,8 +151,6 @@ mod tests {
                 let may_serve = |state| !matches!(state, State::Away | State::Starting | State::Unknown);
                 let now = order(candidates.to_vec());
                 assert_eq!(now.is_empty(), !may_serve(first) && !may_serve(second), "{first}, {second}");
-                let serves = [first, second].contains(&State::Good);
-                assert!(closing(&[(at(1), first), (at(2), second)], serves).len() < 2);
             }
         }
     }

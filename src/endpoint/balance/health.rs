@@ -27,7 +27,7 @@
 //! | good | yes | go on |
 //! | leaving, doubtful | only while none is good | go on: an API server that ends answers what it was asked |
 //! | away | no | go on, for the same reason; if the process is dead, the kernel has closed them |
-//! | failing, silent | only while none is good | are closed once another is good and was ready within 0.7 s, so that watches move |
+//! | failing, silent | only while none is good | are closed once another is good and was ready within 0.7 s, so that watches move; those to a silent one not before it was silent twice in a row |
 //! | unknown, starting | only while none is good, and after 5 s of it | go on |
 
 use std::fmt;
@@ -39,6 +39,8 @@ use crate::base::probe::Answer;
 
 /// So many unready answers in a row make a good target a failing one: a second of them.
 const UNREADY: u32 = 4;
+/// So many silences in a row cost a target its open connections.
+const SILENCES: u32 = 2;
 /// A target that has been slow for so long is a silent one.
 const SLOW: Duration = Duration::from_secs(5);
 /// An API server that has not got ready in this time is not starting any more.
@@ -138,11 +140,6 @@ impl State {
         Self::Unknown,
     ];
 
-    /// Whether its open connections are better closed, where another target is good.
-    pub fn is_bad(self) -> bool {
-        matches!(self, Self::Failing | Self::Silent)
-    }
-
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -162,6 +159,17 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Which connections to a target are better elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LetsGo {
+    /// None.
+    None,
+    /// Those that it has not answered yet: another one is sent the same, and their clients notice nothing.
+    Unanswered,
+    /// All of them.
+    All,
 }
 
 /// What is thought of one target, and what it takes to think otherwise.
@@ -199,6 +207,17 @@ impl Health {
     /// Whether it serves: it is good, and was ready within the time after which one that hangs is silent.
     pub fn serves(&self, now: Instant) -> bool {
         self.state == State::Good && self.ready_ago(now).is_some_and(|ago| ago < LATELY)
+    }
+
+    /// What becomes of its connections where another target is good.
+    pub fn lets_go(&self) -> LetsGo {
+        match (self.state, self.last) {
+            (State::Silent, Seen::Ready) => LetsGo::None,
+            // A machine that has no processor for it looks so for a moment.
+            (State::Silent, Seen::Silent) if self.streak < SILENCES => LetsGo::Unanswered,
+            (State::Silent | State::Failing, _) => LetsGo::All,
+            _ => LetsGo::None,
+        }
     }
 
     /// How long ago it was ready; `None` if it never was.
@@ -266,6 +285,18 @@ mod tests {
         looks.iter().map(&mut think).collect()
     }
 
+    /// What becomes of its connections after each of these looks.
+    fn letting_go(looks: &[Seen]) -> Vec<LetsGo> {
+        let mut now = Instant::now();
+        let mut health = Health::unknown(now);
+        let mut think = |seen: &Seen| {
+            now += LOOK;
+            health = health.next(*seen, now);
+            health.lets_go()
+        };
+        looks.iter().map(&mut think).collect()
+    }
+
     fn last(looks: &[Seen]) -> State {
         thought(looks).pop().unwrap()
     }
@@ -295,14 +326,24 @@ mod tests {
     #[test]
     fn a_moment_of_not_being_ready_costs_no_open_connection_and_a_second_does() {
         use Seen::{Ready, Unready};
-        let thought = thought(&[Ready, Unready, Unready, Unready, Unready]);
-        assert_eq!(thought[1..].iter().map(|state| state.is_bad()).collect::<Vec<_>>(), [false, false, false, true]);
+        let looks = [Ready, Unready, Unready, Unready, Unready];
+        assert_eq!(letting_go(&looks)[1..], [LetsGo::None, LetsGo::None, LetsGo::None, LetsGo::All]);
+    }
+
+    #[test]
+    fn one_silence_costs_what_was_not_answered_and_two_all() {
+        use LetsGo::{All, None, Unanswered};
+        use Seen::{Ready, Silent, Slow};
+        assert_eq!(letting_go(&[Ready, Silent, Silent, Silent]), [None, Unanswered, All, All]);
+        assert_eq!(letting_go(&[Ready, Silent, Ready, Silent, Silent]), [None, Unanswered, None, Unanswered, All]);
+        assert_eq!(letting_go(&[Ready, Silent, Slow]).last(), Some(&All), "it comes from it, and no answer");
+        assert_eq!(letting_go(&[&[Ready][..], &[Slow; 21]].concat()).last(), Some(&All), "for seconds");
     }
 
     #[test]
     fn an_api_server_that_ends_in_good_order_loses_no_open_connection() {
         let looks = [Seen::Ready, Seen::Leaving, Seen::Leaving, Seen::Refused, Seen::Refused, Seen::Unready];
-        assert!(thought(&looks).iter().all(|state| !state.is_bad()));
+        assert!(letting_go(&looks).iter().all(|lets_go| *lets_go == LetsGo::None));
         // What comes back is good at once: it was no fall.
         assert_eq!(last(&[Seen::Ready, Seen::Leaving, Seen::Refused, Seen::Unready, Seen::Ready]), State::Good);
     }

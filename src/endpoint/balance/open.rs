@@ -114,7 +114,7 @@ impl Beginning {
             let mut answer = [0];
             tokio::select! {
                 biased;
-                () = lease.closed() => return Begun::Closed,
+                () = lease.passed_on() => return Begun::Closed,
                 answered = server.peek(&mut answer) => return match answered {
                     Ok(1) => Begun::Answered,
                     // It was told that there is nothing more, and has nothing to say to it.

@@ -75,6 +75,26 @@ async fn a_watch_on_a_target_that_hangs_is_closed_and_no_new_client_notices() {
     running.ended().await;
 }
 
+/// As a machine looks that has no processor for it. Whoever connects meanwhile is served elsewhere.
+#[tokio::test]
+async fn a_target_that_says_nothing_for_a_second_keeps_what_it_was_asked() {
+    let ca = Authority::new();
+    let [a, b] = servers(&ca, ["a", "b"]).await;
+    let running = Running::before(&ca, &[a.addr, b.addr]);
+    let mut on_a = running.to("a").await;
+    // So that a new one leads to a.
+    let on_b = [running.to("b").await, running.to("b").await];
+    a.hang(true);
+    let asked = tokio::spawn(async move { ask(&mut on_a).await });
+    assert_eq!(running.who().await.unwrap(), "b", "it was sent on");
+    let clients = Clients::of(&running);
+    a.hang(false);
+    assert_eq!(asked.await.unwrap().unwrap(), "a:ping");
+    clients.all_served().await;
+    drop(on_b);
+    running.ended().await;
+}
+
 /// It says so, serves on for a while, listens no more, serves what is open, and is gone.
 #[tokio::test]
 async fn an_api_server_that_ends_in_good_order_keeps_what_it_has_and_gets_nothing_new() {
