@@ -14,11 +14,21 @@ use super::traffic::Record;
 /// How long a member may take until it has what the others have.
 const IN_SYNC: Duration = Duration::from_secs(20);
 
+/// What etcd says of a write that it took in while leadership moved.
+const DROPPED: [&str; 2] = ["etcdserver: request timed out", "raft proposal dropped"];
+/// How much longer than at an endpoint requests may fail through the `kubernetes` Service: a dead address leaves it after 3 s,
+/// and every kube-proxy hears of it then.
+const SERVICE_LATER: Duration = Duration::from_secs(8);
+
 /// What the clients saw of one event.
 pub struct Saw {
+    /// At a worker's endpoint.
     pub record: Record,
-    /// When it was, by the record's clock.
+    /// In a pod, through the `kubernetes` Service.
+    pub service: Record,
+    /// When it was, by the first record's clock.
     pub at: Duration,
+    event: Instant,
     /// How long it took until all was as it was.
     pub whole: Duration,
     what: String,
@@ -32,24 +42,49 @@ impl Saw {
     }
 
     pub fn nothing_failed(&self) {
-        self.complain(self.record.failures().count() == 0, "a request failed".into());
+        for record in [&self.record, &self.service] {
+            self.complain(record, record.failures().count() == 0, "a request failed".into());
+        }
+    }
+
+    /// Nothing failed but what etcd itself drops where leadership moves, while a write is on its way to the leader: one of a
+    /// client's.
+    pub fn nothing_failed_but_what_etcd_drops(&self) {
+        for record in [&self.record, &self.service] {
+            let is_dropped = |why: &str| DROPPED.iter().any(|dropped| why.contains(dropped));
+            let (dropped, failed): (Vec<_>, Vec<_>) =
+                record.failures().partition(|one| one.failure.as_deref().is_some_and(is_dropped));
+            let is_right = failed.is_empty() && dropped.len() <= 1 && dropped.iter().all(|one| one.writes.is_some());
+            self.complain(record, is_right, format!("{} requests failed", dropped.len() + failed.len()));
+        }
     }
 
     /// No request failed that was sent later than that.
     pub fn fails_no_longer_than(&self, limit: Duration) {
-        let until = self.record.fails_until(self.at);
-        self.complain(until <= limit, format!("a request failed that was sent {until:.2?} after it"));
+        for (record, limit) in [(&self.record, limit), (&self.service, limit + SERVICE_LATER)] {
+            let until = record.fails_until(event_of(record, self.event));
+            self.complain(record, until <= limit, format!("a request failed that was sent {until:.2?} after it"));
+        }
     }
 
     pub fn gap_is_no_longer_than(&self, limit: Duration) {
-        self.complain(self.gap() <= limit, format!("{:.2?} without a success", self.gap()));
-    }
-
-    fn complain(&self, is_right: bool, why: String) {
-        if !is_right {
-            self.complaints.borrow_mut().push(format!("{}: {why}: {}", self.what, self.record));
+        for record in [&self.record, &self.service] {
+            let (gap, _) = record.longest_gap_within(event_of(record, self.event)..record.lasted);
+            self.complain(record, gap <= limit, format!("{gap:.2?} without a success"));
         }
     }
+
+    fn complain(&self, record: &Record, is_right: bool, why: String) {
+        if !is_right {
+            let at = if std::ptr::eq(record, &self.service) { "the Service" } else { "the endpoint" };
+            self.complaints.borrow_mut().push(format!("{}: at {at}: {why}: {record}", self.what));
+        }
+    }
+}
+
+/// When it was, by a record's clock.
+fn event_of(record: &Record, event: Instant) -> Duration {
+    event.saturating_duration_since(record.ready)
 }
 
 impl Several {
@@ -65,6 +100,7 @@ impl Several {
     pub fn during_at(&self, what: &str, controllers: &[&Node], act: impl FnOnce(), until: impl FnOnce()) -> Saw {
         self.until_known();
         let elections = self.elections();
+        let in_pod = self.traffic_of_pod();
         let traffic = self.traffic(&self.workers[0]);
         let event = Instant::now();
         act();
@@ -72,20 +108,24 @@ impl Several {
         until();
         let whole = event.elapsed();
         std::thread::sleep(Duration::from_secs(1));
-        let record = traffic.end().unwrap();
-        let at = event - record.ready;
-        let (gap, end) = record.longest_gap_within(at..record.lasted);
-        eprintln!(
-            "{what}: {} failed, the last one sent {:.2?} after it; longest time without a success {gap:.2?}, ended {:.2?} \
-             after it; the act took {acted:.2?}, whole after {whole:.1?}",
-            record.failures().count(),
-            record.fails_until(at),
-            end.saturating_sub(at),
-        );
+        let (record, service) = (traffic.end().unwrap(), in_pod.end().expect("the Service has answered"));
+        eprintln!("{what}: the act took {acted:.2?}, whole after {whole:.1?}");
         eprintln!("  elections seen by each member, before and after: {elections:?}, {:?}", self.elections());
-        eprintln!("  {}", record.to_string().replace('\n', "\n  "));
-        self.nothing_is_lost(&record, controllers);
-        Saw { record, at, whole, what: what.to_owned(), complaints: self.complaints.clone() }
+        for (at, record) in [("the endpoint", &record), ("the Service", &service)] {
+            let event = event_of(record, event);
+            let (gap, end) = record.longest_gap_within(event..record.lasted);
+            eprintln!(
+                "  at {at}: {} failed, the last one sent {:.2?} after it; longest time without a success {gap:.2?}, ended \
+                 {:.2?} after it\n    {}",
+                record.failures().count(),
+                record.fails_until(event),
+                end.saturating_sub(event),
+                record.to_string().replace('\n', "\n    ")
+            );
+            self.nothing_is_lost(record, controllers);
+        }
+        let at = event_of(&record, event);
+        Saw { record, service, at, event, whole, what: what.to_owned(), complaints: self.complaints.clone() }
     }
 
     /// Every write that was acknowledged is in the member of each of these.
@@ -126,6 +166,18 @@ impl Several {
     pub fn unlabel(&self, name: &str) {
         self.kubectl_of_any().run(&["label", "node", name, &format!("{LABEL}-")]).ok();
     }
+}
+
+/// As an administrator changes a flag of etcd's on one controller: docs/controllers.md. Waits until etcd has it.
+#[track_caller]
+pub fn edit_etcd(node: &Node, from: &str, to: &str) {
+    let edit = format!(
+        "sed 's/{from}/{to}/' etcd.yaml >/etc/kubernetes/etcd.yaml.new && mv /etc/kubernetes/etcd.yaml.new etcd.yaml"
+    );
+    node.sh(&format!("cd /etc/kubernetes/manifests && grep -q -e {from} etcd.yaml && {edit}"));
+    eventually("etcd runs with its new flag", LATER, || {
+        node.exec(["pgrep", "-f", &format!("^etcd .*{to}")]).code.eq(&Some(0)).then_some(())
+    });
 }
 
 /// Sends a signal to every process of a program in a node.

@@ -1,6 +1,6 @@
 //! Several controllers of one cluster, any of which may be away, and workers beside them.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -23,6 +23,12 @@ pub const LABEL: &str = "node-role.kubernetes.io/control-plane";
 /// Where a node's endpoint listens, and where it says what it thinks of the API servers.
 const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7443);
 const METRICS: u16 = 7480;
+/// Nodes that have a network of pods of their own have no kube-proxy elsewhere. How many connections the kernel tracks cannot be
+/// set in a network namespace.
+const NO_PROXY: &str = "kubeProxy: {mode: none}";
+const PROXY: &str = "kubeProxy: {config: {conntrack: {maxPerCore: 0}}}";
+/// The `kubernetes` Service.
+const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 96, 0, 1), 443);
 const ETCDCTL: &str = "etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
     --cert=/etc/kubernetes/pki/etcd/server.crt --key=/etc/kubernetes/pki/etcd/server.key --command-timeout=3s";
 
@@ -148,6 +154,8 @@ pub struct Several {
     pub cluster: Cluster,
     pub controllers: Vec<Node>,
     pub workers: Vec<Node>,
+    /// The network of a pod on the first worker, once there is one.
+    pod: OnceCell<File>,
     /// What was not as it should be: a test goes on after that, and fails in the end.
     pub complaints: Complaints,
 }
@@ -181,7 +189,9 @@ impl Several {
 
     /// What declares the first controller.
     pub fn declaration(first: &Node) -> String {
-        format!("{}endpoint: {{nodeLocal: true}}\n", declaration(first, first.address))
+        let declared = format!("{}endpoint: {{nodeLocal: true}}\n", declaration(first, first.address));
+        // Pods ask the API by its Service.
+        declared.replace(NO_PROXY, PROXY)
     }
 
     /// The same with a first controller and its cluster as it was rendered.
@@ -189,7 +199,13 @@ impl Several {
     pub fn of(name: &str, first: Node, cluster: Cluster, workers: usize) -> Self {
         with_metrics(&cluster.assets);
         cluster.started(&first, &[]).expect(0);
-        let mut several = Self { cluster, controllers: vec![first], workers: Vec::new(), complaints: Rc::default() };
+        let mut several = Self {
+            cluster,
+            controllers: vec![first],
+            workers: Vec::new(),
+            pod: OnceCell::new(),
+            complaints: Rc::default(),
+        };
         for number in [2, 3] {
             let node = several.join(&format!("{name}-{number}"));
             several.controllers.push(node);
@@ -279,6 +295,21 @@ impl Several {
         let traffic = Traffic::paced_in(network, self.client_of_endpoint(), Pace::BOTH);
         std::thread::sleep(Duration::from_secs(3));
         traffic
+    }
+
+    /// A client in a pod on the first worker, which asks the `kubernetes` Service.
+    pub fn traffic_of_pod(&self) -> Traffic {
+        let network = self.pod.get_or_init(|| {
+            let node = &self.workers[0].name;
+            let script = format!("sleep infinity; echo {node}");
+            self.kubectl_of_any().apply(&format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: client}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 0,
+                  containers: [{{name: client, image: 'docker.io/library/busybox:1.36', command: [sh, -c, '{script}']}}]}}}}"
+            ));
+            worker::pod_network(&["sh", "-c", &script])
+        });
+        let client = Client::new(&self.cluster.assets, SocketAddr::from(SERVICE));
+        Traffic::paced_in(network.try_clone().unwrap(), client, Pace::BESIDE)
     }
 
     // --- the API ---

@@ -31,6 +31,8 @@ impl Pace {
     pub const READS: Self = Self { every: Duration::from_millis(20), reads: 5 };
     /// Both every 50 ms.
     pub const BOTH: Self = Self { every: Duration::from_millis(50), reads: 1 };
+    /// The same for a client beside others.
+    pub const BESIDE: Self = Self { every: Duration::from_millis(150), reads: 1 };
 }
 
 /// Small, and present in every namespace whatever else is.
