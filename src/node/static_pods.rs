@@ -58,7 +58,7 @@ impl StaticPods {
     pub fn install_lasting(&self, name: &str, text: &str) -> Result<bool> {
         let path = self.dir.join(name);
         let there = std::fs::read_to_string(&path).ok().filter(|there| without_uid(there) == text);
-        self.install(name, &there.unwrap_or_else(|| with_uid(text, &self.uid(name, text))))
+        self.install(name, &there.unwrap_or_else(|| with_uid(text, &Self::uid(name, text))))
     }
 
     /// Gives each manifest of [`LASTING`] that was edited since it got its uid another one, so that its pod follows; says which.
@@ -71,7 +71,7 @@ impl StaticPods {
         for name in LASTING {
             let Ok(there) = std::fs::read_to_string(self.dir.join(name)) else { continue };
             let text = without_uid(&there);
-            let wanted = with_uid(&text, &self.uid(name, &text));
+            let wanted = with_uid(&text, &Self::uid(name, &text));
             let is_meant = none_runs && self.has_own(name) || text != there;
             if is_meant && wanted != there {
                 self.install(name, &wanted)?;
@@ -81,9 +81,10 @@ impl StaticPods {
         Ok(settled)
     }
 
-    fn uid(&self, name: &str, text: &str) -> String {
+    /// The uid of a manifest: never twice on a node, whose kubelet reads one folder.
+    fn uid(name: &str, text: &str) -> String {
         let machine = nix::unistd::gethostname().unwrap_or_default();
-        uid(&[&machine.to_string_lossy(), &self.dir.join(name).to_string_lossy(), text])
+        uid(&[&machine.to_string_lossy(), name, text])
     }
 
     /// Takes the manifest `name` out and says whether it was there.

@@ -207,7 +207,8 @@ async fn go(
         if let Some(ended) = show(reporter, way, &mut current, step, options) {
             return Ok(ended);
         }
-        let stuck_for = sights.note(sights_of(&decision, &seen), now);
+        let minutes = limits.begun.elapsed().as_secs() / 60;
+        let stuck_for = sights.note(sights_of(&decision, &seen, minutes), now);
         if way == Way::Forth && !seen.is_committed {
             match seen_hopeless(&seen) {
                 Some(pod) => {
@@ -281,14 +282,17 @@ fn show(
     None
 }
 
-fn sights_of(decision: &Decision, seen: &Observed) -> Vec<String> {
+fn sights_of(decision: &Decision, seen: &Observed, minutes: u64) -> Vec<String> {
     let pods = seen.api_servers.pods.iter().map(|pod| format!("{} {} {}", pod.name, pod.ready, pod.is_current));
     let decided = match decision {
         Decision::Wait(_, what) => without_numbers(what),
         other => format!("{other:?}"),
     };
+    // guard holds a bridge for up to 10 minutes where it has raised several within an hour: docs/guard.md.
+    let is_held = !seen.bridges.is_empty() && seen.api_servers.pods.iter().all(|pod| pod.ready);
+    let held = is_held.then(|| format!("guard holds the bridge in minute {minutes}"));
     // A soak goes on by itself.
-    pods.chain([decided, format!("served for {} s", seen.served_for.as_secs())]).collect()
+    pods.chain([decided, format!("served for {} s", seen.served_for.as_secs())]).chain(held).collect()
 }
 
 /// The pod of the new version that will not start, by its name, with its component and what the kubelet says.

@@ -190,7 +190,8 @@ fn nothing_is_replaced_while_anything_is_amiss() {
     rolling.api_servers.pods[1].is_current = false;
     rolling.api_servers.pods[2].is_current = false;
     assert!(matches!(decide(Way::Forth, &rolling), Decision::Do(_, Act::Replace { node, .. }) if node == "c2"));
-    let amiss: [(&str, fn(&mut Observed)); 5] = [
+    type Spoil = fn(&mut Observed);
+    let amiss: [(&str, Spoil); 5] = [
         ("another is not ready", |seen| seen.api_servers.pods[0].ready = false),
         ("a bridge stands", |seen| seen.bridges.push("c1".into())),
         ("one answers as it should not", |seen| seen.amiss.push(("c3".into(), "is v1.35.4".into()))),
