@@ -169,7 +169,10 @@ async fn delete_pods(client: &Client, component: &str, node: &str, which: impl F
 }
 
 /// The pods of a component of the control plane, of those that `params` finds.
-async fn pods_of(client: &Client, component: &str, params: &ListParams) -> Result<Vec<Pod>> {
+///
+/// # Errors
+/// The API server's word.
+pub(super) async fn pods_of(client: &Client, component: &str, params: &ListParams) -> Result<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     let pods = api.list(&params.clone().labels(&format!("component={component}"))).await;
     pods.map(|pods| pods.items).map_err(|error| failed(format!("list the pods of {component}"), &error))

@@ -1,14 +1,14 @@
 //! A component of the control plane as an upgrade sees it: its workload, and which of its pods run what the workload says.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams};
+use kube::api::{Api, ListParams, LogParams};
 use serde_json::Value;
 
+use super::controllers::pods_of;
+use super::failed;
 use super::observe::{PodView, pod_view};
-use super::self_hosted::kind_of;
-use super::{failed, is_not_found};
+use super::self_hosted::{self, kind_of};
 use crate::base::error::{Error, Result};
 use crate::desired::upgrade;
 
@@ -29,14 +29,10 @@ pub struct Rollout {
 /// # Errors
 /// The API server's word.
 pub async fn read(client: &Client, component: &str) -> Result<Option<Rollout>> {
-    let kind = kind_of(component);
-    let Some(live) = workload(client, kind, component).await? else { return Ok(None) };
+    let Some(live) = self_hosted::workload(client, kind_of(component), component).await? else { return Ok(None) };
     let template = &live["spec"]["template"]["spec"];
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let listed = api.list(&ListParams::default().labels(&format!("component={component}"))).await;
-    let listed = listed.map_err(|error| failed(format!("list the pods of {component}"), &error))?;
     let mut pods = Vec::new();
-    for pod in &listed.items {
+    for pod in &pods_of(client, component, &ListParams::default()).await? {
         let view = pod_view(pod);
         // The bridge's have the same label.
         if view.mirror || view.workload != component {
@@ -49,32 +45,15 @@ pub async fn read(client: &Client, component: &str) -> Result<Option<Rollout>> {
     Ok(Some(Rollout { live, pods }))
 }
 
-/// A workload of kube-system, as it is on the wire: no field that this hoist does not know is lost.
+/// The nodes on which a bridge stands, as the mirror pods of its API server say, which is lowered last.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn workload(client: &Client, kind: &str, name: &str) -> Result<Option<Value>> {
-    let resource = match kind {
-        "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
-        _ => ApiResource::erase::<Deployment>(&()),
-    };
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "kube-system", &resource);
-    let found = api.get_opt(name).await.map_err(|error| failed(format!("read the {kind} {name}"), &error))?;
-    let found = found.map(|object| serde_json::to_value(object).map_err(|error| Error::failed("read it", error)));
-    found.transpose()
-}
-
-/// Deletes a DaemonSet of kube-system, and its pods.
-///
-/// # Errors
-/// The API server's word; calling again goes on.
-pub async fn delete_daemon_set(client: &Client, name: &str) -> Result<()> {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
-    match api.delete(name, &DeleteParams::background()).await {
-        Ok(_) => Ok(()),
-        Err(error) if is_not_found(&error) => Ok(()),
-        Err(error) => Err(failed(format!("delete the DaemonSet {name}"), &error)),
-    }
+pub async fn bridges(client: &Client) -> Result<Vec<String>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let params = ListParams::default().labels("component=bridge-kube-apiserver");
+    let pods = api.list(&params).await.map_err(|error| failed("list the bridges", &error))?;
+    Ok(pods.items.into_iter().filter_map(|pod| pod.spec?.node_name).collect())
 }
 
 /// The last lines that the container of a component wrote, of the run before where it runs anew; none where the kubelet does not

@@ -1,9 +1,9 @@
 //! What is asked and changed in the cluster while keys are rotated: who has read which file, rollouts, Secrets written anew.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -76,17 +76,6 @@ pub async fn roll(client: &Client, name: &str, now: OffsetDateTime) -> Result<()
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
     let rolled = api.patch(name, &params, &Patch::Merge(&patch)).await;
     rolled.map(drop).map_err(|error| failed(format!("roll the DaemonSet {name}"), &error))
-}
-
-/// The nodes on which a bridge stands, as its mirror pods say.
-///
-/// # Errors
-/// The API server's word.
-pub async fn bridges(client: &Client) -> Result<Vec<String>> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let params = ListParams::default().labels("component=bridge-kube-apiserver");
-    let pods = api.list(&params).await.map_err(|error| failed("list the bridges", &error))?;
-    Ok(pods.items.into_iter().filter_map(|pod| pod.spec?.node_name).collect())
 }
 
 /// The checksum of the EncryptionConfiguration that the API server of `client` has read.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::apply::MANIFEST_SUM;
 use super::{failed, guard, is_not_found};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::desired::server_config;
 
 const NAMESPACE: &str = "kube-system";
@@ -43,17 +43,34 @@ pub fn kind_of(component: &str) -> &'static str {
 pub async fn workloads(client: &Client) -> Result<Vec<Workload>> {
     let mut found = Vec::new();
     for (component, kind) in WORKLOADS {
-        // As it is on the wire: no field that this hoist does not know is lost.
-        let resource = match kind {
-            "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
-            _ => ApiResource::erase::<Deployment>(&()),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource);
-        let object = api.get_opt(component).await;
-        let object = object.map_err(|error| failed(format!("read the {kind} {component}"), &error))?;
-        found.extend(object.map(|object| (component, kind, object.data["spec"]["template"].clone())));
+        let object = workload(client, kind, component).await?;
+        found.extend(object.map(|object| (component, kind, object["spec"]["template"].clone())));
     }
     Ok(found)
+}
+
+/// A DaemonSet or a Deployment of kube-system, as it is on the wire: no field that this hoist does not know is lost. `None` if
+/// there is no such workload.
+///
+/// # Errors
+/// The API server's refusal, or none of its answers.
+pub async fn workload(client: &Client, kind: &str, name: &str) -> Result<Option<Value>> {
+    let resource = match kind {
+        "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
+        _ => ApiResource::erase::<Deployment>(&()),
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource);
+    let action = || format!("read the {kind} {name}");
+    let object = api.get_opt(name).await.map_err(|error| failed(action(), &error))?;
+    object.map(|object| serde_json::to_value(object).map_err(|error| Error::failed(action(), error))).transpose()
+}
+
+/// Deletes a DaemonSet, and its pods.
+///
+/// # Errors
+/// The API server's word; calling again goes on.
+pub async fn delete_daemon_set(client: &Client, name: &str) -> Result<()> {
+    delete::<DaemonSet>(client, "DaemonSet", name).await
 }
 
 /// The content of a Secret, by key; `None` if there is no such Secret.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
@@ -201,16 +200,9 @@ fn without_uid(text: &str) -> String {
 
 /// A uid that is the same for the same parts, in the form of a UUID that is made of a hash (version 8 of RFC 9562).
 fn uid(parts: &[&str]) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    let mut bytes: Vec<u8> = digest.finalize().into_iter().take(16).collect();
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let hex = files::sha256_of_all(parts.iter().copied());
+    // The digits in front of the third and the fourth part say which form of a UUID it is.
+    format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
 }
 
 fn is_own(pod: &Value) -> bool {

@@ -154,14 +154,18 @@ fn kept_of_the_same(host: &Host, assets: &AssetSet) -> Option<Copy> {
 /// # Errors
 /// What is older in it.
 pub(crate) fn goes_on(host: &Host, assets: &AssetSet, dir: &Path) -> Result<()> {
-    let Some(copy) = kept_of_the_same(host, assets) else { return Ok(()) };
+    let older = kept_of_the_same(host, assets).and_then(|copy| older_keys(&copy, assets, dir));
+    older.map_or(Ok(()), |finding| Err(Error::Input(vec![finding])))
+}
+
+/// The keys of `assets` that would lead a cluster back whose guard keeps `copy`.
+pub(crate) fn older_keys(copy: &Copy, assets: &AssetSet, dir: &Path) -> Option<Finding> {
     let (kept, own) = (copy.assets.tls(), assets.tls());
-    let (Some(kept), Some(own)) = (kept.get(ENCRYPTION), own.get(ENCRYPTION)) else { return Ok(()) };
-    let Some(why) = rotation::encryption::leads_back(kept, own) else { return Ok(()) };
+    let why = rotation::encryption::leads_back(kept.get(ENCRYPTION)?, own.get(ENCRYPTION)?)?;
     let finding = Finding::new(dir.join("tls").join(ENCRYPTION).display().to_string(), why);
-    Err(Error::Input(vec![finding.remedy(
+    Some(finding.remedy(
         "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate encryption-key --abort` leads a cluster back to its old key",
-    )]))
+    ))
 }
 
 /// An asset directory of an older version than guard's copy on this controller: an upgrade has brought the copy, and what is

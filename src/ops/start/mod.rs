@@ -34,7 +34,7 @@ mod steps;
 
 pub use hand_over::{HandOver, Stepped};
 pub use input::{Input, Options};
-pub(crate) use input::{check, goes_on};
+pub(crate) use input::{check, goes_on, older_keys};
 pub use memory::Mode;
 pub use next_step::{NextStep, next_step};
 pub use run::{start, start_with};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::apply::{Outcome, apply};
-use crate::api::{rollout, write};
+use crate::api::{self_hosted, write};
 use crate::base::error::{Error, Result};
 use crate::desired::assets::Manifest;
 use crate::plane::kept_copy::Copy;
@@ -27,7 +27,7 @@ pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> R
             let manifest = pull(&images, &subject.input.cluster().images.pause);
             accepted(apply(client, &[manifest], true).await?)
         }
-        Act::EndPull => rollout::delete_daemon_set(client, PULL).await,
+        Act::EndPull => self_hosted::delete_daemon_set(client, PULL).await,
         Act::Apply { component, form, is_held } => {
             let (beside, workload) = releases.manifests(component, *form, *is_held);
             accepted(apply(client, &beside, false).await?)?;

@@ -15,10 +15,10 @@ use crate::check::validate;
 use crate::desired::assets;
 use crate::desired::config::Version;
 use crate::desired::config::version::numbers;
-use crate::desired::pki::ENCRYPTION;
-use crate::desired::rotation;
 use crate::desired::secrets::COMPONENTS;
 use crate::desired::upgrade::{EMULATION, emulates};
+
+use crate::ops::start::older_keys;
 
 use super::decide::{Decision, Form, Observed, Step, Way, decide, gate};
 use super::observe::{Memory, observe};
@@ -97,7 +97,8 @@ pub async fn plan(
     let asked = skew::deprecated(client, connect).await?;
     let facts = Facts { releases: &releases, seen: &seen, kubelets: &kubelets, asked: &asked };
     let mut findings = judge(&facts);
-    findings.extend(older_keys(subject, &releases));
+    // A commit would bring them back.
+    findings.extend(older_keys(&releases.copy, subject.input.assets(), &subject.dir));
     findings.extend(validate::validate(subject.input.assets(), &subject.dir, OffsetDateTime::now_utc()));
     if seen.api_servers.form == Form::Old {
         findings.extend(edits(subject, &releases, force_conflicts).await?);
@@ -131,14 +132,6 @@ impl Plan {
             false => Err(Error::Input(self.in_the_way.iter().map(finding).collect())),
         }
     }
-}
-
-/// An asset directory of before a rotation, whose keys a commit would bring back.
-fn older_keys(subject: &Subject, releases: &Releases) -> Option<Finding> {
-    let (kept, own) = (releases.copy.assets.tls(), subject.input.assets().tls());
-    let why = rotation::encryption::leads_back(kept.get(ENCRYPTION)?, own.get(ENCRYPTION)?)?;
-    let finding = Finding::new(subject.dir.join("tls").join(ENCRYPTION).display().to_string(), why);
-    Some(finding.remedy("bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command"))
 }
 
 fn is_of_this_cluster(subject: &Subject, id: &str) -> Result<()> {

@@ -12,13 +12,12 @@ use crate::api::apply::{Applier, How, stands};
 use crate::api::controllers::{self, ControllerNode};
 use crate::api::observe::{LEASES, LeaseView, lease, pods_in};
 use crate::api::rollout::{self, Rollout};
-use crate::api::{FIELD_MANAGER, guard};
+use crate::api::{FIELD_MANAGER, guard, self_hosted};
 use crate::base::error::{Error, Result};
 use crate::base::probe::{Answer, Probe};
 use crate::desired::assets::Manifest;
 use crate::desired::config::version::numbers;
 use crate::desired::config::{API_PORT, Version};
-use crate::desired::secrets::BRIDGE_PODS;
 use crate::desired::upgrade::{emulates, image, is_held};
 use crate::ops::addons;
 
@@ -98,7 +97,7 @@ pub(super) async fn observe(
         api_servers,
         controllers: parts,
         pulled: pulled(client).await?,
-        bridges: bridges(client).await?,
+        bridges: rollout::bridges(client).await?,
         amiss,
         leaderless,
         served_for: Duration::ZERO,
@@ -194,7 +193,7 @@ fn differs(said: &Answer, expected: Option<(u32, u32, u32)>, is_trial: bool) -> 
 }
 
 async fn pulled(client: &Client) -> Result<Pulled> {
-    let Some(live) = rollout::workload(client, "DaemonSet", PULL).await? else { return Ok(Pulled::Unasked) };
+    let Some(live) = self_hosted::workload(client, "DaemonSet", PULL).await? else { return Ok(Pulled::Unasked) };
     let Some(why) = addons::unready(Some(&live)) else { return Ok(Pulled::Done) };
     let pods = pods_in(client, "kube-system", Some(&format!("app.kubernetes.io/name={PULL}"))).await?;
     let waits = pods.into_iter().find(|pod| !pod.ready);
@@ -202,15 +201,6 @@ async fn pulled(client: &Client) -> Result<Pulled> {
         waits
             .map_or(why, |pod| format!("{} on {}: {}", pod.name, pod.node.as_deref().unwrap_or("no node"), pod.reason)),
     ))
-}
-
-/// The controllers on which a bridge stands, by its mirror pods.
-async fn bridges(client: &Client) -> Result<Vec<String>> {
-    let pods = pods_in(client, "kube-system", Some(&format!("component in ({})", BRIDGE_PODS.join(",")))).await?;
-    let mut nodes: Vec<_> = pods.into_iter().filter(|pod| pod.mirror).filter_map(|pod| pod.node).collect();
-    nodes.sort();
-    nodes.dedup();
-    Ok(nodes)
 }
 
 /// What of the manifests is to come.

@@ -302,8 +302,7 @@ fn seen_hopeless(seen: &Observed) -> Option<(String, String, String)> {
     {
         return Some(("images".into(), String::new(), what.clone()));
     }
-    let parts = [&seen.api_servers].into_iter().chain(&seen.controllers);
-    parts.flat_map(|part| part.pods.iter().map(move |pod| (part.component, pod))).find_map(
+    seen.parts().flat_map(|part| part.pods.iter().map(move |pod| (part.component, pod))).find_map(
         |(component, pod): (_, &Pod)| {
             let is_it = pod.is_current && !pod.ready && HOPELESS.iter().any(|word| pod.reason.contains(word));
             is_it.then(|| {
@@ -315,8 +314,7 @@ fn seen_hopeless(seen: &Observed) -> Option<(String, String, String)> {
 
 /// Whether this pod is there and not ready.
 fn is_awaited(seen: &Observed, name: &str) -> bool {
-    let parts = [&seen.api_servers].into_iter().chain(&seen.controllers);
-    parts.flat_map(|part| &part.pods).any(|pod| pod.name == name && !pod.ready)
+    seen.parts().flat_map(|part| &part.pods).any(|pod| pod.name == name && !pod.ready)
 }
 
 /// What a pod that will not start says, with its last words.

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
@@ -336,14 +335,7 @@ fn is_of(path: &str, controller: Option<&str>) -> bool {
 }
 
 fn sum<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut digest = Sha256::new();
-    for (path, text) in files {
-        for part in [path, text] {
-            digest.update((part.len() as u64).to_le_bytes());
-            digest.update(part);
-        }
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    files::sha256_of_all(files.flat_map(|(path, text)| [path, text]))
 }
 
 #[cfg(test)]

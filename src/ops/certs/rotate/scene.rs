@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::time::timeout;
 
 use super::Rotate;
-use crate::api::{controllers, guard, rotation, self_hosted};
+use crate::api::{controllers, guard, rollout, rotation, self_hosted};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files;
 use crate::desired::config::{API_PORT, ASSET_DIR, Cluster, Controller, Etcd};
@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
             });
         }
         let mut unsettled: Vec<_> = rotation::api_servers(&self.client, READER).await?.rollout.into_iter().collect();
-        let bridges = rotation::bridges(&self.client).await?;
+        let bridges = rollout::bridges(&self.client).await?;
         unsettled.extend(bridges.into_iter().map(|node| {
             format!("the bridge stands on {node}: guard lowers it once the API server there has been ready for a while")
         }));

@@ -159,6 +159,13 @@ pub struct Observed {
     pub rest: Option<Rest>,
 }
 
+impl Observed {
+    /// All components.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        [&self.api_servers].into_iter().chain(&self.controllers)
+    }
+}
+
 /// What of the rest is to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rest {
