@@ -7,9 +7,12 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use kube::{Client, ResourceExt};
 
-use super::pages;
-use super::{controllers, failed};
+use time::OffsetDateTime;
+
+use super::{controllers, failed, pages, timestamp};
 use crate::base::error::{Error, Result};
+use crate::desired::config::Version;
+use crate::desired::config::version::numbers;
 
 /// How many Nodes are asked for at once.
 const PAGE: u32 = 250;
@@ -25,6 +28,17 @@ pub struct Kubelet {
     pub version: String,
     /// The Node is ready.
     pub ready: bool,
+    /// When the kubelet said so last.
+    pub heard: Option<OffsetDateTime>,
+}
+
+/// What an API server serves as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serves {
+    /// Its own version.
+    pub version: Version,
+    /// The minor version that it emulates, where that is an older one.
+    pub emulates: Option<u32>,
 }
 
 /// A version of the API that somebody has asked for.
@@ -49,19 +63,46 @@ pub async fn kubelets(client: &Client) -> Result<Vec<Kubelet>> {
     Ok(found)
 }
 
+/// The kubelet of one Node, as it may ask itself; `None` where there is no such Node.
+///
+/// # Errors
+/// The API server's word.
+pub async fn kubelet_of(client: &Client, node: &str) -> Result<Option<Kubelet>> {
+    let api: Api<Node> = Api::all(client.clone());
+    let found = api.get_opt(node).await.map_err(|error| failed(format!("read the Node {node}"), &error))?;
+    Ok(found.map(|node| kubelet(&node)))
+}
+
+/// What the API server serves as that answers.
+///
+/// # Errors
+/// Its word, or one that says no version.
+pub async fn serves(client: &Client) -> Result<Serves> {
+    let request = hyper::Request::get("/version").body(Vec::new());
+    let request = request.map_err(|error| Error::failed("ask for the version", error))?;
+    let text = client.request_text(request).await.map_err(|error| failed("read the API server's version", &error))?;
+    serves_as(&text).ok_or_else(|| Error::failed("read the API server's version", format!("it says {text:?}")))
+}
+
+fn serves_as(text: &str) -> Option<Serves> {
+    let info: serde_json::Value = serde_json::from_str(text).ok()?;
+    let (major, minor, patch) = numbers(info["gitVersion"].as_str()?)?;
+    let emulated = info["emulationMinor"].as_str().and_then(|text| text.parse().ok());
+    Some(Serves { version: Version { major, minor, patch }, emulates: emulated.filter(|emulated| *emulated != minor) })
+}
+
 fn kubelet(node: &Node) -> Kubelet {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
     Kubelet {
         node: node.name_any(),
         version: status
             .and_then(|status| status.node_info.as_ref())
             .map(|info| info.kubelet_version.clone())
             .unwrap_or_default(),
-        ready: conditions
-            .into_iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        ready: ready.is_some_and(|condition| condition.status == "True"),
+        heard: ready.and_then(|condition| Some(timestamp::moment(condition.last_heartbeat_time.as_ref()?.0))),
     }
 }
 
@@ -104,6 +145,16 @@ fn asked_for(line: &str) -> Option<Asked> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_api_server_emulates_is_another_version_than_its_own() {
+        let of = |text: &str| serves_as(text).map(|serves| (serves.version.to_string(), serves.emulates));
+        let own = r#"{"gitVersion": "v1.37.2", "emulationMinor": "37"}"#;
+        assert_eq!(of(own), Some(("v1.37.2".into(), None)));
+        assert_eq!(of(r#"{"gitVersion": "v1.34.4"}"#), Some(("v1.34.4".into(), None)));
+        assert_eq!(of(r#"{"gitVersion": "v1.37.2", "emulationMinor": "36"}"#), Some(("v1.37.2".into(), Some(36))));
+        assert_eq!(of("{}"), None);
+    }
 
     #[test]
     fn a_deprecated_version_that_was_asked_for_is_read_from_its_line() {

@@ -24,6 +24,7 @@ mod status;
 mod token;
 mod unpivot;
 mod upgrade;
+mod upgrade_node;
 mod validate;
 mod version;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::admin;
 use super::output::{self, Output};
+use super::upgrade_node;
 use crate::api;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
@@ -23,7 +24,7 @@ const IN_THE_WAY: u8 = 3;
 
 /// `hoist upgrade`
 ///
-/// Needs no root and no controller: only the API, at the address of each controller.
+/// Needs no root and no controller: only the API, at the address of each controller. `node` is for the node itself, as root.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -44,6 +45,8 @@ enum What {
     Apply(Apply),
     /// Bring the control plane back to the version that guard keeps, as long as the new one is not committed
     Rollback(Run),
+    /// On a node, as root: exchange its kubelet while its pods run on; or, with --all-nodes, those of all nodes
+    Node(upgrade_node::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +76,9 @@ struct Apply {
     /// Stop after this step; without the flag, the same command goes on
     #[arg(long, value_enum, value_name = "STEP")]
     pause_after: Option<Step>,
+    /// Exchange etcd, too, one controller's after the other, once the new version is committed
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    etcd_upgrade: bool,
     /// Go back by itself if the new version does not serve
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     automatic_rollback: bool,
@@ -98,6 +104,7 @@ impl Run {
         Options {
             soak: Duration::ZERO,
             pause_after: None,
+            etcd: false,
             turns_round: false,
             progress_timeout: self.progress_timeout,
             timeout: self.timeout,
@@ -119,6 +126,7 @@ pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result
             let result = applied(args, apply, &reporter).await;
             finish(args, &reporter, result)
         }
+        What::Node(node) => upgrade_node::run(node, &args.asset_dir, args.kubeconfig.as_deref(), color).await,
         What::Rollback(run) => {
             let reporter = Reporter::stdout(run.output, color);
             let rolled_back = async {
@@ -149,6 +157,7 @@ async fn applied(args: &Args, apply: &Apply, reporter: &Reporter) -> Result<Stri
     let options = Options {
         soak: apply.soak,
         pause_after: apply.pause_after,
+        etcd: apply.etcd_upgrade,
         turns_round: apply.automatic_rollback,
         ..apply.run.options()
     };

@@ -3,4 +3,5 @@
 pub mod alarms;
 pub mod client;
 pub mod members;
+pub mod save;
 pub mod snapshot;

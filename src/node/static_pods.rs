@@ -128,6 +128,35 @@ impl StaticPods {
         names
     }
 
+    /// The pods whose manifests give them no uid: the path of each, and its pod as `NAMESPACE/NAME`. A kubelet of another minor version
+    /// makes them anew: it takes a hash for their uid, over fields that differ from version to version.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn without_own_uid(&self) -> Result<Vec<(PathBuf, String)>> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| Error::io("read", &self.dir, error))?,
+        };
+        let paths = entries.flatten().map(|entry| entry.path());
+        let is_read = |path: &PathBuf| {
+            path.is_file() && !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+        };
+        let mut found = Vec::new();
+        for path in paths.filter(is_read) {
+            let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+            let documents = yaml::documents("", &String::from_utf8_lossy(&text)).unwrap_or_default();
+            let Some(pod) = documents.first().map(|document| &document.value) else { continue };
+            let field = |name: &str| pod.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+            if pod["kind"] == "Pod" && field("uid").is_none_or(str::is_empty) {
+                let pod = format!("{}/{}", field("namespace").unwrap_or("default"), field("name").unwrap_or_default());
+                found.push((path, pod));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// The first hostPath of the manifest `name` that is a volume of this name.
     pub fn host_path(&self, name: &str, volume: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
@@ -278,6 +307,15 @@ mod tests {
         let parts: Vec<_> = first.split('-').map(str::len).collect();
         assert_eq!(parts, [8, 4, 4, 4, 12]);
         assert!(first.chars().all(|c| c == '-' || c.is_ascii_hexdigit() && !c.is_ascii_uppercase()), "{first}");
+    }
+
+    #[test]
+    fn a_pod_without_a_uid_is_named() {
+        let pod = |metadata: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n");
+        let (one, other) = (pod("{name: a, namespace: n, uid: u}"), pod("{name: b}"));
+        let (dir, pods) = folder(&[("a.yaml", &one), ("b.yaml", &other), (".c.yaml", &other), ("d.yaml", "kind: [")]);
+        assert_eq!(pods.without_own_uid().unwrap(), [(dir.path().join("b.yaml"), "default/b".to_owned())]);
+        assert!(StaticPods::new(&dir.path().join("none")).without_own_uid().unwrap().is_empty());
     }
 
     #[test]

@@ -43,6 +43,8 @@ mod taken_up;
 mod terraform;
 mod unpivot;
 mod upgrade;
+mod upgrade_node;
+mod upgrade_three;
 mod user_manifests;
 mod virtual_address;
 mod workers;

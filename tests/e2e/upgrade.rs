@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::cluster::{Cluster, declaration};
-use crate::support::command::{Ended, Running};
+use crate::support::command::{Ended, Running, run};
 use crate::support::controller::{Controller, LATER, is_lowered};
-use crate::support::node::Node;
+use crate::support::node::{EXEC_LIMIT, Node, disk};
 use crate::support::random::Random;
-use crate::support::{eventually, hoist, repository, worker};
+use crate::support::{cache, eventually, hoist, repository, worker};
+use crate::upgrade_node::ALL;
 
 const OLD: &str = "1.36.3";
 const NEW: &str = "1.37.2";
@@ -29,7 +30,8 @@ const BACKUP: &str = "hoist backup --asset-dir /etc/hoist/assets --output-file /
 const APPLY: &str = "hoist upgrade apply --asset-dir assets";
 const ROLLBACK: &str = "hoist upgrade rollback --asset-dir assets";
 const PAUSE: &str = "hoist upgrade apply --asset-dir assets --pause-after controllers";
-const PAGE: [&str; 7] = [DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE];
+const NODE: &str = "hoist upgrade node --kubelet /root/kubelet";
+const PAGE: [&str; 9] = [DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE, NODE, ALL];
 
 #[test]
 fn upgrade() {
@@ -75,6 +77,7 @@ fn upgrade() {
     }
     upgrade.page(APPLY).ok();
     upgrade.is(NEW, None);
+    upgrade.etcd_is(NEW);
     assert_eq!(controller.daemon_set()["spec"]["updateStrategy"]["type"], "RollingUpdate");
     upgrade.page(APPLY).ok();
     says(upgrade.page(ROLLBACK).expect(1), &["it is committed", "hoist recover"]);
@@ -94,14 +97,11 @@ fn upgrade() {
 
     // A kubelet of another minor version leaves every container alone, those of static pods included.
     let before = upgrade.containers();
-    controller.node.has_kubelet_of(NEW);
-    eventually("the new kubelet says that its node is ready", LATER, || {
-        let node = controller.kubectl.get(&["node", &controller.node.name]);
-        let conditions = node["status"]["conditions"].as_array()?;
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
-        (node["status"]["nodeInfo"]["kubeletVersion"] == format!("v{NEW}") && ready["status"] == "True").then_some(())
-    });
-    std::thread::sleep(Duration::from_secs(10));
+    let kubelet = controller.node.has_kubelet_file(NEW);
+    controller.node.sh(&format!("cp {kubelet} /root/kubelet"));
+    upgrade.page(NODE).ok();
+    let node = controller.kubectl.get(&["node", &controller.node.name]);
+    assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], format!("v{NEW}"));
     assert_eq!(upgrade.containers(), before);
 
     upgrade.declared_as(OLD, "");
@@ -165,7 +165,7 @@ impl Upgrade {
         self.page(RENDER).ok();
     }
 
-    /// A command of the page, which is typed on a machine that is no controller; a backup on the controller.
+    /// A command of the page, which is typed on a machine that is no controller; a backup and what is for nodes on the controller.
     fn begin(&self, command: &str) -> Running {
         assert!(PAGE.contains(&command), "{command}");
         let assets = &self.controller.cluster.assets;
@@ -176,7 +176,7 @@ impl Upgrade {
             other => other.into(),
         };
         let words: Vec<_> = command.split(' ').map(word).collect();
-        if command == BACKUP {
+        if [BACKUP, NODE].contains(&command) {
             return self.controller.node.spawn(&words);
         }
         Running::spawn(Command::new(&words[0]).args(&words[1..]), "")
@@ -212,6 +212,24 @@ impl Upgrade {
                 kubectl.run(&args).ok();
             }
         }
+    }
+
+    /// etcd has the image that comes with this version, serves, and was saved before.
+    #[track_caller]
+    fn etcd_is(&self, version: &str) {
+        let versions = fs::read_to_string(cache().join(format!("kubernetes/v{version}/versions"))).unwrap();
+        let image = versions.lines().find_map(|line| line.strip_prefix("ETCD_IMAGE=")).unwrap().trim_matches('\'');
+        let node = &self.controller.node;
+        let pod = self.controller.kubectl.get(&["-n", "kube-system", "pod", &format!("etcd-{}", node.name)]);
+        assert_eq!(pod["spec"]["containers"][0]["image"], image);
+        assert_eq!(pod["status"]["containerStatuses"][0]["ready"], true);
+        let tag = image.rsplit(':').next().unwrap();
+        let snapshot = disk(node).join(format!("var/lib/hoist/etcd-snapshots/before-{tag}.db"));
+        let mut status = Command::new(cache().join(format!("kubernetes/v{version}/bin/etcdutl")));
+        run(status.args(["snapshot", "status"]).arg(snapshot), EXEC_LIMIT).ok();
+        node.sh("test ! -e /var/lib/hoist/guard/etcd-exchange.json");
+        let secret = self.controller.kubectl.get(&["-n", "kube-system", "secret", "hoist-guard"]);
+        assert_eq!(secret["metadata"]["annotations"].get("hoist/etcd-order"), None);
     }
 
     /// All containers that run on the controller: their ids, and when they began.

@@ -72,20 +72,18 @@ impl Node {
     #[track_caller]
     pub fn has_images_of(&self, version: &str) {
         let images = cache().join(format!("kubernetes/v{version}/images"));
-        for name in ["kubernetes.tar", "pause.tar"] {
+        for name in ["kubernetes.tar", "pause.tar", "etcd.tar"] {
             std::fs::copy(images.join(name), disk(self).join("opt").join(name)).unwrap();
             self.sh(&format!("ctr -n k8s.io images import /opt/{name}; rm /opt/{name}"));
         }
     }
 
-    /// Gets the kubelet of another version of Kubernetes in the place of its own, and starts it.
+    /// Has the kubelet of another version of Kubernetes beside its own, as a file of this path.
     #[track_caller]
-    pub fn has_kubelet_of(&self, version: &str) {
-        let kubelet = cache().join(format!("kubernetes/v{version}/bin/kubelet"));
-        std::fs::copy(kubelet, disk(self).join("opt/kubelet")).unwrap();
-        self.sh("ln -s /opt/kubelet /usr/local/bin/.kubelet
-            mv -T /usr/local/bin/.kubelet /usr/local/bin/kubelet
-            systemctl restart kubelet");
+    pub fn has_kubelet_file(&self, version: &str) -> String {
+        let name = format!("opt/kubelet-{version}");
+        std::fs::copy(cache().join(format!("kubernetes/v{version}/bin/kubelet")), disk(self).join(&name)).unwrap();
+        format!("/{name}")
     }
 
     fn make(name: &str, args: &[&str]) -> Self {

@@ -229,7 +229,7 @@ impl Several {
     /// A node that joins as a worker through its own endpoint, and may become a controller.
     #[track_caller]
     pub fn join(&self, name: &str) -> Node {
-        let node = Node::up(name);
+        let node = Node::of_version(name, &self.controllers[0].kubernetes);
         let there = self.controllers.iter().find(|node| is_ready(&self.client(node)));
         let known = there.unwrap_or_else(|| panic!("no API server is ready for {name} to join")).address;
         if known != self.cluster.address {

@@ -75,6 +75,19 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     [from, to].into_iter().try_for_each(|path| sync_dir(folder(path.parent())))
 }
 
+/// Renames a file to a name that another may have, at once: at no moment is the name nobody's. Afterwards nothing has the name
+/// `from`, also where both were names of one file, which rename(2) leaves alone.
+///
+/// # Errors
+/// The system's refusal; both are then as they were.
+pub fn replace(from: &Path, to: &Path) -> Result<()> {
+    before(Operation::Rename, to)
+        .and_then(|()| fs::rename(from, to))
+        .map_err(|error| Error::io(format!("rename {} to", from.display()), to, error))?;
+    super::remove(from)?;
+    [from, to].into_iter().try_for_each(|path| sync_dir(folder(path.parent())))
+}
+
 /// Gives two folders each other's names, at once: at no moment is either of the names nobody's. Says whether it has: not
 /// every file system can.
 ///

@@ -19,7 +19,7 @@ use crate::base::input::{self, ASSET_LIMIT};
 mod large;
 mod sync;
 
-pub use large::{Beside, exchange, rename};
+pub use large::{Beside, exchange, rename, replace};
 use sync::{sync_dir, sync_files};
 pub use sync::{sync_folders, sync_tree};
 

@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The kubelet's labels of each container.
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// The state of a container that runs.
+const RUNNING: i32 = 1;
 /// The state of a container that has ended.
 const EXITED: i32 = 2;
 
@@ -32,6 +35,17 @@ pub enum Once {
     Running,
     /// It has ended with this exit code.
     Ended(i32),
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Runs {
+    /// Its pod, as `NAMESPACE/NAME`.
+    pub pod: String,
+    /// Its name in the pod.
+    pub name: String,
+    /// What the runtime calls it: another one for each time that it is started.
+    pub id: String,
 }
 
 /// The runtime at a socket.
@@ -67,6 +81,24 @@ impl Pods {
         let status: ContainerStatusResponse = call(&mut connection, "ContainerStatus", &question).await?;
         let status = status.status.ok_or_else(|| failed("ContainerStatus", "its answer says nothing"))?;
         Ok(Once::Ended(status.exit_code))
+    }
+
+    /// All containers of pods that run, in the order of their names.
+    ///
+    /// # Errors
+    /// A runtime that does not answer.
+    pub async fn running(&self) -> Result<Vec<Runs>> {
+        let mut connection = self.connection().await?;
+        let list: ListContainersResponse = call(&mut connection, "ListContainers", &ListContainersRequest {}).await?;
+        let runs = |container: Container| {
+            let label = |key: &str| container.labels.get(key).map_or("", String::as_str);
+            let pod = format!("{}/{}", label(POD_NAMESPACE), label(POD_NAME));
+            Runs { pod, name: label(CONTAINER_NAME).to_owned(), id: container.id.clone() }
+        };
+        let mut running: Vec<_> =
+            list.containers.into_iter().filter(|container| container.state == RUNNING).map(runs).collect();
+        running.sort();
+        Ok(running)
     }
 
     /// Stops the pods of `namespace` whose label `label` has one of `values`, and says their names. A container that has

@@ -1,5 +1,7 @@
 //! The kubelet of this host: its files, and its unit if systemd runs it.
 
+pub mod program;
+
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

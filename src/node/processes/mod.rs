@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 pub use held::{Held, Signal, hold};
-pub use owner::PERMANENT;
-use owner::{Owner, flag, owner, owner_by, words};
+use owner::{Owner, owner, owner_by, words};
+pub use owner::{PERMANENT, flag};
 
 /// In a second, on every architecture of Linux that has Kubernetes (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -109,7 +109,13 @@ pub fn of(proc: &Path, name: &str) -> io::Result<Vec<Component>> {
     Ok(found)
 }
 
-fn process(proc: &Path, pid: &str) -> Option<Process> {
+/// The command of a process, word by word; `None` where it has ended.
+pub fn command(proc: &Path, pid: &str) -> Option<Vec<String>> {
+    read_of(&proc.join(pid).join("cmdline")).ok().flatten().map(|command| words(&command))
+}
+
+/// What the kernel says of a process; `None` where it has ended.
+pub fn process(proc: &Path, pid: &str) -> Option<Process> {
     look(proc, pid).ok().flatten()
 }
 

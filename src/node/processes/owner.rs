@@ -85,7 +85,7 @@ pub(super) fn words(command: &[u8]) -> Vec<String> {
 }
 
 /// The value of the flag `--NAME=VALUE`, or `--NAME VALUE`, of a command: of one that is there twice, the last one counts.
-pub(super) fn flag<'a>(words: &'a [String], name: &str) -> Option<&'a str> {
+pub fn flag<'a>(words: &'a [String], name: &str) -> Option<&'a str> {
     let value = |(at, word): (usize, &'a String)| match word.strip_prefix("--")?.strip_prefix(name)? {
         "" => words.get(at + 1).map(String::as_str),
         rest => rest.strip_prefix('='),

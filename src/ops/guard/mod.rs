@@ -9,7 +9,7 @@
 //! puts both on the disk (`guard_pod`). `watch.rs` observes etcd's alarms and images. `leave.rs` has what precedes guard's
 //! leaving. `keeper.rs` runs beside the loop: it keeps this controller's address and, by `approver.rs`, approves kubelets'
 //! serving certificates. `check.rs` is what keepalived asks, `shutdown.rs` what precedes
-//! the machine's being switched off, `etcd_ends.rs` what precedes etcd's end, `virtual_address.rs` has the virtual address leave
+//! the machine's being switched off, `etcd_ends.rs` what precedes etcd's end, `etcd_roll.rs` exchanges etcd when an upgrade orders it, `virtual_address.rs` has the virtual address leave
 //! first.
 
 mod acts;
@@ -17,6 +17,7 @@ mod approver;
 mod check;
 pub mod decide;
 mod etcd_ends;
+mod etcd_roll;
 mod heartbeat;
 mod keeper;
 mod leases;

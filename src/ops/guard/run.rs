@@ -13,6 +13,7 @@ use super::decide::{
     Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
 };
 use super::etcd_ends::EtcdEnds;
+use super::etcd_roll;
 use super::heartbeat::{Heartbeat, RIGHTS};
 use super::leases::Leases;
 use super::metrics::Metrics;
@@ -75,7 +76,9 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
     let kept = keeper::run(host, &way, reporter, &counts);
     let joined = join::run(host, &options.node_name, reporter);
     let renewed = certs::run(host, &options.node_name, reporter, || counts.set(|counts| counts.errors += 1));
-    tokio::pin!(served, guarded, kept, joined, renewed);
+    let rolled = etcd_roll::run(host, &options.node_name, reporter);
+    let beside = async { tokio::join!(kept, joined, renewed, rolled) };
+    tokio::pin!(served, guarded, beside);
     let mut is_served = true;
     loop {
         tokio::select! {
@@ -84,9 +87,7 @@ pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<
                 reporter.note(&format!("no metrics are served at {}: {error}", options.metrics));
             }
             ended = &mut guarded => return ended,
-            never = &mut kept => match never {},
-            never = &mut joined => match never {},
-            never = &mut renewed => match never {},
+            (never, ..) = &mut beside => match never {},
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The acts of an upgrade. Each may be done twice.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::api::apply::{Outcome, apply};
+use crate::api::etcd_roll::{self, Order};
 use crate::api::{self_hosted, write};
 use crate::base::error::{Error, Result};
 use crate::desired::assets::Manifest;
@@ -22,8 +24,9 @@ pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> R
     let client = &subject.client;
     match what {
         Act::Pull => {
-            let images: Vec<_> =
+            let mut images: Vec<_> =
                 releases.images().into_iter().filter_map(|(name, (_, new))| Some((name, new?))).collect();
+            images.extend(Releases::etcd(subject).map(|image| ("etcd", image)));
             let manifest = pull(&images, &subject.input.cluster().images.pause);
             accepted(apply(client, &[manifest], true).await?)
         }
@@ -46,6 +49,12 @@ pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> R
             let (copy, _) = copy.with_newer(&releases.copy);
             write::guard_copy(client, &copy.to_json(), &copy.sum()).await
         }
+        Act::OrderEtcd(node) => {
+            let image = Releases::etcd(subject).unwrap_or_default().to_owned();
+            let number = OffsetDateTime::now_utc().unix_timestamp();
+            etcd_roll::give(client, Some(&Order { node: node.clone(), image, number })).await
+        }
+        Act::EndEtcd => etcd_roll::give(client, None).await,
         Act::ApplyRest => accepted(apply(client, subject.input.manifests(), false).await?),
     }
 }

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use crate::api::FIELD_MANAGER;
 use crate::api::apply::{Applier, How, Preview};
+use crate::api::etcd_roll::{self, EtcdPod};
 use crate::api::observe::cluster_id;
 use crate::api::skew::{self, Asked, Kubelet};
-use crate::api::{FIELD_MANAGER, rollout};
 use crate::base::error::{Error, Finding, Result, Severity};
 use crate::check::validate;
 use crate::desired::assets;
@@ -21,13 +22,13 @@ use crate::desired::upgrade::{EMULATION, emulates};
 use crate::ops::start::older_keys;
 
 use super::decide::{Decision, Form, Observed, Step, Way, decide, gate};
-use super::observe::{Memory, observe};
+use super::observe::{Memory, Wants, observe};
 use super::releases::{Releases, Subject};
 
 /// The version of the form of the JSON: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.upgrade-plan/v1";
 /// How many minor versions a kubelet may be behind its API servers, by Kubernetes' version skew policy.
-const KUBELET_BEHIND: u32 = 3;
+pub(super) const KUBELET_BEHIND: u32 = 3;
 
 /// A plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,6 +76,9 @@ struct Facts<'a> {
     seen: &'a Observed,
     kubelets: &'a [Kubelet],
     asked: &'a [Asked],
+    etcd: &'a [EtcdPod],
+    /// The image that etcd has in the asset directory.
+    new_etcd: Option<&'a str>,
 }
 
 /// Looks at the cluster, and changes nothing. `connect` makes an admin's client of one API server.
@@ -90,12 +94,15 @@ pub async fn plan(
     is_of_this_cluster(subject, &cluster_id(client).await?)?;
     let releases = Releases::read(subject).await?;
     let mut memory = Memory::default();
-    let mut seen = observe(subject, &releases, std::time::Duration::ZERO, &mut memory).await?;
+    let wants = Wants { soak: std::time::Duration::ZERO, etcd: true };
+    let mut seen = observe(subject, &releases, wants, &mut memory).await?;
     // Whether leaders lead is not known at a first look, and `apply` waits for it.
     seen.leaderless = None;
     let kubelets = skew::kubelets(client).await?;
     let asked = skew::deprecated(client, connect).await?;
-    let facts = Facts { releases: &releases, seen: &seen, kubelets: &kubelets, asked: &asked };
+    let etcd = etcd_roll::pods(client).await?;
+    let new_etcd = Releases::etcd(subject);
+    let facts = Facts { releases: &releases, seen: &seen, kubelets: &kubelets, asked: &asked, etcd: &etcd, new_etcd };
     let mut findings = judge(&facts);
     // A commit would bring them back.
     findings.extend(older_keys(&releases.copy, subject.input.assets(), &subject.dir));
@@ -110,8 +117,8 @@ pub async fn plan(
         schema: SCHEMA,
         from: releases.copy.kubernetes.clone(),
         to: releases.new.version.to_string(),
-        steps: steps(&releases, &seen),
-        left: left(subject, &kubelets, releases.new.version).await?,
+        steps: steps(&facts),
+        left: left(&kubelets, releases.new.version),
         in_the_way: in_the_way.into_iter().map(of).collect(),
         warnings: warnings.into_iter().map(of).collect(),
     })
@@ -149,7 +156,7 @@ fn is_of_this_cluster(subject: &Subject, id: &str) -> Result<()> {
 
 /// What the facts say.
 fn judge(facts: &Facts<'_>) -> Vec<Finding> {
-    let Facts { releases, seen, kubelets, asked } = facts;
+    let Facts { releases, seen, kubelets, asked, etcd, new_etcd } = facts;
     let new = releases.new.version;
     let mut findings = Vec::new();
     if let Some(old) = &releases.old {
@@ -182,6 +189,7 @@ fn judge(facts: &Facts<'_>) -> Vec<Finding> {
             "the API servers' audit log says who; use a newer version of it. The metric apiserver_requested_deprecated_apis begins anew with each API server",
         ));
     }
+    findings.extend(etcd.iter().zip(new_etcd.iter().cycle()).filter_map(|(pod, new)| etcd_skew(pod, new)));
     // A way that is under way has reasons of its own to wait.
     if seen.api_servers.form == Form::Old
         && let Some(what) = gate(seen, None)
@@ -225,6 +233,33 @@ fn kubelet_skew(kubelet: &Kubelet, new: Version) -> Option<Finding> {
     (!kubelet.ready).then(|| finding("is not ready".into()).warning())
 }
 
+/// etcd goes to the next minor version at most, and never back: its data is written for the newer one.
+fn etcd_skew(pod: &EtcdPod, new: &str) -> Option<Finding> {
+    let (old, wanted) = (tag(&pod.image)?, tag(new)?);
+    let finding = |message: String| Finding::new(format!("etcd of {}", pod.node), message);
+    if (wanted.0, wanted.1) < (old.0, old.1) {
+        let message =
+            format!("is {}, and {new} is of an older minor version, which may not be able to read its data", pod.image);
+        return Some(finding(message).remedy("leave images.etcd of cluster.yaml as it is, or `--etcd-upgrade=false`"));
+    }
+    if (wanted.0, wanted.1) > (old.0, old.1 + 1) {
+        let message = format!("is {}, and {new} is more than one minor version newer", pod.image);
+        return Some(finding(message).remedy(format!(
+            "name one of {}.{} in images.etcd of cluster.yaml first",
+            old.0,
+            old.1 + 1
+        )));
+    }
+    None
+}
+
+/// Major and minor version by the tag of an image of etcd's, as `3.6.8-0` or `v3.6.8`.
+fn tag(image: &str) -> Option<(u32, u32)> {
+    let tag = image.split('@').next()?.rsplit('/').next()?.split_once(':')?.1;
+    let mut numbers = tag.trim_start_matches('v').split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Where somebody has edited in the cluster what the new manifests would change.
 async fn edits(subject: &Subject, releases: &Releases, force_conflicts: bool) -> Result<Vec<Finding>> {
     let mut applier = Applier::new(&subject.client, How { manager: FIELD_MANAGER, force_conflicts });
@@ -242,7 +277,8 @@ async fn edits(subject: &Subject, releases: &Releases, force_conflicts: bool) ->
     Ok(refused.collect())
 }
 
-fn steps(releases: &Releases, seen: &Observed) -> Vec<Line> {
+fn steps(facts: &Facts<'_>) -> Vec<Line> {
+    let Facts { releases, seen, etcd, new_etcd, .. } = *facts;
     if decide(Way::Forth, seen) == Decision::Done {
         return Vec::new();
     }
@@ -253,7 +289,7 @@ fn steps(releases: &Releases, seen: &Observed) -> Vec<Line> {
     let changed: Vec<_> = changed.filter(|(_, old, new)| old.is_none_or(|old| old != *new)).collect();
     let nodes = nodes.join(", ");
     if let Some(old) = &releases.old {
-        let images: Vec<_> = changed.iter().map(|(_, _, image)| *image).collect();
+        let images: Vec<_> = changed.iter().map(|(_, _, image)| *image).chain(new_etcd).collect();
         if seen.api_servers.form == Form::Old {
             line(Step::Images, format!("pull {} on {nodes}", images.join(", ")));
         }
@@ -267,21 +303,23 @@ fn steps(releases: &Releases, seen: &Observed) -> Vec<Line> {
         false => String::new(),
     };
     line(Step::Commit, format!("guard keeps a bridge of {}{then}", releases.new.version));
+    let old: Vec<_> = etcd.iter().filter(|pod| Some(&*pod.image) != new_etcd).map(|pod| pod.node.as_str()).collect();
+    if let (Some(image), false) = (new_etcd, old.is_empty()) {
+        line(
+            Step::Etcd,
+            format!("exchange the etcd of {} for {image}, one at a time, after a snapshot", old.join(", ")),
+        );
+    }
     line(Step::Rest, "apply what else the asset directory has: kube-proxy, CoreDNS, flannel".into());
     lines
 }
 
 /// What stays as it is.
-async fn left(subject: &Subject, kubelets: &[Kubelet], new: Version) -> Result<Vec<String>> {
-    let mut left = Vec::new();
+fn left(kubelets: &[Kubelet], new: Version) -> Vec<String> {
     let behind = kubelets.iter().filter(|kubelet| numbers(&kubelet.version) != Some((new.major, new.minor, new.patch)));
-    left.extend(behind.map(|kubelet| format!("the kubelet of {}: {}", kubelet.node, kubelet.version)));
-    let wanted = &subject.input.cluster().images.etcd;
-    for node in crate::api::controllers::list(&subject.client).await? {
-        let runs = rollout::image_of_pod(&subject.client, &format!("etcd-{}", node.name), "etcd").await?;
-        left.extend(runs.filter(|runs| runs != wanted).map(|runs| format!("etcd of {}: {runs}", node.name)));
-    }
-    Ok(left)
+    behind
+        .map(|kubelet| format!("the kubelet of {}: {} (`hoist upgrade node`, there)", kubelet.node, kubelet.version))
+        .collect()
 }
 
 impl fmt::Display for Plan {
@@ -311,5 +349,26 @@ impl fmt::Display for Plan {
             self.left.iter().try_for_each(|left| writeln!(f, "  {left}"))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcd_goes_one_minor_version_forth_and_none_back() {
+        let said = |old: &str, new: &str| {
+            let pod = EtcdPod { node: "c1".into(), image: old.into(), ready: true, reason: String::new() };
+            etcd_skew(&pod, new).map(|finding| finding.message)
+        };
+        let of = |tag: &str| format!("registry.k8s.io/etcd:{tag}");
+        assert_eq!(said(&of("3.6.8-0"), &of("3.7.0-0")), None);
+        assert_eq!(said(&of("3.6.8-0"), "here:5000/etcd:v3.6.5"), None, "patch versions go both ways");
+        assert!(said(&of("3.7.0-0"), &of("3.6.8-0")).unwrap().contains("older minor version"));
+        assert!(said(&of("3.5.9-0"), &of("3.7.0-0")).unwrap().contains("more than one minor version newer"));
+        // Nothing is known of what bears no version.
+        assert_eq!(said("etcd@sha256:aa", &of("3.6.8-0")), None);
+        assert_eq!(said(&of("latest"), &of("3.6.8-0")), None);
     }
 }

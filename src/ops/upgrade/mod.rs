@@ -10,6 +10,8 @@
 mod act;
 mod check;
 mod decide;
+pub mod node;
+pub mod nodes;
 mod observe;
 mod releases;
 mod run;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::apply::{Applier, How, stands};
 use crate::api::controllers::{self, ControllerNode};
+use crate::api::etcd_roll;
 use crate::api::observe::{LEASES, LeaseView, lease, pods_in};
 use crate::api::rollout::{self, Rollout};
 use crate::api::{FIELD_MANAGER, guard, self_hosted};
@@ -22,7 +23,7 @@ use crate::desired::upgrade::{emulates, image, is_held};
 use crate::ops::addons;
 
 use super::act::PULL;
-use super::decide::{Form, Observed, Part, Pod, Pulled, Rest, gate};
+use super::decide::{Form, Member, Members, Observed, Part, Pod, Pulled, Rest, gate};
 use super::releases::{Releases, Subject};
 
 /// How long an API server may take to say which version it is.
@@ -54,6 +55,15 @@ impl Memory {
     }
 }
 
+/// What a run wants.
+#[derive(Clone, Copy)]
+pub(super) struct Wants {
+    /// For how long the new version serves on trial.
+    pub soak: Duration,
+    /// Whether etcd follows.
+    pub etcd: bool,
+}
+
 /// Looks.
 ///
 /// # Errors
@@ -61,7 +71,7 @@ impl Memory {
 pub(super) async fn observe(
     subject: &Subject,
     releases: &Releases,
-    soak: Duration,
+    wants: Wants,
     memory: &mut Memory,
 ) -> Result<Observed> {
     let client = &subject.client;
@@ -101,8 +111,12 @@ pub(super) async fn observe(
         amiss,
         leaderless,
         served_for: Duration::ZERO,
-        soak,
+        soak: wants.soak,
         outdated_guards,
+        etcd: match Releases::etcd(subject).filter(|_| comes_last && wants.etcd) {
+            Some(image) => Some(etcd(client, image).await?),
+            None => None,
+        },
         rest: if comes_last { rest(client, subject.input.manifests()).await? } else { Some(Rest::Unapplied) },
     };
     let serves = gate(&seen, None).is_none()
@@ -190,6 +204,17 @@ fn differs(said: &Answer, expected: Option<(u32, u32, u32)>, is_trial: bool) -> 
         (true, false) => Some(format!("is {version}, and emulates 1.{} still", emulated.unwrap_or_default())),
         _ => None,
     }
+}
+
+async fn etcd(client: &Client, image: &str) -> Result<Members> {
+    let pods = etcd_roll::pods(client).await?.into_iter();
+    let members = pods.map(|pod| Member {
+        is_new: pod.image == image,
+        waits: (!pod.ready).then(|| if pod.reason.is_empty() { "it is not ready".into() } else { pod.reason.clone() }),
+        node: pod.node,
+    });
+    let members = members.collect();
+    Ok(Members { members, ordered: etcd_roll::order(client).await?.map(|order| order.node) })
 }
 
 async fn pulled(client: &Client) -> Result<Pulled> {

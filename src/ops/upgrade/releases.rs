@@ -8,8 +8,8 @@ use kube::Client;
 use crate::api::guard;
 use crate::base::error::{Error, Finding, Result};
 use crate::desired::assets::Manifest;
-use crate::desired::config::Version;
 use crate::desired::config::version::numbers;
+use crate::desired::config::{Etcd, Version};
 use crate::desired::secrets::COMPONENTS;
 use crate::desired::upgrade::{Emulated, held, image, on_trial};
 use crate::ops::start::Input;
@@ -119,6 +119,12 @@ impl Releases {
             false => Some(Release::new(version, copy.assets.manifests(Path::new(place))?.0, place)?),
         };
         Ok(Self { old, new, copy, sum })
+    }
+
+    /// The image that etcd has in the asset directory, where etcd is hoist's.
+    pub fn etcd(subject: &Subject) -> Option<&str> {
+        let cluster = subject.input.cluster();
+        matches!(cluster.etcd, Etcd::Local { .. }).then_some(cluster.images.etcd.as_str())
     }
 
     /// What a program on trial emulates; `None` where the minor version stays.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
-use crate::api::guard;
 use crate::api::rollout::last_lines;
 use crate::api::turn::{LASTS, Turn};
+use crate::api::{etcd_roll, guard};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Limits, Sights};
@@ -16,7 +16,7 @@ use crate::base::report::{Reporter, without_numbers};
 
 use super::act::act;
 use super::decide::{Decision, Observed, Pod, Pulled, Step, Way, decide};
-use super::observe::{Memory, observe};
+use super::observe::{Memory, Wants, observe};
 use super::releases::{Releases, Subject};
 
 /// Between two rounds.
@@ -46,6 +46,8 @@ pub struct Options {
     pub soak: Duration,
     /// The step after which it stops, and goes on when it is run again.
     pub pause_after: Option<Step>,
+    /// Whether etcd follows.
+    pub etcd: bool,
     /// Whether it turns round by itself.
     pub turns_round: bool,
     /// How long it may go without any progress.
@@ -175,7 +177,7 @@ async fn go(
             if guard::copy_sum(&subject.client).await? != releases.sum {
                 releases = Releases::read(subject).await?;
             }
-            observe(subject, &releases, options.soak, &mut memory).await.map(Some)
+            observe(subject, &releases, Wants { soak: options.soak, etcd: options.etcd }, &mut memory).await.map(Some)
         };
         let seen = match round.await {
             Ok(Some(seen)) => seen,
@@ -197,6 +199,13 @@ async fn go(
                 subject,
                 "it is committed: guard's copy is of the new version, and data may have been written that the old one cannot read",
                 "a way back is `hoist recover` with a backup that was made before",
+            )));
+        }
+        if let Some(why) = etcd_refused(subject, &seen).await? {
+            return Err(Stopped::Other(failed(
+                subject,
+                &why,
+                "the control plane has the new version; the same command tries etcd again, and with --etcd-upgrade=false leaves it",
             )));
         }
         let decision = decide(way, &seen);
@@ -280,6 +289,16 @@ fn show(
         reporter.start(step.id(way), step.title(way));
     }
     None
+}
+
+/// Why the guard that was told to exchange its etcd does not, or has put the old one back: the order ends with it.
+async fn etcd_refused(subject: &Subject, seen: &Observed) -> Result<Option<String>> {
+    let Some(node) = seen.etcd.as_ref().and_then(|etcd| etcd.ordered.as_ref()) else { return Ok(None) };
+    let Some(order) = etcd_roll::order(&subject.client).await? else { return Ok(None) };
+    let refused = etcd_roll::refused(&subject.client, node).await?.filter(|refused| refused.order == order);
+    let Some(refused) = refused else { return Ok(None) };
+    etcd_roll::give(&subject.client, None).await?;
+    Ok(Some(format!("etcd on {node}: {}", refused.why)))
 }
 
 fn sights_of(decision: &Decision, seen: &Observed, minutes: u64) -> Vec<String> {

@@ -8,7 +8,8 @@
 //! | 4 | all of it has served for the time of the soak | |
 //! | 5 | guard's copy is of the new version, on each controller | |
 //! | 6 | each API server emulates nothing any more, one after the other; then the controllers | |
-//! | 7 | all manifests are applied, and rolled out | |
+//! | 7 | the etcd of each controller has the new image and is ready, one after the other | |
+//! | 8 | all manifests are applied, and rolled out | |
 //!
 //! Between any two acts that replace an API server stands the gate ([`gate`]). Row 5 is the commit: from there on no way
 //! leads back.
@@ -37,6 +38,8 @@ pub enum Step {
     Soak,
     /// guard's copy changes, and nothing is emulated any more.
     Commit,
+    /// etcd is exchanged.
+    Etcd,
     /// All else that the asset directory has.
     Rest,
 }
@@ -59,6 +62,7 @@ impl Step {
             Self::Controllers => "controllers",
             Self::Soak => "soak",
             Self::Commit => "commit",
+            Self::Etcd => "etcd",
             Self::Rest => "rest",
         }
     }
@@ -73,6 +77,7 @@ impl Step {
             (Self::Controllers, Way::Back) => "the controller manager and the scheduler run the old version",
             (Self::Soak, _) => "all of it serves for a while",
             (Self::Commit, _) => "the new version is committed",
+            (Self::Etcd, _) => "the etcd of each controller has its new image",
             (Self::Rest, _) => "kube-proxy, DNS and all other manifests follow",
         }
     }
@@ -119,6 +124,26 @@ pub struct Part {
     pub waits: Option<String>,
 }
 
+/// The etcd of a controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The controller.
+    pub node: String,
+    /// It has the new image.
+    pub is_new: bool,
+    /// Why it is not ready, where it is not.
+    pub waits: Option<String>,
+}
+
+/// etcd, where it is to be exchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Each controller's.
+    pub members: Vec<Member>,
+    /// The controller whose guard is told to exchange its own.
+    pub ordered: Option<String>,
+}
+
 /// Whether the new images are on the controllers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pulled {
@@ -155,6 +180,8 @@ pub struct Observed {
     pub soak: Duration,
     /// The controllers whose guard does not say that it has the new copy.
     pub outdated_guards: Vec<String>,
+    /// etcd, as soon as its turn has come; `None` where it stays as it is.
+    pub etcd: Option<Members>,
     /// What the rest waits for; `None` once all manifests stand and are rolled out.
     pub rest: Option<Rest>,
 }
@@ -200,6 +227,10 @@ pub enum Act {
     },
     /// Have guard keep a copy of the new version.
     Commit,
+    /// Have guard of this controller exchange its etcd.
+    OrderEtcd(String),
+    /// No etcd is to be exchanged any more.
+    EndEtcd,
     /// Apply all manifests.
     ApplyRest,
 }
@@ -264,11 +295,28 @@ fn committed(seen: &Observed) -> Option<Decision> {
         .or_else(|| roll(Step::Commit, seen))
         .or_else(|| controllers(Step::Commit, seen, |form| form == Form::New, Form::New))
         .or_else(|| api.is_held.then(|| apply(Step::Commit, api, Form::New, false)))
+        .or_else(|| etcd(seen))
         .or_else(|| match seen.rest.as_ref()? {
             Rest::Unapplied => Some(Do(Step::Rest, Act::ApplyRest)),
             Rest::Waits(what) => Some(Wait(Step::Rest, what.clone())),
         })
         .or_else(|| gate(seen, None).map(|what| Wait(Step::Rest, what)))
+}
+
+/// One etcd after the other, each once all that is there serves.
+fn etcd(seen: &Observed) -> Option<Decision> {
+    let Members { members, ordered } = seen.etcd.as_ref()?;
+    let next = members.iter().find(|member| !member.is_new);
+    if let Some(next) = next.filter(|next| ordered.as_ref() == Some(&next.node)) {
+        return Some(Wait(Step::Etcd, format!("guard on {} to exchange its etcd", next.node)));
+    }
+    let waits = members.iter().find_map(|member| Some(format!("etcd on {}: {}", member.node, member.waits.as_ref()?)));
+    let waits = waits.or_else(|| next.is_some().then(|| gate(seen, None)).flatten());
+    match (waits, next) {
+        (Some(what), _) => Some(Wait(Step::Etcd, what)),
+        (None, Some(next)) => Some(Do(Step::Etcd, Act::OrderEtcd(next.node.clone()))),
+        (None, None) => ordered.is_some().then_some(Do(Step::Etcd, Act::EndEtcd)),
+    }
 }
 
 /// The way back, which a commit closes.

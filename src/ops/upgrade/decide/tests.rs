@@ -25,6 +25,7 @@ fn cluster() -> Observed {
         served_for: Duration::ZERO,
         soak: Duration::from_secs(30),
         outdated_guards: Vec::new(),
+        etcd: None,
         rest: Some(Rest::Unapplied),
     }
 }
@@ -52,6 +53,13 @@ fn act(seen: &mut Observed, act: &Act) {
             seen.is_committed = true;
             seen.outdated_guards = vec!["c2".into()];
         }
+        // guard does it, and the kubelet, before anybody looks again.
+        Act::OrderEtcd(node) => {
+            let etcd = seen.etcd.as_mut().unwrap();
+            etcd.ordered = Some(node.clone());
+            etcd.members.iter_mut().filter(|member| member.node == *node).for_each(|member| member.is_new = true);
+        }
+        Act::EndEtcd => seen.etcd.as_mut().unwrap().ordered = None,
         Act::ApplyRest => seen.rest = None,
     }
 }
@@ -226,4 +234,53 @@ fn a_commit_waits_for_the_whole_soak_and_for_each_guard() {
     seen.is_committed = true;
     seen.outdated_guards = vec!["c1".into(), "c3".into()];
     assert!(matches!(decide(Way::Forth, &seen), Decision::Wait(Step::Commit, what) if what.contains("c1, c3")));
+}
+
+/// The etcd of three controllers, of which so many are new.
+fn members(new: usize) -> Members {
+    let member = |(number, node): (usize, &str)| Member { node: node.into(), is_new: number < new, waits: None };
+    Members { members: ["c1", "c2", "c3"].into_iter().enumerate().map(member).collect(), ordered: None }
+}
+
+#[test]
+fn etcd_comes_after_the_commit_and_before_the_rest_one_after_the_other() {
+    let mut seen = Observed { etcd: Some(members(0)), ..cluster() };
+    let done = said(&all(Way::Forth, &mut seen));
+    let orders = ["etcd: OrderEtcd(\"c1\")", "etcd: OrderEtcd(\"c2\")", "etcd: OrderEtcd(\"c3\")", "etcd: EndEtcd"];
+    let (at, end) = (done.len() - orders.len() - 1, done.len() - 1);
+    assert_eq!(done[at..end], orders, "{done:?}");
+    assert_eq!(done[at - 1], "commit: kube-apiserver New false");
+    assert_eq!(done[end], "rest: ApplyRest");
+    // An order that a run has left behind is taken back by the next.
+    seen.etcd = Some(Members { ordered: Some("c1".into()), ..members(3) });
+    assert_eq!(said(&all(Way::Forth, &mut seen)), ["etcd: EndEtcd"]);
+}
+
+#[test]
+fn no_etcd_is_exchanged_while_another_or_an_api_server_does_not_serve() {
+    let mut seen = Observed { etcd: Some(members(1)), is_committed: true, ..cluster() };
+    seen.api_servers.form = Form::New;
+    seen.controllers.iter_mut().for_each(|part| part.form = Form::New);
+    assert_eq!(decide(Way::Forth, &seen), Decision::Do(Step::Etcd, Act::OrderEtcd("c2".into())));
+    type Spoil = fn(&mut Observed);
+    let amiss: [(&str, Spoil); 4] = [
+        ("the one before is not ready", |seen| seen.etcd.as_mut().unwrap().members[0].waits = Some("starts".into())),
+        ("one that is to come is not ready", |seen| seen.etcd.as_mut().unwrap().members[2].waits = Some("ends".into())),
+        ("a bridge stands", |seen| seen.bridges.push("c3".into())),
+        ("it was told already", |seen| seen.etcd.as_mut().unwrap().ordered = Some("c2".into())),
+    ];
+    for (what, spoil) in amiss {
+        let mut seen = seen.clone();
+        spoil(&mut seen);
+        assert!(matches!(decide(Way::Forth, &seen), Decision::Wait(..)), "{what}");
+    }
+    // A run that was killed has told another one; that has done so.
+    seen.etcd.as_mut().unwrap().ordered = Some("c1".into());
+    assert_eq!(decide(Way::Forth, &seen), Decision::Do(Step::Etcd, Act::OrderEtcd("c2".into())));
+    // Nothing is left, and the last one is not ready yet.
+    seen.etcd = Some(members(3));
+    seen.etcd.as_mut().unwrap().members[2].waits = Some("starts".into());
+    assert!(
+        matches!(decide(Way::Forth, &seen), Decision::Wait(Step::Etcd, what) if what.contains("etcd on c3: starts"))
+    );
 }
