@@ -71,14 +71,3 @@ pub async fn last_lines(client: &Client, pod: &str, component: &str) -> Vec<Stri
     }
     Vec::new()
 }
-
-/// The image of a container of a pod of kube-system; `None` where there is no such pod.
-///
-/// # Errors
-/// The API server's word.
-pub async fn image_of_pod(client: &Client, pod: &str, container: &str) -> Result<Option<String>> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let found = api.get_opt(pod).await.map_err(|error| failed(format!("read the pod {pod}"), &error))?;
-    let containers = found.and_then(|pod| pod.spec).map(|spec| spec.containers).unwrap_or_default();
-    Ok(containers.into_iter().find(|one| one.name == container).and_then(|one| one.image))
-}

@@ -72,7 +72,8 @@ impl StaticPods {
             let text = without_uid(&there);
             let wanted = with_uid(&text, &Self::uid(name, &text));
             let is_meant = none_runs && self.has_own(name) || text != there;
-            if is_meant && wanted != there {
+            let is_older = there == with_uid(&text, &uid(&[&Self::machine(), name, &text]));
+            if is_meant && wanted != there && !is_older {
                 self.install(name, &wanted)?;
                 settled.push(name);
             }
@@ -80,10 +81,17 @@ impl StaticPods {
         Ok(settled)
     }
 
-    /// The uid of a manifest: never twice on a node, whose kubelet reads one folder.
+    /// The uid of a manifest: never twice on a node, whose kubelet reads one folder. Images have no part in it: under one uid, a
+    /// kubelet changes a container's image and nothing else, in the pod that is there. Another pod would not begin before the mirror of
+    /// the one before is deleted; where this etcd is the only one, the API cannot do that until it serves.
     fn uid(name: &str, text: &str) -> String {
-        let machine = nix::unistd::gethostname().unwrap_or_default();
-        uid(&[&machine.to_string_lossy(), name, text])
+        let is_image = |line: &&str| line.trim_start().trim_start_matches("- ").starts_with("image:");
+        let rest: String = text.split_inclusive('\n').filter(|line| !is_image(line)).collect();
+        uid(&[&Self::machine(), name, &rest])
+    }
+
+    fn machine() -> String {
+        nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Takes the manifest `name` out and says whether it was there.
@@ -329,6 +337,32 @@ mod tests {
             pods.install_lasting("etcd.yaml", &with).unwrap() && !pods.install_lasting("etcd.yaml", &with).unwrap()
         );
         assert_eq!(std::fs::read_to_string(dir.path().join("etcd.yaml")).unwrap(), with);
+    }
+
+    #[test]
+    fn another_image_is_no_other_pod() {
+        let (_dir, pods) = folder(&[]);
+        let uid = |pods: &StaticPods| {
+            let text = std::fs::read_to_string(pods.dir.join("etcd.yaml")).unwrap();
+            text.lines().find(|line| line.starts_with(UID.0)).unwrap().to_owned()
+        };
+        let of = |image: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: etcd\n  labels:\n    app.kubernetes.io/managed-by: hoist\nspec:\n  containers:\n  - name: etcd\n    image: {image}\n"
+            )
+        };
+        pods.install_lasting("etcd.yaml", &of("etcd:1")).unwrap();
+        let first = uid(&pods);
+        assert!(pods.install_lasting("etcd.yaml", &of("etcd:2")).unwrap());
+        assert_eq!(uid(&pods), first);
+        assert!(pods.settle(false).unwrap().is_empty());
+        // What an older hoist has derived from images, too, stays as long as nobody edits it.
+        let text = of("etcd:2");
+        let older = with_uid(&text, &super::uid(&[&StaticPods::machine(), "etcd.yaml", &text]));
+        pods.install("etcd.yaml", &older).unwrap();
+        assert!(pods.settle(true).unwrap().is_empty());
+        pods.install("etcd.yaml", &older.replace("etcd:2", "etcd:3")).unwrap();
+        assert_eq!(pods.settle(false).unwrap(), ["etcd.yaml"]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ const OLD: &str = "1.36.3";
 const NEW: &str = "1.37.2";
 /// How long an upgrade of one controller may take on a busy machine, on which guard has raised several bridges within the hour.
 const UPGRADE: Duration = Duration::from_secs(1200);
+/// How long the API may be away while its only etcd is exchanged, on a busy machine.
+const ETCD: Duration = Duration::from_secs(15);
 /// What a feature gate of nobody's is called: a program that is given it does not start.
 const NO_GATE: &str = "NoSuchGateAtAll=true";
 
@@ -75,18 +77,27 @@ fn upgrade() {
         std::thread::sleep(random.up_to(Duration::from_secs(25)));
         running.kill();
     }
+    says(upgrade.run(&format!("{APPLY} --pause-after commit")).expect(0), &["paused after the step commit"]);
+    upgrade.is(NEW, None);
+    let record = traffic.end().unwrap();
+    eprintln!("{}", record.summary());
+    assert_eq!(record.failures().count(), 0, "{record}");
+
+    // An only etcd is away while it is exchanged, and not for longer than it takes to start.
+    let traffic = controller.traffic();
     upgrade.page(APPLY).ok();
     upgrade.is(NEW, None);
     upgrade.etcd_is(NEW);
+    let record = traffic.end().unwrap();
+    eprintln!("etcd: {}", record.summary());
+    assert!(record.longest_gap().0 < ETCD, "{record}");
+
     assert_eq!(controller.daemon_set()["spec"]["updateStrategy"]["type"], "RollingUpdate");
     upgrade.page(APPLY).ok();
     says(upgrade.page(ROLLBACK).expect(1), &["it is committed", "hoist recover"]);
     let plan = upgrade.page(PLAN).ok();
     assert!(plan.starts_with(&format!("The control plane has v{NEW}.")), "{plan}");
 
-    let record = traffic.end().unwrap();
-    eprintln!("{}", record.summary());
-    assert_eq!(record.failures().count(), 0, "{record}");
     assert_eq!(upgrade.users_pods(), pods, "a user's pod was touched");
 
     // The bridge of a boot is of the new version, and an asset directory of the old one takes nobody back.
@@ -167,7 +178,6 @@ impl Upgrade {
 
     /// A command of the page, which is typed on a machine that is no controller; a backup and what is for nodes on the controller.
     fn begin(&self, command: &str) -> Running {
-        assert!(PAGE.contains(&command), "{command}");
         let assets = &self.controller.cluster.assets;
         let word = |word: &str| match word {
             "hoist" => hoist(),
@@ -183,6 +193,11 @@ impl Upgrade {
     }
 
     fn page(&self, command: &str) -> Ended {
+        assert!(PAGE.contains(&command), "{command}");
+        self.run(command)
+    }
+
+    fn run(&self, command: &str) -> Ended {
         let ended = self.begin(command).wait(UPGRADE);
         eprintln!("--- {command}\n{}{}", ended.stdout, ended.stderr);
         ended

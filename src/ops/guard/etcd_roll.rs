@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::heartbeat;
 use crate::api::etcd_roll::{self, Order, Refused};
 use crate::api::guard::{self, NodeEvent};
+use crate::api::write;
 use crate::base::error::{Error, Result};
 use crate::base::files::{self, File};
 use crate::base::report::{News, Reporter};
@@ -144,6 +145,8 @@ impl Roll<'_> {
         }
         if self.is_new()? && self.serves(copy).await {
             let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
+            // Its mirror keeps the text of before; the kubelet makes another one, and leaves the pod alone.
+            write::delete_pods(&client, &[("kube-system".into(), format!("etcd-{}", self.node))]).await?;
             self.tell(&client, "EtcdExchanged", format!("etcd runs {image}, and serves"), false).await?;
             return files::remove(&self.host.path(UNDER_WAY)).map(drop);
         }
@@ -301,12 +304,12 @@ mod tests {
         // guard was killed before it put the new manifest in.
         roll.round().await.unwrap();
         assert_eq!(scene.image(), under_way.order.image);
-        assert_ne!(scene.uid(), uid, "under the same one the kubelet changes the image of the pod that is there");
+        assert_eq!(scene.uid(), uid, "the kubelet changes the image of the pod that is there");
         roll.round().await.unwrap();
         assert_eq!(roll.under_way().unwrap(), Some(under_way.clone()), "it has time yet");
         roll.write(&UnderWay { began: under_way.began - 200, ..under_way }).unwrap();
         roll.round().await.unwrap();
-        assert_eq!((scene.there(), scene.uid()), (before, uid));
+        assert_eq!((scene.there(), scene.uid()), (before, uid.clone()));
         // Until the cluster was told.
         assert!(roll.under_way().unwrap().unwrap().failed.unwrap().contains("has not served within 120 s"));
     }
