@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod approve;
+pub mod approver;
 pub mod certificates;
 pub mod controllers;
 pub mod dns;
@@ -42,6 +43,8 @@ pub use verdict::{Verdict, failed, refused_or_failed, verdict};
 
 /// How long the answer may take that tells whether the API is served.
 const SERVED_LIMIT: Duration = Duration::from_secs(5);
+/// How long a watch may be silent: the API server ends it sooner, or says that nothing has changed.
+const WATCH_LIMIT: Duration = Duration::from_secs(310);
 /// The field manager of everything hoist applies.
 pub const FIELD_MANAGER: &str = "hoist";
 /// The field manager of add-ons: what bears it may be pruned, what bears only the other never is.
@@ -69,6 +72,43 @@ pub struct Admin {
     pub ca_pem: Vec<u8>,
 }
 
+/// Clients of one cluster for what runs for ever.
+#[derive(Clone)]
+pub struct Clients {
+    /// For requests, bounded in time as that of [`connect`] is.
+    pub requests: Client,
+    /// For watches, on which nothing may come for minutes.
+    pub watches: Client,
+}
+
+/// Those of a pod, with the token of its service account.
+///
+/// # Errors
+/// This is no pod, or one without a token.
+pub fn of_pod() -> Result<Clients> {
+    let config = Config::incluster_env().map_err(|error| Error::Failed {
+        action: "use the service account of this pod".into(),
+        cause: error.to_string(),
+        next: Some("run it in a pod that has one, or name a kubeconfig: --kubeconfig FILE".into()),
+    })?;
+    clients(config)
+}
+
+/// Those at the address that `kubeconfig` itself names.
+///
+/// # Errors
+/// As [`admin`].
+pub async fn of_kubeconfig(kubeconfig: &str) -> Result<Clients> {
+    clients(config(kubeconfig).await?)
+}
+
+fn clients(mut config: Config) -> Result<Clients> {
+    bound(&mut config);
+    let requests = transport::client(config.clone())?;
+    config.read_timeout = Some(WATCH_LIMIT);
+    Ok(Clients { requests, watches: transport::client(config)? })
+}
+
 /// The cluster at the address that `kubeconfig` itself names, which may be a load balancer's.
 ///
 /// # Errors
@@ -89,10 +129,14 @@ async fn config(kubeconfig: &str) -> Result<Config> {
     let parsed = kubeconfig::read(kubeconfig).map_err(|reason| unusable(&reason))?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| unusable(&error))?;
+    bound(&mut config);
+    Ok(config)
+}
+
+fn bound(config: &mut Config) {
     config.connect_timeout = Some(Duration::from_secs(3));
     config.read_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(10));
-    Ok(config)
 }
 
 fn unusable(error: &dyn std::fmt::Display) -> Error {

@@ -4,6 +4,7 @@
 
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, header};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
@@ -39,8 +40,21 @@ pub(super) fn client(config: Config) -> Result<Client> {
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
     let http =
         ServiceExt::<Request<Body>>::and_then(http, async |answer| Ok::<_, HttpError>(with_retry_after(answer).await));
+    // A token in a file is replaced long before it ends: each request shows what the file has then.
+    let token = config.auth_info.token_file.clone().filter(|_| config.auth_info.token.is_none());
+    let http = http.map_request(move |request| with_token(request, token.as_deref()));
     let namespace = config.default_namespace.clone();
     Ok(ClientBuilder::new(http, namespace).with_layer(&config.base_uri_layer()).with_layer(&headers).build())
+}
+
+/// A request with the token that the file has now; as it was, where that cannot be read.
+fn with_token(mut request: Request<Body>, file: Option<&str>) -> Request<Body> {
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+    if let Some(mut value) = text.and_then(|text| HeaderValue::try_from(format!("Bearer {}", text.trim_end())).ok()) {
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    request
 }
 
 /// Puts what the header Retry-After of an answer says into its Status, where kube's client reads it: one from the flow

@@ -13,10 +13,14 @@ use tokio::time::Instant;
 use super::{Verdict, failed, is_not_found, timestamp, verdict};
 use crate::base::error::Result;
 
+/// Where controllers have theirs.
+const SYSTEM: &str = "kube-system";
 /// The Lease of the turn itself.
 const NAME: &str = "hoist-turn";
 /// That of the one upgrade that may be under way, which is renewed for as long as it is.
 const UPGRADE: &str = "hoist-upgrade";
+/// That of the operator which acts for hosted control planes, in its own namespace; it is renewed for as long as it does.
+const OPERATOR: &str = "hoist-operator";
 /// How long one that is not renewed is another's: longer than any one act takes.
 pub const LASTS: Duration = Duration::from_secs(15);
 
@@ -25,6 +29,8 @@ pub const LASTS: Duration = Duration::from_secs(15);
 pub struct Turn {
     /// The Lease.
     name: &'static str,
+    /// The namespace that it is in.
+    namespace: &'static str,
     /// Who it is: the Node, and this process among those that were and will be.
     identity: String,
     /// Another's, as it was last seen to change, by this machine's clock alone.
@@ -43,7 +49,8 @@ enum Next {
 impl Turn {
     /// That of a process that begins `now`, which has one `name` on the Node: no two processes have the same.
     pub fn of_process(name: &str, now: OffsetDateTime) -> Self {
-        Self { name: NAME, identity: format!("{name}_{:x}", now.unix_timestamp_nanos()), seen: None }
+        let identity = format!("{name}_{:x}", now.unix_timestamp_nanos());
+        Self { name: NAME, namespace: SYSTEM, identity, seen: None }
     }
 
     /// That of an upgrade, which runs on the machine `hostname`, of which there may be one at a time in a cluster.
@@ -51,12 +58,17 @@ impl Turn {
         Self { name: UPGRADE, ..Self::of_process(hostname, now) }
     }
 
+    /// That of an operator of hosted control planes in the pod `name`, of which one acts at a time.
+    pub fn of_operator(name: &str, namespace: &'static str, now: OffsetDateTime) -> Self {
+        Self { name: OPERATOR, namespace, ..Self::of_process(name, now) }
+    }
+
     /// Takes it, or renews it; says whether it is this controller's now, for [`LASTS`] at least.
     ///
     /// # Errors
     /// The API server's word; whose turn it is is not known then.
     pub async fn take(&mut self, client: &Client, now: Instant, clock: OffsetDateTime) -> Result<bool> {
-        let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+        let api: Api<Lease> = Api::namespaced(client.clone(), self.namespace);
         let there =
             api.get_opt(self.name).await.map_err(|error| failed(format!("read the Lease {}", self.name), &error))?;
         if self.next(there.as_ref(), now) == Next::Wait {
@@ -80,7 +92,7 @@ impl Turn {
     /// # Errors
     /// The API server's word: it expires by itself.
     pub async fn give_back(&mut self, client: &Client) -> Result<()> {
-        let api: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+        let api: Api<Lease> = Api::namespaced(client.clone(), self.namespace);
         let there =
             api.get_opt(self.name).await.map_err(|error| failed(format!("read the Lease {}", self.name), &error))?;
         let Some(mut lease) = there.filter(|lease| holder(lease) == Some(&self.identity)) else { return Ok(()) };
@@ -121,7 +133,7 @@ impl Turn {
         let mut lease = there.cloned().unwrap_or_else(|| Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.into()),
-                namespace: Some("kube-system".into()),
+                namespace: Some(self.namespace.into()),
                 ..ObjectMeta::default()
             },
             spec: None,
@@ -158,7 +170,7 @@ mod tests {
     #[test]
     fn the_turn_of_another_is_over_when_it_was_not_renewed_for_as_long_as_it_lasts() {
         let begun = Instant::now();
-        let mut turn = Turn { name: NAME, identity: "c2".into(), seen: None };
+        let mut turn = Turn { name: NAME, namespace: SYSTEM, identity: "c2".into(), seen: None };
         let mut next = |lease: Option<&Lease>, seconds| turn.next(lease, begun + Duration::from_secs(seconds));
         assert_eq!(next(None, 0), Next::Take);
         assert_eq!(next(Some(&of("", "1")), 0), Next::Take);
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn one_that_is_taken_says_by_whom_and_how_often_it_moved() {
-        let turn = Turn { name: NAME, identity: "c2".into(), seen: None };
+        let turn = Turn { name: NAME, namespace: SYSTEM, identity: "c2".into(), seen: None };
         let clock = OffsetDateTime::UNIX_EPOCH;
         let spec = |lease: Lease| lease.spec.unwrap();
         let taken = turn.lease(Some(&of("c1", "3")), clock);
