@@ -15,6 +15,7 @@ pub mod desired;
 pub mod endpoint;
 pub mod etcd;
 pub mod node;
+pub mod operator;
 pub mod ops;
 pub mod plane;
 // Chance that can be had again: random histories are told by tests of several rooms.

@@ -6,6 +6,7 @@ use crate::api::{self, Admin};
 use crate::base::error::{Error, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
 use crate::desired::config;
+use crate::operator::{TENANTS, describe};
 
 /// Which cluster.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,29 @@ impl Choice {
     /// A kubeconfig that is none, or that asks for more than hoist lets it.
     pub(super) async fn connect(&self) -> Result<Admin> {
         connect(&kubeconfig(&self.asset_dir, self.kubeconfig.as_deref())).await
+    }
+}
+
+/// Which tenant of that cluster, if one is meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct Tenant {
+    /// A hosted control plane of that cluster, in place of the cluster itself
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) tenant: Option<String>,
+    /// The tenant's namespace
+    #[arg(long, global = true, value_name = "NAMESPACE", default_value = TENANTS)]
+    pub(super) tenant_namespace: String,
+}
+
+impl Tenant {
+    /// The tenant that is meant, as its admin reaches it; otherwise the cluster itself.
+    ///
+    /// # Errors
+    /// As [`Choice::connect`]; a tenant that has no kubeconfig yet.
+    pub(super) async fn connect(&self, cluster: &Choice) -> Result<Admin> {
+        let admin = cluster.connect().await?;
+        let Some(name) = &self.tenant else { return Ok(admin) };
+        api::admin(&describe::kubeconfig(&admin.client, &self.tenant_namespace, name).await?).await
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use super::admin::{Choice, Tenant};
 use crate::api;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
@@ -17,6 +18,7 @@ use crate::desired::first_boot;
 use crate::desired::join::{self, Worker};
 use crate::desired::pki;
 use crate::desired::tokens;
+use crate::operator::tenant_assets;
 
 /// How long the cluster may take to say what it knows of the token.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -27,9 +29,10 @@ pub struct Args {
     /// A bootstrap token: `hoist token create` prints one
     #[arg(long, value_parser = token)]
     token: String,
-    /// The folder that `hoist render` wrote
-    #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
-    asset_dir: PathBuf,
+    #[command(flatten)]
+    cluster: Choice,
+    #[command(flatten)]
+    tenant: Tenant,
     /// The folder to write to; existing files in it are replaced
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
@@ -73,9 +76,18 @@ fn node(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    let dir = assets::absolute(&args.asset_dir)?;
-    let assets = AssetSet::load(&dir)?;
-    let cluster = assets.cluster(&dir)?;
+    let (assets, cluster) = match &args.tenant.tenant {
+        Some(name) => {
+            let admin = args.cluster.connect().await?;
+            tenant_assets::of(&admin.client, &args.tenant.tenant_namespace, name).await?
+        }
+        None => {
+            let dir = assets::absolute(&args.cluster.asset_dir)?;
+            let assets = AssetSet::load(&dir)?;
+            let cluster = assets.cluster(&dir)?;
+            (assets, cluster)
+        }
+    };
     let worker = Worker { token: &args.token, node: args.node.as_deref(), node_ip: args.node_ip };
     let name = args.node.as_deref().unwrap_or(join::ANY);
     let format = match args.format {

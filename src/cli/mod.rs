@@ -11,9 +11,11 @@ mod controller;
 mod endpoint;
 mod forward;
 mod guard;
+mod hosting;
 mod images;
 mod join_assets;
 mod man;
+mod operator;
 mod output;
 mod preflight;
 mod recover;
@@ -109,6 +111,8 @@ pub enum Command {
     Token(token::Args),
     /// Write what a machine needs to become a worker, and nothing more: the CA, a bootstrap kubeconfig, the kubelet's files
     JoinAssets(join_assets::Args),
+    /// Commands for hosted control planes: those of other clusters, the tenants, as pods of this one
+    Hosting(hosting::Args),
     /// Commands for cluster.yaml
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -129,6 +133,8 @@ pub enum Command {
     /// Keep the API served on this controller: raise the bridge when the API server is gone, and lower it when the API
     /// server serves again (run by a static pod)
     Guard(guard::Args),
+    /// Bring up and keep the control planes of tenants, as their objects declare them (run by a Deployment)
+    Operator(operator::Args),
 }
 
 /// `hoist config`
@@ -169,6 +175,8 @@ pub async fn run(cli: Cli, out: &mut dyn Write) -> Result<u8> {
         Command::Forward(args) => forward::run(args).await?,
         Command::Endpoint(args) => endpoint::run(args).await?,
         Command::Guard(args) => guard::run(args).await?,
+        Command::Hosting(args) => return hosting::run(args, out).await,
+        Command::Operator(args) => operator::run(args).await?,
     }
     Ok(0)
 }

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::admin::Choice;
+use super::admin::{Choice, Tenant};
 use super::output::{self, Output};
 use crate::api::{Admin, tokens as api};
 use crate::base::error::{Error, Finding, Result};
@@ -24,6 +24,8 @@ pub struct Args {
     what: What,
     #[command(flatten)]
     cluster: Choice,
+    #[command(flatten)]
+    tenant: Tenant,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -87,11 +89,15 @@ fn token_or_id(text: &str) -> Result<String, String> {
 
 pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<()> {
     let now = OffsetDateTime::now_utc();
-    let admin = args.cluster.connect().await?;
+    let admin = args.tenant.connect(&args.cluster).await?;
     let text = match args.what {
         What::Create(create) => {
-            let dir = args.cluster.asset_dir.display().to_string();
-            self::create(&admin, create, &dir, now).await?
+            let Tenant { tenant, tenant_namespace } = &args.tenant;
+            let mut whose = format!("--asset-dir {}", args.cluster.asset_dir.display());
+            if let Some(tenant) = tenant {
+                whose.push_str(&format!(" --tenant {tenant} --tenant-namespace {tenant_namespace}"));
+            }
+            self::create(&admin, create, &whose, now).await?
         }
         What::List { output } => {
             let all = api::list(&admin.client).await?;
@@ -106,7 +112,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<()> {
     super::print(out, &text)
 }
 
-async fn create(admin: &Admin, args: Create, dir: &str, now: OffsetDateTime) -> Result<String> {
+async fn create(admin: &Admin, args: Create, whose: &str, now: OffsetDateTime) -> Result<String> {
     let text = pki::bootstrap_token(args.token.as_deref())?;
     let (id, secret) = text.split_once('.').unwrap_or_default();
     let expires =
@@ -129,7 +135,7 @@ async fn create(admin: &Admin, args: Create, dir: &str, now: OffsetDateTime) -> 
     let pins: Vec<_> = pins.iter().map(|pin| format!("--discovery-token-ca-cert-hash {pin}")).collect();
     let (pins, endpoint) = (pins.join(" "), &admin.endpoint);
     Ok(format!(
-        "hoist join-assets --asset-dir {dir} --token {text} {pins} --output-dir worker\n\
+        "hoist join-assets {whose} --token {text} {pins} --output-dir worker\n\
          kubeadm join {endpoint} --token {text} {pins}\n"
     ))
 }

@@ -103,6 +103,23 @@ pub fn render(cluster: &Cluster, tls: &Tls, token: &str) -> Result<AssetSet> {
     Ok(set)
 }
 
+/// Renders the templates of `part` (below assets/) for a hosted `cluster`, by their names. What `over` has takes the place of
+/// the value that all templates have by that name.
+///
+/// # Errors
+/// A template that does not fit its Kubernetes type (a bug in hoist).
+pub fn hosted(part: &str, cluster: &Cluster, over: Value) -> Result<BTreeMap<String, String>> {
+    let extra_args = extra_args(cluster);
+    let context = context! { ..over, ..values(cluster) };
+    let render = |(name, source): (String, &str)| {
+        let path = format!("{part}/{name}");
+        let text = template::render(&path, source, &extra_args, &context)?;
+        check(&path, &text, cluster.kubernetes_version)?;
+        Ok((name, text))
+    };
+    template::templates(part).into_iter().map(render).collect()
+}
+
 /// Where kube-proxy's configuration is, and the lines with its key and with the next.
 const PROXY_CONFIG: &str = "manifests/kube-proxy/config-map.yaml";
 const PROXY_CONFIG_KEYS: (&str, &str) = ("\n  config.conf: |\n", "  kubeconfig.conf: |\n");

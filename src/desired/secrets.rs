@@ -2,6 +2,7 @@
 //! self-hosted component and the folder that the bridge mounts, so the two cannot drift apart.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use base64::Engine;
 
@@ -26,16 +27,19 @@ pub enum Server {
     Bridge,
     /// The API server of the same controller.
     SelfHosted,
+    /// That of a hosted control plane, at the address of its Service.
+    Hosted(SocketAddr),
 }
 
 impl Server {
-    /// The URL, on the loopback address of the cluster's family.
+    /// The URL; that of a controller's own is on the loopback address of the cluster's family.
     pub fn url(self, cluster: &Cluster) -> String {
-        let port = match self {
-            Self::Bridge => BRIDGE_PORT,
-            Self::SelfHosted => crate::desired::config::API_PORT,
+        let address = match self {
+            Self::Bridge => SocketAddr::new(cluster.loopback(), BRIDGE_PORT),
+            Self::SelfHosted => SocketAddr::new(cluster.loopback(), crate::desired::config::API_PORT),
+            Self::Hosted(address) => address,
         };
-        format!("https://{}", std::net::SocketAddr::new(cluster.loopback(), port))
+        format!("https://{address}")
     }
 }
 

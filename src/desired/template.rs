@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_template_is_yaml_as_it_stands() {
-        for part in ["bootstrap-manifests", "manifests", "flags"] {
+        for part in ["bootstrap-manifests", "manifests", "flags", "hosting"] {
             let found = templates(part);
             assert!(!found.is_empty(), "{part}");
             for (name, text) in found {

@@ -20,6 +20,7 @@ mod failing;
 mod first_boot;
 mod guard;
 mod hang_up;
+mod hosting;
 mod ingress;
 mod joins;
 mod known_flags;

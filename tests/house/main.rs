@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 use imports::{File, House};
 
 /// The groups, from the roof to the ground.
-const FLOORS: [&str; 10] = ["cli", "ops", "check", "plane", "endpoint", "node", "etcd", "api", "desired", "base"];
+const FLOORS: [&str; 11] =
+    ["cli", "ops", "operator", "check", "plane", "endpoint", "node", "etcd", "api", "desired", "base"];
 
 fn house() -> &'static House {
     static HOUSE: LazyLock<House> = LazyLock::new(|| House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));

@@ -1,0 +1,251 @@
+//! What is said of a tenant in its status. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::trouble::Trouble;
+
+/// The conditions, in the order in which a tenant comes up; `Ready` follows from them.
+pub const ALL: [&str; 5] = ["Accepted", "EtcdReady", "APIServerReady", "ControllersReady", "AddonsApplied"];
+/// The last one: all of them.
+pub const READY: &str = "Ready";
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Which.
+    pub kind: &'static str,
+    /// Whether it is so; `None` is not known.
+    pub is_so: Option<bool>,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Condition {
+    /// One that is so.
+    pub fn yes(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
+        Self { kind, is_so: Some(true), reason: reason.into(), message: message.into() }
+    }
+
+    /// One that is not.
+    pub fn no(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
+        Self { kind, is_so: Some(false), reason: reason.into(), message: message.into() }
+    }
+}
+
+/// What the tenant's API says of the tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// It is served.
+    pub is_served: bool,
+    /// What keeps objects from being applied; `None` where all are.
+    pub unapplied: Option<String>,
+    /// Who does not lead.
+    pub leaderless: Vec<String>,
+    /// How many Nodes there are.
+    pub nodes: Option<usize>,
+}
+
+/// What was seen of a tenant's workloads.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The workloads as they are, by what follows the tenant's name in theirs.
+    pub workloads: BTreeMap<&'static str, Value>,
+    /// What is in the way of each.
+    pub troubles: BTreeMap<&'static str, Trouble>,
+    /// What the tenant's API says.
+    pub inside: Inside,
+}
+
+impl Seen {
+    /// Whether a workload has a pod that serves.
+    pub fn serves(&self, name: &str) -> bool {
+        self.workloads.get(name).is_some_and(|workload| workload["status"]["readyReplicas"].as_u64() >= Some(1))
+    }
+
+    /// Whether all pods of a workload are of its last revision, and ready.
+    pub fn is_rolled_out(&self, name: &str) -> bool {
+        self.workloads.get(name).is_some_and(is_rolled_out)
+    }
+
+    fn workload(&self, kind: &'static str, name: &'static str, what: &str) -> Condition {
+        match (self.serves(name), self.troubles.get(name)) {
+            (true, _) if self.is_rolled_out(name) => Condition::yes(kind, "Ready", format!("{what} is ready")),
+            // What runs serves on while what is new does not come.
+            (true, Some(trouble)) => {
+                Condition::no(kind, trouble.reason, format!("{}. What ran before runs on", trouble.message))
+            }
+            (true, None) => {
+                Condition::no(kind, "RollingOut", format!("{what} is being replaced: the pods before it serve on"))
+            }
+            (false, Some(trouble)) => Condition::no(kind, trouble.reason, trouble.message.clone()),
+            (false, None) => Condition::no(kind, "Starting", format!("{what} is not ready yet")),
+        }
+    }
+
+    /// What is said of it.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut all = vec![
+            Condition::yes("Accepted", "Accepted", "the spec is accepted"),
+            self.workload("EtcdReady", "etcd", "etcd"),
+            match self.workload("APIServerReady", "apiserver", "the API server") {
+                ready if ready.is_so == Some(true) && !self.inside.is_served => {
+                    Condition::no("APIServerReady", "NotServed", "the API server does not answer at its Service yet")
+                }
+                other => other,
+            },
+        ];
+        let manager = self.workload("ControllersReady", "controller-manager", "kube-controller-manager");
+        let scheduler = self.workload("ControllersReady", "scheduler", "kube-scheduler");
+        all.push(match () {
+            () if manager.is_so != Some(true) => manager,
+            () if scheduler.is_so != Some(true) => scheduler,
+            () if !self.inside.is_served || !self.inside.leaderless.is_empty() => {
+                let who = self.inside.leaderless.join(" and ");
+                Condition::no("ControllersReady", "NoLeader", format!("nobody leads yet: {who}"))
+            }
+            () => Condition::yes("ControllersReady", "Leading", "kube-controller-manager and kube-scheduler lead"),
+        });
+        all.push(match &self.inside.unapplied {
+            _ if !self.inside.is_served => {
+                Condition::no("AddonsApplied", "Waiting", "the tenant's API is not served yet")
+            }
+            Some(why) => Condition::no("AddonsApplied", "NotApplied", why.clone()),
+            None => {
+                Condition::yes("AddonsApplied", "Applied", "DNS, proxy, network and what joining takes are applied")
+            }
+        });
+        all
+    }
+}
+
+/// Whether all pods of a StatefulSet or a Deployment are of its last revision, and ready.
+pub fn is_rolled_out(workload: &Value) -> bool {
+    let number = |pointer: &str| workload.pointer(pointer).and_then(Value::as_u64);
+    let wanted = number("/spec/replicas").unwrap_or(1);
+    let is = |field: &str| number(&format!("/status/{field}")) == Some(wanted);
+    number("/status/observedGeneration") >= number("/metadata/generation")
+        && is("readyReplicas")
+        && is("updatedReplicas")
+        && is("replicas")
+}
+
+/// What is known of a tenant besides its conditions; `None` leaves what was said before.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Where it is.
+    pub endpoint: Option<String>,
+    /// The hash of its CA.
+    pub ca_hash: Option<String>,
+    /// How many Nodes it has.
+    pub nodes: Option<usize>,
+    /// What every part runs.
+    pub version: Option<String>,
+}
+
+/// The status that follows from what was said before and what is said now, at `now` as the API writes it. What `conditions`
+/// does not have stays as it was, and is about an older generation.
+pub fn status(before: &Value, generation: i64, conditions: &[Condition], facts: &Facts, now: &str) -> Value {
+    let mut all = conditions.to_vec();
+    let known =
+        |kind: &str| before["conditions"].as_array().into_iter().flatten().find(|one| one["type"] == *kind).cloned();
+    let mut wrong = ALL
+        .iter()
+        .filter_map(|kind| conditions.iter().find(|one| one.kind == *kind))
+        .filter(|one| one.is_so != Some(true));
+    all.push(match wrong.next() {
+        Some(first) => Condition { kind: READY, ..first.clone() },
+        None if conditions.len() < ALL.len() => Condition::no(READY, "Unknown", "not all of it was looked at"),
+        None => Condition::yes(READY, "Ready", "the API is served, and its controllers lead"),
+    });
+    let mut written = Vec::new();
+    for kind in ALL.iter().chain([&READY]) {
+        let old = known(kind);
+        let Some(new) = all.iter().find(|one| one.kind == *kind) else {
+            written.extend(old);
+            continue;
+        };
+        let status = match new.is_so {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
+        let same = old.as_ref().filter(|old| old["status"] == status);
+        let since = same.map_or_else(|| now.into(), |old| old["lastTransitionTime"].clone());
+        written.push(json!({"type": kind, "status": status, "reason": new.reason, "message": new.message,
+            "observedGeneration": generation, "lastTransitionTime": since}));
+    }
+    let mut status = json!({"observedGeneration": generation, "conditions": written});
+    let facts = [
+        ("endpoint", facts.endpoint.as_ref().map(|text| json!(text))),
+        ("caCertHash", facts.ca_hash.as_ref().map(|text| json!(text))),
+        ("nodes", facts.nodes.map(|count| json!(count))),
+        ("version", facts.version.as_ref().map(|text| json!(text))),
+    ];
+    for (name, value) in facts {
+        if let Some(value) = value.or_else(|| before.get(name).cloned()) {
+            status[name] = value;
+        }
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up() -> Value {
+        json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},
+            "status": {"observedGeneration": 2, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}})
+    }
+
+    fn all_up() -> Seen {
+        let workloads = ["etcd", "apiserver", "controller-manager", "scheduler"].map(|name| (name, up()));
+        let inside = Inside { is_served: true, nodes: Some(2), ..Inside::default() };
+        Seen { workloads: workloads.into(), inside, ..Seen::default() }
+    }
+
+    fn ready(status: &Value) -> (&str, &str) {
+        let ready = status["conditions"].as_array().unwrap().last().unwrap();
+        assert_eq!(ready["type"], READY);
+        (ready["status"].as_str().unwrap(), ready["reason"].as_str().unwrap())
+    }
+
+    #[test]
+    fn a_tenant_is_ready_when_all_of_it_is() {
+        let of = |seen: &Seen| status(&Value::Null, 3, &seen.conditions(), &Facts::default(), "t");
+        assert_eq!(ready(&of(&all_up())), ("True", "Ready"));
+        assert_eq!(ready(&of(&Seen::default())), ("False", "Starting"));
+        let mut seen = all_up();
+        seen.inside.leaderless.push("kube-scheduler".into());
+        assert_eq!(ready(&of(&seen)), ("False", "NoLeader"));
+        seen = all_up();
+        seen.inside.is_served = false;
+        assert_eq!(ready(&of(&seen)), ("False", "NotServed"));
+        seen = all_up();
+        seen.inside.unapplied = Some("refused".into());
+        assert_eq!(ready(&of(&seen)), ("False", "NotApplied"));
+        seen = all_up();
+        seen.workloads.get_mut("apiserver").unwrap()["status"]["updatedReplicas"] = json!(0);
+        assert_eq!(ready(&of(&seen)), ("False", "RollingOut"));
+        seen.troubles.insert("apiserver", Trouble { reason: "ImageNotPulled", message: "x".into() });
+        assert_eq!(ready(&of(&seen)), ("False", "ImageNotPulled"));
+    }
+
+    #[test]
+    fn what_has_not_changed_keeps_its_time_and_what_is_not_looked_at_stays() {
+        let facts = Facts { endpoint: Some("192.0.2.7:30443".into()), ..Facts::default() };
+        let first = status(&Value::Null, 1, &all_up().conditions(), &facts, "one");
+        assert_eq!(status(&first, 1, &all_up().conditions(), &Facts::default(), "two"), first);
+        let refused = [Condition::no("Accepted", "InvalidSpec", "no")];
+        let second = status(&first, 2, &refused, &Facts::default(), "two");
+        assert_eq!(ready(&second), ("False", "InvalidSpec"));
+        assert_eq!(second["endpoint"], "192.0.2.7:30443");
+        let etcd = &second["conditions"][1];
+        assert_eq!((&etcd["type"], &etcd["observedGeneration"]), (&json!("EtcdReady"), &json!(1)));
+        assert_eq!(second["conditions"][0]["lastTransitionTime"], "two");
+    }
+}

@@ -1,0 +1,230 @@
+//! What a deletion leaves: everything that a tenant owns goes with its object, but for the folder of its data on a node. A
+//! finalizer holds the object until that is gone, too.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Error, Resource};
+use minijinja::context;
+use serde_json::{Value, json};
+
+use super::tenant::Tenant;
+use super::{NAMESPACE, TENANT_LABEL, live, resource};
+use crate::api::{self, Verdict};
+use crate::base::yaml;
+use crate::desired::template;
+
+/// The finalizer.
+const FINALIZER: &str = "hoist.dev/etcd-data";
+const SOON: Duration = Duration::from_secs(1);
+/// How long it may take: a node that is gone takes its disk along.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What the pod runs that deletes a folder.
+#[derive(Debug, Clone)]
+pub struct Cleaning {
+    /// Its image.
+    pub image: String,
+    /// The image has no hoist: the node's own is mounted.
+    pub mounts_binary: bool,
+}
+
+/// What is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// etcd is told to end.
+    End,
+    /// It is ending.
+    Wait,
+    /// The folder is deleted.
+    Clean,
+    /// It is gone.
+    Release,
+    /// It is not, and there is no more waiting.
+    GiveUp,
+}
+
+/// Has the finalizer on the object of a tenant that has a folder.
+///
+/// # Errors
+/// The API server's word.
+pub async fn hold(client: &Client, tenant: &Tenant, object: &DynamicObject) -> Result<(), Error> {
+    let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+    if tenant.spec.etcd.local_path.is_none() || finalizers.iter().any(|one| one == FINALIZER) {
+        return Ok(());
+    }
+    let mut all = finalizers;
+    all.push(FINALIZER.into());
+    finalizers_are(client, object, &all).await
+}
+
+async fn finalizers_are(client: &Client, object: &DynamicObject, all: &[String]) -> Result<(), Error> {
+    let (name, namespace) = named(object);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource());
+    // As it was read: somebody else may add one, too.
+    let metadata = json!({"finalizers": all, "resourceVersion": object.metadata.resource_version});
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    match api.patch_metadata(&name, &PatchParams::default(), &patch).await {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(api::verdict(&error), Verdict::Missing | Verdict::Stale) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn named(object: &DynamicObject) -> (String, String) {
+    (object.metadata.name.clone().unwrap_or_default(), object.metadata.namespace.clone().unwrap_or_default())
+}
+
+/// A turn for an object that is being deleted.
+///
+/// # Errors
+/// The API server's word; it is tried again.
+pub async fn turn(
+    client: &Client,
+    recorder: &Recorder,
+    cleaning: &Cleaning,
+    object: &DynamicObject,
+    value: &Value,
+) -> Result<Action, Error> {
+    let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
+    if !finalizers.iter().any(|one| one == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let others: Vec<_> = finalizers.into_iter().filter(|one| one != FINALIZER).collect();
+    // Without keys it has never had data.
+    let (Ok(tenant), Some(hash)) = (Tenant::read(value), value["status"]["caCertHash"].as_str()) else {
+        finalizers_are(client, object, &others).await?;
+        return Ok(Action::await_change());
+    };
+    let folder = tenant.folder(hash);
+    let (namespace, set, cleaner) =
+        (&tenant.namespace, format!("{}-etcd", tenant.name), format!("{}-clean", tenant.name));
+    let has_set = live::get(client, "StatefulSet", namespace, &set).await?.is_some();
+    let has_member = live::get(client, "Pod", namespace, &tenant.member()).await?.is_some();
+    let pod = live::get(client, "Pod", NAMESPACE, &cleaner).await?;
+    let since = object.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
+    let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
+    let phase = pod.as_ref().map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
+    // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
+    let is_nowhere = phase == Some("Pending") && is_nowhere(&live::warnings(client, NAMESPACE).await?, &cleaner);
+    match next(has_set, has_member, phase, waited, is_nowhere) {
+        Next::End => {
+            let background = Some(PropagationPolicy::Background);
+            let params = DeleteParams { propagation_policy: background, ..DeleteParams::default() };
+            gone(live::api(client, "StatefulSet", namespace).delete(&set, &params).await)?;
+        }
+        Next::Wait => {}
+        Next::Clean => {
+            let object =
+                serde_json::from_value(pod_of(&tenant, cleaning, &cleaner, &folder)).map_err(Error::SerdeError)?;
+            live::api(client, "Pod", NAMESPACE).create(&PostParams::default(), &object).await?;
+        }
+        done @ (Next::Release | Next::GiveUp) => {
+            if done == Next::GiveUp
+                && let Some(local) = &tenant.spec.etcd.local_path
+            {
+                let (node, path) = (&local.node, &local.path);
+                let note =
+                    format!("the folder {path}/{folder} on the node {node} could not be deleted: delete it there");
+                left(recorder, object, note).await;
+            }
+            gone(live::api(client, "Pod", NAMESPACE).delete(&cleaner, &DeleteParams::default().grace_period(0)).await)?;
+            finalizers_are(client, object, &others).await?;
+        }
+    }
+    Ok(Action::requeue(SOON))
+}
+
+/// Whether the node has told of the pod `cleaner` that there is no such folder.
+fn is_nowhere(warnings: &[Value], cleaner: &str) -> bool {
+    let says =
+        |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("hostPath type check failed"));
+    warnings.iter().any(|event| event["involvedObject"]["name"] == cleaner && says(event))
+}
+
+fn next(has_set: bool, has_member: bool, cleaner: Option<&str>, waited: Duration, is_nowhere: bool) -> Next {
+    match cleaner {
+        Some("Succeeded") => Next::Release,
+        _ if waited > LIMIT || is_nowhere => Next::GiveUp,
+        // Its limit of time says when it has failed for good.
+        Some(_) => Next::Wait,
+        None if has_set => Next::End,
+        None if has_member => Next::Wait,
+        None => Next::Clean,
+    }
+}
+
+fn gone<T>(deleted: Result<T, Error>) -> Result<(), Error> {
+    match deleted {
+        Ok(_) => Ok(()),
+        Err(error) if api::verdict(&error) == Verdict::Missing => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn left(recorder: &Recorder, object: &DynamicObject, note: String) {
+    tracing::warn!("{note}");
+    let (reason, action) = ("DataLeft".to_owned(), "Delete".to_owned());
+    let event = Event { type_: EventType::Warning, reason, note: Some(note), action, secondary: None };
+    // It is in the log, too.
+    let _ = recorder.publish(&event, &object.object_ref(&resource())).await;
+}
+
+/// The pod that deletes a tenant's folder, on its node.
+fn pod_of(tenant: &Tenant, cleaning: &Cleaning, name: &str, folder: &str) -> Value {
+    let local = tenant.spec.etcd.local_path.as_ref();
+    let values = context! {
+        image => &cleaning.image,
+        mounts_binary => cleaning.mounts_binary,
+        name => name,
+        node => local.map(|local| &local.node),
+        path => local.map(|local| &local.path),
+        folder => folder,
+    };
+    let source = template::asset("hosting/clean.yaml").unwrap_or_default();
+    let text = template::render("hosting/clean.yaml", source, &Default::default(), &values).unwrap_or_default();
+    let documents = yaml::documents("hosting/clean.yaml", &text).unwrap_or_default();
+    let mut pod = documents.into_iter().next().map(|document| document.value).unwrap_or_default();
+    pod["metadata"]["namespace"] = NAMESPACE.into();
+    pod["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "hoist", TENANT_LABEL: tenant.name});
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tenant::tests::object;
+    use super::*;
+
+    #[test]
+    fn etcd_ends_before_its_folder_is_deleted_and_a_lost_node_is_not_waited_for_for_ever() {
+        let next = |set, member, cleaner, seconds| next(set, member, cleaner, Duration::from_secs(seconds), false);
+        assert_eq!(next(true, true, None, 0), Next::End);
+        assert_eq!(next(false, true, None, 5), Next::Wait);
+        assert_eq!(next(false, false, None, 6), Next::Clean);
+        assert_eq!(next(false, false, Some("Pending"), 7), Next::Wait);
+        assert_eq!(next(false, false, Some("Failed"), 7), Next::Wait);
+        assert_eq!(next(false, false, Some("Succeeded"), 8), Next::Release);
+        assert_eq!(next(false, true, None, 181), Next::GiveUp);
+        assert_eq!(super::next(false, false, Some("Pending"), Duration::from_secs(9), true), Next::GiveUp);
+        let event = json!({"involvedObject": {"name": "a-clean"}, "message":
+            "MountVolume.SetUp failed for volume \"data\" : hostPath type check failed: /srv/x is not a directory"});
+        assert!(is_nowhere(std::slice::from_ref(&event), "a-clean") && !is_nowhere(&[event], "b-clean"));
+    }
+
+    #[test]
+    fn the_folder_of_this_tenant_alone_is_deleted_on_its_node() {
+        let tenant = Tenant::read(&object(&json!({}))).unwrap();
+        let cleaning = Cleaning { image: "r.io/hoist:1".into(), mounts_binary: false };
+        let pod = pod_of(&tenant, &cleaning, "clean-n-a", "n.a.0a1b2c3d");
+        assert_eq!(pod["spec"]["nodeName"], "w1");
+        let command = &pod["spec"]["containers"][0]["command"];
+        assert_eq!(command, &json!(["/hoist", "hosting", "clean", "--root=/data", "--folder=n.a.0a1b2c3d"]));
+        assert_eq!(
+            pod["spec"]["volumes"],
+            json!([{"name": "data", "hostPath": {"path": "/srv/tenants", "type": "Directory"}}])
+        );
+    }
+}
