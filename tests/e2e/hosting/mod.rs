@@ -20,6 +20,8 @@ use crate::support::node::Node;
 use crate::support::traffic::Traffic;
 use crate::support::{eventually, hoist, worker};
 
+mod versions;
+
 const NAMESPACE: &str = "tenants";
 /// Where the tenants' data is on the controller.
 const FOLDER: &str = "/var/lib/tenants";
