@@ -22,6 +22,7 @@ mod resources;
 pub mod rollout;
 pub mod rotation;
 pub mod self_hosted;
+pub mod service_accounts;
 pub mod skew;
 pub mod timestamp;
 pub mod tokens;

@@ -1,13 +1,13 @@
 //! What is asked and changed in the cluster while keys are rotated: who has read which file, rollouts, Secrets written anew.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{FIELD_MANAGER, failed, is_not_found, refused_or_failed};
+use super::{FIELD_MANAGER, failed, is_not_found, refused_or_failed, self_hosted};
 use crate::base::error::{Error, Result};
 use crate::base::time::rfc3339;
 
@@ -16,66 +16,90 @@ const ENCRYPTION_METRIC: &str = "apiserver_encryption_config_controller_last_con
 /// As `kubectl rollout restart` has it.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// The DaemonSet of the API servers.
+/// A component's workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiServers {
-    /// Their command with its flags.
+pub struct Workload {
+    /// Its command with its flags.
     pub command: Vec<String>,
-    /// What is missing until all pods are as the DaemonSet says, and ready.
+    /// What is missing until all pods are as the workload says, and ready.
     pub rollout: Option<String>,
 }
 
-/// It, as it is now.
+/// That of `component`, as it is now.
 ///
 /// # Errors
 /// The API server's word; there is none.
-pub async fn api_servers(client: &Client, name: &str) -> Result<ApiServers> {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
-    let found = api.get(name).await.map_err(|error| failed(format!("read the DaemonSet {name}"), &error))?;
-    let generation = found.metadata.generation;
-    let spec = found.spec.and_then(|spec| spec.template.spec);
-    let container = spec.into_iter().flat_map(|spec| spec.containers).find(|container| container.name == name);
-    let command =
-        container.map(|container| [container.command, container.args].into_iter().flatten().flatten().collect());
-    let rollout = missing(generation, &found.status.unwrap_or_default());
-    Ok(ApiServers {
-        command: command.unwrap_or_default(),
-        rollout: rollout.map(|text| format!("the DaemonSet {name} {text}")),
-    })
+pub async fn workload(client: &Client, component: &str) -> Result<Workload> {
+    let kind = self_hosted::kind_of(component);
+    let found = self_hosted::workload(client, kind, component).await?;
+    let found = found.ok_or_else(|| Error::failed(format!("read the {kind} {component}"), "there is none"))?;
+    let containers = found["spec"]["template"]["spec"]["containers"].as_array();
+    let container = containers.into_iter().flatten().find(|container| container["name"] == component);
+    let words = |key: &str| container.and_then(|container| container[key].as_array()).into_iter().flatten();
+    let command = words("command").chain(words("args")).filter_map(|word| word.as_str().map(str::to_owned)).collect();
+    let rollout = missing(kind, &found).map(|text| format!("the {kind} {component} {text}"));
+    Ok(Workload { command, rollout })
 }
 
-impl ApiServers {
-    /// The value of a flag.
+impl Workload {
+    /// The value of a flag: the last counts.
     pub fn flag(&self, name: &str) -> Option<&str> {
+        self.flags(name).pop()
+    }
+
+    /// All values of a flag.
+    pub fn flags(&self, name: &str) -> Vec<&str> {
         let value = |arg: &'_ str| arg.strip_prefix("--")?.strip_prefix(name)?.strip_prefix('=').map(str::len);
-        self.command.iter().rev().find_map(|arg| value(arg).map(|len| &arg[arg.len() - len..]))
+        self.command.iter().filter_map(|arg| value(arg).map(|len| &arg[arg.len() - len..])).collect()
     }
 }
 
-fn missing(generation: Option<i64>, status: &DaemonSetStatus) -> Option<String> {
-    let (all, updated) = (status.desired_number_scheduled, status.updated_number_scheduled.unwrap_or_default());
+fn missing(kind: &str, found: &Value) -> Option<String> {
+    let (spec, status) = (&found["spec"], &found["status"]);
+    let number = |key: &str| status[key].as_i64().unwrap_or_default();
+    let (all, updated, ready, total) = match kind {
+        "DaemonSet" => {
+            let all = number("desiredNumberScheduled");
+            (all, number("updatedNumberScheduled"), number("numberReady"), all)
+        }
+        _ => (
+            spec["replicas"].as_i64().unwrap_or(1),
+            number("updatedReplicas"),
+            number("availableReplicas"),
+            number("replicas"),
+        ),
+    };
     match () {
-        () if status.observed_generation != generation => {
+        () if status["observedGeneration"] != found["metadata"]["generation"] => {
             Some("is not rolled out: the controller manager has yet to see it".into())
         }
         () if updated < all => Some(format!("is rolled out: {updated} of {all} pods are new")),
-        () if status.number_ready < all => {
-            Some(format!("is rolled out: {} of {all} pods are ready", status.number_ready))
-        }
+        () if total > all => Some(format!("is rolled out: {} pods are still to go", total - all)),
+        () if ready < all => Some(format!("is rolled out: {ready} of {all} pods are ready")),
         () => None,
     }
 }
 
-/// Has the pods of the DaemonSet `name` made anew, one after the other.
+/// Has the pods of a component made anew, one after the other.
 ///
 /// # Errors
 /// The API server's word; calling again does it again.
-pub async fn roll(client: &Client, name: &str, now: OffsetDateTime) -> Result<()> {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), "kube-system");
+pub async fn roll(client: &Client, component: &str, now: OffsetDateTime) -> Result<()> {
     let patch = json!({"spec": {"template": {"metadata": {"annotations": {(RESTARTED_AT): rfc3339(now)}}}}});
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    let rolled = api.patch(name, &params, &Patch::Merge(&patch)).await;
-    rolled.map(drop).map_err(|error| failed(format!("roll the DaemonSet {name}"), &error))
+    let (params, patch) =
+        (PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }, Patch::Merge(&patch));
+    let kind = self_hosted::kind_of(component);
+    let rolled = match kind {
+        "DaemonSet" => Api::<DaemonSet>::namespaced(client.clone(), "kube-system")
+            .patch_metadata(component, &params, &patch)
+            .await
+            .map(drop),
+        _ => Api::<Deployment>::namespaced(client.clone(), "kube-system")
+            .patch_metadata(component, &params, &patch)
+            .await
+            .map(drop),
+    };
+    rolled.map_err(|error| failed(format!("roll the {kind} {component}"), &error))
 }
 
 /// The checksum of the EncryptionConfiguration that the API server of `client` has read.
@@ -84,10 +108,18 @@ pub async fn roll(client: &Client, name: &str, now: OffsetDateTime) -> Result<()
 /// Why it does not say.
 pub async fn encryption_sum(client: &Client) -> Result<String> {
     let action = "ask an API server which encryption configuration it has read";
-    let request = hyper::Request::get("/metrics").body(Vec::new()).map_err(|error| Error::failed(action, error))?;
-    let text = client.request_text(request).await.map_err(|error| failed(action, &error))?;
+    let text = page(client, "/metrics", action).await?;
     let sum = sum_in(&text).map(str::to_owned);
     sum.ok_or_else(|| Error::failed(action, "it has no such metric: Kubernetes has it since 1.34"))
+}
+
+/// What the API server of `client` says at a path of its own.
+///
+/// # Errors
+/// Why it does not say.
+pub(super) async fn page(client: &Client, path: &str, action: &str) -> Result<String> {
+    let request = hyper::Request::get(path).body(Vec::new()).map_err(|error| Error::failed(action, error))?;
+    client.request_text(request).await.map_err(|error| failed(action, &error))
 }
 
 fn sum_in(metrics: &str) -> Option<&str> {
@@ -120,29 +152,34 @@ mod tests {
 
     #[test]
     fn a_rollout_is_over_when_every_pod_is_new_and_ready() {
-        let status = |observed, all, updated, ready| DaemonSetStatus {
-            observed_generation: Some(observed),
-            desired_number_scheduled: all,
-            updated_number_scheduled: Some(updated),
-            number_ready: ready,
-            ..DaemonSetStatus::default()
+        let daemon_set = |observed, all, updated, ready| {
+            json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "desiredNumberScheduled": all,
+                "updatedNumberScheduled": updated, "numberReady": ready}})
         };
-        for (status, expected) in [
-            (status(1, 3, 3, 3), Some("the controller manager has yet to see it")),
-            (status(2, 3, 2, 3), Some("2 of 3 pods are new")),
-            (status(2, 3, 3, 2), Some("2 of 3 pods are ready")),
-            (status(2, 3, 3, 3), None),
+        let deployment = |replicas, total, updated, available| {
+            json!({"metadata": {"generation": 2}, "spec": {"replicas": replicas}, "status": {"observedGeneration": 2,
+                "replicas": total, "updatedReplicas": updated, "availableReplicas": available}})
+        };
+        for (kind, found, expected) in [
+            ("DaemonSet", daemon_set(1, 3, 3, 3), Some("the controller manager has yet to see it")),
+            ("DaemonSet", daemon_set(2, 3, 2, 3), Some("2 of 3 pods are new")),
+            ("DaemonSet", daemon_set(2, 3, 3, 2), Some("2 of 3 pods are ready")),
+            ("DaemonSet", daemon_set(2, 3, 3, 3), None),
+            ("Deployment", deployment(1, 2, 0, 1), Some("0 of 1 pods are new")),
+            ("Deployment", deployment(1, 2, 1, 1), Some("1 pods are still to go")),
+            ("Deployment", deployment(1, 1, 1, 0), Some("0 of 1 pods are ready")),
+            ("Deployment", deployment(1, 1, 1, 1), None),
         ] {
-            let said = missing(Some(2), &status);
-            assert_eq!(said.is_some(), expected.is_some(), "{status:?}");
-            assert!(said.unwrap_or_default().ends_with(expected.unwrap_or_default()));
+            let said = missing(kind, &found);
+            assert_eq!(said.is_some(), expected.is_some(), "{found}");
+            assert!(said.unwrap_or_default().ends_with(expected.unwrap_or_default()), "{found}");
         }
     }
 
     #[test]
     fn a_flag_and_a_metric_are_read() {
         let command = ["kube-apiserver", "--a=1", "--ab=2", "--a=3=4"].map(str::to_owned).into();
-        let servers = ApiServers { command, rollout: None };
+        let servers = Workload { command, rollout: None };
         assert_eq!((servers.flag("a"), servers.flag("ab"), servers.flag("b")), (Some("3=4"), Some("2"), None));
         let metrics = "# HELP x\napiserver_encryption_config_controller_last_config_info{apiserver_id_hash=\"sha256:1\",hash=\"sha256:2\"} 1\n";
         assert_eq!(sum_in(metrics), Some("sha256:2"));

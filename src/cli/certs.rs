@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config;
-use crate::desired::rotation::Asked;
+use crate::desired::rotation::{self, Asked};
 use crate::node::system;
 use crate::ops::certs;
 
@@ -74,6 +74,8 @@ struct Rotate {
 enum Keys {
     /// The key that Secrets are encrypted with in etcd
     EncryptionKey,
+    /// The key that signs the tokens of service accounts
+    ServiceAccount,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,7 +115,8 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         What::Rotate(rotate) => {
             let host = system::host(Path::new("/"), &args.pod_manifest_path);
             let keys = match rotate.keys {
-                Keys::EncryptionKey => certs::Keys::EncryptionKey,
+                Keys::EncryptionKey => rotation::Keys::EncryptionKey,
+                Keys::ServiceAccount => rotation::Keys::ServiceAccount,
             };
             let asked = match () {
                 () if rotate.abort => Asked::Abort,

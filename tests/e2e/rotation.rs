@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::support::beside::Beside;
 use crate::support::command::{Ended, Running};
 use crate::support::controller::Controller;
+use crate::support::http::{Client, runtime};
 use crate::support::kubectl::Kubectl;
-use crate::support::node::Node;
+use crate::support::node::{Node, init_of};
 use crate::support::several::etcdctl;
 use crate::support::{eventually, hoist, repository, worker};
 
@@ -25,7 +29,14 @@ const ROTATE: &str = "hoist certs rotate encryption-key";
 const FINISH: &str = "hoist certs rotate encryption-key --finish";
 const CONTINUE: &str = "hoist certs rotate encryption-key --continue";
 const ABORT: &str = "hoist certs rotate encryption-key --abort";
-const PAGE: [&str; 5] = [PLAN, ROTATE, FINISH, CONTINUE, ABORT];
+const OF_TOKENS: &str = "hoist certs rotate service-account";
+const FINISH_TOKENS: &str = "hoist certs rotate service-account --finish";
+const PAGE: [&str; 7] = [PLAN, ROTATE, FINISH, CONTINUE, ABORT, OF_TOKENS, FINISH_TOKENS];
+
+/// A kubelet renews a token of ten minutes after eight, and hoist lets five more pass.
+const RENEWED: Duration = Duration::from_secs(1200);
+/// How often a client with a token asks.
+const ASKS: Duration = Duration::from_millis(100);
 
 #[test]
 fn the_encryption_key_is_rotated() {
@@ -108,6 +119,213 @@ fn the_encryption_key_is_rotated() {
     }
     let there = kubectl.list(&["secrets", "-n", "meanwhile"]);
     assert_eq!(there.len(), 5, "{there:?}");
+}
+
+#[test]
+fn the_key_of_service_accounts_is_rotated() {
+    is_the_page();
+    let controller = Controller::up("rotsa1");
+    let kubectl = &controller.kubectl;
+    bearer(kubectl, &controller.node);
+    worker::says_hello(kubectl, &controller.node, "usual", READY);
+    kubectl.apply(&secret_of_robot("robot"));
+    eventually("the controller manager has filled the Secret", READY, || key_in_secret(kubectl, "robot"));
+    let container = users_containers(kubectl)["bearer"].clone();
+    let started = started_at(kubectl, "bearer");
+    let directory = controller.cluster.assets.clone();
+    let older = directory.with_extension("older");
+    let _ = fs::remove_dir_all(&older);
+    copy(&directory, &older);
+    let [old] = &accepted(kubectl)[..] else { panic!("one key is accepted") };
+    let lasting = kubectl.run(&["create", "token", "robot", "--duration=3h"]).ok();
+    assert_eq!(key_of(&lasting), *old);
+
+    let traffic = controller.traffic();
+    // What a client in the pod does: it reads its token again and again. The other has read its own once.
+    let uid = kubectl.get(&["pod", "bearer"])["metadata"]["uid"].as_str().unwrap().to_owned();
+    let file = format!(
+        "/proc/{}/root/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/t/token",
+        init_of(&controller.node)
+    );
+    let in_pod = ask(&controller, move || fs::read_to_string(&file).unwrap());
+    let token = lasting.clone();
+    let once = ask(&controller, move || token.clone());
+
+    // The controller manager counts as there once it has been ready for a while.
+    eventually("no rotation is under way", READY, || {
+        let said = run(&controller, &format!("{OF_TOKENS} --plan")).ok();
+        said.contains("is the only key, and no rotation is under way").then_some(())
+    });
+    // Killed before the new key has signed anything, and led back: nobody is waited for.
+    let running = begin(&controller, OF_TOKENS);
+    killed(&controller, until_said(running, "the Secret kube-controller-manager: tokens of"));
+    let begun = Instant::now();
+    let said = run(&controller, &format!("{OF_TOKENS} --abort")).ok();
+    eprintln!("led back in {:.0?}:\n{said}", begun.elapsed());
+    assert_eq!(accepted(kubectl), [old.clone()]);
+
+    let begun = Instant::now();
+    let running = begin(&controller, OF_TOKENS);
+    let said = killed(&controller, until_said(running, "kube-apiserver is rolled"));
+    assert!(said.contains("a new key is made") && said.contains("tokens of"), "{said}");
+    let said = run(&controller, &format!("{OF_TOKENS} --continue")).ok();
+    eprintln!("rotated in {:.0?}:\n{said}", begun.elapsed());
+    assert!(said.contains("signs every token") && said.contains("Not yet: 1 Secret of the type"), "{said}");
+    let keys = accepted(kubectl);
+    let new = keys.iter().find(|key| *key != old).expect("two keys are accepted").clone();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert_eq!(key_of(&kubectl.run(&["create", "token", "robot"]).ok()), new);
+    kubectl.apply(&secret_of_robot("another"));
+    let made = eventually("the controller manager signs by the new key", READY, || key_in_secret(kubectl, "another"));
+    assert_eq!(made, new);
+    let said = run(&controller, &format!("{OF_TOKENS} --plan")).ok();
+    assert!(said.contains("is to go") && said.contains("2. ") && said.contains("done"), "{said}");
+
+    // Who has an old token is named, and nothing is dropped.
+    let refused = run(&controller, FINISH_TOKENS).expect(1);
+    refused.says(&[
+        "cannot drop the key",
+        "default/robot (key",
+        "2 pods may have",
+        "default/bearer",
+        "default/usual",
+        "at the latest",
+    ]);
+    assert_eq!(accepted(kubectl).len(), 2);
+    let hoist = hoist().display().to_string();
+    let start = |assets: &std::path::Path| {
+        let assets = assets.display().to_string();
+        controller.node.spawn([&hoist, "start", "--asset-dir", &assets, "--timeout=180s"]).wait(READY * 2)
+    };
+    start(&older).expect(3).says(&["tls/sa.pub", "and lacks", "docs/rotation.md"]);
+    start(&directory).expect(0);
+
+    // As the page says: the Secret gets another token; of the pods one is made anew, and one is left alone.
+    kubectl
+        .run(&["patch", "secret", "robot", "--type=json", "-p", r#"[{"op": "remove", "path": "/data/token"}]"#])
+        .ok();
+    let made = eventually("the Secret has another token", READY, || key_in_secret(kubectl, "robot"));
+    assert_eq!(made, new);
+    kubectl.run(&["delete", "pod", "usual"]).ok();
+    worker::says_hello(kubectl, &controller.node, "usual", READY);
+    let waited = Instant::now();
+    let mut refusals = 0;
+    let (said, once) = loop {
+        let before = once.is_finished();
+        assert!(!before, "a client has ended");
+        let ended = run(&controller, FINISH_TOKENS);
+        if ended.code == Some(0) {
+            break (ended.ok(), once);
+        }
+        assert!(waited.elapsed() < RENEWED, "{ended}");
+        refusals += 1;
+        ended.expect(1).says(&["default/bearer", "1 pod may have a token"]);
+        std::thread::sleep(Duration::from_secs(20));
+    };
+    eprintln!("finished after {:.0?} and {refusals} refusals:\n{said}", waited.elapsed());
+    assert!(refusals > 0, "nobody was waited for");
+    assert_eq!(accepted(kubectl), [new.clone()]);
+    start(&older).expect(3).says(&["tls/sa.pub", "and lacks"]);
+    start(&directory).expect(0);
+
+    // A token of the old key was accepted until then, and is no more.
+    let (asked, failed) = once.end();
+    let first = failed.first().expect("a token of the old key is still accepted");
+    assert!(failed.iter().all(|(_, why)| why.contains("401")), "{:?}", &failed[..failed.len().min(3)]);
+    assert!(asked > 1000 && first.0 > asked / 2, "{asked} {first:?}");
+    let (asked, failed) = in_pod.end();
+    eprintln!(
+        "the pod's token: {asked} requests, {} failed; the old one was refused from request {} on",
+        failed.len(),
+        first.0
+    );
+    assert!(asked > 5000 && failed.is_empty(), "{asked} {failed:?}");
+    let record = traffic.end().unwrap();
+    eprintln!("{}", record.summary());
+    assert_eq!(record.failures().count(), 0, "{record}");
+    assert_eq!(users_containers(kubectl)["bearer"], container, "the user's pod was restarted");
+    assert_eq!(started_at(kubectl, "bearer"), started);
+}
+
+/// A pod with a token of ten minutes.
+fn bearer(kubectl: &Kubectl, node: &Node) {
+    kubectl.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: bearer}}
+spec:
+  nodeName: {}
+  automountServiceAccountToken: false
+  containers:
+  - name: a
+    image: 'docker.io/library/busybox:1.36'
+    command: [sh, -c, 'echo hello; sleep infinity']
+    volumeMounts: [{{name: t, mountPath: /t}}]
+  terminationGracePeriodSeconds: 0
+  tolerations: [{{operator: Exists}}]
+  volumes: [{{name: t, projected: {{sources: [{{serviceAccountToken: {{path: token, expirationSeconds: 600}}}}]}}}}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: robot}}
+",
+        node.name
+    ));
+    kubectl.run(&["wait", "--for=condition=Ready", "--timeout=120s", "pod/bearer"]).ok();
+}
+
+fn secret_of_robot(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/service-account-token\nmetadata: {{name: {name}, annotations: {{kubernetes.io/service-account.name: robot}}}}\n"
+    )
+}
+
+/// The key of the token in a Secret, if there is one.
+fn key_in_secret(kubectl: &Kubectl, name: &str) -> Option<String> {
+    use base64::Engine;
+    let secret = kubectl.get(&["secret", name]);
+    let token = base64::engine::general_purpose::STANDARD.decode(secret["data"]["token"].as_str()?).unwrap();
+    Some(key_of(&String::from_utf8(token).unwrap()))
+}
+
+/// The key that has signed a token, as its header names it.
+fn key_of(token: &str) -> String {
+    use base64::Engine;
+    let header =
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.trim().split('.').next().unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    header["kid"].as_str().unwrap().to_owned()
+}
+
+/// The keys whose tokens the API server accepts.
+fn accepted(kubectl: &Kubectl) -> Vec<String> {
+    let text = kubectl.run(&["get", "--raw", "/openid/v1/jwks"]).ok();
+    let set: Value = serde_json::from_str(&text).unwrap();
+    set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+fn started_at(kubectl: &Kubectl, pod: &str) -> Value {
+    kubectl.get(&["pod", pod])["status"]["containerStatuses"][0]["state"]["running"]["startedAt"].clone()
+}
+
+/// A client that shows a token without pause, each time on a new connection: how often it has asked, and which requests failed.
+fn ask(controller: &Controller, token: impl Fn() -> String + Send + 'static) -> Beside<(usize, Vec<(usize, String)>)> {
+    let ca = fs::read(controller.cluster.assets.join("tls/ca.crt")).unwrap();
+    let address = std::net::SocketAddr::new(controller.node.address, 6443);
+    Beside::begin(move |stop| {
+        let (runtime, mut asked, mut failed) = (runtime(), 0, Vec::new());
+        while !stop.to_stop() {
+            let client = Client::with_token(&ca, token().trim(), address);
+            match runtime.block_on(client.get("/apis")) {
+                Ok((200, _)) => {}
+                Ok((status, _)) => failed.push((asked, format!("status {status}"))),
+                Err(why) => failed.push((asked, why)),
+            }
+            asked += 1;
+            std::thread::sleep(ASKS);
+        }
+        (asked, failed)
+    })
 }
 
 /// The page has these commands, and no others of hoist's that rotate.

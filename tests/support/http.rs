@@ -30,6 +30,8 @@ pub type Response = (u16, Bytes);
 pub struct Client {
     tls: TlsConnector,
     address: SocketAddr,
+    /// What it shows in place of a certificate.
+    token: Option<String>,
 }
 
 impl Client {
@@ -51,7 +53,18 @@ impl Client {
         let mut config =
             builder.with_root_certificates(roots).with_client_auth_cert(certificates(certificate), key).unwrap();
         config.resumption = Resumption::disabled();
-        Self { tls: TlsConnector::from(Arc::new(config)), address }
+        Self { tls: TlsConnector::from(Arc::new(config)), address, token: None }
+    }
+
+    /// The same with a token, and no certificate.
+    pub fn with_token(ca: &[u8], token: &str, address: SocketAddr) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca).map(Result::unwrap));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Self { tls: TlsConnector::from(Arc::new(config)), address, token: Some(token.to_owned()) }
     }
 
     pub async fn get(&self, path: &str) -> Result<Response, String> {
@@ -80,8 +93,12 @@ impl Client {
             .uri(path)
             .header(header::HOST, self.address.to_string())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(Bytes::from(body)))?;
+            .header(header::CONNECTION, "close");
+        let request = match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
+        let request = request.body(Full::new(Bytes::from(body)))?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();

@@ -40,6 +40,7 @@ pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
 pub use issuer::{certificates_of, is_issued_by, vouches_for_client};
 pub use key_id::key_ids;
+pub(in crate::desired) use key_id::signing_pair;
 pub use own::own;
 pub use pin::pins;
 pub use reissue::{is_newer, reissue};

@@ -1,5 +1,5 @@
 //! What is done next, as a table: the first row that fits decides. Rows 3 to 10 are looked at for one phase after the other, and
-//! for the last phase only where row 13 lets it come.
+//! for the last phase only where the rows 13 and 14 let it come.
 //!
 //! | | seen | done |
 //! |---|---|---|
@@ -13,10 +13,11 @@
 //! | 8 | a server does not say what it has | it is waited for: no other is rolled meanwhile |
 //! | 9 | a server is not as far, and reads what is new by itself | it is waited for |
 //! | 10 | a server is not as far | its component is rolled, under the bridge |
-//! | 11 | the new one is used everywhere, and nobody has counted what is still of the old | it is counted |
-//! | 12 | something is | it is made anew by the new one |
-//! | 13 | nothing is, a place still has the old key, and nobody asked for the end | `--finish` is waited for |
-//! | 14 | the last phase is over, too | nothing |
+//! | 11 | the new one is used everywhere, and nobody has looked at what is still of the old | it is looked at |
+//! | 12 | something is, and hoist can make it anew | it is made anew by the new one |
+//! | 13 | a place still has the old key, and nobody asked for the end | `--finish` is waited for |
+//! | 14 | a place still has the old key, and somebody may still need it | the command ends, and says who |
+//! | 15 | the last phase is over, too | nothing |
 
 /// How far a place is. Every place is as far as a phase before any goes on to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,8 +77,17 @@ pub struct Seen {
     pub reloads: bool,
     /// The servers.
     pub servers: Vec<Server>,
-    /// How much is still of another key than the one that is to stay; `None` before it was counted.
-    pub left: Option<u64>,
+    /// What is still of another key than the one that is to stay; `None` before it was looked at.
+    pub left: Option<Left>,
+}
+
+/// What is still of an old key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Left {
+    /// How many objects are that hoist makes anew.
+    pub others: u64,
+    /// Who may need it until then, in words.
+    pub held: Vec<String>,
 }
 
 /// What is done.
@@ -101,8 +111,10 @@ pub enum Step {
     Count,
     /// It is made anew.
     Rewrite,
-    /// The old one is dropped when somebody says so.
-    AwaitFinish,
+    /// The old one is dropped when somebody says so; these may need it until then.
+    AwaitFinish(Vec<String>),
+    /// The old one is not dropped: these may need it.
+    Held(Vec<String>),
 }
 
 /// What is done next.
@@ -115,14 +127,18 @@ pub fn decide(seen: &Seen) -> Step {
             return step;
         }
     }
-    match seen.left {
+    let held = match &seen.left {
         None => return Step::Count,
-        Some(0) => {}
-        Some(_) => return Step::Rewrite,
-    }
+        Some(left) if left.others > 0 => return Step::Rewrite,
+        Some(left) => &left.held,
+    };
     let mut written = seen.secrets.iter().map(|(_, level)| *level).chain(seen.directory).chain([seen.guards_secret]);
-    if written.any(|level| level < Level::Alone) && !matches!(seen.asked, Asked::Finish | Asked::Abort) {
-        return Step::AwaitFinish;
+    if written.any(|level| level < Level::Alone) {
+        match seen.asked {
+            Asked::Rotate | Asked::Continue => return Step::AwaitFinish(held.clone()),
+            Asked::Finish | Asked::Abort if !held.is_empty() => return Step::Held(held.clone()),
+            Asked::Finish | Asked::Abort => {}
+        }
     }
     towards(Level::Alone, seen).unwrap_or(Step::Nothing)
 }
@@ -192,7 +208,9 @@ mod tests {
         use Asked::{Abort, Continue, Finish, Rotate};
         use Level::{Alone, Knows, Lacks, Uses};
         let none = |asked| Seen { is_under_way: false, ..at(Alone, asked) };
-        let counted = |level, left, asked| Seen { left: Some(left), ..at(level, asked) };
+        let counted = |level, others, asked| Seen { left: Some(Left { others, held: Vec::new() }), ..at(level, asked) };
+        let held = |level, asked| Seen { left: Some(Left { others: 0, held: vec!["p".into()] }), ..at(level, asked) };
+        let await_finish = Step::AwaitFinish(Vec::new());
         let wait = |text: &str| Step::Wait(text.into());
         let all_use = |edit: &dyn Fn(&mut Seen)| {
             let mut seen = at(Uses, Rotate);
@@ -233,12 +251,17 @@ mod tests {
             (10, all_use(&|seen| seen.servers[1].level = Ok(Knows)), Step::Roll("kube-apiserver")),
             (11, at(Uses, Rotate), Step::Count),
             (12, counted(Uses, 2, Finish), Step::Rewrite),
-            (13, counted(Uses, 0, Rotate), Step::AwaitFinish),
-            (13, counted(Uses, 0, Continue), Step::AwaitFinish),
-            (13, Seen { guards_secret: Alone, ..counted(Uses, 0, Rotate) }, Step::AwaitFinish),
-            (14, counted(Alone, 0, Finish), Step::Nothing),
-            (14, counted(Alone, 0, Abort), Step::Nothing),
-            (14, counted(Alone, 0, Continue), Step::Nothing),
+            (13, counted(Uses, 0, Rotate), await_finish.clone()),
+            (13, counted(Uses, 0, Continue), await_finish.clone()),
+            (13, Seen { guards_secret: Alone, ..counted(Uses, 0, Rotate) }, await_finish),
+            (13, held(Uses, Continue), Step::AwaitFinish(vec!["p".into()])),
+            (14, held(Uses, Finish), Step::Held(vec!["p".into()])),
+            (14, held(Uses, Abort), Step::Held(vec!["p".into()])),
+            (14, Seen { directory: Some(Alone), ..held(Uses, Finish) }, Step::Held(vec!["p".into()])),
+            (15, counted(Alone, 0, Finish), Step::Nothing),
+            (15, counted(Alone, 0, Abort), Step::Nothing),
+            (15, counted(Alone, 0, Continue), Step::Nothing),
+            (15, held(Alone, Finish), Step::Nothing),
         ] {
             assert_eq!(decide(&seen), step, "row {row}: {seen:?}");
         }
@@ -248,7 +271,7 @@ mod tests {
     fn nobody_drops_a_key_while_a_place_is_not_as_far() {
         for lagging in 0..4 {
             for asked in [Asked::Finish, Asked::Abort] {
-                let mut seen = Seen { left: Some(0), ..at(Level::Uses, asked) };
+                let mut seen = Seen { left: Some(Left::default()), ..at(Level::Uses, asked) };
                 match lagging {
                     0 => seen.guards_behind = vec!["c3".into()],
                     1 => seen.servers[1].level = Ok(Level::Knows),

@@ -2,13 +2,24 @@
 //! a rotation stands is what the files themselves say.
 //!
 //! ```text
-//! files, servers' words ─► encryption ─► Seen ─► decide ─► Step
-//!                             └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
+//! files, servers' words ─► Observed ─► encryption, service_account: Rotation ─► Seen ─► decide ─► Step
+//!                                         └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
 //! ```
+//! What is common to all keys is in `decide` and `observed`: the order of the places and what is waited for. A kind of key says
+//! how far files are, and what they have in a phase.
 
 mod decide;
 pub mod encryption;
+mod kinds;
+mod observed;
 mod put;
+pub mod service_account;
+pub mod tokens;
 
-pub use decide::{Asked, Level, Seen, Server, Step, decide, towards};
+pub use decide::{Asked, Left, Level, Seen, Server, Step, decide, towards};
+pub use kinds::rotation;
+pub use observed::{Keys, Observed, PUBLIC, Rotation, SIGNING, Word, seen};
 pub use put::{put, sum};
+
+#[cfg(test)]
+mod tests;

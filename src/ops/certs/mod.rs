@@ -16,4 +16,4 @@ mod text;
 pub use by_hand::{ByHand, by_hand};
 pub use keep::run;
 pub use list::{Certificate, Key, List, Served, Subject, look};
-pub use rotate::{Keys, Rotate, rotate};
+pub use rotate::{Rotate, rotate};

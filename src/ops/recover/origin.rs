@@ -118,7 +118,9 @@ fn same_cluster(here: &AssetSet, there: &BTreeMap<String, File>, place: &Path, f
         _ => false,
     };
     let Some(path) = IDENTITY.iter().find(differs) else { return same_keys(here, there, place, file) };
-    let message = format!("is of another cluster than {}", file.display());
+    let rotated =
+        if path.ends_with("sa.pub") { ", or of the time after a rotation of the service account key" } else { "" };
+    let message = format!("is of another cluster than {}{rotated}", file.display());
     let finding = Finding::new(place.join(path).display().to_string(), message);
     Err(Error::Input(vec![
         finding.remedy("move that asset directory away, or name a new one: it is filled from the backup"),

@@ -13,7 +13,7 @@ use crate::desired::assets::{self, AssetSet, Manifest};
 use crate::desired::config::version::numbers;
 use crate::desired::config::{Cluster, Controller, Version};
 use crate::desired::pki::ENCRYPTION;
-use crate::desired::rotation;
+use crate::desired::rotation::{self, Keys};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::ops::addons;
@@ -161,11 +161,17 @@ pub(crate) fn goes_on(host: &Host, assets: &AssetSet, dir: &Path) -> Result<()> 
 /// The keys of `assets` that would lead a cluster back whose guard keeps `copy`.
 pub(crate) fn older_keys(copy: &Copy, assets: &AssetSet, dir: &Path) -> Option<Finding> {
     let (kept, own) = (copy.assets.tls(), assets.tls());
-    let why = rotation::encryption::leads_back(kept.get(ENCRYPTION)?, own.get(ENCRYPTION)?)?;
-    let finding = Finding::new(dir.join("tls").join(ENCRYPTION).display().to_string(), why);
-    Some(finding.remedy(
-        "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate encryption-key --abort` leads a cluster back to its old key",
-    ))
+    let encryption = || rotation::encryption::leads_back(kept.get(ENCRYPTION)?, own.get(ENCRYPTION)?);
+    let found = encryption().map(|why| (ENCRYPTION, Keys::EncryptionKey, why));
+    let (file, keys, why) = found.or_else(|| {
+        let why = rotation::service_account::leads_back(&kept, &own)?;
+        Some((rotation::PUBLIC, Keys::ServiceAccount, why))
+    })?;
+    let finding = Finding::new(dir.join("tls").join(file).display().to_string(), why);
+    Some(finding.remedy(format!(
+        "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate {} --abort` leads a cluster back to its old key",
+        keys.name()
+    )))
 }
 
 /// An asset directory of an older version than guard's copy on this controller: an upgrade has brought the copy, and what is

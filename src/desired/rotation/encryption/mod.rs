@@ -1,14 +1,14 @@
 //! The key that Secrets are encrypted with. The first key of the first provider writes, and every key reads. Keys are told apart
 //! by the number at the end of their names: the newest has the highest.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-use super::decide::{Asked, Level, Seen, Server};
+use super::decide::{Asked, Level};
+use super::observed::{Observed, Rotation};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::{files, yaml};
 use crate::desired::pki::{self, ENCRYPTION, WITH_KEYS, list};
+use crate::desired::secrets::Tls;
 
 /// What reads it.
 pub const READER: &str = "kube-apiserver";
@@ -90,32 +90,13 @@ impl Configuration {
     }
 }
 
-/// What is seen of each place.
-#[derive(Debug, Clone, Default)]
-pub struct Observed {
-    /// tls/encryption.yaml in guard's Secret.
-    pub guards_secret: Vec<u8>,
-    /// The same file in the Secret of the API servers.
-    pub secret: Vec<u8>,
-    /// The same in the asset directory on this controller, if there is one.
-    pub directory: Option<Vec<u8>>,
-    /// Whose guards do not keep what guard's Secret has, with why.
-    pub guards_behind: Vec<String>,
-    /// What is under way of rollouts, and which bridges stand.
-    pub unsettled: Vec<String>,
-    /// API servers read another file by themselves.
-    pub reloads: bool,
-    /// The checksum of the file that the API server of each controller has read; or why it does not say.
-    pub servers: BTreeMap<String, Result<String, String>>,
-    /// How many values in etcd do not begin with [`Rotation::prefix`].
-    pub left: Option<u64>,
-}
-
 /// A rotation, or a cluster that has one key.
 #[derive(Clone)]
-pub struct Rotation {
+pub struct EncryptionKey {
     /// The one that the API servers have: its other parts are kept.
     base: Configuration,
+    /// Its text.
+    text: Vec<u8>,
     /// All keys that a place has, the newest first.
     keys: Vec<Key>,
     /// Which of these is to stay.
@@ -123,15 +104,16 @@ pub struct Rotation {
     is_back: bool,
 }
 
-impl Rotation {
+impl EncryptionKey {
     /// Where it stands, by what the places have.
     ///
     /// # Errors
     /// What cannot be rotated, with why.
     pub fn of(seen: &Observed, asked: Asked) -> Result<Self> {
-        let base = Configuration::read(&format!("Secret kube-system/{READER}: {ENCRYPTION}"), &seen.secret)?;
-        let guards =
-            Configuration::read(&format!("Secret kube-system/hoist-guard: tls/{ENCRYPTION}"), &seen.guards_secret)?;
+        let text = file(&seen.secret(READER));
+        let base = Configuration::read(&format!("Secret kube-system/{READER}: {ENCRYPTION}"), &text)?;
+        let guards = format!("Secret kube-system/hoist-guard: tls/{ENCRYPTION}");
+        let guards = Configuration::read(&guards, &file(&seen.guards_secret))?;
         let mut keys = Vec::new();
         for key in base.keys.iter().chain(&guards.keys) {
             if !keys.contains(key) {
@@ -154,8 +136,8 @@ impl Rotation {
                 "`hoist start` brings both those of the asset directory",
             );
         }
-        if let Some(bytes) = &seen.directory {
-            let directory = Configuration::read(&place, bytes)?;
+        if let Some(files) = &seen.directory {
+            let directory = Configuration::read(&place, &file(files))?;
             let known = |key: &&Key| !keys.contains(key) && key.number() > keys[0].number();
             if let Some(key) = directory.keys.iter().find(known) {
                 let message = format!("has {}, which the cluster has not", key.name);
@@ -166,38 +148,10 @@ impl Rotation {
             }
         }
         let is_back = asked == Asked::Abort && keys.len() > 1;
-        Ok(Self { base, stays: usize::from(is_back), keys, is_back })
+        Ok(Self { base, text, stays: usize::from(is_back), keys, is_back })
     }
 
-    /// It with a new key, which is to stay.
-    ///
-    /// # Errors
-    /// The system has no randomness.
-    pub fn begun(mut self) -> Result<Self> {
-        let number = self.keys.first().map_or(0, Key::number) + 1;
-        self.keys.insert(0, Key { name: format!("key{number}"), secret: pki::encryption_key()? });
-        (self.stays, self.is_back) = (0, false);
-        Ok(self)
-    }
-
-    /// What every value begins with that is written by the key that is to stay.
-    pub fn prefix(&self) -> String {
-        format!("k8s:enc:{}:v1:{}:", self.base.provider, self.stays().name)
-    }
-
-    /// The name of the key that is to stay.
-    pub fn staying(&self) -> &str {
-        &self.stays().name
-    }
-
-    /// The names of those that are to go.
-    pub fn going(&self) -> Vec<&str> {
-        let goes = |key: &&Key| !self.alone().contains(key);
-        self.keys.iter().filter(goes).map(|key| &*key.name).collect()
-    }
-
-    /// What a place has that is so far.
-    pub fn content(&self, level: Level) -> Vec<u8> {
+    fn text(&self, level: Level) -> Vec<u8> {
         let stays = self.stays();
         let others = self.keys.iter().filter(|key| *key != stays);
         let keys: Vec<_> = match level {
@@ -206,41 +160,6 @@ impl Rotation {
             Level::Alone => self.alone(),
         };
         self.base.with(&keys)
-    }
-
-    /// How far all is.
-    pub fn seen(&self, observed: &Observed, asked: Asked) -> Seen {
-        let level = |bytes: &[u8]| self.level(bytes);
-        let secret = level(&observed.secret);
-        let mut sums: BTreeMap<_, _> =
-            [Level::Knows, Level::Uses, Level::Alone].map(|level| (file_sum(&self.content(level)), level)).into();
-        sums.insert(file_sum(&observed.secret), secret);
-        let server = |(node, said): (&String, &Result<String, String>)| Server {
-            component: READER,
-            node: node.clone(),
-            level: said.clone().map(|sum| sums.get(&sum).copied().unwrap_or(Level::Lacks)),
-        };
-        let servers: Vec<_> = observed.servers.iter().map(server).collect();
-        let directory = observed.directory.as_deref().map(level);
-        let is_behind = |level: &Level| *level != Level::Alone;
-        let is_under_way = self.keys.len() > 1
-            || !observed.guards_behind.is_empty()
-            // A bridge may have answered in a server's place.
-            || !observed.unsettled.is_empty()
-            || directory.iter().any(is_behind)
-            || servers.iter().any(|server| server.level.as_ref().is_ok_and(is_behind));
-        Seen {
-            asked,
-            is_under_way,
-            guards_secret: level(&observed.guards_secret),
-            directory,
-            guards_behind: observed.guards_behind.clone(),
-            secrets: vec![(READER, secret)],
-            unsettled: observed.unsettled.clone(),
-            reloads: observed.reloads,
-            servers,
-            left: observed.left,
-        }
     }
 
     fn stays(&self) -> &Key {
@@ -256,7 +175,7 @@ impl Rotation {
         }
     }
 
-    fn level(&self, bytes: &[u8]) -> Level {
+    fn level_of(&self, bytes: &[u8]) -> Level {
         let Ok(Configuration { keys, .. }) = Configuration::read("", bytes) else { return Level::Lacks };
         let uses = keys.first() == Some(self.stays());
         match () {
@@ -266,6 +185,59 @@ impl Rotation {
             () => Level::Knows,
         }
     }
+}
+
+impl Rotation for EncryptionKey {
+    fn staying(&self) -> String {
+        self.stays().name.clone()
+    }
+
+    fn going(&self) -> Vec<String> {
+        let goes = |key: &&Key| !self.alone().contains(key);
+        self.keys.iter().filter(goes).map(|key| key.name.clone()).collect()
+    }
+
+    fn mark(&self) -> String {
+        format!("k8s:enc:{}:v1:{}:", self.base.provider, self.stays().name)
+    }
+
+    /// etcd says what is.
+    fn is_unused(&self) -> bool {
+        false
+    }
+
+    fn has_several(&self) -> bool {
+        self.keys.len() > 1
+    }
+
+    fn begun(&self) -> Result<Box<dyn Rotation>> {
+        let mut begun = self.clone();
+        let number = self.keys.first().map_or(0, Key::number) + 1;
+        begun.keys.insert(0, Key { name: format!("key{number}"), secret: pki::encryption_key()? });
+        (begun.stays, begun.is_back) = (0, false);
+        Ok(Box::new(begun))
+    }
+
+    fn content(&self, level: Level) -> Tls {
+        Tls::from([(ENCRYPTION.to_owned(), self.text(level))])
+    }
+
+    fn level(&self, files: &Tls) -> Level {
+        self.level_of(&file(files))
+    }
+
+    fn level_of_server(&self, _: &str, said: &[String]) -> Level {
+        // The file as the API servers' Secret has it may be written otherwise than hoist would.
+        if said.first() == Some(&file_sum(&self.text)) {
+            return self.level_of(&self.text);
+        }
+        let is_it = |level: &Level| said.first() == Some(&file_sum(&self.text(*level)));
+        [Level::Alone, Level::Uses, Level::Knows].into_iter().find(is_it).unwrap_or(Level::Lacks)
+    }
+}
+
+fn file(files: &Tls) -> Vec<u8> {
+    files.get(ENCRYPTION).cloned().unwrap_or_default()
 }
 
 /// What an API server's metric `apiserver_encryption_config_controller_last_config_info` says of a file that it has read.
@@ -293,6 +265,34 @@ pub fn leads_back(kept: &[u8], directory: &[u8]) -> Option<String> {
 fn number(name: &str) -> u64 {
     let end = name.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();
     name[end..].parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+pub(super) use testing::file as made;
+
+/// The names of the keys in a file, the first of which writes.
+#[cfg(test)]
+pub(super) fn names(bytes: &[u8]) -> Vec<String> {
+    Configuration::read("f", bytes).map(|file| file.keys.into_iter().map(|key| key.name).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod testing {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    pub fn secret(byte: u8) -> String {
+        STANDARD.encode([byte; 32])
+    }
+
+    /// A file with these keys, by their names and what they are made of.
+    pub fn file(keys: &[(&str, u8)]) -> Vec<u8> {
+        let mut text = "# Never commit it.\napiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources:\n  - secrets\n  providers:\n  - secretbox:\n      keys:\n".to_owned();
+        for (name, byte) in keys {
+            text.push_str(&format!("      - name: {name}\n        secret: {}\n", secret(*byte)));
+        }
+        (text + "  - identity: {}\n").into_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,142 @@
+//! What is seen of all places, whatever is rotated; and how far each is.
+
+use super::decide::{Asked, Left, Level, Seen, Server};
+use crate::base::error::Result;
+use crate::desired::pki::ENCRYPTION;
+use crate::desired::secrets::Tls;
+
+/// What can be rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// The key that Secrets are encrypted with in etcd.
+    EncryptionKey,
+    /// The key that signs the tokens of service accounts.
+    ServiceAccount,
+}
+
+/// The key of a service account's tokens, and its public half, in tls/.
+pub const SIGNING: &str = "sa.key";
+/// The same.
+pub const PUBLIC: &str = "sa.pub";
+
+impl Keys {
+    /// As the command has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EncryptionKey => "encryption-key",
+            Self::ServiceAccount => "service-account",
+        }
+    }
+
+    /// The files of tls/ that a rotation changes.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::EncryptionKey => &[ENCRYPTION],
+            Self::ServiceAccount => &[SIGNING, PUBLIC],
+        }
+    }
+
+    /// The components whose Secrets have such files, in the order in which they get them, each with the files by the names of
+    /// tls/, which are those in the Secret. What is accepted changes last: until then all places know that there is another.
+    pub fn secrets(self) -> &'static [(&'static str, &'static [&'static str])] {
+        match self {
+            Self::EncryptionKey => &[("kube-apiserver", &[ENCRYPTION])],
+            Self::ServiceAccount => &[("kube-controller-manager", &[SIGNING]), ("kube-apiserver", &[SIGNING, PUBLIC])],
+        }
+    }
+}
+
+/// What is seen of each place. Files are those of tls/, by their paths there.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// In guard's Secret.
+    pub guards_secret: Tls,
+    /// In the Secrets of components.
+    pub secrets: Vec<(&'static str, Tls)>,
+    /// In the asset directory on this controller, if there is one.
+    pub directory: Option<Tls>,
+    /// Whose guards do not keep what guard's Secret has, with why.
+    pub guards_behind: Vec<String>,
+    /// What is under way of rollouts, and which bridges stand.
+    pub unsettled: Vec<String>,
+    /// API servers read another file by themselves.
+    pub reloads: bool,
+    /// What servers have said. None is asked while guards are behind or something is under way: a bridge might answer.
+    pub servers: Vec<Word>,
+    /// What is still of the old key; `None` before it was looked at.
+    pub left: Option<Left>,
+}
+
+/// What a server says of the keys that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// Its component.
+    pub component: &'static str,
+    /// Where it runs.
+    pub node: String,
+    /// Which keys it has, in the form of what is rotated; or why it does not say.
+    pub said: Result<Vec<String>, String>,
+}
+
+impl Observed {
+    /// The files of a component's Secret; none where there is no such Secret.
+    pub fn secret(&self, component: &str) -> Tls {
+        let found = self.secrets.iter().find(|(name, _)| *name == component);
+        found.map(|(_, files)| files.clone()).unwrap_or_default()
+    }
+}
+
+/// A rotation, or a cluster that has one key, as the places have it.
+pub trait Rotation: Send + Sync {
+    /// What the key is called that is to stay.
+    fn staying(&self) -> String;
+    /// What those are called that are to go.
+    fn going(&self) -> Vec<String>;
+    /// By what one tells that something is of the key that is to stay: a value in etcd by what it begins with, a token by the
+    /// name of its key.
+    fn mark(&self) -> String;
+    /// Nothing can be of what is to go: it was made for this rotation, and never used.
+    fn is_unused(&self) -> bool;
+    /// Places have more than one key.
+    fn has_several(&self) -> bool;
+    /// It with a new key, which is to stay.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    fn begun(&self) -> Result<Box<dyn Rotation>>;
+    /// What a place has that is so far.
+    fn content(&self, level: Level) -> Tls;
+    /// How far a place is.
+    fn level(&self, files: &Tls) -> Level;
+    /// How far a server is that has said this.
+    fn level_of_server(&self, component: &str, said: &[String]) -> Level;
+}
+
+/// How far all is.
+pub fn seen(rotation: &dyn Rotation, observed: &Observed, asked: Asked) -> Seen {
+    let server = |word: &Word| Server {
+        component: word.component,
+        node: word.node.clone(),
+        level: word.said.clone().map(|said| rotation.level_of_server(word.component, &said)),
+    };
+    let servers: Vec<_> = observed.servers.iter().map(server).collect();
+    let directory = observed.directory.as_ref().map(|files| rotation.level(files));
+    let is_behind = |level: &Level| *level != Level::Alone;
+    let is_under_way = rotation.has_several()
+        || !observed.guards_behind.is_empty()
+        || !observed.unsettled.is_empty()
+        || directory.iter().any(is_behind)
+        || servers.iter().any(|server| server.level.as_ref().is_ok_and(is_behind));
+    Seen {
+        asked,
+        is_under_way,
+        guards_secret: rotation.level(&observed.guards_secret),
+        directory,
+        guards_behind: observed.guards_behind.clone(),
+        secrets: observed.secrets.iter().map(|(name, files)| (*name, rotation.level(files))).collect(),
+        unsettled: observed.unsettled.clone(),
+        reloads: observed.reloads,
+        servers,
+        left: observed.left.clone(),
+    }
+}

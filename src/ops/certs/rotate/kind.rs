@@ -1,0 +1,85 @@
+//! What is particular to what is rotated: whether it is hoist's to rotate, and what servers say of it.
+
+use kube::Client;
+
+use super::encryption::Encryption;
+use super::scene::Scene;
+use super::service_account::ServiceAccount;
+use crate::base::error::Result;
+use crate::desired::config::Cluster;
+use crate::desired::rotation::{Asked, Keys, Left, Rotation, Word};
+
+/// What is rotated, and how it is looked at.
+pub(super) enum Kind {
+    /// The key of Secrets in etcd.
+    Encryption(Encryption),
+    /// The key of tokens.
+    ServiceAccount(ServiceAccount),
+}
+
+impl Kind {
+    /// That of a cluster.
+    ///
+    /// # Errors
+    /// One whose keys are not hoist's to rotate, with why.
+    pub async fn new(keys: Keys, cluster: &Cluster, client: &Client) -> Result<Self> {
+        Ok(match keys {
+            Keys::EncryptionKey => Self::Encryption(Encryption::new(cluster, client).await?),
+            Keys::ServiceAccount => Self::ServiceAccount(ServiceAccount::new(cluster, client).await?),
+        })
+    }
+
+    /// Which keys the API server of `client` has.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn said(&self, client: &Client) -> Result<Vec<String>> {
+        match self {
+            Self::Encryption(_) => Encryption::said(client).await,
+            Self::ServiceAccount(_) => ServiceAccount::said(client).await,
+        }
+    }
+
+    /// What other servers say.
+    pub async fn others(&self, client: &Client) -> Vec<Word> {
+        match self {
+            Self::Encryption(_) => Vec::new(),
+            Self::ServiceAccount(kind) => vec![kind.leader(client).await],
+        }
+    }
+
+    /// API servers read another file by themselves.
+    pub fn reloads(&self) -> bool {
+        match self {
+            Self::Encryption(kind) => kind.reloads,
+            Self::ServiceAccount(_) => false,
+        }
+    }
+}
+
+impl Scene<'_> {
+    /// What is still of what is to go.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub async fn left(&self, kind: &Kind, rotation: &dyn Rotation, asked: Asked) -> Result<Left> {
+        match kind {
+            Kind::Encryption(kind) => {
+                let others = self.values_of_others(kind, &rotation.mark()).await?;
+                Ok(Left { others: others.len() as u64, held: Vec::new() })
+            }
+            Kind::ServiceAccount(_) => self.tokens_left(rotation, asked).await,
+        }
+    }
+
+    /// Has hoist make anew what it can.
+    ///
+    /// # Errors
+    /// What was refused.
+    pub async fn rewrite(&self, kind: &Kind, rotation: &dyn Rotation) -> Result<()> {
+        match kind {
+            Kind::Encryption(kind) => self.rewrite_values(kind, &rotation.mark()).await,
+            Kind::ServiceAccount(_) => Ok(()),
+        }
+    }
+}
