@@ -68,17 +68,17 @@ pub struct Options {
 pub async fn run(host: &Host, options: &Options, reporter: &Reporter) -> Result<()> {
     let metrics = Metrics::default();
     let ends = EtcdEnds::new(host, reporter);
-    let served = metrics.clone().serve(options.metrics, |path| ends.asked(path));
+    let mut served = Box::pin(metrics.clone().serve(options.metrics, |path| ends.asked(path)));
     let way = keeper::Shared::default();
-    let counts = metrics.clone();
+    let (counts, node) = (metrics.clone(), &options.node_name);
     let mut guard = Guard::new(host, options, reporter, metrics, way.clone());
-    let guarded = guard.forever();
-    let kept = keeper::run(host, &way, reporter, &counts);
-    let joined = join::run(host, &options.node_name, reporter);
-    let renewed = certs::run(host, &options.node_name, reporter, || counts.set(|counts| counts.errors += 1));
-    let rolled = etcd_roll::run(host, &options.node_name, reporter);
-    let beside = async { tokio::join!(kept, joined, renewed, rolled) };
-    tokio::pin!(served, guarded, beside);
+    let mut guarded = Box::pin(guard.forever());
+    // On the heap: together they are larger than a thread's stack may have room for.
+    let mut beside = Box::pin(async {
+        let (kept, joined) = (keeper::run(host, &way, reporter, &counts), join::run(host, node, reporter));
+        let renewed = certs::run(host, node, reporter, || counts.set(|counts| counts.errors += 1));
+        tokio::join!(kept, joined, renewed, etcd_roll::run(host, node, reporter))
+    });
     let mut is_served = true;
     loop {
         tokio::select! {
