@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
 use kube::{Client, ResourceExt};
 
@@ -16,6 +17,8 @@ use crate::desired::config::version::numbers;
 
 /// How many Nodes are asked for at once.
 const PAGE: u32 = 250;
+/// What the mirror of a static pod has: the uid of its manifest, or a hash.
+const MIRRORED: &str = "kubernetes.io/config.mirror";
 /// What an API server says of who asks for versions of its API that will go.
 const METRIC: &str = "apiserver_requested_deprecated_apis{";
 
@@ -71,6 +74,41 @@ pub async fn kubelet_of(client: &Client, node: &str) -> Result<Option<Kubelet>> 
     let api: Api<Node> = Api::all(client.clone());
     let found = api.get_opt(node).await.map_err(|error| failed(format!("read the Node {node}"), &error))?;
     Ok(found.map(|node| kubelet(&node)))
+}
+
+/// A static pod of kube-system whose manifest gives it no uid, so that a kubelet of another minor version makes it anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hashed {
+    /// Its node.
+    pub node: String,
+    /// The name of its mirror.
+    pub pod: String,
+}
+
+/// All of them, by their mirrors: where a manifest has no uid, the kubelet has put a hash in its place.
+///
+/// # Errors
+/// The API server's word.
+pub async fn hashed_static_pods(client: &Client) -> Result<Vec<Hashed>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let params = kube::api::ListParams::default().limit(PAGE);
+    let mut found = Vec::new();
+    let listed =
+        pages::each(params, async |params| api.list_metadata(params).await, |pod| found.extend(hashed(&pod.metadata)));
+    listed.await.map_err(|error| failed("list the static pods", &error))?;
+    found.sort();
+    Ok(found)
+}
+
+fn hashed(pod: &ObjectMeta) -> Option<Hashed> {
+    let hash = pod.annotations.as_ref()?.get(MIRRORED)?;
+    let node = pod.owner_references.as_ref()?.iter().find(|owner| owner.kind == "Node")?;
+    // The bridge's are there for a moment.
+    let is_bridge =
+        pod.labels.as_ref().and_then(|labels| labels.get("component")).is_some_and(|name| name.starts_with("bridge-"));
+    // A uid is written in five parts.
+    (!hash.contains('-') && !is_bridge)
+        .then(|| Hashed { node: node.name.clone(), pod: pod.name.clone().unwrap_or_default() })
 }
 
 /// What the API server serves as that answers.
@@ -145,6 +183,19 @@ fn asked_for(line: &str) -> Option<Asked> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_static_pod_without_a_uid_has_a_hash_for_one() {
+        let pod = |mirror: &str| {
+            let metadata = serde_json::json!({"name": "etcd-c1", "annotations": {"kubernetes.io/config.mirror": mirror},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "c1", "uid": "u"}]});
+            hashed(&serde_json::from_value(metadata).unwrap())
+        };
+        assert_eq!(pod("b1d3c393-58d8-88b5-86d0-64a92abd0f76"), None);
+        let found = Hashed { node: "c1".into(), pod: "etcd-c1".into() };
+        assert_eq!(pod("0f002bc778374cc39f5bd5aac8f74c64"), Some(found));
+        assert_eq!(hashed(&ObjectMeta::default()), None, "no mirror");
+    }
 
     #[test]
     fn what_an_api_server_emulates_is_another_version_than_its_own() {

@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// For hoist's own pods: see the machine as its first process does
     #[arg(long, hide = true)]
     in_host: bool,
+    /// For hoist's own pods: remove the program's file in the end, which only they need
+    #[arg(long, hide = true)]
+    consume: bool,
     /// For hoist's own pods: copy the program to this file, and do nothing else
     #[arg(long, hide = true, value_name = "FILE")]
     take: Option<PathBuf>,
@@ -74,7 +77,11 @@ async fn one(args: &Args, reporter: &Reporter) -> Result<String> {
     }
     let host = system::host(Path::new("/"), &args.pod_manifest_path);
     let options = Options { program: &args.kubelet, timeout: args.timeout, is_dry_run: args.dry_run };
-    let done = node::run(&host, &options, reporter, super::stop()?).await?;
+    let done = node::run(&host, &options, reporter, super::stop()?).await;
+    if args.consume {
+        files::remove(&args.kubelet)?;
+    }
+    let done = done?;
     Ok(match args.dry_run {
         true => format!("{}: nothing stands in the way from {} to {}", done.node, done.from, done.to),
         false => done.to_string(),

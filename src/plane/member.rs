@@ -19,6 +19,10 @@ use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
 
 const ETCD: &str = "etcd.yaml";
+/// Snapshots of etcd from before its image was exchanged.
+pub const SNAPSHOTS: &str = "/var/lib/hoist/etcd-snapshots";
+/// The exchange of etcd's image that is under way.
+pub const EXCHANGE: &str = "/var/lib/hoist/guard/etcd-exchange.json";
 
 /// Whether the controller that `copy` is for is one in the making: nobody rendered its certificates, and its API server was
 /// not let serve yet.
@@ -50,6 +54,7 @@ pub fn has_own_certificates(copy: &Copy, controller: &Controller) -> bool {
 /// A copy that lacks a file; the system's refusal. Running it again goes on.
 pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
     let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
+    files::remove(&host.path(EXCHANGE))?;
     files::make_dir(&data.dir(), 0o700)?;
     data.begin()?;
     StaticPods::new(host.manifests()).install_lasting(ETCD, &manifest).map(drop)
@@ -62,6 +67,7 @@ pub fn begin(host: &Host, copy: &Copy, initial_cluster: &str) -> Result<()> {
 /// A copy that lacks a file; the system's refusal. Running it again goes on.
 pub fn begin_anew(host: &Host, copy: &Copy, id: MemberId, initial_cluster: &str) -> Result<()> {
     let Some((data, manifest)) = prepared(host, copy, initial_cluster)? else { return Ok(()) };
+    files::remove(&host.path(EXCHANGE))?;
     let manifest = etcd_data::waiting_for(&manifest, &etcd_data::joined(id));
     StaticPods::new(host.manifests()).install_lasting(ETCD, &manifest)?;
     data.begin_anew(id)
@@ -103,6 +109,8 @@ pub fn put_aside(host: &Host, cluster: &Cluster, now: OffsetDateTime) -> Result<
 pub fn remove(host: &Host, cluster: &Cluster) -> Result<()> {
     let Some(data) = Data::of(host, cluster) else { return Ok(()) };
     StaticPods::new(host.manifests()).remove(ETCD)?;
+    files::remove(&host.path(EXCHANGE))?;
+    files::remove_dir(&host.path(SNAPSHOTS))?;
     files::remove_dir(&host.etcd_pki())?;
     files::remove_dir(&data.dir().join("member")).map(drop)
 }

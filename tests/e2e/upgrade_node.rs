@@ -28,11 +28,7 @@ esac
 
 #[test]
 fn kubelets_are_exchanged_in_place() {
-    let node = Node::of_version("kb1", OLD);
-    node.has_images_of(NEW);
-    let cluster = Cluster::to_render(&node, node.address);
-    render(&declaration(&node, node.address).replace(OLD, NEW), &cluster.assets).ok();
-    let controller = Controller::start(node, cluster);
+    let controller = upgraded("kb1");
     let w = Node::of_version("kb2", OLD);
     worker::join(&w, &controller.cluster);
     worker::is_ready(&w, &controller.cluster);
@@ -98,14 +94,19 @@ END");
     assert_eq!(record.failures().count(), 0, "{record}");
 }
 
-/// The kubelets of all nodes by one command on another machine, from an image: a node that fails ends it, and the next run goes on.
-#[test]
-fn all_kubelets_are_exchanged_from_an_image() {
-    let node = Node::of_version("ka1", OLD);
+/// A controller whose control plane has the new version, and whose kubelet has the old one.
+fn upgraded(name: &str) -> Controller {
+    let node = Node::of_version(name, OLD);
     node.has_images_of(NEW);
     let cluster = Cluster::to_render(&node, node.address);
     render(&declaration(&node, node.address).replace(OLD, NEW), &cluster.assets).ok();
-    let controller = Controller::start(node, cluster);
+    Controller::start(node, cluster)
+}
+
+/// The kubelets of all nodes by one command on another machine, from an image: a node that fails ends it, and the next run goes on.
+#[test]
+fn all_kubelets_are_exchanged_from_an_image() {
+    let controller = upgraded("ka1");
     let workers = ["ka2", "ka3"].map(|name| {
         let node = Node::of_version(name, OLD);
         worker::unpack(&node, &controller.cluster);
@@ -136,6 +137,7 @@ fn all_kubelets_are_exchanged_from_an_image() {
     for (node, before) in nodes.iter().zip(before) {
         is(&controller, node, NEW);
         assert_eq!(containers(node), before, "{}", node.name);
+        assert_eq!(node.sh("ls /var/lib/hoist/kubelet"), "", "what only the pod needed is gone");
     }
     let left =
         controller.kubectl.list(&["pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=hoist-upgrade-node"]);

@@ -29,8 +29,9 @@ use crate::etcd::save::save;
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
 use crate::node::{images, lock, processes};
+use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
-use crate::plane::{guard_pod, member};
+use crate::plane::member::{self, EXCHANGE, SNAPSHOTS};
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -41,10 +42,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a new etcd may take until it serves: then the old one comes back.
 const PATIENCE: Duration = Duration::from_secs(120);
 const MANIFEST: &str = "etcd.yaml";
-/// The exchange that is under way.
-const UNDER_WAY: &str = "/var/lib/hoist/guard/etcd-exchange.json";
-/// Snapshots of before, each named by the image that came then.
-const SNAPSHOTS: &str = "/var/lib/hoist/etcd-snapshots";
 
 /// An exchange, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +115,7 @@ impl Roll<'_> {
             return Ok(Some(format!("the image {} is not on this machine", order.image)));
         }
         if !self.serves(copy).await {
-            return Ok(Some("it does not serve, and another one is no remedy".into()));
+            return Err(Error::failed("exchange etcd", "the one that is there does not serve"));
         }
         if let Err(error) = self.save(copy, &order.image).await {
             return Ok(Some(error.to_string()));
@@ -136,7 +133,7 @@ impl Roll<'_> {
             let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
             self.tell(&client, "EtcdPutBack", format!("etcd has its image of before again: {why}"), true).await?;
             etcd_roll::refuse(&client, &Refused { order: under_way.order, why }).await?;
-            return files::remove(&self.host.path(UNDER_WAY)).map(drop);
+            return files::remove(&self.host.path(EXCHANGE)).map(drop);
         }
         let image = under_way.order.image.clone();
         // guard was killed before it put it in.
@@ -148,7 +145,7 @@ impl Roll<'_> {
             // Its mirror keeps the text of before; the kubelet makes another one, and leaves the pod alone.
             write::delete_pods(&client, &[("kube-system".into(), format!("etcd-{}", self.node))]).await?;
             self.tell(&client, "EtcdExchanged", format!("etcd runs {image}, and serves"), false).await?;
-            return files::remove(&self.host.path(UNDER_WAY)).map(drop);
+            return files::remove(&self.host.path(EXCHANGE)).map(drop);
         }
         let age = self.host.world().now().unix_timestamp() - under_way.began;
         if u64::try_from(age).unwrap_or_default() > PATIENCE.as_secs() {
@@ -179,13 +176,10 @@ impl Roll<'_> {
         self.host.world().etcd_serves(local, &copy.assets.tls(), ASK_LIMIT).await
     }
 
-    /// Saves what etcd has, once for each image: the way back from what another version writes.
+    /// Saves what etcd has, by the name of the image that comes: the way back from what another version writes.
     async fn save(&self, copy: &Copy, image: &str) -> Result<()> {
         let tag = image.rsplit(['/', ':', '@']).next().unwrap_or(image);
         let path = self.host.path(SNAPSHOTS).join(format!("before-{tag}.db"));
-        if path.is_file() {
-            return Ok(());
-        }
         files::make_dir(&self.host.path(SNAPSHOTS), 0o700)?;
         let begun = Instant::now();
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
@@ -210,15 +204,15 @@ impl Roll<'_> {
     }
 
     fn under_way(&self) -> Result<Option<UnderWay>> {
-        let text = files::read_if_there(&self.host.path(UNDER_WAY))?;
+        let text = files::read_if_there(&self.host.path(EXCHANGE))?;
         text.map(|text| serde_json::from_slice(&text))
             .transpose()
-            .map_err(|error| Error::failed(format!("read {}", self.host.path(UNDER_WAY).display()), error))
+            .map_err(|error| Error::failed(format!("read {}", self.host.path(EXCHANGE).display()), error))
     }
 
     fn write(&self, under_way: &UnderWay) -> Result<()> {
         let text = serde_json::to_string(under_way).unwrap_or_default();
-        files::write(&self.host.path(UNDER_WAY), &File::private(text)).map(drop)
+        files::write(&self.host.path(EXCHANGE), &File::private(text)).map(drop)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::api::FIELD_MANAGER;
 use crate::api::apply::{Applier, How, Preview};
 use crate::api::etcd_roll::{self, EtcdPod};
 use crate::api::observe::cluster_id;
-use crate::api::skew::{self, Asked, Kubelet};
+use crate::api::skew::{self, Asked, Hashed, Kubelet};
 use crate::base::error::{Error, Finding, Result, Severity};
 use crate::check::validate;
 use crate::desired::assets;
@@ -110,6 +110,10 @@ pub async fn plan(
     if seen.api_servers.form == Form::Old {
         findings.extend(edits(subject, &releases, force_conflicts).await?);
     }
+    findings.extend(skew::hashed_static_pods(client).await?.iter().filter_map(|pod| {
+        let kubelet = kubelets.iter().find(|kubelet| kubelet.node == pod.node)?;
+        made_anew(pod, kubelet, releases.new.version)
+    }));
     let (in_the_way, warnings): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     let of = |finding: Finding| Said { place: finding.place, message: finding.message, remedy: finding.remedy };
@@ -258,6 +262,20 @@ fn tag(image: &str) -> Option<(u32, u32)> {
     let tag = image.split('@').next()?.rsplit('/').next()?.split_once(':')?.1;
     let mut numbers = tag.trim_start_matches('v').split(['.', '-']).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// A static pod without a uid of its own, where the kubelet's minor version is to change.
+fn made_anew(pod: &Hashed, kubelet: &Kubelet, new: Version) -> Option<Finding> {
+    let (_, minor, _) = numbers(&kubelet.version)?;
+    let message = format!(
+        "{} has no metadata.uid: a kubelet of v1.{} makes it anew, and its containers are restarted",
+        pod.pod, new.minor
+    );
+    (minor != new.minor).then(|| {
+        Finding::new(format!("node {}", pod.node), message)
+            .remedy("hoist gives its own static pods one at the next boot; for others, write one into the manifest, which restarts them once")
+            .warning()
+    })
 }
 
 /// Where somebody has edited in the cluster what the new manifests would change.

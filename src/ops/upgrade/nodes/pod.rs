@@ -69,7 +69,11 @@ pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value
         }
     };
     let timeout = format!("--timeout={}s", options.timeout.as_secs());
-    let command = ["/hoist", "upgrade", "node", "--in-host", &format!("--kubelet={kubelet}"), &timeout];
+    let kubelet = format!("--kubelet={kubelet}");
+    let mut command = vec!["/hoist", "upgrade", "node", "--in-host", &kubelet, &timeout];
+    if matches!(options.source, Source::Image { .. }) {
+        command.push("--consume");
+    }
     let mut container = container("exchange", hoist, &command, &mounts);
     container["securityContext"] = json!({"privileged": true, "runAsUser": 0});
     json!({
