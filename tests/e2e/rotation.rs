@@ -162,7 +162,7 @@ fn the_key_of_service_accounts_is_rotated() {
     let begun = Instant::now();
     let said = run(&controller, &format!("{OF_TOKENS} --abort")).ok();
     eprintln!("led back in {:.0?}:\n{said}", begun.elapsed());
-    assert_eq!(accepted(kubectl), [old.clone()]);
+    assert_eq!(accepted(kubectl), std::slice::from_ref(old));
 
     let begun = Instant::now();
     let running = begin(&controller, OF_TOKENS);
@@ -224,7 +224,7 @@ fn the_key_of_service_accounts_is_rotated() {
     };
     eprintln!("finished after {:.0?} and {refusals} refusals:\n{said}", waited.elapsed());
     assert!(refusals > 0, "nobody was waited for");
-    assert_eq!(accepted(kubectl), [new.clone()]);
+    assert_eq!(accepted(kubectl), std::slice::from_ref(&new));
     start(&older).expect(3).says(&["tls/sa.pub", "and lacks"]);
     start(&directory).expect(0);
 
