@@ -28,7 +28,8 @@ fn three_controllers_are_upgraded_while_one_loses_its_power() {
     render(&declaration, &cluster.assets).ok();
     let several = Several::of("ut", first, cluster, 1);
     several.make_three();
-    several.controllers.iter().for_each(|node| node.has_images_of(NEW));
+    // kube-proxy follows on workers, too.
+    several.controllers.iter().chain(&several.workers).for_each(|node| node.has_images_of(NEW));
     let worker = &several.workers[0];
     let assets = several.cluster.assets.clone();
     // What the test has put into it stays: it is the user's.
