@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::controllers::pods_of;
 use super::observe::pod_view;
 use super::{failed, guard};
 use crate::base::error::Result;
@@ -106,15 +107,14 @@ pub async fn refuse(client: &Client, refused: &Refused) -> Result<()> {
 /// # Errors
 /// The API server's word.
 pub async fn pods(client: &Client) -> Result<Vec<EtcdPod>> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let listed = api.list(&ListParams::default().labels("component=etcd,app.kubernetes.io/managed-by=hoist")).await;
-    let listed = listed.map_err(|error| failed("list the pods of etcd", &error))?;
     let of_pod = |pod: Pod| {
+        pod.labels().get("app.kubernetes.io/managed-by").filter(|by| *by == "hoist")?;
         let view = pod_view(&pod);
         let container = pod.spec?.containers.into_iter().find(|container| container.name == "etcd")?;
         Some(EtcdPod { node: view.node?, image: container.image?, ready: view.ready, reason: view.reason })
     };
-    let mut pods: Vec<_> = listed.items.into_iter().filter_map(of_pod).collect();
+    let listed = pods_of(client, "etcd", &ListParams::default()).await?;
+    let mut pods: Vec<_> = listed.into_iter().filter_map(of_pod).collect();
     pods.sort_by(|one, other| one.node.cmp(&other.node));
     Ok(pods)
 }

@@ -149,6 +149,15 @@ pub fn is_not_found(error: &kube::Error) -> bool {
     verdict(error) == Verdict::Missing
 }
 
+/// What the API server of `client` says at a path of its own.
+///
+/// # Errors
+/// Why it does not say.
+async fn page(client: &Client, path: &str, action: &str) -> Result<String> {
+    let request = hyper::Request::get(path).body(Vec::new()).map_err(|error| Error::failed(action, error))?;
+    client.request_text(request).await.map_err(|error| failed(action, &error))
+}
+
 /// Whether the API server says that it is ready, now.
 pub async fn is_served(client: &Client) -> bool {
     let Ok(request) = hyper::Request::get("/readyz").body(Vec::new()) else { return false };

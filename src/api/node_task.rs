@@ -1,12 +1,12 @@
 //! A pod that does something once on one node, whatever else runs there, and what has become of it.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use super::observe::pod_view;
-use super::{Verdict, failed, is_not_found, verdict};
+use super::{Verdict, failed, verdict};
 use crate::base::error::{Error, Result};
 
 /// What has become of such a pod.
@@ -73,19 +73,6 @@ pub async fn make(client: &Client, pod: Value) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) if verdict(&error) == Verdict::Stale => Ok(()),
         Err(error) => Err(failed("make a pod", &error)),
-    }
-}
-
-/// Takes one away.
-///
-/// # Errors
-/// The API server's word.
-pub async fn remove(client: &Client, name: &str) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(()),
-        Err(error) if is_not_found(&error) => Ok(()),
-        Err(error) => Err(failed(format!("delete the pod {name}"), &error)),
     }
 }
 

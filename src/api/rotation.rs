@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{FIELD_MANAGER, failed, is_not_found, refused_or_failed, self_hosted};
+use super::{FIELD_MANAGER, failed, is_not_found, page, refused_or_failed, self_hosted};
 use crate::base::error::{Error, Result};
 use crate::base::time::rfc3339;
 
@@ -111,15 +111,6 @@ pub async fn encryption_sum(client: &Client) -> Result<String> {
     let text = page(client, "/metrics", action).await?;
     let sum = sum_in(&text).map(str::to_owned);
     sum.ok_or_else(|| Error::failed(action, "it has no such metric: Kubernetes has it since 1.34"))
-}
-
-/// What the API server of `client` says at a path of its own.
-///
-/// # Errors
-/// Why it does not say.
-pub(super) async fn page(client: &Client, path: &str, action: &str) -> Result<String> {
-    let request = hyper::Request::get(path).body(Vec::new()).map_err(|error| Error::failed(action, error))?;
-    client.request_text(request).await.map_err(|error| failed(action, &error))
 }
 
 fn sum_in(metrics: &str) -> Option<&str> {

@@ -13,8 +13,7 @@ use tokio::time::sleep;
 
 use super::controllers::pods_of;
 use super::observe::{self, pod_view};
-use super::rotation::page;
-use super::{failed, is_not_found, pages, timestamp};
+use super::{failed, is_not_found, page, pages, timestamp};
 use crate::base::error::{Error, Result};
 use crate::desired::rotation::tokens::{InSecret, OfPod};
 

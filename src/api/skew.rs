@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 
 use time::OffsetDateTime;
 
-use super::{controllers, failed, pages, timestamp};
+use super::{controllers, failed, page, pages, timestamp};
 use crate::base::error::{Error, Result};
 use crate::desired::config::Version;
 use crate::desired::config::version::numbers;
@@ -116,10 +116,9 @@ fn hashed(pod: &ObjectMeta) -> Option<Hashed> {
 /// # Errors
 /// Its word, or one that says no version.
 pub async fn serves(client: &Client) -> Result<Serves> {
-    let request = hyper::Request::get("/version").body(Vec::new());
-    let request = request.map_err(|error| Error::failed("ask for the version", error))?;
-    let text = client.request_text(request).await.map_err(|error| failed("read the API server's version", &error))?;
-    serves_as(&text).ok_or_else(|| Error::failed("read the API server's version", format!("it says {text:?}")))
+    const ACTION: &str = "read the API server's version";
+    let text = page(client, "/version", ACTION).await?;
+    serves_as(&text).ok_or_else(|| Error::failed(ACTION, format!("it says {text:?}")))
 }
 
 fn serves_as(text: &str) -> Option<Serves> {
@@ -154,11 +153,7 @@ pub async fn deprecated(client: &Client, connect: impl AsyncFn(SocketAddr) -> Re
     for node in controllers::list(client).await? {
         let Some(address) = node.address else { continue };
         let client = connect(SocketAddr::new(address, crate::desired::config::API_PORT)).await?;
-        let request = hyper::Request::get("/metrics").body(Vec::new());
-        let request = request.map_err(|error| Error::failed("ask for metrics", error))?;
-        let text = client.request_text(request).await;
-        let text =
-            text.map_err(|error| failed(format!("read the metrics of the API server of {}", node.name), &error))?;
+        let text = page(&client, "/metrics", &format!("read the metrics of the API server of {}", node.name)).await?;
         asked.extend(text.lines().filter_map(asked_for));
     }
     Ok(asked.into_iter().collect())

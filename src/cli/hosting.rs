@@ -107,10 +107,7 @@ async fn install(args: &Install, out: &mut dyn Write) -> Result<()> {
     }
     let manifests = install::manifests(&cluster, &args.tenant_namespace)?;
     let admin = args.cluster.connect().await?;
-    let outcome = apply::apply(&admin.client, &manifests, false).await?;
-    if !outcome.refused.is_empty() {
-        return Err(Error::Refused(outcome.refused.into_iter().map(|refusal| refusal.finding).collect()));
-    }
+    let outcome = apply::apply(&admin.client, &manifests, false).await?.accepted()?;
     let changed = outcome.changes.iter().filter(|one| one.change != Change::Unchanged).count();
     let namespaces = args.tenant_namespace.join(", ");
     let said = format!(

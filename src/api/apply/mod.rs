@@ -42,6 +42,19 @@ pub struct Outcome {
     pub refused: Vec<Refusal>,
 }
 
+impl Outcome {
+    /// Refuses where the API server has refused any.
+    ///
+    /// # Errors
+    /// All that it has refused.
+    pub fn accepted(self) -> Result<Self> {
+        match self.refused.is_empty() {
+            true => Ok(self),
+            false => Err(Error::Refused(self.refused.into_iter().map(|refusal| refusal.finding).collect())),
+        }
+    }
+}
+
 /// An object as people name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {

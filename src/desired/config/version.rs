@@ -56,6 +56,13 @@ pub fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     Some((next()?, next()?, next()?))
 }
 
+impl Version {
+    /// Whether a program that says `said` has this version.
+    pub fn is(self, said: &str) -> bool {
+        numbers(said) == Some((self.major, self.minor, self.patch))
+    }
+}
+
 /// The same of an image, by its tag.
 pub fn of_image(reference: &str) -> Option<(u32, u32, u32)> {
     let name = reference.split_once('@').map_or(reference, |(name, _)| name);

@@ -6,13 +6,14 @@
 //!                                         └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
 //! ```
 //! What is common to all keys is in `decide` and `observed`: the order of the places and what is waited for. A kind of key says
-//! how far files are, and what they have in a phase.
+//! how far files are, and what they have in a phase; which of its keys stay, and in which order, is in `ring`.
 
 mod decide;
 pub mod encryption;
 mod kinds;
 mod observed;
 mod put;
+mod ring;
 pub mod service_account;
 pub mod tokens;
 

@@ -3,6 +3,7 @@
 
 use super::decide::{Asked, Level};
 use super::observed::{Observed, PUBLIC, Rotation, SIGNING};
+use super::ring::Ring;
 use crate::base::error::{Error, Finding, Result};
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
@@ -38,11 +39,7 @@ struct Block {
 /// A rotation, or a cluster that has one key.
 #[derive(Clone)]
 pub struct ServiceAccountKey {
-    /// All keys that a place has, the newest first.
-    keys: Vec<Key>,
-    /// Which of these is to stay.
-    stays: usize,
-    is_back: bool,
+    keys: Ring<Key>,
 }
 
 impl ServiceAccountKey {
@@ -103,67 +100,46 @@ impl ServiceAccountKey {
                 return refused(&format!("tls/{PUBLIC}"), message, remedy);
             }
         }
-        let is_back = asked == Asked::Abort && keys.len() > 1;
-        Ok(Self { stays: usize::from(is_back), keys, is_back })
-    }
-
-    fn stays(&self) -> &Key {
-        &self.keys[self.stays]
-    }
-
-    /// The keys at the end, the newest first.
-    fn alone(&self) -> Vec<&Key> {
-        match self.is_back {
-            // Those that were there before the newest.
-            true => self.keys.iter().skip(1).collect(),
-            false => vec![self.stays()],
-        }
+        Ok(Self { keys: Ring::new(keys, asked) })
     }
 }
 
 impl Rotation for ServiceAccountKey {
     fn staying(&self) -> String {
-        shown(&self.stays().id)
+        shown(&self.keys.stays().id)
     }
 
     fn going(&self) -> Vec<String> {
-        self.keys.iter().filter(|key| !self.alone().contains(key)).map(|key| shown(&key.id)).collect()
+        self.keys.going().map(|key| shown(&key.id)).collect()
     }
 
     fn mark(&self) -> String {
-        self.stays().id.clone()
+        self.keys.stays().id.clone()
     }
 
     fn is_unused(&self) -> bool {
-        self.keys.iter().filter(|key| !self.alone().contains(key)).all(|key| key.is_unused)
+        self.keys.going().all(|key| key.is_unused)
     }
 
     fn has_several(&self) -> bool {
-        self.keys.len() > 1
+        self.keys.all().len() > 1
     }
 
     fn begun(&self) -> Result<Box<dyn Rotation>> {
-        let mut begun = self.clone();
         let (private, public) = pki::signing_pair()?;
         let id = pki::key_ids(public.as_bytes()).remove(0);
-        begun.keys.insert(0, Key { id, private, public, is_unused: true });
-        (begun.stays, begun.is_back) = (0, false);
-        Ok(Box::new(begun))
+        let keys = self.keys.clone().begun(Key { id, private, public, is_unused: true });
+        Ok(Box::new(Self { keys }))
     }
 
     fn content(&self, level: Level) -> Tls {
-        let stays = self.stays();
-        let others = self.keys.iter().filter(|key| *key != stays);
-        let (signs, accepted): (Vec<_>, Vec<_>) = match level {
-            Level::Lacks | Level::Knows => (others.chain([stays]).collect(), self.keys.iter().collect()),
-            Level::Uses => ([stays].into_iter().chain(others).collect(), self.keys.iter().collect()),
-            Level::Alone => {
-                let others = self.alone().into_iter().filter(|key| *key != stays);
-                ([stays].into_iter().chain(others).collect(), self.alone())
-            }
+        // sa.pub stands in the order in which keys were made.
+        let accepted: Vec<_> = match level {
+            Level::Alone => self.keys.alone(),
+            _ => self.keys.all().iter().collect(),
         };
         let mut private = String::new();
-        for (at, key) in signs.into_iter().enumerate() {
+        for (at, key) in self.keys.at(level).into_iter().enumerate() {
             if key.is_unused && at > 0 {
                 private.push_str(&format!("{UNUSED}\n"));
             }
@@ -178,9 +154,9 @@ impl Rotation for ServiceAccountKey {
         let private: Vec<_> = ids(SIGNING).into_iter().flatten().collect();
         // The controller manager has no other file.
         let public: Option<Vec<_>> = ids(PUBLIC).map(Iterator::collect);
-        let is_alone = |ids: &Vec<String>| same(ids, self.alone().into_iter());
-        let has_all = |ids: &Vec<String>| self.keys.iter().all(|key| ids.contains(&key.id));
-        let uses = private.first() == Some(&self.stays().id);
+        let is_alone = |ids: &Vec<String>| same(ids, self.keys.alone().into_iter());
+        let has_all = |ids: &Vec<String>| self.keys.all().iter().all(|key| ids.contains(&key.id));
+        let uses = private.first() == Some(&self.keys.stays().id);
         match () {
             () if uses && is_alone(&private) && public.as_ref().is_none_or(is_alone) => Level::Alone,
             () if !has_all(&private) || !public.as_ref().is_none_or(has_all) => Level::Lacks,
@@ -191,17 +167,17 @@ impl Rotation for ServiceAccountKey {
 
     fn level_of_server(&self, component: &str, said: &[String]) -> Level {
         let Some((signs, accepts)) = said.split_first() else { return Level::Lacks };
-        let uses = *signs == self.stays().id;
+        let uses = *signs == self.keys.stays().id;
         if component == CONTROLLER_MANAGER {
             return match () {
                 () if uses => Level::Alone,
-                () if self.keys.iter().any(|key| key.id == *signs) => Level::Knows,
+                () if self.keys.all().iter().any(|key| key.id == *signs) => Level::Knows,
                 () => Level::Lacks,
             };
         }
         match () {
-            () if uses && same(accepts, self.alone().into_iter()) => Level::Alone,
-            () if self.keys.iter().any(|key| !accepts.contains(&key.id)) => Level::Lacks,
+            () if uses && same(accepts, self.keys.alone().into_iter()) => Level::Alone,
+            () if self.keys.all().iter().any(|key| !accepts.contains(&key.id)) => Level::Lacks,
             () if uses => Level::Uses,
             () => Level::Knows,
         }

@@ -14,7 +14,7 @@ use crate::base::files;
 use crate::desired::config::Version;
 use crate::desired::config::version::numbers;
 use crate::node::host::Host;
-use crate::node::processes::{self, Process};
+use crate::node::processes;
 use crate::node::world::Ran;
 
 /// How long a program may take to say its version, or that it takes its flags.
@@ -40,8 +40,6 @@ const LEFT_OUT: [&str; 5] = ["lock-file", "exit-on-lock-contention", "bootstrap-
 pub struct Running {
     /// Its command: its program, and its flags.
     pub command: Vec<String>,
-    /// Its process.
-    pub process: Process,
     /// When it began.
     pub began: OffsetDateTime,
     /// The file of its program, which has a mark where the name is another file's by now.
@@ -72,7 +70,7 @@ pub async fn running(host: &Host) -> Result<Option<Running>> {
         let command = processes::command(&proc, &pid)?;
         let process = processes::process(&proc, &pid)?;
         let program = fs::read_link(proc.join(&pid).join("exe")).ok()?;
-        Some(Running { command, process, began: now - process.age, program })
+        Some(Running { command, began: now - process.age, program })
     };
     // There is no process 0.
     Ok(if pid == "0" || pid.is_empty() { None } else { found() })
@@ -86,20 +84,13 @@ pub async fn restarts(host: &Host) -> Result<usize> {
     Ok(property(host, "NRestarts").await?.parse().unwrap_or_default())
 }
 
-/// Whether systemd still tries to run it: a unit that has failed too often is left alone.
-///
-/// # Errors
-/// systemd's refusal.
-pub async fn is_given_up(host: &Host) -> Result<bool> {
-    Ok(property(host, "ActiveState").await? == "failed")
-}
-
 /// Starts the kubelet anew, also where systemd has given it up.
 ///
 /// # Errors
 /// systemd's refusal.
 pub async fn start_anew(host: &Host) -> Result<()> {
-    if is_given_up(host).await? {
+    // A unit that has failed too often is left alone.
+    if property(host, "ActiveState").await? == "failed" {
         systemctl(host, &["reset-failed", "kubelet.service"]).await?;
     }
     super::restart(host).await

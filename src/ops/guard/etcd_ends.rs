@@ -76,12 +76,16 @@ impl Drop for Mark<'_> {
     }
 }
 
-/// Whether the kubelet has a reason to end the etcd that runs: its manifest is gone, or was put there later.
-fn is_to_end(host: &Host) -> Result<bool> {
+/// How long the etcd runs that has done so for longest; `None` where none does.
+pub(super) fn oldest(host: &Host) -> Result<Option<Duration>> {
     let proc = host.path("/proc");
     let running = processes::of(&proc, "etcd").map_err(|error| Error::io("read", &proc, error))?;
-    let ages = running.iter().filter_map(|component| Some(component.process.as_ref()?.age));
-    let Some(oldest) = ages.max() else { return Ok(false) };
+    Ok(running.iter().filter_map(|component| Some(component.process.as_ref()?.age)).max())
+}
+
+/// Whether the kubelet has a reason to end the etcd that runs: its manifest is gone, or was put there later.
+pub(super) fn is_to_end(host: &Host) -> Result<bool> {
+    let Some(oldest) = oldest(host)? else { return Ok(false) };
     let path = host.manifests().join(MANIFEST);
     match std::fs::metadata(&path) {
         Ok(meta) => {

@@ -9,14 +9,13 @@
 //! | 4 | etcd's image is another than the copy's, and an order for this controller names the copy's | a snapshot, then the new manifest |
 
 use std::convert::Infallible;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::heartbeat;
+use super::{etcd_ends, heartbeat};
 use crate::api::etcd_roll::{self, Order, Refused};
 use crate::api::guard::{self, NodeEvent};
 use crate::api::write;
@@ -28,7 +27,7 @@ use crate::etcd::alarms::PORT;
 use crate::etcd::save::save;
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
-use crate::node::{images, lock, processes};
+use crate::node::{images, lock};
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
 use crate::plane::member::{self, EXCHANGE, SNAPSHOTS};
@@ -161,14 +160,7 @@ impl Roll<'_> {
 
     /// Whether the etcd that runs began after its manifest came there.
     fn is_new(&self) -> Result<bool> {
-        let path = self.host.manifests().join(MANIFEST);
-        let came =
-            fs::metadata(&path).and_then(|meta| meta.modified()).map_err(|error| Error::io("look at", &path, error))?;
-        let since = SystemTime::from(self.host.world().now()).duration_since(came).unwrap_or_default();
-        let proc = self.host.path("/proc");
-        let running = processes::of(&proc, "etcd").map_err(|error| Error::io("read", &proc, error))?;
-        let mut ages = running.iter().filter_map(|component| Some(component.process.as_ref()?.age)).peekable();
-        Ok(ages.peek().is_some() && ages.all(|age| age < since))
+        Ok(etcd_ends::oldest(self.host)?.is_some() && !etcd_ends::is_to_end(self.host)?)
     }
 
     async fn serves(&self, copy: &Copy) -> bool {
@@ -225,6 +217,7 @@ fn differing(copy: &Copy, there: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
 
     use super::*;
@@ -316,13 +309,15 @@ mod tests {
         assert!(!roll.is_new().unwrap(), "none runs");
         let proc = scene.host.path("/proc/7");
         fs::create_dir_all(&proc).unwrap();
-        let fields = format!("7 (etcd) S{}", " 0".repeat(18));
-        fs::write(proc.join("stat"), format!("{fields} {} 0\n", 400 * 100)).unwrap();
-        fs::write(proc.join("cmdline"), "etcd\0--name=c1\0").unwrap();
+        let began = |seconds: u32| {
+            let fields = format!("7 (etcd) S{}", " 0".repeat(18));
+            fs::write(proc.join("stat"), format!("{fields} {} 0\n", seconds * 100)).unwrap();
+            fs::write(proc.join("cmdline"), "etcd\0--name=c1\0").unwrap();
+        };
+        began(400);
         assert!(!roll.is_new().unwrap(), "it is ten minutes old, and its manifest a moment");
-        let long_ago = SystemTime::now() - Duration::from_secs(3600);
-        let manifest = scene.host.manifests().join(MANIFEST);
-        fs::File::options().write(true).open(&manifest).unwrap().set_modified(long_ago).unwrap();
+        // The machine has run for 1000 s.
+        began(1000);
         assert!(roll.is_new().unwrap());
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::api::apply::{Outcome, apply};
+use crate::api::apply::apply;
 use crate::api::etcd_roll::{self, Order};
 use crate::api::{self_hosted, write};
 use crate::base::error::{Error, Result};
@@ -28,15 +28,15 @@ pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> R
                 releases.images().into_iter().filter_map(|(name, (_, new))| Some((name, new?))).collect();
             images.extend(Releases::etcd(subject).map(|image| ("etcd", image)));
             let manifest = pull(&images, &subject.input.cluster().images.pause);
-            accepted(apply(client, &[manifest], true).await?)
+            apply(client, &[manifest], true).await?.accepted().map(drop)
         }
         Act::EndPull => self_hosted::delete_daemon_set(client, PULL).await,
         Act::Apply { component, form, is_held } => {
             let (beside, workload) = releases.manifests(component, *form, *is_held);
-            accepted(apply(client, &beside, false).await?)?;
+            apply(client, &beside, false).await?.accepted()?;
             let workload =
                 workload.ok_or_else(|| Error::failed(format!("apply {component}"), "there is no manifest"))?;
-            accepted(apply(client, &[workload], true).await?)
+            apply(client, &[workload], true).await?.accepted().map(drop)
         }
         Act::Replace { pod, .. } => write::delete_pods(client, &[("kube-system".to_owned(), pod.clone())]).await,
         Act::Commit => {
@@ -55,14 +55,7 @@ pub(super) async fn act(subject: &Subject, releases: &Releases, what: &Act) -> R
             etcd_roll::give(client, Some(&Order { node: node.clone(), image, number })).await
         }
         Act::EndEtcd => etcd_roll::give(client, None).await,
-        Act::ApplyRest => accepted(apply(client, subject.input.manifests(), false).await?),
-    }
-}
-
-fn accepted(outcome: Outcome) -> Result<()> {
-    match outcome.refused.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Refused(outcome.refused.into_iter().map(|refusal| refusal.finding).collect())),
+        Act::ApplyRest => apply(client, subject.input.manifests(), false).await?.accepted().map(drop),
     }
 }
 

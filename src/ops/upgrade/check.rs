@@ -27,6 +27,8 @@ use super::releases::{Releases, Subject};
 
 /// The version of the form of the JSON: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.upgrade-plan/v1";
+/// What to do about a static pod without a uid of its own.
+pub(super) const GIVE_UID: &str = "hoist gives its own static pods one at the next boot; for others, write one into the manifest, which restarts them once";
 /// How many minor versions a kubelet may be behind its API servers, by Kubernetes' version skew policy.
 pub(super) const KUBELET_BEHIND: u32 = 3;
 
@@ -271,11 +273,7 @@ fn made_anew(pod: &Hashed, kubelet: &Kubelet, new: Version) -> Option<Finding> {
         "{} has no metadata.uid: a kubelet of v1.{} makes it anew, and its containers are restarted",
         pod.pod, new.minor
     );
-    (minor != new.minor).then(|| {
-        Finding::new(format!("node {}", pod.node), message)
-            .remedy("hoist gives its own static pods one at the next boot; for others, write one into the manifest, which restarts them once")
-            .warning()
-    })
+    (minor != new.minor).then(|| Finding::new(format!("node {}", pod.node), message).remedy(GIVE_UID).warning())
 }
 
 /// Where somebody has edited in the cluster what the new manifests would change.
@@ -334,7 +332,7 @@ fn steps(facts: &Facts<'_>) -> Vec<Line> {
 
 /// What stays as it is.
 fn left(kubelets: &[Kubelet], new: Version) -> Vec<String> {
-    let behind = kubelets.iter().filter(|kubelet| numbers(&kubelet.version) != Some((new.major, new.minor, new.patch)));
+    let behind = kubelets.iter().filter(|kubelet| !new.is(&kubelet.version));
     behind
         .map(|kubelet| format!("the kubelet of {}: {} (`hoist upgrade node`, there)", kubelet.node, kubelet.version))
         .collect()

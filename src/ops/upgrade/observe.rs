@@ -17,7 +17,6 @@ use crate::api::{FIELD_MANAGER, guard, self_hosted};
 use crate::base::error::{Error, Result};
 use crate::base::probe::{Answer, Probe};
 use crate::desired::assets::Manifest;
-use crate::desired::config::version::numbers;
 use crate::desired::config::{API_PORT, Version};
 use crate::desired::upgrade::{emulates, image, is_held};
 use crate::ops::addons;
@@ -194,8 +193,9 @@ fn differs(said: &Answer, expected: Option<(u32, u32, u32)>, is_trial: bool) -> 
     let Answer::Http { status: 200, body } = said else { return Some(format!("says {said}")) };
     let info: Value = serde_json::from_str(body).unwrap_or_default();
     let version = info["gitVersion"].as_str().unwrap_or_default();
-    if numbers(version) != Some((major, minor, patch)) {
-        return Some(format!("is {version}, and not {} yet", Version { major, minor, patch }));
+    let wanted = Version { major, minor, patch };
+    if !wanted.is(version) {
+        return Some(format!("is {version}, and not {wanted} yet"));
     }
     let emulated = info["emulationMinor"].as_str().filter(|text| !text.is_empty());
     let emulates = emulated.is_some_and(|text| *text != minor.to_string());
@@ -214,7 +214,9 @@ async fn etcd(client: &Client, image: &str) -> Result<Members> {
         node: pod.node,
     });
     let members = members.collect();
-    Ok(Members { members, ordered: etcd_roll::order(client).await?.map(|order| order.node) })
+    let Some(order) = etcd_roll::order(client).await? else { return Ok(Members { members, ..Members::default() }) };
+    let refused = etcd_roll::refused(client, &order.node).await?.filter(|refused| refused.order == order);
+    Ok(Members { members, ordered: Some(order.node), refused: refused.map(|refused| refused.why) })
 }
 
 async fn pulled(client: &Client) -> Result<Pulled> {

@@ -6,16 +6,16 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
+use crate::api::guard;
 use crate::api::rollout::last_lines;
 use crate::api::turn::{LASTS, Turn};
-use crate::api::{etcd_roll, guard};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Limits, Sights};
 use crate::base::report::{Reporter, without_numbers};
 
 use super::act::act;
-use super::decide::{Decision, Observed, Pod, Pulled, Step, Way, decide};
+use super::decide::{Act, Decision, Observed, Pod, Pulled, Step, Way, decide};
 use super::observe::{Memory, Wants, observe};
 use super::releases::{Releases, Subject};
 
@@ -201,7 +201,8 @@ async fn go(
                 "a way back is `hoist recover` with a backup that was made before",
             )));
         }
-        if let Some(why) = etcd_refused(subject, &seen).await? {
+        if let Some(why) = etcd_refused(&seen) {
+            act(subject, &releases, &Act::EndEtcd).await?;
             return Err(Stopped::Other(failed(
                 subject,
                 &why,
@@ -291,14 +292,10 @@ fn show(
     None
 }
 
-/// Why the guard that was told to exchange its etcd does not, or has put the old one back: the order ends with it.
-async fn etcd_refused(subject: &Subject, seen: &Observed) -> Result<Option<String>> {
-    let Some(node) = seen.etcd.as_ref().and_then(|etcd| etcd.ordered.as_ref()) else { return Ok(None) };
-    let Some(order) = etcd_roll::order(&subject.client).await? else { return Ok(None) };
-    let refused = etcd_roll::refused(&subject.client, node).await?.filter(|refused| refused.order == order);
-    let Some(refused) = refused else { return Ok(None) };
-    etcd_roll::give(&subject.client, None).await?;
-    Ok(Some(format!("etcd on {node}: {}", refused.why)))
+/// Why etcd is not exchanged, where a guard has said so of its own.
+fn etcd_refused(seen: &Observed) -> Option<String> {
+    let etcd = seen.etcd.as_ref()?;
+    Some(format!("etcd on {}: {}", etcd.ordered.as_ref()?, etcd.refused.as_ref()?))
 }
 
 fn sights_of(decision: &Decision, seen: &Observed, minutes: u64) -> Vec<String> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::decide::{Asked, Level};
 use super::observed::{Observed, Rotation};
+use super::ring::Ring;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::{files, yaml};
 use crate::desired::pki::{self, ENCRYPTION, WITH_KEYS, list};
@@ -97,11 +98,7 @@ pub struct EncryptionKey {
     base: Configuration,
     /// Its text.
     text: Vec<u8>,
-    /// All keys that a place has, the newest first.
-    keys: Vec<Key>,
-    /// Which of these is to stay.
-    stays: usize,
-    is_back: bool,
+    keys: Ring<Key>,
 }
 
 impl EncryptionKey {
@@ -147,40 +144,19 @@ impl EncryptionKey {
                 );
             }
         }
-        let is_back = asked == Asked::Abort && keys.len() > 1;
-        Ok(Self { base, text, stays: usize::from(is_back), keys, is_back })
+        Ok(Self { base, text, keys: Ring::new(keys, asked) })
     }
 
     fn text(&self, level: Level) -> Vec<u8> {
-        let stays = self.stays();
-        let others = self.keys.iter().filter(|key| *key != stays);
-        let keys: Vec<_> = match level {
-            Level::Lacks | Level::Knows => others.chain([stays]).collect(),
-            Level::Uses => [stays].into_iter().chain(others).collect(),
-            Level::Alone => self.alone(),
-        };
-        self.base.with(&keys)
-    }
-
-    fn stays(&self) -> &Key {
-        &self.keys[self.stays]
-    }
-
-    /// The keys at the end, in their order.
-    fn alone(&self) -> Vec<&Key> {
-        match self.is_back {
-            // Those that were there before the newest.
-            true => self.keys.iter().skip(1).collect(),
-            false => vec![self.stays()],
-        }
+        self.base.with(&self.keys.at(level))
     }
 
     fn level_of(&self, bytes: &[u8]) -> Level {
         let Ok(Configuration { keys, .. }) = Configuration::read("", bytes) else { return Level::Lacks };
-        let uses = keys.first() == Some(self.stays());
+        let uses = keys.first() == Some(self.keys.stays());
         match () {
-            () if uses && keys.iter().eq(self.alone()) => Level::Alone,
-            () if self.keys.iter().any(|key| !keys.contains(key)) => Level::Lacks,
+            () if uses && keys.iter().eq(self.keys.alone()) => Level::Alone,
+            () if self.keys.all().iter().any(|key| !keys.contains(key)) => Level::Lacks,
             () if uses => Level::Uses,
             () => Level::Knows,
         }
@@ -189,16 +165,15 @@ impl EncryptionKey {
 
 impl Rotation for EncryptionKey {
     fn staying(&self) -> String {
-        self.stays().name.clone()
+        self.keys.stays().name.clone()
     }
 
     fn going(&self) -> Vec<String> {
-        let goes = |key: &&Key| !self.alone().contains(key);
-        self.keys.iter().filter(goes).map(|key| key.name.clone()).collect()
+        self.keys.going().map(|key| key.name.clone()).collect()
     }
 
     fn mark(&self) -> String {
-        format!("k8s:enc:{}:v1:{}:", self.base.provider, self.stays().name)
+        format!("k8s:enc:{}:v1:{}:", self.base.provider, self.keys.stays().name)
     }
 
     /// etcd says what is.
@@ -207,14 +182,14 @@ impl Rotation for EncryptionKey {
     }
 
     fn has_several(&self) -> bool {
-        self.keys.len() > 1
+        self.keys.all().len() > 1
     }
 
     fn begun(&self) -> Result<Box<dyn Rotation>> {
+        let number = self.keys.all().first().map_or(0, Key::number) + 1;
+        let key = Key { name: format!("key{number}"), secret: pki::encryption_key()? };
         let mut begun = self.clone();
-        let number = self.keys.first().map_or(0, Key::number) + 1;
-        begun.keys.insert(0, Key { name: format!("key{number}"), secret: pki::encryption_key()? });
-        (begun.stays, begun.is_back) = (0, false);
+        begun.keys = begun.keys.begun(key);
         Ok(Box::new(begun))
     }
 

@@ -142,6 +142,8 @@ pub struct Members {
     pub members: Vec<Member>,
     /// The controller whose guard is told to exchange its own.
     pub ordered: Option<String>,
+    /// Why that guard does not, or has put the old one back.
+    pub refused: Option<String>,
 }
 
 /// Whether the new images are on the controllers.
@@ -305,7 +307,7 @@ fn committed(seen: &Observed) -> Option<Decision> {
 
 /// One etcd after the other, each once all that is there serves.
 fn etcd(seen: &Observed) -> Option<Decision> {
-    let Members { members, ordered } = seen.etcd.as_ref()?;
+    let Members { members, ordered, .. } = seen.etcd.as_ref()?;
     let next = members.iter().find(|member| !member.is_new);
     if let Some(next) = next.filter(|next| ordered.as_ref() == Some(&next.node)) {
         return Some(Wait(Step::Etcd, format!("guard on {} to exchange its etcd", next.node)));

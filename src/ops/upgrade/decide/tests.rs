@@ -239,7 +239,7 @@ fn a_commit_waits_for_the_whole_soak_and_for_each_guard() {
 /// The etcd of three controllers, of which so many are new.
 fn members(new: usize) -> Members {
     let member = |(number, node): (usize, &str)| Member { node: node.into(), is_new: number < new, waits: None };
-    Members { members: ["c1", "c2", "c3"].into_iter().enumerate().map(member).collect(), ordered: None }
+    Members { members: ["c1", "c2", "c3"].into_iter().enumerate().map(member).collect(), ..Members::default() }
 }
 
 #[test]

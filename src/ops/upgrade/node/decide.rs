@@ -15,7 +15,6 @@ use time::OffsetDateTime;
 
 use crate::api::skew::Kubelet;
 use crate::desired::config::Version;
-use crate::desired::config::version::numbers;
 use crate::ops::upgrade::Way;
 
 /// How often a new kubelet may end before it is given up: systemd starts it again each time.
@@ -104,8 +103,7 @@ pub fn unproved(seen: &Observed) -> Option<String> {
         Ok(node) => node,
         Err(why) => return Some(format!("the API: {why}")),
     };
-    let Version { major, minor, patch } = seen.wanted;
-    if numbers(&node.version) != Some((major, minor, patch)) {
+    if !seen.wanted.is(&node.version) {
         return Some(format!("the Node {} to say {}: it says {}", node.node, seen.wanted, node.version));
     }
     // The API has whole seconds.

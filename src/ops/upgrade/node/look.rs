@@ -17,7 +17,7 @@ use crate::node::host::Host;
 use crate::node::kubelet::program::{self, Place, Running};
 use crate::node::static_pods::StaticPods;
 
-use super::super::check::KUBELET_BEHIND;
+use super::super::check::{GIVE_UID, KUBELET_BEHIND};
 
 /// Kubelets from this minor version on ask the runtime for its cgroup driver (RuntimeConfig of CRI), and do not start without an
 /// answer.
@@ -178,7 +178,7 @@ fn has_no_uid(path: &Path, pod: &str) -> Finding {
         path.display().to_string(),
         format!("the static pod {pod} has no metadata.uid: a kubelet of another minor version makes it anew, and its containers are restarted"),
     )
-    .remedy("hoist gives its own static pods one at the next boot; for others, write one into the manifest, which restarts them once")
+    .remedy(GIVE_UID)
     .warning()
 }
 

@@ -55,8 +55,6 @@ pub struct Done {
     pub from: Version,
     /// The version now, or the one that it would be.
     pub to: Version,
-    /// What does not stand in the way, and is worth knowing.
-    pub warnings: Vec<Finding>,
     /// How many containers go on.
     pub containers: usize,
 }
@@ -96,8 +94,7 @@ pub async fn run(
     }
     warnings.iter().for_each(|warning| reporter.note(&warning.to_string()));
     let before = scene.containers().await?;
-    let containers = before.len();
-    let done = Done { node: scene.node.clone(), from: scene.old, to: scene.new, warnings, containers };
+    let done = Done { node: scene.node.clone(), from: scene.old, to: scene.new, containers: before.len() };
     if options.is_dry_run {
         return Ok(done);
     }

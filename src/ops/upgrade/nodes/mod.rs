@@ -14,11 +14,10 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use crate::api::{controllers, node_task, skew};
+use crate::api::{controllers, node_task, skew, write};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::report::Reporter;
-use crate::desired::config::version::numbers;
 use crate::desired::config::{Cluster, Version};
 
 use decide::{Decision, Node, Task, decide};
@@ -116,11 +115,12 @@ async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter:
                 }
                 node_task::make(client, pod::pod(cluster, &node, options)).await
             }
-            Decision::Clean(node) => node_task::remove(client, &pod::name(&node)).await,
+            Decision::Clean(node) => write::delete_pods(client, &[("kube-system".into(), pod::name(&node))]).await,
         };
-        match done {
-            Err(error) if !error.is_passing() => return Err(error),
-            _ => {}
+        if let Err(error) = done
+            && !error.is_passing()
+        {
+            return Err(error);
         }
         last = nodes;
         sleep(INTERVAL).await;
@@ -159,10 +159,9 @@ async fn observe(client: &Client, wanted: Version) -> Result<Vec<Node>> {
             (Some(what), _) => Task::Runs(what.clone()),
             (None, None) => Task::Done,
         });
-        let Version { major, minor, patch } = wanted;
         Node {
             is_controller: controllers.contains(&kubelet.node),
-            is_new: numbers(&kubelet.version) == Some((major, minor, patch)),
+            is_new: wanted.is(&kubelet.version),
             ready: kubelet.ready,
             name: kubelet.node,
             task,
