@@ -99,6 +99,14 @@ fn assets() -> &'static Assets {
     })
 }
 
+/// The asset directory with these add-ons besides.
+pub fn input_with_addons(addons: &str) -> Input {
+    let Assets { dir, set, .. } = assets();
+    let mut set = set.clone();
+    set.files.insert("addons/user.yaml".into(), files::File::public(addons));
+    Input::of(set, &dir.path().join("assets")).unwrap()
+}
+
 /// What the bridge's pods and etcd must find where they mount it.
 fn mounted(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let Assets { set, cluster, .. } = assets();
@@ -208,10 +216,7 @@ impl History {
     /// One run of `start` with these add-ons, which a test lets the world go on beside.
     pub async fn start_with_addons(&self, addons: &str, progress_timeout: Duration) -> Result<(), Error> {
         self.say("start, with add-ons".into());
-        let Assets { dir, set, .. } = assets();
-        let mut set = set.clone();
-        set.files.insert("addons/user.yaml".into(), files::File::public(addons));
-        let input = Input::of(set, &dir.path().join("assets")).unwrap();
+        let input = input_with_addons(addons);
         let (host, options, reporter) =
             (self.host(), options(progress_timeout * 100, progress_timeout), self.reporter());
         start_with(&host, &input, &options, &reporter, std::future::pending()).await

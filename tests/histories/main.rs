@@ -1,4 +1,4 @@
-//! `start`, guard, `unpivot` and `recover` in a scripted world: stopped anywhere, run again, whatever goes wrong meanwhile.
+//! `start`, guard, `unpivot`, `recover` and `apply` in a scripted world: stopped anywhere, run again, whatever goes wrong meanwhile.
 //!
 //! Time is tokio's, paused: a history of minutes takes milliseconds. Everything in one comes from its seed:
 //! `HOIST_SEED=123 cargo test --test histories random` tells that one again, with all that happened.

@@ -248,6 +248,16 @@ impl Run<'_> {
         let there = self.look(&all).await?;
         let looked = Instant::now();
         let ran = self.jobs(&all).await?;
+        let unnoted: Vec<_> = all
+            .iter()
+            .zip(&there)
+            .filter(|(manifest, there)| inventory::goes(manifest) && stands(manifest, there) && !ran.hold(manifest))
+            .map(|(manifest, _)| *manifest)
+            .collect();
+        // A run that was killed has applied them, and not noted it.
+        if !unnoted.is_empty() {
+            self.remember(&unnoted).await?;
+        }
         let to_do: Vec<_> = all
             .into_iter()
             .zip(there)

@@ -259,10 +259,13 @@ impl World {
         if !request.query.contains("fieldManager=hoist") || request.query.contains("force=true") == is_addon {
             self.wrong(format!("applied with {}", request.query));
         }
-        let object = match self.admit(target, request) {
+        let mut object = match self.admit(target, request) {
             Ok(object) => object,
             Err(refusal) => return refusal,
         };
+        if is_addon {
+            object["metadata"]["managedFields"] = json!([{"manager": "hoist-addons", "operation": "Apply"}]);
+        }
         let Some(before) = self.store.get(&target.key()).cloned() else {
             return self.store_new(target, object);
         };
