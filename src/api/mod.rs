@@ -126,6 +126,22 @@ pub async fn admin(kubeconfig: &str) -> Result<Admin> {
     Ok(Admin { endpoint: endpoint.unwrap_or_default(), ca_pem, client: transport::client(config)? })
 }
 
+/// Whether the API answers at all: who types a command is told at once that it does not.
+///
+/// # Errors
+/// Why it does not.
+pub async fn reach(admin: &Admin) -> Result<()> {
+    let answer = admin.client.apiserver_version().await.map(drop);
+    answer.map_err(|error| Error::Failed {
+        action: format!("reach the API server at {}", admin.endpoint),
+        cause: explain(&error),
+        next: Some(
+            "check whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
+                .into(),
+        ),
+    })
+}
+
 async fn config(kubeconfig: &str) -> Result<Config> {
     let parsed = kubeconfig::read(kubeconfig).map_err(|reason| unusable(&reason))?;
     let options = KubeConfigOptions::default();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::api::{self, Admin};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Finding, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
 use crate::desired::config;
 use crate::operator::{TENANTS, describe};
@@ -23,7 +23,7 @@ impl Choice {
     /// A client, and where it leads.
     ///
     /// # Errors
-    /// A kubeconfig that is none, or that asks for more than hoist lets it.
+    /// A kubeconfig that is none, or that asks for more than hoist lets it; an API server that does not answer.
     pub(super) async fn connect(&self) -> Result<Admin> {
         connect(&kubeconfig(&self.asset_dir, self.kubeconfig.as_deref())).await
     }
@@ -72,5 +72,13 @@ pub(super) async fn connect(path: &Path) -> Result<Admin> {
     })?;
     let place = path.display().to_string();
     let text = input::text(&place, &bytes).map_err(|finding| Error::Input(vec![finding]))?;
-    api::admin(text).await
+    crate::desired::kubeconfig::read(text).map_err(|why| {
+        let finding = Finding::new(place, format!("is not a kubeconfig that hoist can use: {why}"));
+        Error::Input(vec![
+            finding.remedy("--kubeconfig names an admin's kubeconfig, such as auth/kubeconfig of the asset directory"),
+        ])
+    })?;
+    let admin = api::admin(text).await?;
+    api::reach(&admin).await?;
+    Ok(admin)
 }

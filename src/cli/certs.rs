@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::controller::absolute;
 use super::output::{self, Output};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Finding, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config;
@@ -96,11 +96,12 @@ struct List {
 
 /// A duration that may be given in days.
 fn within(text: &str) -> Result<Duration, String> {
+    const FORM: &str = "is not a duration such as 30d, 12h or 1h30m";
     if let Some(days) = text.strip_suffix('d') {
-        let days = days.parse::<u32>().map_err(|_| "is not a duration such as 30d, 12h or 1h30m".to_owned())?;
-        return Ok(Duration::days(days.into()));
+        return days.parse::<u32>().map(|days| Duration::days(days.into())).map_err(|_| FORM.to_owned());
     }
-    Duration::try_from(config::duration(text)?).map_err(|error| error.to_string())
+    let time = config::duration(text).map_err(|_| FORM.to_owned())?;
+    Duration::try_from(time).map_err(|error| error.to_string())
 }
 
 pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
@@ -146,6 +147,12 @@ async fn list(args: &Args, list: &List, out: &mut dyn Write) -> Result<u8> {
         certs::Subject { host: &host, assets: dir.as_deref().zip(assets.as_ref()), kubeconfig: kubeconfig.as_deref() };
     let found = certs::look(&subject, OffsetDateTime::now_utc()).await?;
     super::print(out, &output::shown(&found, list.output)?)?;
+    if list.within.is_some() && found.certificates.is_empty() {
+        let finding = Finding::new("--within", "no certificate was looked at, so nobody knows when one ends");
+        return Err(Error::Preflight(vec![finding.remedy(
+            "run it as root on a node, or name an asset directory (--asset-dir) or a cluster (--kubeconfig)",
+        )]));
+    }
     Ok(u8::from(list.within.is_some_and(|time| found.ends_within(time))))
 }
 
@@ -158,7 +165,7 @@ mod tests {
         assert_eq!(within("30d"), Ok(Duration::days(30)));
         assert_eq!(within("1h30m"), Ok(Duration::minutes(90)));
         for text in ["d", "-1d", "1.5d", "30", "1w", ""] {
-            assert!(within(text).is_err(), "{text}");
+            assert_eq!(within(text).unwrap_err(), "is not a duration such as 30d, 12h or 1h30m", "{text}");
         }
     }
 }

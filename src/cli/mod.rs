@@ -26,6 +26,7 @@ mod status;
 mod token;
 mod unpivot;
 mod upgrade;
+mod upgrade_hoist;
 mod upgrade_node;
 mod validate;
 mod version;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::admin;
 use super::output::{self, Output};
-use super::upgrade_node;
+use super::{upgrade_hoist, upgrade_node};
 use crate::api;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
@@ -47,6 +47,8 @@ enum What {
     Rollback(Run),
     /// On a node, as root: exchange its kubelet while its pods run on; or, with --all-nodes, those of all nodes
     Node(upgrade_node::Args),
+    /// On a node, as root: bring this hoist to its binary, guard and endpoint while they serve; or, with --all-nodes, to all nodes
+    Hoist(upgrade_hoist::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,6 +129,7 @@ pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result
             finish(args, &reporter, result)
         }
         What::Node(node) => upgrade_node::run(node, &args.asset_dir, args.kubeconfig.as_deref(), color).await,
+        What::Hoist(hoist) => upgrade_hoist::run(hoist, &args.asset_dir, args.kubeconfig.as_deref(), color).await,
         What::Rollback(run) => {
             let reporter = Reporter::stdout(run.output, color);
             let rolled_back = async {

@@ -16,7 +16,7 @@ use crate::desired::config::duration;
 use crate::node::system;
 use crate::ops::start::Input;
 use crate::ops::upgrade::node::{self, Options};
-use crate::ops::upgrade::nodes::{self, Source};
+use crate::ops::upgrade::nodes::{self, Source, What};
 
 /// `hoist upgrade node`
 #[derive(Debug, clap::Args)]
@@ -96,14 +96,15 @@ async fn all(args: &Args, asset_dir: &Path, kubeconfig: Option<&Path>, reporter:
         Some(image) => Source::Image { image, file: &file },
         None => Source::File(&file),
     };
-    let options = nodes::Options { source, most: args.max_unavailable.into(), timeout: args.timeout };
+    let options =
+        nodes::Options { what: What::Kubelet(source), most: args.max_unavailable.into(), timeout: args.timeout };
     let count = nodes::run(&client, input.cluster(), &options, reporter, super::stop()?).await?;
     Ok(format!("the kubelets of {count} nodes are {}", input.cluster().kubernetes_version))
 }
 
 /// Enters the mounts of the machine's first process, of a container that sees the machine's processes. Nothing else may run in this
 /// process yet: they are a process's own (setns(2)).
-fn enter_host() -> Result<()> {
+pub(super) fn enter_host() -> Result<()> {
     let mounts = Path::new("/proc/1/ns/mnt");
     let file = File::open(mounts).map_err(|error| Error::io("open", mounts, error))?;
     setns(file, CloneFlags::CLONE_NEWNS).map_err(|error| Error::failed("enter the machine's mounts", error))

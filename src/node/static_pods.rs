@@ -4,7 +4,8 @@
 //! A manifest of a pod that is to outlive its kubelet has a uid. A kubelet gives a static pod without one a hash of the object as it
 //! knows it; a kubelet of another minor version knows other fields, and makes every such pod anew (measured from 1.36.3 to 1.37.2).
 //! The uid follows from the machine, the file and the text, for under a kept uid a kubelet takes over hardly more than images of a
-//! manifest that was edited. [`StaticPods::settle`] gives an edited one its own. To all else the manifest is as it was given: the
+//! manifest that was edited. [`StaticPods::settle`] gives an edited one its own. A pod that runs a program of the disk is made anew for
+//! another program by a uid that follows from it, too ([`StaticPods::install_with`]). To all else the manifest is as it was given: the
 //! line is no part of what is read.
 
 use std::fs::OpenOptions;
@@ -24,9 +25,10 @@ const CONTROL_PLANE: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-man
 
 /// The pods that outlive their kubelets.
 const LASTING: [&str; 3] = ["etcd.yaml", "hoist-endpoint.yaml", "hoist-guard.yaml"];
-/// The line that the uid stands behind, and how its own line begins and ends.
+/// The line that the uid stands behind, how its own line begins and ends, and what in it stands before a program that it is of.
 const METADATA: &str = "metadata:\n";
 const UID: (&str, &str) = ("  uid: ", " # hoist's: docs/upgrade.md\n");
+const PROGRAM: &str = " # of the program ";
 
 /// The kubelet's folder of static pods.
 #[derive(Debug, Clone)]
@@ -57,7 +59,22 @@ impl StaticPods {
     pub fn install_lasting(&self, name: &str, text: &str) -> Result<bool> {
         let path = self.dir.join(name);
         let there = std::fs::read_to_string(&path).ok().filter(|there| without_uid(there) == text);
-        self.install(name, &there.unwrap_or_else(|| with_uid(text, &Self::uid(name, text))))
+        self.install(name, &there.unwrap_or_else(|| with_uid(text, &Self::uid_with(name, text, None))))
+    }
+
+    /// The same of a pod that runs a program of the disk, which is `program` now (what its content is told by): another program is
+    /// another pod.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn install_with(&self, name: &str, text: &str, program: &str) -> Result<bool> {
+        self.install(name, &with_uid(text, &Self::uid_with(name, text, Some(program))))
+    }
+
+    /// The program that the manifest `name` was put in for, by [`StaticPods::install_with`].
+    pub fn program(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
+        program_of(&text).map(str::to_owned)
     }
 
     /// Gives each manifest of [`LASTING`] that was edited since it got its uid another one, so that its pod follows; says which.
@@ -70,9 +87,9 @@ impl StaticPods {
         for name in LASTING {
             let Ok(there) = std::fs::read_to_string(self.dir.join(name)) else { continue };
             let text = without_uid(&there);
-            let wanted = with_uid(&text, &Self::uid(name, &text));
+            let wanted = with_uid(&text, &Self::uid_with(name, &text, program_of(&there)));
             let is_meant = none_runs && self.has_own(name) || text != there;
-            let is_older = there == with_uid(&text, &uid(&[&Self::machine(), name, &text]));
+            let is_older = there == with_uid(&text, &in_quotes(&uid(&[&Self::machine(), name, &text])));
             if is_meant && wanted != there && !is_older {
                 self.install(name, &wanted)?;
                 settled.push(name);
@@ -81,13 +98,16 @@ impl StaticPods {
         Ok(settled)
     }
 
-    /// The uid of a manifest: never twice on a node, whose kubelet reads one folder. Images have no part in it: under one uid, a
+    /// The value of a manifest's uid: never twice on a node, whose kubelet reads one folder. Images have no part in it: under one uid, a
     /// kubelet changes a container's image and nothing else, in the pod that is there. Another pod would not begin before the mirror of
     /// the one before is deleted; where this etcd is the only one, the API cannot do that until it serves.
-    fn uid(name: &str, text: &str) -> String {
+    fn uid_with(name: &str, text: &str, program: Option<&str>) -> String {
         let is_image = |line: &&str| line.trim_start().trim_start_matches("- ").starts_with("image:");
         let rest: String = text.split_inclusive('\n').filter(|line| !is_image(line)).collect();
-        uid(&[&Self::machine(), name, &rest])
+        let machine = Self::machine();
+        let parts = [&*machine, name, &*rest].into_iter().chain(program);
+        let uid = in_quotes(&uid(&parts.collect::<Vec<_>>()));
+        program.map_or(uid.clone(), |program| format!("{uid}{PROGRAM}{program}"))
     }
 
     fn machine() -> String {
@@ -217,14 +237,24 @@ impl StaticPods {
     }
 }
 
-/// A manifest with this uid; as it is where it has one, or is not written as hoist's are.
+fn in_quotes(uid: &str) -> String {
+    format!("\"{uid}\"")
+}
+
+/// The program that the uid of a manifest follows from.
+fn program_of(text: &str) -> Option<&str> {
+    let line = text.split_inclusive('\n').find(|line| line.starts_with(UID.0) && line.ends_with(UID.1))?;
+    line.strip_suffix(UID.1)?.split_once(PROGRAM).map(|(_, program)| program)
+}
+
+/// A manifest with this uid, in quotes; as it is where it has one, or is not written as hoist's are.
 fn with_uid(text: &str, uid: &str) -> String {
     let has_one = yaml::documents("", text)
         .is_ok_and(|documents| documents.iter().any(|document| document.value.pointer("/metadata/uid").is_some()));
     match text.find(&format!("\n{METADATA}")) {
         Some(at) if !has_one => {
             let (head, rest) = text.split_at(at + 1 + METADATA.len());
-            format!("{head}{}\"{uid}\"{}{rest}", UID.0, UID.1)
+            format!("{head}{}{uid}{}{rest}", UID.0, UID.1)
         }
         _ => text.to_owned(),
     }
@@ -358,7 +388,7 @@ mod tests {
         assert!(pods.settle(false).unwrap().is_empty());
         // What an older hoist has derived from images, too, stays as long as nobody edits it.
         let text = of("etcd:2");
-        let older = with_uid(&text, &super::uid(&[&StaticPods::machine(), "etcd.yaml", &text]));
+        let older = with_uid(&text, &in_quotes(&super::uid(&[&StaticPods::machine(), "etcd.yaml", &text])));
         pods.install("etcd.yaml", &older).unwrap();
         assert!(pods.settle(true).unwrap().is_empty());
         pods.install("etcd.yaml", &older.replace("etcd:2", "etcd:3")).unwrap();
@@ -384,6 +414,33 @@ mod tests {
         assert_eq!(pods.settle(true).unwrap(), ["hoist-guard.yaml"]);
         assert!(without_uid(&guard()) == own && guard() != own);
         assert_eq!(std::fs::read_to_string(dir.path().join("mine.yaml")).unwrap(), own);
+    }
+
+    #[test]
+    fn another_program_of_the_disk_makes_another_pod_that_reads_the_same() {
+        let own =
+            OWN.replace("name: etcd\n", "name: hoist-guard\n  labels:\n    app.kubernetes.io/managed-by: hoist\n");
+        let (dir, pods) = folder(&[]);
+        let guard = || std::fs::read_to_string(dir.path().join("hoist-guard.yaml")).unwrap();
+        pods.install_lasting("hoist-guard.yaml", &own).unwrap();
+        let before = guard();
+        assert_eq!(pods.program("hoist-guard.yaml"), None);
+        assert!(pods.install_with("hoist-guard.yaml", &own, "1f2e").unwrap());
+        let with = guard();
+        assert!(with != before && with.contains("  uid: \""), "{with}");
+        assert_eq!(pods.program("hoist-guard.yaml").as_deref(), Some("1f2e"));
+        assert_eq!(pods.read("hoist-guard.yaml").as_deref(), Some(&*own));
+        // Nobody makes it anew again: not who finds that it says what it should, nor who looks for edits.
+        assert!(!pods.install_lasting("hoist-guard.yaml", &own).unwrap());
+        assert!(pods.settle(true).unwrap().is_empty() && pods.settle(false).unwrap().is_empty());
+        assert_eq!(guard(), with);
+        let document = yaml::documents("", &with).unwrap().remove(0);
+        assert_eq!(document.value["metadata"]["uid"].as_str().map(str::len), Some(36));
+        // An edit makes another pod, of the same program.
+        std::fs::write(dir.path().join("hoist-guard.yaml"), with.replace("spec: {}", "spec: {hostPID: true}")).unwrap();
+        assert_eq!(pods.settle(false).unwrap(), ["hoist-guard.yaml"]);
+        assert_eq!(pods.program("hoist-guard.yaml").as_deref(), Some("1f2e"));
+        assert!(pods.install_with("hoist-guard.yaml", &own, "3d4c").unwrap() && guard() != with);
     }
 
     #[test]

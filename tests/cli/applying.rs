@@ -91,7 +91,7 @@ fn apply_without_a_cluster() {
     folder.run(&["apply", "--asset-dir", "assets"]).failed_saying(3, &["DIR/assets: there is no such folder"]);
     folder.edit("cluster.yaml", "addons:", "controlPlaneEndpoint: 127.0.0.1:1\naddons:");
     folder.render().ok();
-    let reach = ["cannot reach the API server: ", "next: check whether it is served (`hoist status`"];
+    let reach = ["cannot reach the API server at ", "next: check whether it is served (`hoist status`"];
     for more in [&[][..], &["--prune"], &["--addons-only", "--force-conflicts"], &["--dry-run"], &["--diff"]] {
         let args = [&["apply", "--asset-dir", "assets"], more].concat();
         folder.unchanged(|| folder.run(&args)).failed_saying(1, &reach);

@@ -44,6 +44,7 @@ mod taken_up;
 mod terraform;
 mod unpivot;
 mod upgrade;
+mod upgrade_hoist;
 mod upgrade_node;
 mod upgrade_three;
 mod user_manifests;

@@ -13,6 +13,7 @@ use crate::support::controller::{Controller, LATER, is_lowered};
 use crate::support::node::{EXEC_LIMIT, Node, disk};
 use crate::support::random::Random;
 use crate::support::{cache, eventually, hoist, repository, worker};
+use crate::upgrade_hoist;
 use crate::upgrade_node::ALL;
 
 const OLD: &str = "1.36.3";
@@ -33,7 +34,8 @@ const APPLY: &str = "hoist upgrade apply --asset-dir assets";
 const ROLLBACK: &str = "hoist upgrade rollback --asset-dir assets";
 const PAUSE: &str = "hoist upgrade apply --asset-dir assets --pause-after controllers";
 const NODE: &str = "hoist upgrade node --kubelet /root/kubelet";
-const PAGE: [&str; 9] = [DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE, NODE, ALL];
+const PAGE: [&str; 11] =
+    [DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE, NODE, ALL, upgrade_hoist::HERE, upgrade_hoist::ALL];
 
 #[test]
 fn upgrade() {

@@ -218,7 +218,7 @@ fn is(controller: &Controller, node: &Node, version: &str) {
 }
 
 /// The pods of all containers that run on a node, each with the container's id.
-fn containers(node: &Node) -> Vec<(String, String)> {
+pub fn containers(node: &Node) -> Vec<(String, String)> {
     let listed = node.sh("ctr -n k8s.io tasks list -q | while read -r id; do
         pod=$(ctr -n k8s.io containers info \"$id\" | sed -n 's/.*\"io.kubernetes.pod.name\": \"\\([^\"]*\\)\".*/\\1/p' | head -n 1)
         echo \"$pod $id\"

@@ -16,7 +16,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ("0", "done; for `start`: the cluster serves itself; for `unpivot`: static pods serve it"),
     (
         "1",
-        "any failure without a code of its own: the system refused a read or a write, a program failed; for `reset`: the question was not answered with yes; for `status`: the cluster is not healthy; for `certs list --within`: a certificate ends within that time",
+        "any failure without a code of its own: the system refused a read or a write, a program failed; for `reset`: the question was not answered with yes; for `status`: the cluster is not healthy; for `hosting status`: a tenant is not ready; for `certs list --within`: a certificate ends within that time; for `certs rotate`, `upgrade node` and `upgrade hoist`: what was waited for did not come in time",
     ),
     ("2", "wrong usage: an unknown command or flag; `render --diff`, `apply --diff`: something would change"),
     (
@@ -25,7 +25,7 @@ pub const EXIT_CODES: [(&str, &str); 11] = [
     ),
     (
         "4",
-        "this machine is not ready (`hoist preflight` checks the same): not root, a port in use, a foreign static pod or etcd data, no kubelet …; nothing was changed",
+        "this machine is not ready (`hoist preflight` checks the same): not root, a file that this user may not read, a port in use, a foreign static pod or etcd data, no kubelet …; nothing was changed",
     ),
     ("5", "another hoist is at work on this node; for `upgrade`: on this cluster"),
     ("6", "timed out; the API is served at that moment"),

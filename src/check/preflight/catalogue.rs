@@ -161,6 +161,9 @@ pub const CHECKS: &[Check] = &[
     }),
 ];
 
+/// A name that is this much like another (Jaro and Winkler's measure) may be meant by it.
+const NEAR: f64 = 0.8;
+
 /// The check that a user means, whatever its case, as kubeadm takes it.
 ///
 /// # Errors
@@ -172,7 +175,9 @@ pub fn known(name: &str) -> Result<&'static str, String> {
     }
     let likeness = |known: &&str| strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase());
     let nearest = names.by_ref().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
-    Err(format!("there is no such check; did you mean {nearest}? `hoist preflight --list` shows all"))
+    let is_near = likeness(&nearest) > NEAR;
+    let meant = if is_near { format!("; did you mean {nearest}?") } else { ".".to_owned() };
+    Err(format!("there is no such check{meant} `hoist preflight --list` shows all"))
 }
 
 #[cfg(test)]
@@ -199,5 +204,6 @@ mod tests {
         {
             assert!(known(typed).unwrap_err().contains(&format!("did you mean {meant}?")), "{:?}", known(typed));
         }
+        assert_eq!(known("Foo").unwrap_err(), "there is no such check. `hoist preflight --list` shows all");
     }
 }

@@ -207,7 +207,9 @@ fn subnets(inventory: &Inventory<'_>, run: &Running<'_>) -> Vec<Finding> {
 fn issuer(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
     let value = run.value("service-account-issuer");
     let Some(value) = value else {
-        return Some(run.finding("service-account-issuer", "is not set, and the API server does not start without it"));
+        let finding = run.finding("service-account-issuer", "is not set, and the API server does not start without it");
+        let domain = &inventory.cluster.networking.dns_domain;
+        return Some(finding.remedy(format!("add --service-account-issuer=https://kubernetes.default.svc.{domain}")));
     };
     let domain = value.strip_prefix("https://kubernetes.default.svc.")?;
     let wanted = &inventory.cluster.networking.dns_domain;
@@ -220,7 +222,12 @@ fn issuer(inventory: &Inventory<'_>, run: &Running<'_>) -> Option<Finding> {
 /// Each of the API server's etcd URLs is one that etcd listens on.
 fn etcd_servers(inventory: &Inventory<'_>, run: &Running<'_>, all: &[Running<'_>]) -> Vec<Finding> {
     let Some(servers) = run.value("etcd-servers") else {
-        return vec![run.finding("etcd-servers", "is not set, and the API server does not start without it")];
+        let finding = run.finding("etcd-servers", "is not set, and the API server does not start without it");
+        let urls = match &inventory.cluster.etcd {
+            EtcdConfig::External { endpoints, .. } => endpoints.join(","),
+            EtcdConfig::Local { .. } => "https://127.0.0.1:2379".to_owned(),
+        };
+        return vec![finding.remedy(format!("add --etcd-servers={urls}"))];
     };
     let mut findings: Vec<Finding> = Vec::new();
     let mut add = |finding: Finding| {

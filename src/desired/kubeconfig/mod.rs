@@ -111,9 +111,24 @@ current-context: {context}
 pub fn read(text: &str) -> Result<Kubeconfig, String> {
     let documents = yaml::documents("the kubeconfig", text)
         .map_err(|findings| findings.first().map(Finding::to_string).unwrap_or_default())?;
-    documents.into_iter().try_fold(Kubeconfig::default(), |all, document| {
+    let all = documents.into_iter().try_fold(Kubeconfig::default(), |all, document| {
         all.merge(parsed(document.value)?).map_err(|error| error.to_string())
-    })
+    })?;
+    for (index, named) in all.clusters.iter().enumerate() {
+        if let Some(server) = named.cluster.as_ref().and_then(|cluster| cluster.server.as_deref()) {
+            has_scheme(server).map_err(|why| format!("clusters[{index}].cluster.server: {why}"))?;
+        }
+    }
+    Ok(all)
+}
+
+/// kube's client takes a URL for granted (5.0.0): without a scheme it panics.
+fn has_scheme(server: &str) -> Result<(), String> {
+    let uri = server.parse::<hyper::Uri>().map_err(|error| format!("`{server}` is no URL: {error}"))?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("https" | "http"), Some(_)) => Ok(()),
+        _ => Err(format!("`{server}` is no URL of an API server, such as https://192.0.2.10:6443")),
+    }
 }
 
 fn parsed(value: Value) -> Result<Kubeconfig, String> {
@@ -291,6 +306,10 @@ mod tests {
         let error = read(&first.replace("token: \"a\"", "token: [secret]")).unwrap_err();
         assert!(!error.contains("secret") && !error.is_empty(), "{error}");
         assert!(read("a: [").is_err());
+        for server in ["192.0.2.10:6443", "192.0.2.10", "api.example.com:6443", "unix:/x", "https://"] {
+            let error = read(&first.replace("https://[fd00::1]:6443", server)).unwrap_err();
+            assert!(error.starts_with("clusters[0].cluster.server: `"), "{error}");
+        }
     }
 
     #[test]

@@ -192,8 +192,19 @@ pub fn is_own_api_server(proc: &Path, process: &Process) -> bool {
 
 /// The process that listens there, if it is the only one.
 pub fn only_listener(proc: &Path, address: SocketAddr) -> Option<Process> {
-    let mut all = listeners(proc, address.ip(), address.port());
-    all.next().filter(|_| all.next().is_none()).and_then(|pid| process(proc, &pid))
+    let mut all = all_listeners(proc, address).into_iter();
+    all.next().filter(|_| all.next().is_none())
+}
+
+/// The processes that listen there, at the address or at the wildcard: several may, beside one another.
+pub fn all_listeners(proc: &Path, address: SocketAddr) -> Vec<Process> {
+    listeners(proc, address.ip(), address.port()).filter_map(|pid| process(proc, &pid)).collect()
+}
+
+/// The value of a variable of a process's environment, as far as this process may read it.
+pub fn variable(proc: &Path, pid: i32, name: &str) -> Option<String> {
+    let environment = std::fs::read(proc.join(pid.to_string()).join("environ")).ok()?;
+    words(&environment).iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
 }
 
 fn listeners(proc: &Path, address: IpAddr, port: u16) -> impl Iterator<Item = String> {

@@ -61,7 +61,6 @@ pub async fn apply_asset_dir(
     reporter: &Reporter,
 ) -> Result<Summary> {
     let order = Order::of(asset_dir.addons)?;
-    reach(client).await?;
     let mut summary = Summary::default();
     let refused = match asset_dir.manifests() {
         Some(manifests) => control_plane(client, manifests, options, reporter, &mut summary).await?,
@@ -80,22 +79,6 @@ pub async fn apply_asset_dir(
         Err(Error::Refused(more)) => Err(Error::Refused([refused, more].concat())),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the API answers at all: who types a command is told at once that it does not.
-///
-/// # Errors
-/// Why it does not.
-pub(super) async fn reach(client: &Client) -> Result<()> {
-    let answer = client.apiserver_version().await.map(drop);
-    answer.map_err(|error| Error::Failed {
-        action: "reach the API server".into(),
-        cause: api::explain(&error),
-        next: Some(
-            "check whether it is served (`hoist status` on a controller), and whether the kubeconfig is this cluster's"
-                .into(),
-        ),
-    })
 }
 
 /// Applies manifests/, and returns what was refused.

@@ -2,7 +2,7 @@
 
 use kube::Client;
 
-use super::asset_dir::{AssetDir, reach};
+use super::asset_dir::AssetDir;
 use super::diff::diff;
 use super::order::Order;
 use super::prune;
@@ -32,7 +32,6 @@ pub struct Plan {
 /// The API server's word.
 pub async fn plan(client: &Client, asset_dir: &AssetDir<'_>, options: &Options, is_coloured: bool) -> Result<Plan> {
     let order = Order::of(asset_dir.addons)?;
-    reach(client).await?;
     let mut plan = Plan::default();
     let all = asset_dir.manifests().unwrap_or_default().iter().chain(asset_dir.addons);
     let ran = if all.clone().any(inventory::goes) { inventory::read(client).await?.jobs } else { Jobs::default() };

@@ -10,6 +10,7 @@
 mod act;
 mod check;
 mod decide;
+pub mod hoist;
 pub mod node;
 pub mod nodes;
 mod observe;

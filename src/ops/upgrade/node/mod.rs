@@ -11,6 +11,7 @@ mod look;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,6 +85,9 @@ pub async fn run(
         let finding = Finding::new("hoist upgrade node", "must run as root").remedy("run it with sudo");
         return Err(Error::Preflight(vec![finding]));
     }
+    if let Some(finding) = is_no_program(options.program) {
+        return Err(Error::Input(vec![finding]));
+    }
     let _exclusive = program::exclusively(host)?;
     let scene = Scene::look(host, options.program).await?;
     let (findings, anew) = scene.judge().await?;
@@ -109,6 +113,18 @@ pub async fn run(
     }?;
     let touched = touched(&before, &scene.containers().await?, &anew);
     if touched.is_empty() { Ok(done) } else { Err(touched_containers(&scene, &touched)) }
+}
+
+/// Why the file cannot be the program of a kubelet, before anybody runs it.
+fn is_no_program(file: &Path) -> Option<Finding> {
+    let why = match std::fs::metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(meta) if !meta.is_file() => "is no file".to_owned(),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => "may not be run: `chmod 755` lets it".to_owned(),
+        Ok(_) => return None,
+    };
+    Some(Finding::new(file.display().to_string(), why).remedy("--kubelet names the program of the new kubelet"))
 }
 
 async fn exchange(scene: &Scene<'_>, options: &Options<'_>, reporter: &Reporter) -> Result<()> {
@@ -270,6 +286,19 @@ mod tests {
             Some("E1 \"command failed\" err=\"x\"")
         );
         assert_eq!(last_words(&lines(&[])), None);
+    }
+
+    #[test]
+    fn what_cannot_be_a_program_is_said_before_it_is_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubelet");
+        let why = |path: &Path| is_no_program(path).map(|finding| finding.message);
+        assert_eq!(why(&file).as_deref(), Some("there is no such file"));
+        assert_eq!(why(dir.path()).as_deref(), Some("is no file"));
+        std::fs::write(&file, "").unwrap();
+        assert!(why(&file).unwrap().starts_with("may not be run"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(why(&file), None);
     }
 
     #[test]

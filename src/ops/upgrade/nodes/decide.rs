@@ -1,10 +1,10 @@
-//! Which node's kubelet is exchanged next, where all are: a pure function of the Nodes and of the pods that do it.
+//! On which node the kubelet, or hoist, is exchanged next, where all are: a pure function of the Nodes and of the pods that do it.
 //!
 //! | | is so | then |
 //! |---|---|---|
 //! | 1 | a pod has done its work, or was left by an earlier run that failed | it is taken away |
 //! | 2 | a node of this run has failed | nothing is begun any more, and what is under way is waited for |
-//! | 3 | fewer than the most are under way, and a ready node has another version | it is begun: controllers first, one at a time |
+//! | 3 | fewer than the most are under way, and a ready node has the old one | it is begun: controllers first, one at a time |
 //! | 4 | something is under way | it is waited for |
 //! | 5 | a node is left that is not ready | the run ends, and names it |
 
@@ -28,7 +28,7 @@ pub struct Node {
     pub name: String,
     /// It is a controller.
     pub is_controller: bool,
-    /// Its kubelet has the wanted version.
+    /// It has what is wanted: its kubelet the version, or it the hoist.
     pub is_new: bool,
     /// It is ready.
     pub ready: bool,
@@ -47,7 +47,7 @@ pub enum Decision {
     Wait(String),
     /// End: these nodes stay as they are, each for its reason.
     Stop(Vec<(String, String)>),
-    /// Every kubelet has the wanted version.
+    /// Every node has what is wanted.
     Done,
 }
 

@@ -1,5 +1,5 @@
-//! The kubelets of all nodes, from any machine: on each node a pod of hoist's exchanges the kubelet beside it, as `hoist upgrade node`
-//! does there.
+//! The kubelets of all nodes, or the hoist, from any machine: on each node a pod of hoist's exchanges it, as `hoist upgrade node` and
+//! `hoist upgrade hoist` do there.
 //!
 //! ```text
 //! Nodes, pods ─► loop { observe ─► decide ─► a pod is made, or taken away }
@@ -18,10 +18,10 @@ use crate::api::{controllers, node_task, skew, write};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::report::Reporter;
-use crate::desired::config::{Cluster, Version};
+use crate::desired::config::Cluster;
 
 use decide::{Decision, Node, Task, decide};
-pub use pod::Source;
+pub use pod::{Source, What};
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,25 +29,50 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LONG_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the API may not answer.
 const AWAY: Duration = Duration::from_secs(120);
-/// How much longer than its kubelet may take one pod may: its images are pulled, and the way back is gone.
+/// How much longer than what it exchanges one pod may take: its images are pulled, and the way back is gone.
 const BESIDE: Duration = Duration::from_secs(540);
 
-/// What `hoist upgrade node --all-nodes` was told.
+/// What `--all-nodes` was told.
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
-    /// Where the new kubelet comes from.
-    pub source: Source<'a>,
+    /// What is exchanged.
+    pub what: What<'a>,
     /// How many nodes may be under way at once; of controllers it is one.
     pub most: usize,
-    /// How long a kubelet may take until its Node is ready.
+    /// How long the exchange may take on one node.
     pub timeout: Duration,
 }
 
-/// Exchanges the kubelet of each node that has not the version of `cluster`; says how many nodes have it then. When `stop` completes,
-/// with the number of a signal, what is under way goes on by itself.
+impl Options<'_> {
+    /// What is wanted of a node, or of every one.
+    fn wanted(&self, cluster: &Cluster, node: &str) -> String {
+        match self.what {
+            What::Kubelet(_) => format!("the kubelet of {node} is {}", cluster.kubernetes_version),
+            What::Hoist(image) => format!("hoist of {node} is that of {image}"),
+        }
+    }
+
+    fn failed(&self, cluster: &Cluster, left: &[(String, String)]) -> Error {
+        let left: Vec<_> = left.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+        let (action, next) = match self.what {
+            What::Kubelet(_) => (
+                format!("bring every kubelet to {}", cluster.kubernetes_version),
+                "`hoist upgrade node --dry-run` on that node says what stands in the way; the same command goes on",
+            ),
+            What::Hoist(image) => (
+                format!("bring the hoist of {image} to every node"),
+                "`hoist upgrade hoist` on that node says more; the same command goes on",
+            ),
+        };
+        Error::Failed { action, cause: left.join("; "), next: Some(next.into()) }
+    }
+}
+
+/// Exchanges the kubelet of each node that has not the version of `cluster`, or hoist on each node; says how many nodes have it then.
+/// When `stop` completes, with the number of a signal, what is under way goes on by itself.
 ///
 /// # Errors
-/// Nodes whose kubelet was not exchanged, each with its reason: none is begun after one has failed. Running it again goes on.
+/// Nodes on which nothing was exchanged, each with its reason: none is begun after one has failed. Running it again goes on.
 pub async fn run(
     client: &Client,
     cluster: &Cluster,
@@ -67,15 +92,15 @@ pub async fn run(
 }
 
 async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter: &Reporter) -> Result<usize> {
-    let wanted = cluster.kubernetes_version;
-    let mut begun = BTreeSet::new();
+    let (mut begun, mut done) = (BTreeSet::new(), BTreeSet::new());
     let mut backoff = Backoff::new(INTERVAL, LONG_INTERVAL, u64::from(std::process::id()));
     let (mut answered, mut changed) = (Instant::now(), Instant::now());
     let mut last = Vec::new();
     loop {
-        let nodes = match observe(client, wanted).await {
+        let nodes = match observe(client, cluster, options.what, &begun, &mut done).await {
             Ok(nodes) => nodes,
             Err(error) if error.is_passing() && answered.elapsed() < AWAY => {
+                begun.iter().for_each(|node| reporter.waiting(node, &format!("the API server: {error}")));
                 sleep(backoff.failed(error.after())).await;
                 continue;
             }
@@ -89,20 +114,20 @@ async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter:
         for node in nodes.iter().filter(|node| node.is_new && node.task.is_none()) {
             reporter.done_if_started(&node.name);
         }
-        let done = match decide(&nodes, &begun, options.most) {
+        let acted = match decide(&nodes, &begun, options.most) {
             Decision::Done => return Ok(nodes.len()),
             Decision::Stop(left) => {
                 left.iter().filter(|(node, _)| begun.contains(node)).for_each(|(node, why)| reporter.fail(node, why));
-                return Err(failed(wanted, &left));
+                return Err(options.failed(cluster, &left));
             }
             Decision::Wait(what) if changed.elapsed() > options.timeout + BESIDE => {
-                return Err(failed(wanted, &[(what, "nothing has changed for too long".into())]));
+                return Err(options.failed(cluster, &[(what, "nothing has changed for too long".into())]));
             }
             Decision::Wait(_) => {
                 for node in &nodes {
                     if let Some(Task::Runs(what)) = &node.task {
                         if begun.insert(node.name.clone()) {
-                            start(reporter, &node.name, wanted);
+                            reporter.start(&node.name, &options.wanted(cluster, &node.name));
                         }
                         reporter.waiting(&node.name, what);
                     }
@@ -111,13 +136,15 @@ async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter:
             }
             Decision::Begin(node) => {
                 if begun.insert(node.clone()) {
-                    start(reporter, &node, wanted);
+                    reporter.start(&node, &options.wanted(cluster, &node));
                 }
                 node_task::make(client, pod::pod(cluster, &node, options)).await
             }
-            Decision::Clean(node) => write::delete_pods(client, &[("kube-system".into(), pod::name(&node))]).await,
+            Decision::Clean(node) => {
+                write::delete_pods(client, &[("kube-system".into(), options.what.pod(&node))]).await
+            }
         };
-        if let Err(error) = done
+        if let Err(error) = acted
             && !error.is_passing()
         {
             return Err(error);
@@ -127,29 +154,22 @@ async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter:
     }
 }
 
-fn start(reporter: &Reporter, node: &str, wanted: Version) {
-    reporter.start(node, &format!("the kubelet of {node} is {wanted}"));
-}
-
-fn failed(wanted: Version, left: &[(String, String)]) -> Error {
-    let left: Vec<_> = left.iter().map(|(node, why)| format!("{node}: {why}")).collect();
-    Error::Failed {
-        action: format!("bring every kubelet to {wanted}"),
-        cause: left.join("; "),
-        next: Some(
-            "`hoist upgrade node --dry-run` on that node says what stands in the way; the same command goes on".into(),
-        ),
-    }
-}
-
 /// The error that hoist ended with, of what its pod has written: progress, and then the error and what to do.
 fn error_of(said: &str) -> String {
     let error = said.rsplit_once("hoist: ").map_or(said, |(_, error)| error);
     error.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-async fn observe(client: &Client, wanted: Version) -> Result<Vec<Node>> {
-    let tasks = node_task::list(client, pod::NAME).await?;
+/// The nodes now. Which hoist a node has no object says: those whose pod has done its work in this run have the new one, and on one that
+/// had it before, the pod finds nothing to do. `done` remembers them; a pod that this run has not begun may be of another hoist.
+async fn observe(
+    client: &Client,
+    cluster: &Cluster,
+    what: What<'_>,
+    begun: &BTreeSet<String>,
+    done: &mut BTreeSet<String>,
+) -> Result<Vec<Node>> {
+    let tasks = node_task::list(client, what.label()).await?;
     let controllers: BTreeSet<_> = controllers::list(client).await?.into_iter().map(|node| node.name).collect();
     let kubelets = skew::kubelets(client).await?;
     let node = |kubelet: skew::Kubelet| {
@@ -159,9 +179,15 @@ async fn observe(client: &Client, wanted: Version) -> Result<Vec<Node>> {
             (Some(what), _) => Task::Runs(what.clone()),
             (None, None) => Task::Done,
         });
+        if task == Some(Task::Done) && begun.contains(&kubelet.node) {
+            done.insert(kubelet.node.clone());
+        }
         Node {
             is_controller: controllers.contains(&kubelet.node),
-            is_new: wanted.is(&kubelet.version),
+            is_new: match what {
+                What::Kubelet(_) => cluster.kubernetes_version.is(&kubelet.version),
+                What::Hoist(_) => done.contains(&kubelet.node),
+            },
             ready: kubelet.ready,
             name: kubelet.node,
             task,

@@ -1,4 +1,4 @@
-//! The pod that exchanges the kubelet beside it.
+//! The pod that exchanges the kubelet beside it, or the hoist.
 //!
 //! Its container has the machine's processes before it and every right, and enters the mounts of the machine's first process: from
 //! then on it sees what a command on the node sees. A kubelet that is restarted leaves it alone, as it does every pod.
@@ -9,12 +9,34 @@ use super::Options;
 use crate::desired::config::Cluster;
 use crate::node::host::BINARY;
 
-/// The label of these pods.
-pub(super) const NAME: &str = "hoist-upgrade-node";
 /// Where the program is put that an image has, on the node.
 const STAGED: &str = "/var/lib/hoist/kubelet";
 /// As most machines have it; a container of an empty image has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is exchanged on each node.
+#[derive(Debug, Clone, Copy)]
+pub enum What<'a> {
+    /// The kubelet.
+    Kubelet(Source<'a>),
+    /// hoist, by the one of this image.
+    Hoist(&'a str),
+}
+
+impl What<'_> {
+    /// The label of its pods.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Kubelet(_) => "hoist-upgrade-node",
+            Self::Hoist(_) => "hoist-upgrade-hoist",
+        }
+    }
+
+    /// The name of its pod of a node.
+    pub(super) fn pod(self, node: &str) -> String {
+        format!("{}-{node}", self.label())
+    }
+}
 
 /// Where a new kubelet comes from.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +52,23 @@ pub enum Source<'a> {
     },
 }
 
-/// The name of the pod of a node.
-pub(super) fn name(node: &str) -> String {
-    format!("{NAME}-{node}")
-}
-
 /// The pod.
 pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value {
+    match options.what {
+        What::Kubelet(source) => of_kubelet(cluster, node, source, options),
+        What::Hoist(image) => {
+            let (image_flag, timeout) = (format!("--image={image}"), timeout(options));
+            let command = ["/hoist", "upgrade", "hoist", "--in-host", &image_flag, &timeout];
+            whole(options, node, container("exchange", image, &command, &[]), &[], &[])
+        }
+    }
+}
+
+fn timeout(options: &Options<'_>) -> String {
+    format!("--timeout={}s", options.timeout.as_secs())
+}
+
+fn of_kubelet(cluster: &Cluster, node: &str, source: Source<'_>, options: &Options<'_>) -> Value {
     let images = &cluster.images;
     let hoist = images.hoist.as_ref().unwrap_or(&images.pause);
     let (mut volumes, mut mounts, mut init) = (Vec::new(), Vec::new(), Vec::new());
@@ -45,7 +77,7 @@ pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value
         volumes.push(json!({"name": "hoist", "hostPath": {"path": BINARY, "type": "File"}}));
         mounts.push(json!({"name": "hoist", "mountPath": "/hoist", "readOnly": true}));
     }
-    let kubelet = match options.source {
+    let kubelet = match source {
         Source::File(file) => file.to_owned(),
         Source::Image { image, file } => {
             volumes.push(json!({"name": "staged", "hostPath": {"path": STAGED, "type": "DirectoryOrCreate"}}));
@@ -68,25 +100,28 @@ pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value
             format!("{STAGED}/kubelet")
         }
     };
-    let timeout = format!("--timeout={}s", options.timeout.as_secs());
-    let kubelet = format!("--kubelet={kubelet}");
+    let (timeout, kubelet) = (timeout(options), format!("--kubelet={kubelet}"));
     let mut command = vec!["/hoist", "upgrade", "node", "--in-host", &kubelet, &timeout];
-    if matches!(options.source, Source::Image { .. }) {
+    if matches!(source, Source::Image { .. }) {
         command.push("--consume");
     }
-    let mut container = container("exchange", hoist, &command, &mounts);
-    container["securityContext"] = json!({"privileged": true, "runAsUser": 0});
+    whole(options, node, container("exchange", hoist, &command, &mounts), &init, &volumes)
+}
+
+/// The pod whose container `exchange` is the machine's, as far as it wants to be.
+fn whole(options: &Options<'_>, node: &str, mut exchange: Value, init: &[Value], volumes: &[Value]) -> Value {
+    exchange["securityContext"] = json!({"privileged": true, "runAsUser": 0});
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": name(node),
+            "name": options.what.pod(node),
             "namespace": "kube-system",
-            "labels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": "hoist"},
+            "labels": {"app.kubernetes.io/name": options.what.label(), "app.kubernetes.io/managed-by": "hoist"},
         },
         "spec": {
             "automountServiceAccountToken": false,
-            "containers": [container],
+            "containers": [exchange],
             "hostNetwork": true,
             "hostPID": true,
             "initContainers": init,
@@ -125,7 +160,7 @@ mod tests {
         const CLUSTER: &str =
             "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers: [{name: c1, address: 192.0.2.10}]\n";
         let cluster = crate::desired::config::parse("f", &format!("{CLUSTER}{hoist}"), Path::new("/")).unwrap();
-        let options = Options { source, most: 1, timeout: Duration::from_secs(60) };
+        let options = Options { what: What::Kubelet(source), most: 1, timeout: Duration::from_secs(60) };
         let pod = pod(&cluster, "w1", &options);
         serde_json::from_value::<Pod>(pod.clone()).unwrap();
         pod
@@ -149,5 +184,25 @@ mod tests {
         assert_eq!(names(&both, "/spec/initContainers"), ["hoist", "kubelet"]);
         assert_eq!(both["spec"]["initContainers"][1]["command"][0], "/shared/hoist");
         assert_eq!(both["spec"]["containers"][0]["image"], "r/hoist:v1");
+        assert_eq!(both["metadata"]["name"], "hoist-upgrade-node-w1");
+    }
+
+    #[test]
+    fn the_new_hoist_comes_in_the_image_that_runs_it() {
+        let cluster = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers: [{name: c1, address: 192.0.2.10}]\n";
+        let cluster = crate::desired::config::parse("f", cluster, Path::new("/")).unwrap();
+        let options = Options { what: What::Hoist("r/hoist:v2"), most: 1, timeout: Duration::from_secs(60) };
+        let pod = pod(&cluster, "w1", &options);
+        serde_json::from_value::<Pod>(pod.clone()).unwrap();
+        let exchange = &pod["spec"]["containers"][0];
+        assert_eq!(
+            (&exchange["image"], &pod["metadata"]["name"]),
+            (&json!("r/hoist:v2"), &json!("hoist-upgrade-hoist-w1"))
+        );
+        assert_eq!(
+            exchange["command"],
+            json!(["/hoist", "upgrade", "hoist", "--in-host", "--image=r/hoist:v2", "--timeout=60s"])
+        );
+        assert_eq!(exchange["securityContext"]["privileged"], true);
     }
 }
