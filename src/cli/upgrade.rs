@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use super::admin;
 use super::output::{self, Output};
 use super::{upgrade_hoist, upgrade_node};
@@ -53,7 +55,7 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Plan {
-    /// The version that is expected of the asset directory
+    /// The version to plan for [default: the asset directory's]; the asset directory is rendered for another one in memory
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
     /// Do not count fields that others have edited in the cluster
@@ -118,7 +120,7 @@ impl Run {
 pub(super) async fn run(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     match &args.what {
         What::Plan(plan) => {
-            let subject = open(args, plan.to.as_deref()).await?;
+            let subject = planned(args, plan.to.as_deref()).await?;
             let found = self::plan(args, &subject, plan.force_conflicts).await?;
             super::print(out, &output::shown(&found, plan.output)?)?;
             Ok(if found.in_the_way.is_empty() { 0 } else { IN_THE_WAY })
@@ -180,18 +182,40 @@ async fn plan(args: &Args, subject: &Subject, force_conflicts: bool) -> Result<u
     upgrade::plan(subject, force_conflicts, connect).await
 }
 
+fn is_of(input: &Input, version: &str) -> bool {
+    input.cluster().kubernetes_version.to_string().trim_start_matches('v') == version.trim_start_matches('v')
+}
+
 /// The asset directory, which must be of the version `to` if one is expected, and a way to its cluster.
 async fn open(args: &Args, to: Option<&str>) -> Result<Subject> {
     let dir = assets::absolute(&args.asset_dir)?;
     let input = Input::load(&dir)?;
-    let version = input.cluster().kubernetes_version.to_string();
-    if let Some(to) = to.filter(|to| to.trim_start_matches('v') != version.trim_start_matches('v')) {
+    if let Some(to) = to.filter(|to| !is_of(&input, to)) {
+        let version = input.cluster().kubernetes_version;
         let finding =
             Finding::new(dir.join("cluster.yaml").display().to_string(), format!("is of {version}, and not of {to}"));
         return Err(Error::Input(vec![finding.remedy(
             "set kubernetesVersion in your cluster.yaml, `hoist render` it into this directory, and review what changes",
         )]));
     }
+    subject(args, dir, input, Vec::new()).await
+}
+
+/// The same; where it is of another version, as it would be for `to`.
+async fn planned(args: &Args, to: Option<&str>) -> Result<Subject> {
+    let dir = assets::absolute(&args.asset_dir)?;
+    let input = Input::load(&dir)?;
+    match to.filter(|to| !is_of(&input, to)) {
+        None => subject(args, dir, input, Vec::new()).await,
+        Some(to) => {
+            let (set, findings) = upgrade::rendered(&dir, to, OffsetDateTime::now_utc())?;
+            let input = Input::of(set, &dir)?;
+            subject(args, dir, input, findings).await
+        }
+    }
+}
+
+async fn subject(args: &Args, dir: PathBuf, input: Input, findings: Vec<Finding>) -> Result<Subject> {
     let admin = admin::connect(&admin::kubeconfig(&args.asset_dir, args.kubeconfig.as_deref())).await?;
-    Ok(Subject { input, dir, client: admin.client, ca_pem: admin.ca_pem })
+    Ok(Subject { input, dir, findings, client: admin.client, ca_pem: admin.ca_pem })
 }

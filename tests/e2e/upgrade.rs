@@ -26,6 +26,7 @@ const ETCD: Duration = Duration::from_secs(15);
 const NO_GATE: &str = "NoSuchGateAtAll=true";
 
 // The commands of the page, in its order.
+const PLAN_TO: &str = "hoist upgrade plan --to v1.37.2 --asset-dir assets";
 const DIFF: &str = "hoist render --config cluster.yaml --asset-dir assets --diff";
 const RENDER: &str = "hoist render --config cluster.yaml --asset-dir assets";
 const PLAN: &str = "hoist upgrade plan --asset-dir assets";
@@ -34,8 +35,8 @@ const APPLY: &str = "hoist upgrade apply --asset-dir assets";
 const ROLLBACK: &str = "hoist upgrade rollback --asset-dir assets";
 const PAUSE: &str = "hoist upgrade apply --asset-dir assets --pause-after controllers";
 const NODE: &str = "hoist upgrade node --kubelet /root/kubelet";
-const PAGE: [&str; 11] =
-    [DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE, NODE, ALL, upgrade_hoist::HERE, upgrade_hoist::ALL];
+const PAGE: [&str; 12] =
+    [PLAN_TO, DIFF, RENDER, PLAN, BACKUP, APPLY, ROLLBACK, PAUSE, NODE, ALL, upgrade_hoist::HERE, upgrade_hoist::ALL];
 
 #[test]
 fn upgrade() {
@@ -44,6 +45,14 @@ fn upgrade() {
     let Upgrade { controller, .. } = &upgrade;
     let pods = upgrade.users_pods();
     let traffic = controller.traffic();
+
+    // Before anything is rendered, the plan is what it would be.
+    let plan = upgrade.page(PLAN_TO).ok();
+    for line in [&*format!("v{OLD} to v{NEW}:"), &format!("is of v{OLD}: what is shown is what it would be for v{NEW}")]
+    {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    says(upgrade.page(PLAN).expect(0), &[&format!("The control plane has v{OLD}.")]);
 
     // What stands in the way is said, and nothing is done.
     upgrade.rendered(&extra("apiServer", "emulated-version", "1.36"));

@@ -156,6 +156,15 @@ impl AssetSet {
 }
 
 impl Plan<'_> {
+    /// The asset directory after it, of what is there before it.
+    pub fn result(&self, mut there: AssetSet) -> AssetSet {
+        for (path, _) in &self.gone {
+            there.files.remove(path);
+        }
+        there.files.extend(self.put.iter().map(|put| (put.path.clone(), File::clone(&put.file))));
+        there
+    }
+
     /// Whether it leaves every file as it is.
     pub fn is_empty(&self) -> bool {
         self.put.is_empty() && self.gone.is_empty() && !self.was_interrupted

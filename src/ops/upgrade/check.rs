@@ -105,7 +105,8 @@ pub async fn plan(
     let etcd = etcd_roll::pods(client).await?;
     let new_etcd = Releases::etcd(subject);
     let facts = Facts { releases: &releases, seen: &seen, kubelets: &kubelets, asked: &asked, etcd: &etcd, new_etcd };
-    let mut findings = judge(&facts);
+    let mut findings = subject.findings.clone();
+    findings.extend(judge(&facts));
     // A commit would bring them back.
     findings.extend(older_keys(&releases.copy, subject.input.assets(), &subject.dir));
     findings.extend(validate::validate(subject.input.assets(), &subject.dir, OffsetDateTime::now_utc()));

@@ -15,9 +15,11 @@ pub mod node;
 pub mod nodes;
 mod observe;
 mod releases;
+mod rendered;
 mod run;
 
 pub use check::{Plan, plan};
 pub use decide::{Step, Way};
 pub use releases::Subject;
+pub use rendered::rendered;
 pub use run::{Ended, Options, run};

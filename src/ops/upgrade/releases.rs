@@ -23,6 +23,8 @@ pub struct Subject {
     pub input: Input,
     /// Where it is.
     pub dir: PathBuf,
+    /// What is to be said of it, before the cluster is asked.
+    pub findings: Vec<Finding>,
     /// A client with an admin's rights.
     pub client: Client,
     /// The CAs (PEM) that vouch for the API servers.
