@@ -11,8 +11,8 @@ use crate::base::error::{Error, Result};
 use crate::base::report::{Output, Reporter, Success};
 use crate::desired::assets::{self, AssetSet};
 use crate::desired::config::{self, duration};
-use crate::ops::addons::{self, AssetDir, Options, Plan};
 use crate::ops::start::Input;
+use crate::plane::addons::{self, AssetDir, Options, Plan};
 
 use super::{WOULD_CHANGE, admin};
 

@@ -1,6 +1,5 @@
 //! What commands do, each an observation, a decision and acts.
 
-pub mod addons;
 pub mod backup;
 pub mod certs;
 pub mod explain;

@@ -1,5 +1,7 @@
-//! What a control plane is made of: the bridge, the static control plane, and what stands beside them on a controller.
+//! What a control plane is made of: the bridge, the static control plane, what stands beside them on a
+//! controller, and what is applied once it serves.
 
+pub mod addons;
 pub mod bridge;
 pub mod certificates;
 pub mod endpoint_pod;

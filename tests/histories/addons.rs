@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use hoist::node::lock;
-use hoist::ops::addons::{AssetDir, Options, apply_asset_dir};
+use hoist::plane::addons::{AssetDir, Options, apply_asset_dir};
 use hoist::plane::guard_pod;
 use serde_json::json;
 

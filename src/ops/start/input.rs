@@ -16,7 +16,7 @@ use crate::desired::pki::ENCRYPTION;
 use crate::desired::rotation::{self, Keys};
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
-use crate::ops::addons;
+use crate::plane::addons;
 use crate::plane::kept_copy::Copy;
 
 /// What `hoist start` was told.

@@ -22,8 +22,8 @@ use crate::node::kubelet;
 use crate::node::lock;
 use crate::node::lock::Lock;
 use crate::node::pulls::pulled;
-use crate::ops::addons;
 use crate::ops::explain::Explanation;
+use crate::plane::addons;
 use crate::plane::hand_over::{Observed, Target};
 
 /// Between two rounds of the loop.

@@ -19,7 +19,7 @@ use crate::base::probe::{Answer, Probe};
 use crate::desired::assets::Manifest;
 use crate::desired::config::{API_PORT, Version};
 use crate::desired::upgrade::{emulates, image, is_held};
-use crate::ops::addons;
+use crate::plane::addons;
 
 use super::act::PULL;
 use super::decide::{Form, Member, Members, Observed, Part, Pod, Pulled, Rest, gate};
