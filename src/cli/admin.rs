@@ -46,7 +46,15 @@ impl Tenant {
     /// # Errors
     /// As [`Choice::connect`]; a tenant that has no kubeconfig yet.
     pub(super) async fn connect(&self, cluster: &Choice) -> Result<Admin> {
-        let admin = cluster.connect().await?;
+        self.connect_at(&kubeconfig(&cluster.asset_dir, cluster.kubeconfig.as_deref())).await
+    }
+
+    /// The same, with the kubeconfig of the cluster at `path`.
+    ///
+    /// # Errors
+    /// As [`Tenant::connect`].
+    pub(super) async fn connect_at(&self, path: &Path) -> Result<Admin> {
+        let admin = connect(path).await?;
         let Some(name) = &self.tenant else { return Ok(admin) };
         api::admin(&describe::kubeconfig(&admin.client, &self.tenant_namespace, name).await?).await
     }

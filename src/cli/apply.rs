@@ -1,16 +1,18 @@
 //! `hoist apply`
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::Client;
 use serde_json::json;
 
-use crate::base::error::{Error, Result};
+use crate::api;
+use crate::base::error::{Error, Finding, Result};
 use crate::base::report::{Output, Reporter, Success};
-use crate::desired::assets::{self, AssetSet};
-use crate::desired::config::{self, duration};
+use crate::desired::assets::{self, AssetSet, Manifest};
+use crate::desired::config::version::numbers;
+use crate::desired::config::{self, Version, duration};
 use crate::ops::start::Input;
 use crate::plane::addons::{self, AssetDir, Options, Plan};
 
@@ -25,12 +27,17 @@ const SCHEMA: &str = "hoist.plan/v1";
 /// stands, unless --force-conflicts says otherwise.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Folders and files with manifests, which are applied to a tenant in place of an asset directory's
+    #[arg(value_name = "FILE", requires = "tenant")]
+    files: Vec<String>,
     /// The folder that `hoist render` wrote
     #[arg(long, value_name = "DIR", default_value = config::ASSET_DIR)]
     asset_dir: PathBuf,
     /// An admin's kubeconfig [default: auth/kubeconfig of the asset directory]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    tenant: admin::Tenant,
     /// Leave manifests/ alone
     #[arg(long)]
     addons_only: bool,
@@ -38,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     force_conflicts: bool,
     /// Remove the objects that hoist applied from add-ons before and that addons/ does not have any more
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tenant")]
     prune: bool,
     /// Also wait until the objects of the last rank are ready
     #[arg(long)]
@@ -68,15 +75,17 @@ pub(super) async fn run(args: Args, color: bool, out: &mut dyn Write) -> Result<
     let reporter = Reporter::stdout(args.output, color);
     let result = applied(&args, &reporter).await;
     let message = result.as_ref().map(|summary| format!("{summary}")).unwrap_or_default();
-    let kubeconfig = kubeconfig(&args);
-    let next = format!("`kubectl --kubeconfig {} get pods -A` shows the cluster", kubeconfig.display());
+    let next = match &args.tenant.tenant {
+        Some(name) => format!("`hoist hosting kubeconfig {name}` prints the kubeconfig of the tenant"),
+        None => format!("`kubectl --kubeconfig {} get pods -A` shows the cluster", kubeconfig(&args).display()),
+    };
     reporter.finish(result.as_ref().map(|_| Success { message: &message, next: &next }));
     result.map(|_| 0)
 }
 
 async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
     let (input, client) = open(args).await?;
-    let (asset_dir, options, stop) = (asset_dir(args, &input), options(args), super::stop()?);
+    let (asset_dir, options, stop) = (input.asset_dir(args), options(args), super::stop()?);
     tokio::select! {
         biased;
         signal = stop => {
@@ -90,7 +99,7 @@ async fn applied(args: &Args, reporter: &Reporter) -> Result<addons::Summary> {
 async fn preview(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     let (input, client) = open(args).await?;
     let is_coloured = color && args.output == Output::Text && std::io::stdout().is_terminal();
-    let plan = addons::plan(&client, &asset_dir(args, &input), &options(args), is_coloured).await?;
+    let plan = addons::plan(&client, &input.asset_dir(args), &options(args), is_coloured).await?;
     let Plan { lines, diff, summary, refused } = plan;
     let text = match (args.output, args.diff) {
         (Output::Json, _) => {
@@ -113,20 +122,50 @@ async fn preview(args: &Args, color: bool, out: &mut dyn Write) -> Result<u8> {
     Ok(if args.diff && !diff.is_empty() { WOULD_CHANGE } else { 0 })
 }
 
-/// The asset directory, and a way to its cluster.
-async fn open(args: &Args) -> Result<(Input, Client)> {
-    let dir = assets::absolute(&args.asset_dir)?;
-    let input = Input::of(AssetSet::load(&dir)?, &dir)?;
-    let client = admin::connect(&kubeconfig(args)).await?.client;
-    Ok((input, client))
+/// What is applied.
+enum Manifests {
+    /// All of an asset directory.
+    AssetDir(Box<Input>),
+    /// What was named, to a tenant.
+    Named(Vec<Manifest>),
+}
+
+impl Manifests {
+    fn asset_dir(&self, args: &Args) -> AssetDir<'_> {
+        match self {
+            Self::AssetDir(input) => {
+                AssetDir { manifests: input.manifests(), addons: input.addons(), addons_only: args.addons_only }
+            }
+            Self::Named(addons) => AssetDir { manifests: &[], addons, addons_only: true },
+        }
+    }
+}
+
+/// What is applied, and a way to its cluster.
+async fn open(args: &Args) -> Result<(Manifests, Client)> {
+    if args.tenant.tenant.is_none() {
+        let dir = assets::absolute(&args.asset_dir)?;
+        let input = Input::of(AssetSet::load(&dir)?, &dir)?;
+        let client = admin::connect(&kubeconfig(args)).await?.client;
+        return Ok((Manifests::AssetDir(Box::new(input)), client));
+    }
+    if args.files.is_empty() {
+        let finding = Finding::new("--tenant", "nothing is named that is to be applied to the tenant");
+        return Err(Error::Input(vec![
+            finding.remedy("name folders and files with manifests: `hoist apply --tenant a DIR`"),
+        ]));
+    }
+    let client = args.tenant.connect_at(&kubeconfig(args)).await?.client;
+    let said =
+        client.apiserver_version().await.map_err(|error| api::failed("reach the tenant's API server", &error))?;
+    let (major, minor, patch) = numbers(&said.git_version).unwrap_or_default();
+    let files = assets::addons(&args.files, Version { major, minor, patch })?;
+    let (_, addons) = AssetSet { files, is_part: true }.manifests(Path::new(""))?;
+    Ok((Manifests::Named(addons), client))
 }
 
 fn kubeconfig(args: &Args) -> PathBuf {
     admin::kubeconfig(&args.asset_dir, args.kubeconfig.as_deref())
-}
-
-fn asset_dir<'a>(args: &Args, input: &'a Input) -> AssetDir<'a> {
-    AssetDir { manifests: input.manifests(), addons: input.addons(), addons_only: args.addons_only }
 }
 
 fn options(args: &Args) -> Options {

@@ -1,9 +1,11 @@
 //! `hoist hosting`
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::admin::Choice;
 use super::output::{self, Output};
@@ -11,7 +13,7 @@ use crate::api::apply::{self, Change};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files;
 use crate::desired::assets::{self, AssetSet};
-use crate::operator::{TENANTS, describe, install};
+use crate::operator::{TENANTS, describe, install, snapshots};
 
 /// The version of what `--output json` writes: fields may be added to it, never changed or taken away.
 const SCHEMA: &str = "hoist.hosting.status/v1";
@@ -49,6 +51,35 @@ enum What {
         /// The folder in it
         #[arg(long, value_name = "NAME")]
         folder: String,
+    },
+    /// Take a snapshot of a tenant's etcd (run by a pod of the operator's)
+    #[command(hide = true)]
+    Snapshot {
+        /// Where etcd listens
+        #[arg(long, value_name = "ADDRESS")]
+        etcd: SocketAddr,
+        /// The folder with the certificates that it lets in
+        #[arg(long, value_name = "DIR")]
+        secrets: PathBuf,
+        /// Where snapshots are
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How many are kept
+        #[arg(long, value_name = "NUMBER")]
+        keep: usize,
+        /// The file that gets its name
+        #[arg(long, value_name = "FILE")]
+        say: PathBuf,
+    },
+    /// Put a restored snapshot in the place of a tenant's data (run by a pod of the operator's)
+    #[command(hide = true)]
+    Exchange {
+        /// The tenant's folder
+        #[arg(long, value_name = "DIR")]
+        root: PathBuf,
+        /// The snapshot
+        #[arg(long, value_name = "NAME")]
+        file: String,
     },
 }
 
@@ -93,6 +124,12 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<u8> {
             }
             files::remove_dir(&root.join(folder))?;
         }
+        What::Snapshot { etcd, secrets, dir, keep, say } => {
+            let name = snapshots::take(etcd, &secrets, &dir, keep, OffsetDateTime::now_utc()).await?;
+            snapshots::say(&say, &name)?;
+            super::print(out, &format!("took the snapshot {name}\n"))?;
+        }
+        What::Exchange { root, file } => snapshots::exchange(&root, &file)?,
     }
     Ok(0)
 }

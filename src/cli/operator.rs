@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::api;
 use crate::base::error::{Error, Result};
 use crate::base::input::{self, CONFIG_LIMIT};
-use crate::operator::delete::Cleaning;
+use crate::operator::delete::OwnImage;
 use crate::operator::run;
 
 /// `hoist operator`
@@ -36,6 +36,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
             api::of_kubeconfig(text).await?
         }
     };
-    let cleaning = Cleaning { image: args.image, mounts_binary: args.mounts_binary };
-    run::run(clients, &args.name, cleaning, super::stop()?).await
+    let own = OwnImage { image: args.image, mounts_binary: args.mounts_binary };
+    run::run(clients, &args.name, own, super::stop()?).await
 }

@@ -10,6 +10,12 @@ use super::trouble::Trouble;
 pub const ALL: [&str; 5] = ["Accepted", "EtcdReady", "APIServerReady", "ControllersReady", "AddonsApplied"];
 /// The last one: all of them.
 pub const READY: &str = "Ready";
+/// Whether the last snapshot that was due was taken, and what is to be restored was. A tenant is ready without.
+pub const SNAPSHOTS: &str = "SnapshotsTaken";
+/// Its reason where none are to be taken.
+const NOT_ASKED: &str = "NotAsked";
+/// Whether what the object names in `addons` is applied. A tenant is ready without: an add-on may wait for its nodes.
+pub const SPEC_ADDONS: &str = "SpecAddonsApplied";
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,12 @@ pub struct Seen {
     pub troubles: BTreeMap<&'static str, Trouble>,
     /// What the tenant's API says.
     pub inside: Inside,
+    /// What is in the way of its add-ons, if anything is; `None` where they were not looked at.
+    pub addons: Option<Option<Trouble>>,
+    /// The CronJob that takes snapshots, where there is to be one.
+    pub backup: Option<Value>,
+    /// What kept a snapshot from being restored.
+    pub unrestored: Option<Trouble>,
 }
 
 impl Seen {
@@ -83,6 +95,32 @@ impl Seen {
             }
             (false, Some(trouble)) => Condition::no(kind, trouble.reason, trouble.message.clone()),
             (false, None) => Condition::no(kind, "Starting", format!("{what} is not ready yet")),
+        }
+    }
+
+    fn snapshots(&self) -> Condition {
+        if let Some(trouble) = &self.unrestored {
+            return Condition::no(SNAPSHOTS, trouble.reason, trouble.message.clone());
+        }
+        let Some(job) = &self.backup else {
+            return Condition::yes(SNAPSHOTS, NOT_ASKED, "spec.backup asks for none");
+        };
+        let time = |field: &str| job["status"][field].as_str();
+        let is_at_work = job["status"]["active"].as_array().is_some_and(|active| !active.is_empty());
+        match (time("lastScheduleTime"), time("lastSuccessfulTime")) {
+            (None, _) => Condition::yes(SNAPSHOTS, "NotDue", "none was due yet"),
+            (Some(due), taken) if taken.is_none_or(|taken| taken < due) && !is_at_work => {
+                let (namespace, name) = (&job["metadata"]["namespace"], &job["metadata"]["name"]);
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let remedy =
+                    format!("`kubectl -n {} describe cronjob {}` and its pods say why", text(namespace), text(name));
+                Condition::no(
+                    SNAPSHOTS,
+                    "NotTaken",
+                    format!("the snapshot that was due at {due} was not taken. {remedy}"),
+                )
+            }
+            _ => Condition::yes(SNAPSHOTS, "Taken", "snapshots are taken as spec.backup says"),
         }
     }
 
@@ -118,8 +156,25 @@ impl Seen {
                 Condition::yes("AddonsApplied", "Applied", "DNS, proxy, network and what joining takes are applied")
             }
         });
+        all.push(self.snapshots());
+        all.push(match &self.addons {
+            None => Condition::no(SPEC_ADDONS, "Waiting", "the tenant is not there yet"),
+            Some(Some(trouble)) => Condition::no(SPEC_ADDONS, trouble.reason, trouble.message.clone()),
+            Some(None) => Condition::yes(SPEC_ADDONS, "Applied", "all that spec.addons names is applied"),
+        });
         all
     }
+}
+
+/// Whether snapshots were asked for when a status was written.
+pub fn asked_for_snapshots(status: &Value) -> bool {
+    let all = status["conditions"].as_array().into_iter().flatten();
+    all.filter(|one| one["type"] == SNAPSHOTS).any(|one| one["reason"] != NOT_ASKED)
+}
+
+/// Whether all are so from which [`READY`] follows.
+pub fn are_met(conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| !ALL.contains(&condition.kind) || condition.is_so == Some(true))
 }
 
 /// Whether all pods of a StatefulSet or a Deployment are of its last revision, and ready.
@@ -144,6 +199,10 @@ pub struct Facts {
     pub nodes: Option<usize>,
     /// What every part runs.
     pub version: Option<String>,
+    /// The last snapshot.
+    pub snapshot: Option<String>,
+    /// The snapshot that was restored; empty where none is to be.
+    pub restored: Option<String>,
 }
 
 /// The status that follows from what was said before and what is said now, at `now` as the API writes it. What `conditions`
@@ -158,11 +217,13 @@ pub fn status(before: &Value, generation: i64, conditions: &[Condition], facts: 
         .filter(|one| one.is_so != Some(true));
     all.push(match wrong.next() {
         Some(first) => Condition { kind: READY, ..first.clone() },
-        None if conditions.len() < ALL.len() => Condition::no(READY, "Unknown", "not all of it was looked at"),
+        None if ALL.iter().any(|kind| conditions.iter().all(|one| one.kind != *kind)) => {
+            Condition::no(READY, "Unknown", "not all of it was looked at")
+        }
         None => Condition::yes(READY, "Ready", "the API is served, and its controllers lead"),
     });
     let mut written = Vec::new();
-    for kind in ALL.iter().chain([&READY]) {
+    for kind in ALL.iter().chain([&SNAPSHOTS, &SPEC_ADDONS, &READY]) {
         let old = known(kind);
         let Some(new) = all.iter().find(|one| one.kind == *kind) else {
             written.extend(old);
@@ -184,6 +245,8 @@ pub fn status(before: &Value, generation: i64, conditions: &[Condition], facts: 
         ("caCertHash", facts.ca_hash.as_ref().map(|text| json!(text))),
         ("nodes", facts.nodes.map(|count| json!(count))),
         ("version", facts.version.as_ref().map(|text| json!(text))),
+        ("lastSnapshot", facts.snapshot.as_ref().map(|text| json!(text))),
+        ("restoredFrom", facts.restored.as_ref().map(|text| json!(text))),
     ];
     for (name, value) in facts {
         if let Some(value) = value.or_else(|| before.get(name).cloned()) {
@@ -205,7 +268,7 @@ mod tests {
     fn all_up() -> Seen {
         let workloads = ["etcd", "apiserver", "controller-manager", "scheduler"].map(|name| (name, up()));
         let inside = Inside { is_served: true, nodes: Some(2), ..Inside::default() };
-        Seen { workloads: workloads.into(), inside, ..Seen::default() }
+        Seen { workloads: workloads.into(), inside, addons: Some(None), ..Seen::default() }
     }
 
     fn ready(status: &Value) -> (&str, &str) {
@@ -229,10 +292,33 @@ mod tests {
         seen.inside.unapplied = Some("refused".into());
         assert_eq!(ready(&of(&seen)), ("False", "NotApplied"));
         seen = all_up();
+        seen.addons = Some(Some(Trouble { reason: "NotFound", message: "x".into() }));
+        let without = of(&seen);
+        assert_eq!(ready(&without), ("True", "Ready"), "a tenant is there without its add-ons");
+        assert!(are_met(&seen.conditions()));
+        let all = without["conditions"].as_array().unwrap();
+        assert!(all.iter().any(|one| one["type"] == SPEC_ADDONS && one["reason"] == "NotFound"), "{without}");
+        seen = all_up();
         seen.workloads.get_mut("apiserver").unwrap()["status"]["updatedReplicas"] = json!(0);
         assert_eq!(ready(&of(&seen)), ("False", "RollingOut"));
         seen.troubles.insert("apiserver", Trouble { reason: "ImageNotPulled", message: "x".into() });
         assert_eq!(ready(&of(&seen)), ("False", "ImageNotPulled"));
+    }
+
+    #[test]
+    fn a_snapshot_that_was_due_and_was_not_taken_is_said() {
+        let of = |status: Value| {
+            let backup = Some(json!({"metadata": {"namespace": "n", "name": "a-backup"}, "status": status}));
+            let condition = Seen { backup, ..all_up() }.snapshots();
+            (condition.is_so, condition.reason)
+        };
+        assert_eq!(all_up().snapshots().reason, "NotAsked");
+        assert_eq!(of(json!({})), (Some(true), "NotDue".into()));
+        let (one, two) = ("2026-07-01T12:00:00Z", "2026-07-01T12:00:09Z");
+        assert_eq!(of(json!({"lastScheduleTime": one, "lastSuccessfulTime": two})), (Some(true), "Taken".into()));
+        assert_eq!(of(json!({"lastScheduleTime": two, "lastSuccessfulTime": one})), (Some(false), "NotTaken".into()));
+        assert_eq!(of(json!({"lastScheduleTime": one})), (Some(false), "NotTaken".into()));
+        assert_eq!(of(json!({"lastScheduleTime": one, "active": [{}]})), (Some(true), "Taken".into()));
     }
 
     #[test]

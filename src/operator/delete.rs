@@ -23,9 +23,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// How long it may take: a node that is gone takes its disk along.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What the pod runs that deletes a folder.
+/// What pods run that do hoist's own work for a tenant: delete its folder, take and restore snapshots.
 #[derive(Debug, Clone)]
-pub struct Cleaning {
+pub struct OwnImage {
     /// Its image.
     pub image: String,
     /// The image has no hoist: the node's own is mounted.
@@ -85,7 +85,7 @@ fn named(object: &DynamicObject) -> (String, String) {
 pub async fn turn(
     client: &Client,
     recorder: &Recorder,
-    cleaning: &Cleaning,
+    own: &OwnImage,
     object: &DynamicObject,
     value: &Value,
 ) -> Result<Action, Error> {
@@ -118,8 +118,7 @@ pub async fn turn(
         }
         Next::Wait => {}
         Next::Clean => {
-            let object =
-                serde_json::from_value(pod_of(&tenant, cleaning, &cleaner, &folder)).map_err(Error::SerdeError)?;
+            let object = serde_json::from_value(pod_of(&tenant, own, &cleaner, &folder)).map_err(Error::SerdeError)?;
             live::api(client, "Pod", NAMESPACE).create(&PostParams::default(), &object).await?;
         }
         done @ (Next::Release | Next::GiveUp) => {
@@ -174,11 +173,11 @@ async fn left(recorder: &Recorder, object: &DynamicObject, note: String) {
 }
 
 /// The pod that deletes a tenant's folder, on its node.
-fn pod_of(tenant: &Tenant, cleaning: &Cleaning, name: &str, folder: &str) -> Value {
+fn pod_of(tenant: &Tenant, own: &OwnImage, name: &str, folder: &str) -> Value {
     let local = tenant.spec.etcd.local_path.as_ref();
     let values = context! {
-        image => &cleaning.image,
-        mounts_binary => cleaning.mounts_binary,
+        image => &own.image,
+        mounts_binary => own.mounts_binary,
         name => name,
         node => local.map(|local| &local.node),
         path => local.map(|local| &local.path),
@@ -217,8 +216,8 @@ mod tests {
     #[test]
     fn the_folder_of_this_tenant_alone_is_deleted_on_its_node() {
         let tenant = Tenant::read(&object(&json!({}))).unwrap();
-        let cleaning = Cleaning { image: "r.io/hoist:1".into(), mounts_binary: false };
-        let pod = pod_of(&tenant, &cleaning, "clean-n-a", "n.a.0a1b2c3d");
+        let own = OwnImage { image: "r.io/hoist:1".into(), mounts_binary: false };
+        let pod = pod_of(&tenant, &own, "clean-n-a", "n.a.0a1b2c3d");
         assert_eq!(pod["spec"]["nodeName"], "w1");
         let command = &pod["spec"]["containers"][0]["command"];
         assert_eq!(command, &json!(["/hoist", "hosting", "clean", "--root=/data", "--folder=n.a.0a1b2c3d"]));

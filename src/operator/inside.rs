@@ -24,6 +24,24 @@ pub struct Applied {
     at: Instant,
 }
 
+impl Applied {
+    /// Manifests with this sum, now.
+    pub fn now(sum: String) -> Self {
+        Self { sum, at: Instant::now() }
+    }
+
+    /// Whether `last` is manifests with this sum, and not long ago.
+    pub fn stands(last: Option<&Self>, sum: &str) -> bool {
+        last.is_some_and(|last| last.sum == sum && last.at.elapsed() < STANDS)
+    }
+}
+
+/// The sum of all that manifests say.
+pub fn sum(manifests: &[Manifest]) -> String {
+    let sums: Vec<_> = manifests.iter().map(Manifest::sum).collect();
+    files::sha256_of_all(sums.iter().map(String::as_str))
+}
+
 /// Applies what is not there, and looks. `applied` is what was applied last.
 pub async fn turn(
     client: &Client,
@@ -35,12 +53,10 @@ pub async fn turn(
         return Inside::default();
     }
     let mut inside = Inside { is_served: true, ..Inside::default() };
-    let sums: Vec<_> = manifests.iter().map(Manifest::sum).collect();
-    let sum = files::sha256_of_all(sums.iter().map(String::as_str));
-    let stands = applied.as_ref().is_some_and(|last| last.sum == sum && last.at.elapsed() < STANDS);
-    if !stands {
+    let sum = sum(manifests);
+    if !Applied::stands(applied.as_ref(), &sum) {
         match apply::apply(client, manifests, false).await {
-            Ok(outcome) if outcome.refused.is_empty() => *applied = Some(Applied { sum, at: Instant::now() }),
+            Ok(outcome) if outcome.refused.is_empty() => *applied = Some(Applied::now(sum)),
             Ok(outcome) => {
                 let first = outcome.refused.first().map(|refusal| refusal.finding.to_string()).unwrap_or_default();
                 let count = outcome.refused.len();

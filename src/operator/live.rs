@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::TENANT_LABEL;
 
 /// The kinds of a tenant's objects, by the plural that a path has.
-const KINDS: [(&str, &str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str, &str); 10] = [
     ("", "v1", "ConfigMap", "configmaps"),
     ("", "v1", "Event", "events"),
     ("", "v1", "Pod", "pods"),
@@ -16,6 +16,8 @@ const KINDS: [(&str, &str, &str, &str); 8] = [
     ("", "v1", "Service", "services"),
     ("apps", "v1", "Deployment", "deployments"),
     ("apps", "v1", "StatefulSet", "statefulsets"),
+    ("batch", "v1", "CronJob", "cronjobs"),
+    ("batch", "v1", "Job", "jobs"),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
 ];
 

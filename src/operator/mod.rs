@@ -6,6 +6,7 @@
 //!                                                       live, pods, events ─► conditions ─► status
 //! ```
 
+pub mod addons;
 pub mod approvals;
 pub mod conditions;
 pub mod delete;
@@ -19,7 +20,9 @@ pub mod live;
 pub mod objects;
 pub mod put;
 pub mod reconcile;
+pub mod restore;
 pub mod run;
+pub mod snapshots;
 pub mod tenant;
 pub mod tenant_assets;
 pub mod trouble;

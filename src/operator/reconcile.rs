@@ -13,13 +13,15 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use super::addons;
 use super::approvals::Approvals;
 use super::conditions::{self, Condition, Facts, Seen};
-use super::delete::{self, Cleaning};
+use super::delete::{self, OwnImage};
 use super::differs::Why;
 use super::inside::{self, Applied};
 use super::objects::{self, Desired};
 use super::put::{self, Put};
+use super::restore::{self, Next};
 use super::tenant::{Addresses, Tenant};
 use super::trouble::{self, Trouble};
 use super::{keys, live, resource};
@@ -34,6 +36,8 @@ use crate::desired::secrets::Tls;
 const REST: Duration = Duration::from_secs(60);
 /// While it comes up, and nothing else says that something has changed.
 const SOON: Duration = Duration::from_secs(1);
+/// After an add-on was not applied, or not all of it.
+const ADDONS: Duration = Duration::from_secs(10);
 /// After something was refused.
 const LATER: Duration = Duration::from_secs(15);
 /// How long one turn may take: a tenant that hangs keeps no other one waiting.
@@ -56,10 +60,19 @@ pub struct Context {
     pub recorder: Recorder,
     /// The tenants whose kubelets are answered.
     pub approvals: Arc<Approvals>,
-    /// How folders are cleaned.
-    pub cleaning: Cleaning,
+    /// What pods of hoist's own run.
+    pub own: OwnImage,
     /// What was applied in each tenant, by its uid.
-    pub applied: Mutex<BTreeMap<String, Option<Applied>>>,
+    pub applied: Mutex<BTreeMap<String, Known>>,
+}
+
+/// What was applied last in a tenant.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What each tenant has.
+    inside: Option<Applied>,
+    /// Its add-ons.
+    addons: Option<Applied>,
 }
 
 /// What a turn came to.
@@ -84,7 +97,7 @@ pub async fn reconcile(object: &DynamicObject, context: &Context) -> Result<Acti
     let Ok(value) = serde_json::to_value(object) else { return Ok(Action::await_change()) };
     let turn = async {
         if object.metadata.deletion_timestamp.is_some() {
-            return delete::turn(&context.client, &context.recorder, &context.cleaning, object, &value).await;
+            return delete::turn(&context.client, &context.recorder, &context.own, object, &value).await;
         }
         if value["spec"]["paused"] == true {
             return Ok(Action::await_change());
@@ -161,17 +174,49 @@ async fn come_up(
         Err(trouble) => return Outcome::refused(trouble, facts),
     };
     facts.ca_hash = keys::ca_hash(&tls);
-    let Desired { objects, inside, kubeconfig } = match objects::desired(tenant, cluster, at, &tls) {
+    let desired = objects::desired(tenant, cluster, at, &tls);
+    let snapshots = objects::snapshots(tenant, cluster, at, &tls, &context.own);
+    let (Desired { mut objects, inside, kubeconfig }, snapshots) = match desired.and_then(|one| Ok((one, snapshots?))) {
         Ok(desired) => desired,
         Err(error) => {
             let message = format!("{error}. The Secret {} is not as the operator made it", keys::name(&tenant.name));
             return Outcome::refused(Trouble { reason: "KeysUnfit", message }, facts);
         }
     };
+    objects.extend(snapshots);
     let mut seen = Seen::default();
-    match apply(context, object, tenant, &objects).await {
-        Ok(workloads) => seen.workloads = workloads,
+    let restored = value["status"]["restoredFrom"].as_str();
+    let next = match restoring(context, tenant, restored, &mut facts, &mut seen).await {
+        Ok(next) => next,
         Err(trouble) => return Outcome::refused(trouble, facts),
+    };
+    let has_stopped = matches!(next, Next::Stop | Next::Wait | Next::Cancel);
+    let mut pods = Vec::new();
+    if has_stopped {
+        pods = match live::pods(&context.client, &tenant.namespace, &tenant.name).await {
+            Ok(pods) => pods,
+            Err(error) => return Outcome::refused(trouble::of_refusal(tenant, "its pods", &error), facts),
+        };
+        objects::stop(&mut objects, restore::has_askers(&pods));
+    }
+    match apply(context, object, tenant, &objects).await {
+        Ok((workloads, backup)) => (seen.workloads, seen.backup) = (workloads, backup),
+        Err(trouble) => return Outcome::refused(trouble, facts),
+    }
+    if has_stopped {
+        let job =
+            |file: &str| objects::restoring(tenant, cluster, at, &tls, &context.own, file, OffsetDateTime::now_utc());
+        return stopped(context, tenant, next, (&seen, &pods), job, facts).await;
+    }
+    if seen.backup.is_none() && conditions::asked_for_snapshots(&value["status"]) {
+        let done = restore::take_no_more(&context.client, tenant).await;
+        if let Err(error) = done {
+            return Outcome::refused(trouble::of_refusal(tenant, "the CronJob of snapshots", &error), facts);
+        }
+    }
+    if seen.backup.is_some() {
+        let pods = live::pods(&context.client, &tenant.namespace, &tenant.name).await.unwrap_or_default();
+        facts.snapshot = restore::last(&pods);
     }
     if WORKLOADS.iter().any(|(name, _)| !seen.is_rolled_out(name)) {
         look_for_trouble(context, tenant, &mut seen).await;
@@ -179,18 +224,84 @@ async fn come_up(
     if seen.serves("apiserver")
         && let Ok(client) = api::connect(&kubeconfig, at.api).await
     {
-        let mut applied = lock(&context.applied).get(&tenant.uid).cloned().flatten();
-        seen.inside = inside::turn(&client, &inside, &mut applied, OffsetDateTime::now_utc()).await;
-        lock(&context.applied).insert(tenant.uid.clone(), applied);
+        let mut known = lock(&context.applied).get(&tenant.uid).cloned().unwrap_or_default();
+        seen.inside = inside::turn(&client, &inside, &mut known.inside, OffsetDateTime::now_utc()).await;
+        if seen.inside.is_served && seen.inside.unapplied.is_none() {
+            let read = addons::read(&context.client, tenant).await;
+            seen.addons = Some(addons::turn(&client, read, &mut known.addons).await);
+        }
+        lock(&context.applied).insert(tenant.uid.clone(), known);
         let reserved = Reserved::of(cluster, tls.get("apiserver.crt").map(Vec::as_slice).unwrap_or_default());
         let name = format!("{}/{}", tenant.namespace, tenant.name);
         context.approvals.add(&tenant.uid, &name, &client, reserved);
     }
     facts.nodes = seen.inside.nodes;
     let conditions = seen.conditions();
-    let is_ready = conditions.iter().all(|condition| condition.is_so == Some(true));
+    let is_ready = conditions::are_met(&conditions);
     facts.version = is_ready.then(|| cluster.kubernetes_version.to_string());
-    Outcome { conditions, facts, again: if is_ready { REST } else { SOON } }
+    let again = match is_ready {
+        false => SOON,
+        true if conditions.iter().any(|condition| condition.is_so != Some(true)) => ADDONS,
+        true => REST,
+    };
+    Outcome { conditions, facts, again }
+}
+
+/// What is next of restoring a snapshot.
+async fn restoring(
+    context: &Context,
+    tenant: &Tenant,
+    restored: Option<&str>,
+    facts: &mut Facts,
+    seen: &mut Seen,
+) -> Result<Next, Trouble> {
+    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
+    let job = restore::job(&context.client, tenant).await.map_err(|error| refused(&error))?;
+    let wanted = tenant.spec.restore_from.as_deref();
+    let next = restore::next(wanted, restored, job.as_ref());
+    match next {
+        Next::Forget | Next::Cancel => {
+            restore::forget(&context.client, tenant).await.map_err(|error| refused(&error))?;
+        }
+        Next::Done => facts.restored = wanted.map(str::to_owned),
+        Next::Failed => seen.unrestored = Some(restore::failed(tenant)),
+        Next::Run | Next::Stop | Next::Wait => {}
+    }
+    if wanted.is_none() && restored.is_some_and(|file| !file.is_empty()) {
+        facts.restored = Some(String::new());
+    }
+    Ok(next)
+}
+
+/// Has the snapshot restored once the tenant's pods have ended.
+async fn stopped(
+    context: &Context,
+    tenant: &Tenant,
+    next: Next,
+    (seen, pods): (&Seen, &[Value]),
+    job: impl Fn(&str) -> crate::base::error::Result<Option<Value>>,
+    facts: Facts,
+) -> Outcome {
+    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
+    let file = tenant.spec.restore_from.as_deref().unwrap_or_default();
+    if next == Next::Stop {
+        let made = match (restore::is_stopped(seen.workloads.values(), pods), job(file)) {
+            (true, Ok(Some(job))) => restore::begin(&context.client, tenant, &job).await,
+            (_, Err(error)) => {
+                return Outcome::refused(Trouble { reason: "Failed", message: error.to_string() }, facts);
+            }
+            (false, _) | (true, Ok(None)) => Ok(()),
+        };
+        if let Err(error) = made {
+            return Outcome::refused(refused(&error), facts);
+        }
+    }
+    let message = format!("the tenant's pods end for as long as the snapshot {file} is restored");
+    let conditions = vec![
+        Condition::yes("Accepted", "Accepted", "the spec is accepted"),
+        Condition::no("EtcdReady", "Restoring", message),
+    ];
+    Outcome { conditions, facts, again: SOON }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -243,7 +354,7 @@ async fn apply(
     object: &DynamicObject,
     tenant: &Tenant,
     wanted: &[Value],
-) -> Result<BTreeMap<&'static str, Value>, Trouble> {
+) -> Result<(BTreeMap<&'static str, Value>, Option<Value>), Trouble> {
     let is_mounted = |object: &&Value| object["kind"] == "Secret" || object["kind"] == "ConfigMap";
     let controllers = ["controller-manager", "scheduler"].map(|name| format!("{}-{name}", tenant.name));
     let is_controller = |object: &&Value| {
@@ -252,7 +363,7 @@ async fn apply(
     let first: Vec<&Value> = wanted.iter().filter(is_mounted).collect();
     let second: Vec<&Value> = wanted.iter().filter(|one| !is_mounted(one) && !is_controller(one)).collect();
     let third: Vec<&Value> = wanted.iter().filter(is_controller).collect();
-    let mut workloads = BTreeMap::new();
+    let (mut workloads, mut backup) = (BTreeMap::new(), None);
     let mut api_server = Value::Null;
     for batch in [first, second, third] {
         let puts = batch.into_iter().map(|wanted| {
@@ -272,10 +383,12 @@ async fn apply(
                     api_server = put.object.clone();
                 }
                 workloads.insert(*name, put.object);
+            } else if kind == "CronJob" {
+                backup = Some(put.object);
             }
         }
     }
-    Ok(workloads)
+    Ok((workloads, backup))
 }
 
 /// As [`put::put`]; where it waits, one that runs another image is left as it is.
@@ -360,7 +473,7 @@ async fn said(context: &Context, object: &DynamicObject, value: &Value, outcome:
         && old.map(|(status, reason, _)| (status, reason)) != Some((status.clone(), reason.clone()))
     {
         let (reason, message) = (reason.as_str().unwrap_or_default(), message.as_str().unwrap_or_default());
-        let on_its_way = ["Starting", "RollingOut", "NoLeader", "NotServed", "Waiting"].contains(&reason);
+        let on_its_way = ["Starting", "RollingOut", "NoLeader", "NotServed", "Waiting", "Restoring"].contains(&reason);
         let kind = if status == "True" || on_its_way { EventType::Normal } else { EventType::Warning };
         tracing::info!(tenant = name, namespace = namespace.unwrap_or_default(), reason, "{message}");
         event(context, object, kind, reason, message.to_owned()).await;

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::approvals::Approvals;
-use super::delete::Cleaning;
+use super::delete::OwnImage;
 use super::reconcile::{Context, reconcile};
 use super::{MANAGER, NAMESPACE, TENANT_LABEL, leader, resource};
 use crate::api::Clients;
@@ -33,7 +33,7 @@ const FAILED: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// It leads no longer: the process ends, and begins anew as one of several.
-pub async fn run(clients: Clients, name: &str, cleaning: Cleaning, stop: impl Future<Output = u8>) -> Result<()> {
+pub async fn run(clients: Clients, name: &str, own: OwnImage, stop: impl Future<Output = u8>) -> Result<()> {
     let mut turn = Turn::of_operator(name, NAMESPACE, OffsetDateTime::now_utc());
     let stop = std::pin::pin!(stop);
     let Either::Left((_, stop)) = select(std::pin::pin!(leader::elected(&mut turn, &clients.requests)), stop).await
@@ -42,7 +42,7 @@ pub async fn run(clients: Clients, name: &str, cleaning: Cleaning, stop: impl Fu
     };
     tracing::info!("this operator leads");
     {
-        let work = std::pin::pin!(work(&clients, name, cleaning));
+        let work = std::pin::pin!(work(&clients, name, own));
         let lost = std::pin::pin!(leader::lost(&mut turn, &clients.requests));
         if let Either::Right((Either::Right((error, _)), _)) = select(stop, select(work, lost)).await {
             return Err(error);
@@ -55,7 +55,7 @@ pub async fn run(clients: Clients, name: &str, cleaning: Cleaning, stop: impl Fu
     Ok(())
 }
 
-async fn work(clients: &Clients, name: &str, cleaning: Cleaning) {
+async fn work(clients: &Clients, name: &str, own: OwnImage) {
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(name.into()) };
     let approvals = Arc::new(Approvals::default());
     let (ask, asked) = mpsc::unbounded_channel();
@@ -63,7 +63,7 @@ async fn work(clients: &Clients, name: &str, cleaning: Cleaning) {
         client: clients.requests.clone(),
         recorder: Recorder::new(clients.requests.clone(), reporter),
         approvals: approvals.clone(),
-        cleaning,
+        own,
         applied: Mutex::new(BTreeMap::new()),
     };
     let watches = || clients.watches.clone();

@@ -19,7 +19,8 @@ const COMPONENTS: [&str; 3] = ["apiServer", "controllerManager", "scheduler"];
 
 /// What is wanted of this cluster, and means nothing in cluster.yaml.
 #[cfg(test)]
-const OWN: [&str; 6] = ["etcd", "exposure", "nodeSelector", "paused", "replicas", "tolerations"];
+const OWN: [&str; 9] =
+    ["addons", "backup", "etcd", "exposure", "nodeSelector", "paused", "replicas", "restoreFrom", "tolerations"];
 
 /// All fields of a spec.
 #[cfg(test)]
@@ -58,6 +59,13 @@ pub struct Spec {
     pub exposure: Exposure,
     /// Where its data is.
     pub etcd: EtcdSpec,
+    /// What is applied in it besides what a cluster has.
+    #[serde(default)]
+    pub addons: Vec<Addon>,
+    /// How snapshots of its etcd are taken.
+    pub backup: Option<Backup>,
+    /// The snapshot that takes the place of its data.
+    pub restore_from: Option<String>,
     /// Where its pods may run.
     #[serde(default)]
     pub node_selector: BTreeMap<String, String>,
@@ -73,6 +81,30 @@ pub struct Spec {
     /// What is wanted of the scheduler's.
     #[serde(default)]
     pub scheduler: Component,
+}
+
+/// How snapshots are taken.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backup {
+    /// When, as a CronJob has it.
+    pub schedule: String,
+    /// How many are kept.
+    #[serde(default = "seven")]
+    pub keep: u32,
+    /// In a folder of a node.
+    pub local_path: Option<LocalPath>,
+    /// In a volume that is claimed.
+    pub claim_name: Option<String>,
+}
+
+/// An object of the tenant's namespace, with manifests in it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Addon {
+    /// ConfigMap or Secret.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// How a tenant is reached.
@@ -138,6 +170,10 @@ pub struct Addresses {
 
 fn one() -> u32 {
     1
+}
+
+fn seven() -> u32 {
+    7
 }
 
 impl Tenant {

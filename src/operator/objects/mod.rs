@@ -245,5 +245,8 @@ fn parsed(name: &str, text: &str) -> Result<Vec<Value>> {
     Ok(documents.into_iter().map(|document| document.value).collect())
 }
 
+mod snapshots;
 #[cfg(test)]
 mod tests;
+
+pub use snapshots::{restoring, snapshots, stop};

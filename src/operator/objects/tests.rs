@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::super::delete::OwnImage;
 use super::super::keys;
 use super::super::tenant::tests::{addresses, object};
 use super::*;
@@ -100,6 +101,64 @@ fn pods_are_where_they_may_be_and_are_replaced_when_what_they_read_changes() {
     {
         assert_eq!(template(&desired, kind, name) != template(&renewed, kind, name), changes, "{name}");
     }
+}
+
+#[test]
+fn snapshots_are_taken_and_restored_where_they_and_the_data_are() {
+    let own = OwnImage { mounts_binary: true, ..made_image() };
+    let backup = json!({"schedule": "0 * * * *", "keep": 3, "localPath": {"node": "w1", "path": "/srv/snapshots"}});
+    let (tenant, desired, tls) = of(&json!({"backup": backup, "tolerations": [{"operator": "Exists"}]}));
+    let cluster = tenant.cluster(&addresses()).unwrap();
+    let taken = snapshots(&tenant, &cluster, &addresses(), &tls, &own).unwrap();
+    assert_eq!(taken, snapshots(&tenant, &cluster, &addresses(), &tls, &own).unwrap(), "a second turn writes nothing");
+    let names: Vec<_> = taken.iter().map(|one| (one["kind"].clone(), one["metadata"]["name"].clone())).collect();
+    assert_eq!(names, [(json!("Secret"), json!("a-backup")), (json!("CronJob"), json!("a-backup"))]);
+    let files = keys::from_data(&taken[0]["data"]);
+    let known: Vec<_> = files.keys().map(String::as_str).collect();
+    assert_eq!(known, ["apiserver-etcd-client.crt", "apiserver-etcd-client.key", "etcd/ca.crt"], "no key of a CA");
+    assert_eq!(taken[1]["spec"]["schedule"], "0 * * * *");
+    let pod = &taken[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["nodeSelector"],
+        json!({"kubernetes.io/hostname": "w1", "node-role.kubernetes.io/control-plane": ""})
+    );
+    assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
+    let command: Vec<String> = serde_json::from_value(pod["containers"][0]["command"].clone()).unwrap();
+    has(&command, "--etcd=10.96.5.6:2379");
+    has(&command, "--keep=3");
+    let folder = tenant.folder(&keys::ca_hash(&tls).unwrap());
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["subPath"], folder);
+
+    let now = OffsetDateTime::from_unix_timestamp(1000).unwrap();
+    let made =
+        |own: &OwnImage| restoring(&tenant, &cluster, &addresses(), &tls, own, "x.snapshot", now).unwrap().unwrap();
+    let job = made(&own);
+    assert_eq!(job["metadata"]["annotations"][super::super::restore::FILE], "x.snapshot");
+    let pod = &job["spec"]["template"]["spec"];
+    let command: Vec<String> = serde_json::from_value(pod["initContainers"][1]["command"].clone()).unwrap();
+    has(&command, "/backup/x.snapshot");
+    has(&command, "--bump-revision=1000000");
+    has(&command, "--initial-cluster=a-etcd-0=https://10.96.5.6:2380");
+    let volumes: Vec<_> = pod["volumes"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(volumes, [json!("data"), json!("hoist"), json!("backup")]);
+    let volumes = made(&made_image())["spec"]["template"]["spec"]["volumes"].clone();
+    assert_eq!(volumes.as_array().unwrap().len(), 2, "hoist is in its image");
+
+    let mut stopped = desired.objects.clone();
+    stopped.extend(taken);
+    stop(&mut stopped, true);
+    assert_eq!(stopped.iter().find(|one| one["kind"] == "StatefulSet").unwrap()["spec"]["replicas"], 1);
+    stop(&mut stopped, false);
+    assert_eq!(stopped.last().unwrap()["spec"]["suspend"], true);
+    for object in stopped.iter().filter(|one| one["spec"]["template"].is_object()) {
+        assert_eq!(object["spec"]["replicas"], 0, "{object}");
+    }
+    let without = Tenant::read(&object(&json!({}))).unwrap();
+    assert!(snapshots(&without, &cluster, &addresses(), &tls, &made_image()).unwrap().is_empty());
+}
+
+fn made_image() -> OwnImage {
+    OwnImage { image: "r.io/hoist:1".into(), mounts_binary: false }
 }
 
 #[test]

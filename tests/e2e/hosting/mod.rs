@@ -20,6 +20,10 @@ use crate::support::node::Node;
 use crate::support::traffic::Traffic;
 use crate::support::{eventually, hoist, worker};
 
+mod addons;
+mod isolation;
+mod restore;
+mod tenants;
 mod versions;
 
 const NAMESPACE: &str = "tenants";
@@ -159,7 +163,7 @@ impl Meta {
     fn comes_up(&self, name: &str) -> (Tenant, Duration) {
         let begun = Instant::now();
         self.kubectl().apply(&declaration(self, name, ""));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hosting-{name}.kubeconfig"));
+        let path = PathBuf::from(self.file(&format!("{name}.kubeconfig"), ""));
         let tenant = eventually(&format!("{name} has a kubeconfig that can be used"), LATER, || {
             let said = self.hoist(&["hosting", "kubeconfig", name]);
             let kubeconfig = Some(said.stdout).filter(|_| said.code == Some(0))?;
@@ -209,7 +213,8 @@ impl Meta {
     }
 
     fn file(&self, name: &str, text: &str) -> String {
-        let path: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hosting-{name}"));
+        let path: PathBuf =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.controller.node.name));
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
@@ -282,11 +287,11 @@ impl Meta {
         self.is_ready("a");
     }
 
-    /// By a token and the files of `hoist join-assets`; its kubelet's certificate is approved by the operator.
-    fn a_worker_joins(&self, tenant: &Tenant) {
-        let node = Node::plain("hosting-w");
+    /// A worker of the tenant `a`: by a token and the files of `hoist join-assets`.
+    fn worker(&self, tenant: &Tenant, name: &str) -> Node {
+        let node = Node::plain(name);
         let token = self.hoist(&["token", "create", "--tenant", "a"]).ok();
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hosting-join");
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-join", node.name));
         let _ = std::fs::remove_dir_all(&out);
         let (to, address) = (out.display().to_string(), node.address.to_string());
         let said = self.hoist(&[
@@ -314,6 +319,12 @@ impl Meta {
             let all = nodes.first()?["status"]["conditions"].as_array()?;
             all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True").then_some(())
         });
+        node
+    }
+
+    /// Its kubelet's certificate is approved by the operator.
+    fn a_worker_joins(&self, tenant: &Tenant) {
+        let node = self.worker(tenant, "hosting-w");
         worker::says_hello(&tenant.kubectl, &node, "hello", LATER);
         eventually("its kubelet serves with a certificate of the tenant's CA", SOON, || {
             tenant.kubectl.run(&["logs", "hello"]).stdout.contains("hello").then_some(())
