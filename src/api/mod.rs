@@ -8,6 +8,7 @@ pub mod controllers;
 pub mod dns;
 pub mod endpoints;
 pub mod etcd_roll;
+pub mod front_proxy;
 pub mod guard;
 pub mod health;
 pub mod inventory;

@@ -32,7 +32,7 @@ enum What {
     List(List),
     /// Renew certificates of this controller and its cluster now, as guard does by itself before they end
     Renew(Renew),
-    /// Change a key of the cluster while everything serves: add the new one, use it everywhere, and drop the old one
+    /// Change a key or a CA of the cluster while everything serves: add the new one, use it everywhere, and drop the old one
     Rotate(Rotate),
 }
 
@@ -76,6 +76,8 @@ enum Keys {
     EncryptionKey,
     /// The key that signs the tokens of service accounts
     ServiceAccount,
+    /// The CA of what API servers show to aggregated ones
+    FrontProxyCa,
 }
 
 #[derive(Debug, clap::Args)]
@@ -118,6 +120,7 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             let keys = match rotate.keys {
                 Keys::EncryptionKey => rotation::Keys::EncryptionKey,
                 Keys::ServiceAccount => rotation::Keys::ServiceAccount,
+                Keys::FrontProxyCa => rotation::Keys::FrontProxyCa,
             };
             let asked = match () {
                 () if rotate.abort => Asked::Abort,

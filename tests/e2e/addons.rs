@@ -34,7 +34,7 @@ fn map(name: &str) -> String {
 }
 
 /// What the API server asks without a kube-proxy: the endpoints of a Service themselves.
-const ROUTING: &str = "apiServer: {extraArgs: [{name: enable-aggregator-routing, value: \"true\"}]}\n";
+pub const ROUTING: &str = "apiServer: {extraArgs: [{name: enable-aggregator-routing, value: \"true\"}]}\n";
 
 #[test]
 fn addons() {
@@ -111,7 +111,7 @@ fn sources(cluster: &Cluster) -> PathBuf {
 }
 
 /// A CA, and a certificate of it with its key.
-fn certificates(name: &str) -> (String, String, String) {
+pub fn certificates(name: &str) -> (String, String, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_key = KeyPair::generate().unwrap();

@@ -32,7 +32,7 @@ mod served;
 
 pub use keeping::Keeping;
 pub use kept::Kept;
-pub use served::served_certificate;
+pub use served::{served_certificate, trusted_cas};
 
 /// How much of a body an [`Answer`] keeps.
 const BODY_HEAD: usize = 4096;

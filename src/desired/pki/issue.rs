@@ -224,7 +224,7 @@ impl<'a> Work<'a> {
             }
             (None, key_file) => {
                 let (ca_key, reason) = self.key(&key, key_file)?;
-                let pem = sign::ca(plan, &ca_key, &Validity::new(self.now, self.pki.ca_validity))?;
+                let pem = sign::ca(plan, plan.common_name, &ca_key, &Validity::new(self.now, self.pki.ca_validity))?;
                 let certificates = parse::certificates(&crt, pem.as_bytes()).map_err(input)?;
                 self.put(&crt, pem, reason);
                 (certificates, Some(ca_key))

@@ -16,6 +16,13 @@ pub fn certificates_of(pem: &[u8]) -> Vec<u8> {
     pem::encode_many(&certificates).into_bytes()
 }
 
+/// The first certificate of a PEM file, as a PEM file of its own; empty where there is none.
+pub fn first_certificate(pem: &[u8]) -> Vec<u8> {
+    let blocks = pem::parse_many(pem).unwrap_or_default();
+    let first = blocks.iter().find(|block| block.tag() == "CERTIFICATE");
+    first.map(|block| pem::encode(block).into_bytes()).unwrap_or_default()
+}
+
 /// Whether one of the CAs in `ca_pem` vouches for the client certificate that is the first in `pem`, at the time `now`.
 ///
 /// # Errors

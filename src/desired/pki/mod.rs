@@ -7,6 +7,7 @@
 //! ```
 
 mod ask;
+mod cas;
 mod constraints;
 mod encryption;
 mod external;
@@ -33,12 +34,13 @@ use std::fmt;
 use crate::base::error::Finding;
 
 pub use ask::{ask, asks_for};
+pub use cas::{Ca, ca_name, cas, front_proxy_ca, front_proxy_client};
 pub use encryption::{ENCRYPTION, lost_keys};
 pub(in crate::desired) use encryption::{WITH_KEYS, key as encryption_key, list, read as encryption};
 pub use fitness::Unfit;
 pub use inspect::{CertificateInfo, inspect};
 pub use issue::issue;
-pub use issuer::{certificates_of, is_issued_by, vouches_for_client};
+pub use issuer::{certificates_of, first_certificate, is_issued_by, vouches_for_client};
 pub use key_id::key_ids;
 pub(in crate::desired) use key_id::signing_pair;
 pub use own::own;

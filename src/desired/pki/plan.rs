@@ -62,6 +62,11 @@ impl LeafPlan {
         }
     }
 
+    /// What the API server shows to aggregated API servers.
+    pub fn front_proxy_client() -> Self {
+        Self::client("front-proxy-client", "front-proxy-client")
+    }
+
     /// Whether a server shows it, and so must send the intermediates behind it.
     pub fn is_served(&self) -> bool {
         self.usages.contains(&Usage::ServerAuth)
@@ -92,7 +97,7 @@ pub(super) fn plan(cluster: &Cluster) -> Vec<(CaPlan, Vec<LeafPlan>)> {
                 LeafPlan { organization: Some("system:masters"), ..LeafPlan::client("admin", "kubernetes-admin") },
             ],
         ),
-        (FRONT_PROXY_CA, vec![LeafPlan::client("front-proxy-client", "front-proxy-client")]),
+        (FRONT_PROXY_CA, vec![LeafPlan::front_proxy_client()]),
     ];
     let kubelets = cluster.controllers.iter().map(|controller| LeafPlan {
         organization: Some("system:nodes"),

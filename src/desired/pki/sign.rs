@@ -40,6 +40,11 @@ impl Validity {
     pub fn from(self, not_before: OffsetDateTime) -> Self {
         Self { not_before, ..self }
     }
+
+    /// The same, but ending after `other`.
+    pub fn beyond(self, other: OffsetDateTime) -> Self {
+        Self { not_after: self.not_after.max(other.saturating_add(Duration::SECOND)), ..self }
+    }
 }
 
 /// A new P-256 key.
@@ -47,10 +52,10 @@ pub(super) fn new_key() -> Result<KeyPair> {
     KeyPair::generate().map_err(|e| Error::failed("make a key", e))
 }
 
-/// A self-signed CA certificate as PEM.
-pub(super) fn ca(plan: CaPlan, key: &KeyPair, validity: &Validity) -> Result<String> {
+/// A self-signed CA certificate of this common name as PEM.
+pub(super) fn ca(plan: CaPlan, common_name: &str, key: &KeyPair, validity: &Validity) -> Result<String> {
     let mut params = params(validity)?;
-    params.distinguished_name.push(DnType::CommonName, plan.common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(key).map_err(|e| Error::failed(format!("issue {}.crt", plan.stem), e))?;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::base::error::{Error, Result};
+use crate::base::files::File;
 use crate::desired::assets::AssetSet;
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
@@ -114,11 +115,22 @@ fn successor(tls: &Tls, leaf: &Leaf, lifetime: Duration, now: OffsetDateTime) ->
     pki::reissue(crt, ca, file(format!("{}.key", leaf.ca))?, lifetime, now)
 }
 
-/// `assets` with those leaves of `other` that are theirs renewed; says whether there were any.
+/// `assets` with those leaves of `other` that are theirs renewed; says whether there were any. A leaf of a CA that `assets` has left
+/// behind is none.
 pub fn with_newer(mut assets: AssetSet, other: &AssetSet) -> (AssetSet, bool) {
     let mut any = false;
+    let cas: Vec<_> = CAS
+        .iter()
+        .filter_map(|ca| assets.files.get(&format!("tls/{ca}.crt")))
+        .map(|file| pki::first_certificate(&file.content))
+        .collect();
+    let is_of_another =
+        |own: &[u8], theirs: &[u8]| cas.iter().any(|ca| pki::is_issued_by(ca, own) && !pki::is_issued_by(ca, theirs));
     for (path, theirs) in other.files.iter().filter(|(path, _)| is_leaf(path)) {
-        if let Some(own) = assets.files.get_mut(path).filter(|own| pki::is_newer(&theirs.content, &own.content)) {
+        let is_newer = |own: &&mut File| {
+            pki::is_newer(&theirs.content, &own.content) && !is_of_another(&own.content, &theirs.content)
+        };
+        if let Some(own) = assets.files.get_mut(path).filter(is_newer) {
             own.content.clone_from(&theirs.content);
             any = true;
         }
@@ -203,5 +215,34 @@ mod tests {
         // What was newer in one is then in both, and nothing older ever.
         assert!(with_newer(assets.clone(), &renewed) == (renewed.clone(), true));
         assert!(with_newer(renewed.clone(), &assets) == (renewed, false));
+    }
+
+    #[test]
+    fn a_leaf_of_a_ca_that_is_left_behind_is_no_newer_one() {
+        let begun = OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
+        let day = Duration::from_hours(24);
+        let (key, _) = pki::signing_pair().unwrap();
+        let [old, new] = [begun, begun + day].map(|at| {
+            let (crt, key) = pki::front_proxy_ca(day * 3650, at).unwrap();
+            pki::cas(crt.as_bytes(), key.as_bytes()).remove(0)
+        });
+        let client =
+            |ca: &pki::Ca, days: u32| pki::front_proxy_client(key.as_bytes(), ca, day * days, begun, begun).unwrap();
+        let of = |cas: &[&pki::Ca], crt: &[u8]| {
+            let bundle: String = cas.iter().map(|ca| ca.crt.as_str()).collect();
+            let files = [("tls/front-proxy-ca.crt", bundle.into_bytes()), ("tls/front-proxy-client.crt", crt.to_vec())];
+            AssetSet {
+                files: files.map(|(path, content)| (path.to_owned(), File::private(content))).into(),
+                is_part: true,
+            }
+        };
+        let (last, first) = (client(&old, 300), client(&new, 200));
+        assert!(pki::is_newer(&last, &first));
+        for cas in [&[&new][..], &[&new, &old]] {
+            let own = of(cas, &first);
+            assert!(with_newer(own.clone(), &of(&[&old], &last)) == (own, false), "the first of its CAs issues");
+        }
+        let renewed = client(&new, 250);
+        assert!(with_newer(of(&[&new], &first), &of(&[&new], &renewed)) == (of(&[&new], &renewed), true));
     }
 }

@@ -12,7 +12,7 @@
 //! | 7 | a rollout is under way, or a bridge stands | it is waited for |
 //! | 8 | a server does not say what it has | it is waited for: no other is rolled meanwhile |
 //! | 9 | a server is not as far, and reads what is new by itself | it is waited for |
-//! | 10 | a server is not as far | its component is rolled, under the bridge |
+//! | 10 | a server is not as far | its component is rolled, under the bridge; a ConfigMap by which servers tell others is written |
 //! | 11 | the new one is used everywhere, and nobody has looked at what is still of the old | it is looked at |
 //! | 12 | something is, and hoist can make it anew | it is made anew by the new one |
 //! | 13 | a place still has the old key, and nobody asked for the end | `--finish` is waited for |
@@ -54,6 +54,8 @@ pub struct Server {
     pub node: String,
     /// How far it says it is; or why it does not say.
     pub level: Result<Level, String>,
+    /// It reads what is new by itself.
+    pub reloads: bool,
 }
 
 /// What is seen of a rotation.
@@ -73,9 +75,7 @@ pub struct Seen {
     pub secrets: Vec<(&'static str, Level)>,
     /// What is under way of rollouts, and which bridges stand.
     pub unsettled: Vec<String>,
-    /// Servers read what is new by themselves.
-    pub reloads: bool,
-    /// The servers.
+    /// The servers, in the order in which they come to it.
     pub servers: Vec<Server>,
     /// What is still of another key than the one that is to stay; `None` before it was looked at.
     pub left: Option<Left>,
@@ -103,7 +103,7 @@ pub enum Step {
     WriteDirectory(Level),
     /// The Secret of a component is.
     WriteSecret(&'static str, Level),
-    /// The pods of a component are made anew, one after the other.
+    /// A component is brought so far: its pods are made anew, one after the other; what is an object of the API is written.
     Roll(&'static str),
     /// This is waited for.
     Wait(String),
@@ -173,12 +173,19 @@ pub fn towards(phase: Level, seen: &Seen) -> Option<Step> {
     let behind = |server: &&Server| server.level.as_ref().is_ok_and(|level| *level < phase);
     let behind: Vec<_> = seen.servers.iter().filter(behind).collect();
     match behind.first() {
-        Some(server) if !seen.reloads => Some(Step::Roll(server.component)),
-        Some(_) => {
-            let text = |server: &&Server| format!("{} of {} has yet to read its file", server.component, server.node);
-            wait(&behind.iter().map(text).collect::<Vec<_>>())
+        Some(first) if first.reloads => {
+            let text =
+                |server: &&Server| format!("{} of {} has yet to read what is new", server.component, server.node);
+            wait(
+                &behind
+                    .iter()
+                    .copied()
+                    .filter(|server| server.component == first.component)
+                    .map(|server| text(&server))
+                    .collect::<Vec<_>>(),
+            )
         }
-        None => None,
+        first => first.map(|server| Step::Roll(server.component)),
     }
 }
 
@@ -188,7 +195,8 @@ mod tests {
 
     /// All is as far as `level`.
     fn at(level: Level, asked: Asked) -> Seen {
-        let server = |node: &str| Server { component: "kube-apiserver", node: node.into(), level: Ok(level) };
+        let server =
+            |node: &str| Server { component: "kube-apiserver", node: node.into(), level: Ok(level), reloads: false };
         Seen {
             asked,
             is_under_way: true,
@@ -197,7 +205,6 @@ mod tests {
             guards_behind: Vec::new(),
             secrets: vec![("kube-apiserver", level)],
             unsettled: Vec::new(),
-            reloads: false,
             servers: vec![server("c1"), server("c2")],
             left: None,
         }
@@ -243,10 +250,10 @@ mod tests {
             (
                 9,
                 all_use(&|seen| {
-                    seen.reloads = true;
+                    seen.servers[1].reloads = true;
                     seen.servers[1].level = Ok(Knows);
                 }),
-                wait("kube-apiserver of c2 has yet to read its file"),
+                wait("kube-apiserver of c2 has yet to read what is new"),
             ),
             (10, all_use(&|seen| seen.servers[1].level = Ok(Knows)), Step::Roll("kube-apiserver")),
             (11, at(Uses, Rotate), Step::Count),

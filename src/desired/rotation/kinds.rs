@@ -2,6 +2,7 @@
 
 use super::decide::Asked;
 use super::encryption::EncryptionKey;
+use super::front_proxy::FrontProxyCa;
 use super::observed::{Keys, Observed, Rotation};
 use super::service_account::ServiceAccountKey;
 use crate::base::error::Result;
@@ -14,5 +15,6 @@ pub fn rotation(keys: Keys, seen: &Observed, asked: Asked) -> Result<Box<dyn Rot
     Ok(match keys {
         Keys::EncryptionKey => Box::new(EncryptionKey::of(seen, asked)?),
         Keys::ServiceAccount => Box::new(ServiceAccountKey::of(seen, asked)?),
+        Keys::FrontProxyCa => Box::new(FrontProxyCa::of(seen, asked)?),
     })
 }

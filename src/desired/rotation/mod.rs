@@ -2,14 +2,15 @@
 //! a rotation stands is what the files themselves say.
 //!
 //! ```text
-//! files, servers' words ─► Observed ─► encryption, service_account: Rotation ─► Seen ─► decide ─► Step
+//! files, servers' words ─► Observed ─► encryption, service_account, front_proxy: Rotation ─► Seen ─► decide ─► Step
 //!                                         └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
 //! ```
 //! What is common to all keys is in `decide` and `observed`: the order of the places and what is waited for. A kind of key says
-//! how far files are, and what they have in a phase; which of its keys stay, and in which order, is in `ring`.
+//! how far files are, and what they have in a phase; which of its keys or CAs stay, and in which order, is in `ring`.
 
 mod decide;
 pub mod encryption;
+pub mod front_proxy;
 mod kinds;
 mod observed;
 mod put;
@@ -19,7 +20,7 @@ pub mod tokens;
 
 pub use decide::{Asked, Left, Level, Seen, Server, Step, decide, towards};
 pub use kinds::rotation;
-pub use observed::{Keys, Observed, PUBLIC, Rotation, SIGNING, Word, seen};
+pub use observed::{CA, CA_KEY, CLIENT, CLIENT_KEY, Clock, Keys, Observed, PUBLIC, Rotation, SIGNING, Word, seen};
 pub use put::{put, sum};
 
 #[cfg(test)]

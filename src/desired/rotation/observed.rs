@@ -1,5 +1,9 @@
 //! What is seen of all places, whatever is rotated; and how far each is.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
 use super::decide::{Asked, Left, Level, Seen, Server};
 use crate::base::error::Result;
 use crate::desired::pki::ENCRYPTION;
@@ -12,12 +16,22 @@ pub enum Keys {
     EncryptionKey,
     /// The key that signs the tokens of service accounts.
     ServiceAccount,
+    /// The CA of what API servers show to aggregated ones.
+    FrontProxyCa,
 }
 
 /// The key of a service account's tokens, and its public half, in tls/.
 pub const SIGNING: &str = "sa.key";
 /// The same.
 pub const PUBLIC: &str = "sa.pub";
+/// The front proxy's CA, its key, and the certificate that it has issued with the key of that, in tls/.
+pub const CA: &str = "front-proxy-ca.crt";
+/// The same.
+pub const CA_KEY: &str = "front-proxy-ca.key";
+/// The same.
+pub const CLIENT: &str = "front-proxy-client.crt";
+/// The same.
+pub const CLIENT_KEY: &str = "front-proxy-client.key";
 
 impl Keys {
     /// As the command has it.
@@ -25,6 +39,7 @@ impl Keys {
         match self {
             Self::EncryptionKey => "encryption-key",
             Self::ServiceAccount => "service-account",
+            Self::FrontProxyCa => "front-proxy-ca",
         }
     }
 
@@ -33,6 +48,7 @@ impl Keys {
         match self {
             Self::EncryptionKey => &[ENCRYPTION],
             Self::ServiceAccount => &[SIGNING, PUBLIC],
+            Self::FrontProxyCa => &[CA, CA_KEY, CLIENT, CLIENT_KEY],
         }
     }
 
@@ -42,6 +58,11 @@ impl Keys {
         match self {
             Self::EncryptionKey => &[("kube-apiserver", &[ENCRYPTION])],
             Self::ServiceAccount => &[("kube-controller-manager", &[SIGNING]), ("kube-apiserver", &[SIGNING, PUBLIC])],
+            Self::FrontProxyCa => &[
+                ("kube-scheduler", &[CA]),
+                ("kube-controller-manager", &[CA]),
+                ("kube-apiserver", &[CA, CLIENT, CLIENT_KEY]),
+            ],
         }
     }
 }
@@ -59,12 +80,29 @@ pub struct Observed {
     pub guards_behind: Vec<String>,
     /// What is under way of rollouts, and which bridges stand.
     pub unsettled: Vec<String>,
-    /// API servers read another file by themselves.
-    pub reloads: bool,
     /// What servers have said. None is asked while guards are behind or something is under way: a bridge might answer.
     pub servers: Vec<Word>,
     /// What is still of the old key; `None` before it was looked at.
     pub left: Option<Left>,
+    /// For certificates that are made.
+    pub clock: Clock,
+}
+
+/// The time, and how long certificates live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// A CA's life.
+    pub cas: Duration,
+    /// A leaf's life.
+    pub leaves: Duration,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { now: OffsetDateTime::UNIX_EPOCH, cas: Duration::ZERO, leaves: Duration::ZERO }
+    }
 }
 
 /// What a server says of the keys that it has.
@@ -76,6 +114,8 @@ pub struct Word {
     pub node: String,
     /// Which keys it has, in the form of what is rotated; or why it does not say.
     pub said: Result<Vec<String>, String>,
+    /// It reads what is new by itself.
+    pub reloads: bool,
 }
 
 impl Observed {
@@ -105,7 +145,10 @@ pub trait Rotation: Send + Sync {
     /// The system has no randomness.
     fn begun(&self) -> Result<Box<dyn Rotation>>;
     /// What a place has that is so far.
-    fn content(&self, level: Level) -> Tls;
+    ///
+    /// # Errors
+    /// A certificate that cannot be made.
+    fn content(&self, level: Level) -> Result<Tls>;
     /// How far a place is.
     fn level(&self, files: &Tls) -> Level;
     /// How far a server is that has said this.
@@ -118,6 +161,7 @@ pub fn seen(rotation: &dyn Rotation, observed: &Observed, asked: Asked) -> Seen 
         component: word.component,
         node: word.node.clone(),
         level: word.said.clone().map(|said| rotation.level_of_server(word.component, &said)),
+        reloads: word.reloads,
     };
     let servers: Vec<_> = observed.servers.iter().map(server).collect();
     let directory = observed.directory.as_ref().map(|files| rotation.level(files));
@@ -135,7 +179,6 @@ pub fn seen(rotation: &dyn Rotation, observed: &Observed, asked: Asked) -> Seen 
         guards_behind: observed.guards_behind.clone(),
         secrets: observed.secrets.iter().map(|(name, files)| (*name, rotation.level(files))).collect(),
         unsettled: observed.unsettled.clone(),
-        reloads: observed.reloads,
         servers,
         left: observed.left.clone(),
     }

@@ -132,7 +132,7 @@ impl Rotation for ServiceAccountKey {
         Ok(Box::new(Self { keys }))
     }
 
-    fn content(&self, level: Level) -> Tls {
+    fn content(&self, level: Level) -> Result<Tls> {
         // sa.pub stands in the order in which keys were made.
         let accepted: Vec<_> = match level {
             Level::Alone => self.keys.alone(),
@@ -146,7 +146,7 @@ impl Rotation for ServiceAccountKey {
             private.push_str(&key.private);
         }
         let public: String = accepted.iter().rev().map(|key| key.public.as_str()).collect();
-        Tls::from([(SIGNING.to_owned(), private.into_bytes()), (PUBLIC.to_owned(), public.into_bytes())])
+        Ok(Tls::from([(SIGNING.to_owned(), private.into_bytes()), (PUBLIC.to_owned(), public.into_bytes())]))
     }
 
     fn level(&self, files: &Tls) -> Level {

@@ -163,10 +163,10 @@ pub(crate) fn older_keys(copy: &Copy, assets: &AssetSet, dir: &Path) -> Option<F
     let (kept, own) = (copy.assets.tls(), assets.tls());
     let encryption = || rotation::encryption::leads_back(kept.get(ENCRYPTION)?, own.get(ENCRYPTION)?);
     let found = encryption().map(|why| (ENCRYPTION, Keys::EncryptionKey, why));
-    let (file, keys, why) = found.or_else(|| {
-        let why = rotation::service_account::leads_back(&kept, &own)?;
-        Some((rotation::PUBLIC, Keys::ServiceAccount, why))
-    })?;
+    let service_account =
+        || Some((rotation::PUBLIC, Keys::ServiceAccount, rotation::service_account::leads_back(&kept, &own)?));
+    let front_proxy = || Some((rotation::CA, Keys::FrontProxyCa, rotation::front_proxy::leads_back(&kept, &own)?));
+    let (file, keys, why) = found.or_else(service_account).or_else(front_proxy)?;
     let finding = Finding::new(dir.join("tls").join(file).display().to_string(), why);
     Some(finding.remedy(format!(
         "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate {} --abort` leads a cluster back to its old key",

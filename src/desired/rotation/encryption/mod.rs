@@ -193,8 +193,8 @@ impl Rotation for EncryptionKey {
         Ok(Box::new(begun))
     }
 
-    fn content(&self, level: Level) -> Tls {
-        Tls::from([(ENCRYPTION.to_owned(), self.text(level))])
+    fn content(&self, level: Level) -> Result<Tls> {
+        Ok(Tls::from([(ENCRYPTION.to_owned(), self.text(level))]))
     }
 
     fn level(&self, files: &Tls) -> Level {

@@ -10,6 +10,7 @@ use crate::api::{certificates, guard, rotation as api, write};
 use crate::base::error::Result;
 use crate::base::files::{self, File};
 use crate::desired::assets::AssetSet;
+use crate::desired::rotation::front_proxy::CONFIG_MAP;
 use crate::desired::rotation::{Level, Rotation, Step, put};
 use crate::desired::secrets::Tls;
 use crate::plane::kept_copy::Copy;
@@ -24,14 +25,15 @@ impl Scene<'_> {
     /// The API server's and the system's word.
     pub async fn act(&self, step: &Step, rotation: &dyn Rotation, guards: &Tls) -> Result<()> {
         match step {
-            Step::Begin => self.write_guards(guards, &rotation.begun()?.content(Level::Knows)).await,
-            Step::WriteGuards(level) => self.write_guards(guards, &rotation.content(*level)).await,
-            Step::WriteDirectory(level) => self.write_directory(&rotation.content(*level)),
+            Step::Begin => self.write_guards(guards, &rotation.begun()?.content(Level::Knows)?).await,
+            Step::WriteGuards(level) => self.write_guards(guards, &rotation.content(*level)?).await,
+            Step::WriteDirectory(level) => self.write_directory(&rotation.content(*level)?),
             Step::WriteSecret(name, level) => {
-                let content = rotation.content(*level);
+                let content = rotation.content(*level)?;
                 let new = |key: &str, _: &[u8]| content.get(key).cloned();
                 certificates::replace(&self.client, name, new).await.map(drop)
             }
+            Step::Roll(CONFIG_MAP) => self.tell_aggregated().await,
             Step::Roll(name) => api::roll(&self.client, name, self.host.world().now()).await,
             Step::Nothing | Step::Wait(_) | Step::Count | Step::Rewrite | Step::AwaitFinish(_) | Step::Held(_) => {
                 Ok(())

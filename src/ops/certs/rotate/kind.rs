@@ -1,13 +1,17 @@
 //! What is particular to what is rotated: whether it is hoist's to rotate, and what servers say of it.
 
+use std::net::SocketAddr;
+
 use kube::Client;
 
 use super::encryption::Encryption;
+use super::front_proxy;
 use super::scene::Scene;
 use super::service_account::ServiceAccount;
 use crate::base::error::Result;
 use crate::desired::config::Cluster;
 use crate::desired::rotation::{Asked, Keys, Left, Rotation, Word};
+use crate::desired::secrets::Tls;
 
 /// What is rotated, and how it is looked at.
 pub(super) enum Kind {
@@ -15,6 +19,8 @@ pub(super) enum Kind {
     Encryption(Encryption),
     /// The key of tokens.
     ServiceAccount(ServiceAccount),
+    /// The CA of what API servers show to aggregated ones.
+    FrontProxy,
 }
 
 impl Kind {
@@ -26,25 +32,19 @@ impl Kind {
         Ok(match keys {
             Keys::EncryptionKey => Self::Encryption(Encryption::new(cluster, client).await?),
             Keys::ServiceAccount => Self::ServiceAccount(ServiceAccount::new(cluster, client).await?),
+            Keys::FrontProxyCa => {
+                front_proxy::check(cluster, client).await?;
+                Self::FrontProxy
+            }
         })
     }
 
-    /// Which keys the API server of `client` has.
-    ///
-    /// # Errors
-    /// Why it does not say.
-    pub async fn said(&self, client: &Client) -> Result<Vec<String>> {
-        match self {
-            Self::Encryption(_) => Encryption::said(client).await,
-            Self::ServiceAccount(_) => ServiceAccount::said(client).await,
-        }
-    }
-
-    /// What other servers say.
-    pub async fn others(&self, client: &Client) -> Vec<Word> {
+    /// What other servers say, where guard's Secret has `kept`.
+    pub async fn others(&self, client: &Client, kept: &Tls) -> Vec<Word> {
         match self {
             Self::Encryption(_) => Vec::new(),
             Self::ServiceAccount(kind) => vec![kind.leader(client).await],
+            Self::FrontProxy => front_proxy::others(client, kept).await,
         }
     }
 
@@ -53,11 +53,24 @@ impl Kind {
         match self {
             Self::Encryption(kind) => kind.reloads,
             Self::ServiceAccount(_) => false,
+            Self::FrontProxy => true,
         }
     }
 }
 
 impl Scene<'_> {
+    /// Which keys the API server at `address` has.
+    ///
+    /// # Errors
+    /// Why it does not say.
+    pub async fn said(&self, kind: &Kind, address: SocketAddr) -> Result<Vec<String>> {
+        match kind {
+            Kind::Encryption(_) => Encryption::said(&self.connect(address).await?).await,
+            Kind::ServiceAccount(_) => ServiceAccount::said(&self.connect(address).await?).await,
+            Kind::FrontProxy => front_proxy::trusted(address).await,
+        }
+    }
+
     /// What is still of what is to go.
     ///
     /// # Errors
@@ -69,6 +82,7 @@ impl Scene<'_> {
                 Ok(Left { others: others.len() as u64, held: Vec::new() })
             }
             Kind::ServiceAccount(_) => self.tokens_left(rotation, asked).await,
+            Kind::FrontProxy => Ok(Left::default()),
         }
     }
 
@@ -79,7 +93,7 @@ impl Scene<'_> {
     pub async fn rewrite(&self, kind: &Kind, rotation: &dyn Rotation) -> Result<()> {
         match kind {
             Kind::Encryption(kind) => self.rewrite_values(kind, &rotation.mark()).await,
-            Kind::ServiceAccount(_) => Ok(()),
+            Kind::ServiceAccount(_) | Kind::FrontProxy => Ok(()),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
-use kube::Client;
 use tokio::time::timeout;
 
 use super::kind::Kind;
@@ -13,7 +12,7 @@ use crate::api::{controllers, guard, rollout, rotation, self_hosted};
 use crate::base::error::Result;
 use crate::base::files;
 use crate::desired::config::API_PORT;
-use crate::desired::rotation::{Observed, Word};
+use crate::desired::rotation::{Clock, Observed, Word};
 use crate::desired::secrets::Tls;
 use crate::plane::kept_copy::Copy;
 
@@ -53,40 +52,43 @@ impl Scene<'_> {
         unsettled.extend(bridges.into_iter().map(|node| {
             format!("the bridge stands on {node}: guard lowers it once the API server there has been ready for a while")
         }));
+        let guards_secret = chosen(kept.assets.tls(), self.keys.files());
         let mut servers = Vec::new();
         if guards_behind.is_empty() && unsettled.is_empty() {
             let nodes: Vec<_> = nodes.into_iter().map(|node| (node.name, node.address)).collect();
-            servers = self.of_each(&nodes, async |client| kind.said(&client).await).await;
-            servers.extend(kind.others(&self.client).await);
+            servers = self.of_each(kind, &nodes).await;
+            servers.extend(kind.others(&self.client, &guards_secret).await);
         }
         Ok(Observed {
-            guards_secret: chosen(kept.assets.tls(), self.keys.files()),
+            guards_secret,
             secrets,
             directory: self.directory()?,
             guards_behind,
             unsettled,
-            reloads: kind.reloads(),
             servers,
             left: None,
+            clock: self.clock(),
         })
     }
 
+    /// For certificates that are made.
+    fn clock(&self) -> Clock {
+        let pki = &self.cluster.pki;
+        Clock { now: self.host.world().now(), cas: pki.ca_validity, leaves: pki.certificate_validity }
+    }
+
     /// What the API server of each of these controllers says.
-    async fn of_each(
-        &self,
-        nodes: &[(String, Option<IpAddr>)],
-        ask: impl AsyncFn(Client) -> Result<Vec<String>>,
-    ) -> Vec<Word> {
+    async fn of_each(&self, kind: &Kind, nodes: &[(String, Option<IpAddr>)]) -> Vec<Word> {
         let words = nodes.iter().map(async |(node, address)| {
             let asked = async {
                 let address = address.ok_or_else(|| passing("its Node has no address"))?;
-                ask(self.connect(SocketAddr::new(address, API_PORT)).await?).await
+                self.said(kind, SocketAddr::new(address, API_PORT)).await
             };
             let said = match timeout(WORD_LIMIT, asked).await {
                 Ok(said) => said.map_err(|error| error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             };
-            Word { component: SERVER, node: node.clone(), said }
+            Word { component: SERVER, node: node.clone(), said, reloads: kind.reloads() }
         });
         join_all(words).await
     }

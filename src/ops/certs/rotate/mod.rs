@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! look.rs: guard's Secret, leases, rollouts, servers ─► Observed ─► Rotation, decide (desired, pure) ─► acts.rs
-//!    └─ kind.rs: encryption.rs, service_account.rs: what servers say, who still has what is of the old key
+//!    └─ kind.rs: encryption.rs, service_account.rs, front_proxy.rs: what servers say, who still has what is of the old key
 //! ```
 //! There is no state but the keys themselves: each round looks at all of it again, and a run that was killed is gone on with by
 //! the next.
 
 mod acts;
 mod encryption;
+mod front_proxy;
 mod kind;
 mod look;
 mod scene;
@@ -82,10 +83,10 @@ pub async fn rotate(asked: &Rotate<'_>, say: &mut dyn FnMut(&str) -> Result<()>)
         let line = text(asked.keys, &step, &*rotation);
         let done = match &step {
             Step::Nothing if has_acted => {
-                return say(&format!("{name}: {} is the only key; take a new `hoist backup`", rotation.staying()));
+                return say(&format!("{name}: {line}; take a new `hoist backup`"));
             }
             Step::Nothing => {
-                return say(&format!("{name}: {} is the only key, and no rotation is under way", rotation.staying()));
+                return say(&format!("{name}: {line}, and no rotation is under way"));
             }
             Step::AwaitFinish(_) => return say(&line),
             Step::Held(held) => return Err(still_held(name, wanted, &*rotation, held)),

@@ -98,7 +98,7 @@ impl ServiceAccount {
             Ok(said) => said.map(|key| vec![key]).map_err(|error| error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         };
-        Word { component: CONTROLLER_MANAGER, node: "the leader".into(), said }
+        Word { component: CONTROLLER_MANAGER, node: "the leader".into(), said, reloads: false }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a rotation says.
 
+use crate::desired::rotation::front_proxy::CONFIG_MAP;
 use crate::desired::rotation::{Keys, Level, Rotation, Seen, Step, decide, towards};
 
 /// What is done next, as a line.
@@ -10,13 +11,16 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
         (Level::Lacks | Level::Knows, Keys::ServiceAccount) => format!("tokens of {key} are accepted"),
         (Level::Uses, Keys::EncryptionKey) => format!("{key} writes"),
         (Level::Uses, Keys::ServiceAccount) => format!("{key} signs"),
+        (Level::Lacks | Level::Knows, Keys::FrontProxyCa) => format!("{key} is trusted"),
+        (Level::Uses, Keys::FrontProxyCa) => format!("{key} issues"),
         (Level::Alone, _) => format!("{going} is dropped"),
     };
     match step {
-        Step::Nothing => format!("{key} is the only key"),
+        Step::Nothing => format!("{key} is the only {}", word(keys)),
         Step::Begin => match keys {
             Keys::EncryptionKey => "a new key is made, and added to guard's Secret, to be read by".to_owned(),
             Keys::ServiceAccount => "a new key is made, and added to guard's Secret, to be accepted".to_owned(),
+            Keys::FrontProxyCa => "a new CA is made, and added to guard's Secret, to be trusted".to_owned(),
         },
         Step::WriteGuards(level) => format!("guard's Secret: {}", has(level)),
         Step::WriteDirectory(level) => format!("the asset directory: {}", has(level)),
@@ -24,17 +28,24 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
         Step::Roll("kube-apiserver") => {
             "kube-apiserver is rolled, one controller after the other, under the bridge".to_owned()
         }
+        Step::Roll(CONFIG_MAP) => {
+            format!("the ConfigMap {CONFIG_MAP}: aggregated API servers are told to trust {key} alone")
+        }
         Step::Roll(name) => format!("{name} is rolled, one pod after the other"),
         Step::Wait(what) => format!("waiting for: {what}"),
         Step::Count => match keys {
             Keys::EncryptionKey => "etcd is read".to_owned(),
             Keys::ServiceAccount => format!("who may still have a token of another key than {key} is looked for"),
+            Keys::FrontProxyCa => "nobody else has certificates of it".to_owned(),
         },
         Step::Rewrite => format!("Secrets that {key} has not encrypted are written again"),
         Step::AwaitFinish(held) => {
             let done = match keys {
                 Keys::EncryptionKey => format!("every Secret in etcd is encrypted by {key}"),
                 Keys::ServiceAccount => format!("{key} signs every token, and tokens of {going} are accepted"),
+                Keys::FrontProxyCa => {
+                    format!("API servers and aggregated ones trust {key} and {going}, and {key} issues")
+                }
             };
             let next = format!("`hoist certs rotate {name} --finish` drops {going}; until then `--abort` leads back");
             match &held[..] {
@@ -46,12 +57,21 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
     }
 }
 
+/// What is changed, in a word.
+fn word(keys: Keys) -> &'static str {
+    match keys {
+        Keys::EncryptionKey | Keys::ServiceAccount => "key",
+        Keys::FrontProxyCa => "CA",
+    }
+}
+
 /// The phases, with where it stands.
 pub(super) fn plan(keys: Keys, rotation: &dyn Rotation, seen: &Seen) -> Vec<String> {
+    let what = word(keys);
     let (key, going) = match seen.is_under_way {
         true if rotation.going().is_empty() => (rotation.staying(), "what was there before".to_owned()),
         true => (rotation.staying(), rotation.going().join(", ")),
-        false => ("a new key".to_owned(), rotation.staying()),
+        false => (format!("a new {what}"), rotation.staying()),
     };
     let mut is_reached = seen.is_under_way;
     let mut state = |next: Option<Step>| match next {
@@ -66,10 +86,10 @@ pub(super) fn plan(keys: Keys, rotation: &dyn Rotation, seen: &Seen) -> Vec<Stri
     let states = [state(towards(Level::Knows, seen)), state(towards(Level::Uses, seen)), state(count)];
     let under = match seen.is_under_way {
         true if rotation.going().is_empty() => {
-            format!("{key} is the only key, and not everything has settled: {}", text(keys, &decide(seen), rotation))
+            format!("{key} is the only {what}, and not everything has settled: {}", text(keys, &decide(seen), rotation))
         }
         true => format!("{going} is to go, {key} is to stay"),
-        false => format!("{going} is the only key, and no rotation is under way"),
+        false => format!("{going} is the only {what}, and no rotation is under way"),
     };
     let phases = match keys {
         Keys::EncryptionKey => [
@@ -89,6 +109,15 @@ pub(super) fn plan(keys: Keys, rotation: &dyn Rotation, seen: &Seen) -> Vec<Stri
             format!(
                 "who may still have a token of {going} is named: Secrets, pods, clients that do not read their token again"
             ),
+        ],
+        Keys::FrontProxyCa => [
+            format!(
+                "{key} is trusted: in guard's Secret, the copy of each guard, the Secrets of the control plane. API servers read it there by themselves, and tell aggregated ones by the ConfigMap {CONFIG_MAP}. It waits until each guard says that it keeps it, the ConfigMap has it, and each API server and aggregated one names it in its handshakes"
+            ),
+            format!(
+                "{key} issues what API servers show: in the same places, in the same order. It waits until each API server names it first"
+            ),
+            "nobody else has certificates of it: nothing is waited for".to_owned(),
         ],
     };
     let mut lines = vec![format!("{}: {under}", keys.name())];

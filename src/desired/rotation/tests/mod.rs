@@ -5,13 +5,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::encryption::{self, file_sum};
+use super::front_proxy::{AGGREGATED, CONFIG_MAP};
 use super::service_account::{API_SERVER, CONTROLLER_MANAGER};
 use super::*;
 use crate::desired::pki::{self, ENCRYPTION};
 use crate::desired::secrets::Tls;
 
+mod front_proxy;
+mod service_account;
+
 const NODES: [&str; 2] = ["c1", "c2"];
-const ALL: [Keys; 2] = [Keys::EncryptionKey, Keys::ServiceAccount];
+const ALL: [Keys; 3] = [Keys::EncryptionKey, Keys::ServiceAccount, Keys::FrontProxyCa];
 
 /// What a place has that was never rotated.
 fn first(keys: Keys) -> Tls {
@@ -21,7 +25,23 @@ fn first(keys: Keys) -> Tls {
             let (private, public) = pki::signing_pair().unwrap();
             Tls::from([(SIGNING.into(), private.into()), (PUBLIC.into(), public.into())])
         }
+        Keys::FrontProxyCa => {
+            let Clock { now, cas, leaves } = clock(0);
+            let (crt, key) = pki::front_proxy_ca(cas, now).unwrap();
+            let (client_key, _) = pki::signing_pair().unwrap();
+            let ca = pki::cas(crt.as_bytes(), key.as_bytes()).remove(0);
+            let client = pki::front_proxy_client(client_key.as_bytes(), &ca, leaves, now, now).unwrap();
+            let files = [(CA, crt.into()), (CA_KEY, key.into()), (CLIENT, client), (CLIENT_KEY, client_key.into())];
+            files.map(|(path, content)| (path.to_owned(), content)).into()
+        }
     }
+}
+
+/// So many seconds after the beginning.
+fn clock(seconds: u32) -> Clock {
+    let begun = time::OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
+    let day = std::time::Duration::from_hours(24);
+    Clock { now: begun + time::Duration::seconds(seconds.into()), cas: day * 3650, leaves: day * 365 }
 }
 
 /// By which key a server with these files writes or signs, and what it accepts.
@@ -40,6 +60,13 @@ fn uses(keys: Keys, files: &Tls) -> (String, Vec<String>) {
             // One that accepts nothing but signs, as the controller manager, is as good as all.
             (signs.clone(), files.get(PUBLIC).map_or(vec![signs], |public| pki::key_ids(public)))
         }
+        Keys::FrontProxyCa => {
+            let cas = pki::cas(&files[CA], b"");
+            let issued =
+                |ca: &&pki::Ca| files.get(CLIENT).is_none_or(|client| pki::is_issued_by(ca.crt.as_bytes(), client));
+            let shows = cas.iter().find(issued).expect("one of them has issued it").name.clone();
+            (shows, cas.into_iter().map(|ca| ca.name).collect())
+        }
     };
     KNOWN.with_borrow_mut(|known| known.entry(files.clone()).or_insert_with(read).clone())
 }
@@ -55,6 +82,11 @@ struct World {
     servers: BTreeMap<&'static str, Tls>,
     /// The controller manager that leads.
     leader: Option<Tls>,
+    /// Whom aggregated API servers are told to trust, and whom one of them does.
+    told: Option<Tls>,
+    aggregated: Option<Tls>,
+    /// How late it is, in seconds.
+    time: u32,
     /// A bridge answers in the place of all of them.
     is_bridged: bool,
     /// Those that a rollout has yet to come to.
@@ -78,6 +110,9 @@ impl World {
             copies: all(),
             servers: all(),
             leader: (keys == Keys::ServiceAccount).then(|| secret(&[SIGNING])),
+            told: (keys == Keys::FrontProxyCa).then(|| secret(&[CA])),
+            aggregated: (keys == Keys::FrontProxyCa).then(|| secret(&[CA])),
+            time: 1,
             is_bridged: false,
             rolls: Vec::new(),
             lags: None,
@@ -95,31 +130,45 @@ impl World {
                 let (signs, accepts) = uses(self.keys, files);
                 [signs].into_iter().chain(accepts).collect()
             }
+            // A server trusts others, too.
+            Keys::FrontProxyCa => ["kubernetes".to_owned()].into_iter().chain(uses(self.keys, files).1).collect(),
         };
         let guards_behind: Vec<_> = behind.map(|(node, _)| (*node).to_owned()).collect();
         let rolls = self.rolls.iter().copied().chain(self.is_bridged.then_some("a bridge"));
         let unsettled: Vec<_> = rolls.map(str::to_owned).collect();
-        let word =
-            |component, node: &str, files: &Tls| Word { component, node: node.to_owned(), said: Ok(said(files)) };
+        let word = |component, node: &str, files: &Tls| {
+            let said = said(files);
+            let lacks = |held: &Tls| uses(self.keys, held).1.iter().any(|name| !said.contains(name));
+            let reloads = match component {
+                CONFIG_MAP => lacks(&self.guards_secret),
+                _ => self.keys == Keys::FrontProxyCa,
+            };
+            Word { component, node: node.to_owned(), said: Ok(said), reloads }
+        };
         let servers = self.servers.iter().map(|(node, files)| word(API_SERVER, node, files));
         let leader = self.leader.iter().map(|files| word(CONTROLLER_MANAGER, "leader", files));
+        let told = self.told.iter().map(|files| word(CONFIG_MAP, "kube-system", files));
+        let aggregated = self.aggregated.iter().map(|files| word(AGGREGATED, "one", files));
         let is_asked = guards_behind.is_empty() && unsettled.is_empty();
         Observed {
             guards_secret: self.guards_secret.clone(),
             secrets: self.keys.secrets().iter().map(|(name, _)| (*name, self.secrets[name].clone())).collect(),
             directory: self.directory.clone(),
-            servers: if is_asked { servers.chain(leader).collect() } else { Vec::new() },
+            servers: if is_asked { servers.chain(leader).chain(told).chain(aggregated).collect() } else { Vec::new() },
             guards_behind,
             unsettled,
-            reloads: false,
             left: None,
+            clock: clock(self.time),
         }
     }
 
     /// Time passes: one guard takes its copy, one API server is made anew; whoever may serve writes, and all read.
     fn tick(&mut self) {
+        self.time += 1;
         if let Some(copy) = self.copies.values_mut().find(|copy| **copy != self.guards_secret) {
             copy.clone_from(&self.guards_secret);
+        } else if self.keys == Keys::FrontProxyCa {
+            self.reread();
         } else if let Some(node) = self.rolls.pop() {
             let read = self.lags.take().unwrap_or_else(|| self.secrets[API_SERVER].clone());
             self.servers.insert(node, read);
@@ -129,11 +178,32 @@ impl World {
         self.serve();
     }
 
+    /// An API server reads its Secret anew, and adds what it trusts to what aggregated ones are told; then one of those reads that.
+    fn reread(&mut self) {
+        let secret = &self.secrets[API_SERVER];
+        let told = self.told.as_mut().unwrap();
+        let Some(server) = self.servers.values_mut().find(|server| *server != secret) else {
+            self.aggregated = self.told.clone();
+            return;
+        };
+        server.clone_from(secret);
+        for ca in pki::cas(&secret[CA], b"") {
+            if !pki::cas(&told[CA], b"").contains(&ca) {
+                told.get_mut(CA).unwrap().extend(ca.crt.into_bytes());
+            }
+        }
+    }
+
     fn serve(&mut self) {
-        let servers: Vec<_> =
+        if self.keys == Keys::FrontProxyCa {
+            // What is shown is not kept.
+            self.written.clear();
+        }
+        let mut servers: Vec<_> =
             self.servers.values().chain(self.copies.values()).map(|files| uses(self.keys, files)).collect();
         self.written.extend(servers.iter().map(|(writes, _)| writes.clone()));
         self.written.extend(self.leader.iter().map(|files| uses(self.keys, files).0));
+        servers.extend(self.aggregated.iter().map(|files| uses(self.keys, files)));
         for (_, accepts) in servers {
             assert!(
                 self.written.iter().all(|key| accepts.contains(key)),
@@ -156,6 +226,7 @@ impl World {
                 let others = self.written.iter().filter(|key| **key != rotation.staying()).count();
                 Left { others: others as u64, held: Vec::new() }
             }
+            Keys::FrontProxyCa => Left::default(),
             Keys::ServiceAccount if rotation.is_unused() => Left::default(),
             Keys::ServiceAccount => {
                 let others = self.written.iter().filter(|key| **key != rotation.mark());
@@ -193,11 +264,11 @@ impl World {
             left -= 1;
             asked = if asked == Asked::Rotate { Asked::Continue } else { asked };
             match step {
-                Step::Begin => self.guards_secret = rotation.begun().unwrap().content(Level::Knows),
-                Step::WriteGuards(level) => self.guards_secret = rotation.content(level),
-                Step::WriteDirectory(level) => self.directory = Some(rotation.content(level)),
+                Step::Begin => self.guards_secret = rotation.begun().unwrap().content(Level::Knows).unwrap(),
+                Step::WriteGuards(level) => self.guards_secret = rotation.content(level).unwrap(),
+                Step::WriteDirectory(level) => self.directory = Some(rotation.content(level).unwrap()),
                 Step::WriteSecret(name, level) => {
-                    let mut new = rotation.content(level);
+                    let mut new = rotation.content(level).unwrap();
                     let there = self.secrets.get_mut(name).unwrap();
                     new.retain(|path, _| there.contains_key(path));
                     let old = std::mem::replace(there, new);
@@ -205,6 +276,7 @@ impl World {
                         self.lags = Some(old);
                     }
                 }
+                Step::Roll(CONFIG_MAP) => self.told = Some(owned_only(&self.secrets[API_SERVER], CA)),
                 Step::Roll(API_SERVER) => (self.rolls, self.is_bridged) = (NODES.into(), true),
                 Step::Roll(_) => self.leader = Some(self.secrets[CONTROLLER_MANAGER].clone()),
                 Step::Rewrite => self.written = BTreeSet::from([uses(self.keys, &self.servers["c1"]).0]),
@@ -219,6 +291,7 @@ impl World {
     fn has_alone(&self, key: &str) -> bool {
         let places = [&self.guards_secret].into_iter().chain(&self.directory).chain(self.secrets.values());
         let mut places = places.chain(self.copies.values()).chain(self.servers.values()).chain(&self.leader);
+        let mut places = places.by_ref().chain(&self.told).chain(&self.aggregated);
         places.all(|files| uses(self.keys, files).1 == [key]) && self.written.iter().all(|written| written == key)
     }
 
@@ -233,6 +306,10 @@ impl World {
 
 fn owned((path, content): (&String, &Vec<u8>)) -> (String, Vec<u8>) {
     (path.clone(), content.clone())
+}
+
+fn owned_only(files: &Tls, path: &str) -> Tls {
+    Tls::from([(path.to_owned(), files[path].clone())])
 }
 
 fn awaits(step: Option<Step>) -> bool {
@@ -302,7 +379,9 @@ fn a_finish_or_a_way_back_that_is_killed_is_gone_on_with_or_turned() {
                     let step = world.run(asked, 99).unwrap();
                     match step {
                         Step::AwaitFinish(_) => {
-                            assert!(asked == Asked::Rotate && world.key() == new && world.accepted() == 2);
+                            // A CA whose key guard's Secret has dropped does not come back.
+                            let is_it = keys == Keys::FrontProxyCa || world.key() == new;
+                            assert!(asked == Asked::Rotate && is_it && world.accepted() == 2);
                         }
                         // The other is gone everywhere but from servers' memory.
                         Step::Nothing => {
@@ -336,88 +415,6 @@ fn a_key_that_has_signed_nothing_is_taken_back_at_once() {
         if has_signed {
             assert!(killed > 3, "{killed}");
             return;
-        }
-    }
-}
-
-mod service_account {
-    use super::*;
-    use crate::desired::rotation::service_account::{ServiceAccountKey, leads_back};
-
-    fn pair(made: &[&(String, String)], accepted: &[&(String, String)]) -> Tls {
-        let private: String = made.iter().map(|key| key.0.clone()).collect();
-        let public: String = accepted.iter().map(|key| key.1.clone()).collect();
-        Tls::from([(SIGNING.into(), private.into()), (PUBLIC.into(), public.into())])
-    }
-
-    fn three() -> [(String, String); 3] {
-        std::array::from_fn(|_| pki::signing_pair().unwrap())
-    }
-
-    #[test]
-    fn an_older_directory_leads_back_and_a_users_own_rotation_does_not() {
-        let [a, b, _] = &three();
-        for (kept, directory, expected) in [
-            (pair(&[a], &[a]), pair(&[a], &[a]), None),
-            // By hand: another is accepted, signs, and is alone.
-            (pair(&[a], &[a]), pair(&[a], &[a, b]), None),
-            (pair(&[a], &[a, b]), pair(&[b], &[a, b]), None),
-            (pair(&[b], &[a, b]), pair(&[b], &[b]), None),
-            // A directory of before.
-            (pair(&[a, b], &[a, b]), pair(&[a], &[a]), Some("and lacks")),
-            (pair(&[b], &[b]), pair(&[a], &[a]), Some("and lacks")),
-            (pair(&[b], &[b]), pair(&[b, a], &[a, b]), Some("still has the key")),
-            (pair(&[b, a], &[a, b]), pair(&[a, b], &[a, b]), Some("signs by the key")),
-        ] {
-            let said = leads_back(&kept, &directory).unwrap_or_default();
-            assert!(expected.map_or(said.is_empty(), |text| said.contains(text)), "{expected:?}: {said}");
-        }
-        assert_eq!(leads_back(&Tls::new(), &pair(&[a], &[a])), None);
-        assert_eq!(leads_back(&pair(&[a], &[a]), &Tls::new()), None);
-    }
-
-    #[test]
-    fn what_is_not_its_own_is_refused_with_the_reason() {
-        let [a, b, c] = &three();
-        let (one, other) = (pair(&[a], &[a]), pair(&[b], &[b]));
-        let seen = |server: &Tls, guards: &Tls, directory: Option<&Tls>| Observed {
-            guards_secret: guards.clone(),
-            secrets: vec![(API_SERVER, server.clone()), (CONTROLLER_MANAGER, server.clone())],
-            directory: directory.cloned(),
-            ..Observed::default()
-        };
-        let said = |seen: &Observed| {
-            ServiceAccountKey::of(seen, Asked::Rotate).err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        assert!(said(&seen(&one, &other, None)).contains("which Secret kube-system/"));
-        let foreign = pair(&[a], &[a, b]);
-        assert!(said(&seen(&foreign, &foreign, None)).contains("whose other half is not in sa.key"));
-        assert!(said(&seen(&one, &one, Some(&pair(&[a], &[a, c])))).contains("which the cluster has not"));
-        assert!(said(&seen(&one, &one, Some(&other))).contains("which the cluster has not"));
-        assert_eq!(said(&seen(&one, &one, Some(&pair(&[a], &[c, a])))), "", "an older one is dropped");
-        assert!(said(&Observed::default()).contains("has no sa.pub"));
-    }
-
-    #[test]
-    fn the_files_are_what_a_render_keeps_and_servers_read() {
-        let [a, _, _] = &three();
-        let one = pair(&[a], &[a]);
-        let secrets = vec![(API_SERVER, one.clone()), (CONTROLLER_MANAGER, one.clone())];
-        let seen = Observed { guards_secret: one, secrets, ..Observed::default() };
-        let begun = ServiceAccountKey::of(&seen, Asked::Rotate).unwrap().begun().unwrap();
-        let knows = begun.content(Level::Knows);
-        let ids = |files: &Tls, name: &str| pki::key_ids(&files[name]);
-        assert_eq!(ids(&knows, SIGNING), ids(&seen.guards_secret, SIGNING), "the first signs");
-        assert!(String::from_utf8_lossy(&knows[SIGNING]).contains("nothing was signed by it yet"));
-        assert_eq!(ids(&knows, PUBLIC)[1], begun.mark());
-        let uses = begun.content(Level::Uses);
-        assert_eq!((ids(&uses, SIGNING), ids(&uses, PUBLIC)), (vec![begun.mark()], ids(&knows, PUBLIC)));
-        assert!(!String::from_utf8_lossy(&uses[SIGNING]).contains('#'));
-        assert_eq!(begun.level(&uses), Level::Uses);
-        // One file was written, and the other not.
-        for (signing, public) in [(&knows, &seen.guards_secret), (&begun.content(Level::Alone), &uses)] {
-            let torn = Tls::from([(SIGNING.into(), signing[SIGNING].clone()), (PUBLIC.into(), public[PUBLIC].clone())]);
-            assert_eq!(begun.level(&torn), Level::Lacks);
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::support::node::{Node, init_of};
 use crate::support::several::etcdctl;
 use crate::support::{eventually, hoist, repository, worker};
 
+mod front_proxy;
+
 /// A phase takes up to a minute for guards, and as long as the bridge is held.
 const LIMIT: Duration = Duration::from_secs(600);
 const READY: Duration = Duration::from_secs(120);
@@ -31,7 +33,10 @@ const CONTINUE: &str = "hoist certs rotate encryption-key --continue";
 const ABORT: &str = "hoist certs rotate encryption-key --abort";
 const OF_TOKENS: &str = "hoist certs rotate service-account";
 const FINISH_TOKENS: &str = "hoist certs rotate service-account --finish";
-const PAGE: [&str; 7] = [PLAN, ROTATE, FINISH, CONTINUE, ABORT, OF_TOKENS, FINISH_TOKENS];
+const ROTATE_CA: &str = "hoist certs rotate front-proxy-ca";
+const FINISH_CA: &str = "hoist certs rotate front-proxy-ca --finish";
+const PAGE: [&str; 9] = [PLAN, ROTATE, FINISH, CONTINUE, ABORT, OF_TOKENS, FINISH_TOKENS, ROTATE_CA, FINISH_CA];
+const ABORT_CA: &str = "hoist certs rotate front-proxy-ca --abort";
 
 /// A kubelet renews a token of ten minutes after eight, and hoist lets five more pass.
 const RENEWED: Duration = Duration::from_secs(1200);

@@ -1,0 +1,3 @@
+module aggregated
+
+go 1.26
