@@ -7,6 +7,8 @@
 //! An older hoist, or a guard that has not been restarted since an upgrade, knows only [`OLD`], which has mode 0644
 //! if it or the kubelet made the file. hoist takes this lock, too, so that both exclude each other, but ignores a
 //! holder that is not root. The file describes its holder.
+//!
+//! What takes minutes, and lets guard do its work meanwhile, excludes only its like: [`exclusively`].
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -25,6 +27,8 @@ use crate::node::host::Host;
 
 const OWN: &str = "/var/lib/hoist/lock";
 const OLD: &str = "/run/hoist.lock";
+/// What one process at a time exchanges on a node: the kubelet, and hoist itself.
+const EXCHANGES: [&str; 2] = ["/run/hoist-kubelet.lock", "/run/hoist-exchange.lock"];
 /// Guard holds it for milliseconds, now and then: whoever comes then need not hear of it.
 const TRIES: u32 = 20;
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -41,6 +45,36 @@ pub struct Lock {
     path: PathBuf,
     /// It made the file, and the folder.
     made: (bool, bool),
+}
+
+/// What is exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchange {
+    /// The kubelet.
+    Kubelet,
+    /// hoist itself.
+    Hoist,
+}
+
+/// Lets one process at a time exchange this, until what it returns is dropped.
+///
+/// # Errors
+/// Another one is at work; the system's refusal.
+pub fn exclusively(host: &Host, what: Exchange) -> Result<File> {
+    let (place, holder) = match what {
+        Exchange::Kubelet => (EXCHANGES[0], "it exchanges this node's kubelet"),
+        Exchange::Hoist => (EXCHANGES[1], "it exchanges this node's hoist"),
+    };
+    let path = host.path(place);
+    let failed = |error| Error::io("lock", &path, error);
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+    // One that an older hoist made is open to all.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { holder: holder.into() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Takes the lock that keeps a second hoist from this node, until it is dropped.
@@ -256,6 +290,21 @@ mod tests {
 
     fn own_words() -> String {
         format!("pid {}, since ", std::process::id())
+    }
+
+    #[test]
+    fn an_exchange_excludes_its_like_and_no_user_may_hold_its_lock() {
+        let (root, host) = host();
+        let path = root.path().join("run/hoist-kubelet.lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let held = exclusively(&host, Exchange::Kubelet).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        let second = exclusively(&host, Exchange::Kubelet).unwrap_err();
+        assert!(second.exit_code() == 5 && second.to_string().contains("exchanges this node's kubelet"), "{second}");
+        exclusively(&host, Exchange::Hoist).unwrap();
+        drop(held);
+        exclusively(&host, Exchange::Kubelet).unwrap();
     }
 
     #[test]

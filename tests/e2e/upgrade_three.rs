@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::cluster::{Cluster, render};
-use crate::support::command::Running;
+use crate::support::command::{Ended, Running};
 use crate::support::controller::LATER;
 use crate::support::node::Node;
 use crate::support::several::Several;
@@ -34,13 +34,16 @@ fn three_controllers_are_upgraded_while_one_loses_its_power() {
     let assets = several.cluster.assets.clone();
     // What the test has put into it stays: it is the user's.
     render(&declaration.replace(OLD, NEW), &assets).ok();
+    // The last one has just come: until all is as it should be, an upgrade is refused.
+    eventually("nothing stands in the way", LATER, || (plan(&assets).code == Some(0)).then_some(()));
     let traffic = several.traffic(worker);
 
     // The power of one that is not replaced yet is cut once the first one is.
-    let running = upgrade(&assets);
+    let mut running = upgrade(&assets);
     let (one, last) = (&several.controllers[0], &several.controllers[2]);
-    let started = running.begun();
+    let started = std::time::Instant::now();
     eventually("the first API server is on trial", UPGRADE, || {
+        assert!(!running.has_ended(), "the upgrade has ended: {}", running.said());
         (version(&several, one)["emulationMinor"] == "36" && version(&several, one)["minor"] == "37").then_some(())
     });
     last.power_cut();
@@ -85,6 +88,11 @@ fn three_controllers_are_upgraded_while_one_loses_its_power() {
 fn upgrade(assets: &Path) -> Running {
     let mut command = Command::new(hoist());
     Running::spawn(command.args(["upgrade", "apply", "--asset-dir"]).arg(assets), "")
+}
+
+fn plan(assets: &Path) -> Ended {
+    let mut command = Command::new(hoist());
+    Running::spawn(command.args(["upgrade", "plan", "--asset-dir"]).arg(assets), "").wait(LATER)
 }
 
 /// What the API server at a controller's own address says of its version.

@@ -2,7 +2,7 @@
 //!
 //! The program that was there stays beside the new one, under another name, until the new one has proved itself: the way back.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,8 +30,6 @@ const LOCK: &str = "--exit-on-lock-contention";
 const NO_LOCK: &str = "no lock file specified";
 /// How it says that it leaves out what it does not know of its configuration.
 const LENIENT: &str = "lenient decoding";
-/// Whoever exchanges the kubelet holds its lock.
-const EXCLUSIVE: &str = "/run/hoist-kubelet.lock";
 /// Flags of the running kubelet that the one which is asked does not get: it locks nothing, and reaches nobody.
 const LEFT_OUT: [&str; 5] = ["lock-file", "exit-on-lock-contention", "bootstrap-kubeconfig", "kubeconfig", "cert-dir"];
 
@@ -188,20 +186,6 @@ fn last_words(text: &str) -> String {
 /// What a line of a log says of an error.
 fn of_error(line: &str) -> &str {
     line.split_once("err=").map_or(line, |(_, error)| error.trim_matches('"'))
-}
-
-/// Lets one process at a time exchange this host's kubelet, until it is dropped. guard may do its work meanwhile.
-///
-/// # Errors
-/// Another one is at work; the system's refusal.
-pub fn exclusively(host: &Host) -> Result<File> {
-    let path = host.path(EXCLUSIVE);
-    let file = File::create(&path).map_err(|error| Error::io("lock", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { holder: "it exchanges this node's kubelet".into() }),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
-    }
 }
 
 /// The place of the kubelet's program.

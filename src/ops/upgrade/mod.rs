@@ -18,8 +18,19 @@ mod releases;
 mod rendered;
 mod run;
 
+use crate::base::error::{Error, Finding, Result};
+use crate::node::host::Host;
+
 pub use check::{Plan, plan};
 pub use decide::{Step, Way};
 pub use releases::Subject;
 pub use rendered::rendered;
 pub use run::{Ended, Options, run};
+
+/// Refuses a command that works on this machine to all but root.
+fn only_root(host: &Host, command: &str) -> Result<()> {
+    match host.world().is_root() {
+        true => Ok(()),
+        false => Err(Error::Preflight(vec![Finding::new(command, "must run as root").remedy("run it with sudo")])),
+    }
+}

@@ -23,9 +23,10 @@ use crate::base::yaml;
 use crate::desired::node_endpoint;
 use crate::node::host::Host;
 use crate::node::images;
-use crate::node::lock;
+use crate::node::lock::{self, Exchange};
 use crate::plane::bridge::GUARD;
 
+use super::only_root;
 use decide::{Act, Beside, Decision, decide};
 use look::{BESIDE, CONTAINERS, MARK, Scene};
 
@@ -59,17 +60,15 @@ pub struct Done {
 /// two acts.
 ///
 /// # Errors
-/// A node on which nothing of hoist's is; an image that is missing; a pod that does not come to run the new hoist. Running it again goes on.
+/// Another one at work on this node; one on which nothing of hoist's is; an image that is missing; a pod that does not come to run the new hoist. Running it again goes on.
 pub async fn run(
     host: &Host,
     options: &Options<'_>,
     reporter: &Reporter,
     stop: impl Future<Output = u8>,
 ) -> Result<Done> {
-    if !host.world().is_root() {
-        let finding = Finding::new("hoist upgrade hoist", "must run as root").remedy("run it with sudo");
-        return Err(Error::Preflight(vec![finding]));
-    }
+    only_root(host, "hoist upgrade hoist")?;
+    let _exclusive = lock::exclusively(host, Exchange::Hoist)?;
     let mut scene = Scene::look(host, options.program, options.image).await?;
     if !CONTAINERS.iter().any(|(name, ..)| scene.pods.has_own(name)) && !host.binary().is_file() {
         let finding = Finding::new(host.manifests().display().to_string(), "has no pod of hoist's");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Way;
+use super::{Way, only_root};
 use crate::api::skew;
 use crate::base::error::{Error, Finding, Result, Severity};
 use crate::base::report::Reporter;
@@ -25,7 +25,7 @@ use crate::desired::config::Version;
 use crate::node::cri::pods::Runs;
 use crate::node::host::Host;
 use crate::node::kubelet::{self, program};
-use crate::node::lock;
+use crate::node::lock::{self, Exchange};
 
 use decide::{Act, Decision, Observed, decide, unproved};
 use look::Scene;
@@ -81,14 +81,11 @@ pub async fn run(
     reporter: &Reporter,
     stop: impl Future<Output = u8>,
 ) -> Result<Done> {
-    if !host.world().is_root() {
-        let finding = Finding::new("hoist upgrade node", "must run as root").remedy("run it with sudo");
-        return Err(Error::Preflight(vec![finding]));
-    }
+    only_root(host, "hoist upgrade node")?;
     if let Some(finding) = is_no_program(options.program) {
         return Err(Error::Input(vec![finding]));
     }
-    let _exclusive = program::exclusively(host)?;
+    let _exclusive = lock::exclusively(host, Exchange::Kubelet)?;
     let scene = Scene::look(host, options.program).await?;
     let (findings, anew) = scene.judge().await?;
     let (in_the_way, warnings): (Vec<_>, Vec<_>) =
