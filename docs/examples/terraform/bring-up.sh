@@ -17,13 +17,14 @@ rm -rf new old
 
 systemctl daemon-reload
 systemctl --quiet enable hoist.service
+before=$(journalctl --quiet --lines 0 --show-cursor | sed -n 's/^-- cursor: //p')
 # One that is at work stops at a safe point; this one goes on from there.
 systemctl restart hoist.service &
 job=$!
 said=
 while kill -0 $job 2>/dev/null; do
 	status=$(systemctl show --property StatusText --value hoist.service)
-	[ "$status" = "$said" ] || echo "hoist: $status"
+	[ -z "$status" ] || [ "$status" = "$said" ] || echo "hoist: $status"
 	said=$status
 	sleep 1
 done
@@ -32,8 +33,15 @@ if wait $job; then
 	exit 0
 fi
 code=$(systemctl show --property ExecMainStatus --value hoist.service)
-run=$(systemctl show --property InvocationID --value hoist.service)
-journalctl --sync
-journalctl --output cat "_SYSTEMD_INVOCATION_ID=$run"
+# The journal of a busy machine takes down the words of a short run after its end, and no longer knows which run it was.
+words() {
+	journalctl --quiet ${before:+--after-cursor "$before"} --output cat _SYSTEMD_UNIT=hoist.service
+}
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+	[ -z "$(words)" ] || break
+	sleep 1
+done
+sleep 1
+words
 echo "hoist.service failed with exit code $code; what it said is above. It tries again by itself, and so does the next apply."
 exit "$code"
