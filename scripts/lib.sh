@@ -42,6 +42,8 @@ PROGRAMS=(
 E2E_PROGRAMS=(
 	/usr/sbin/sshd=openssh-server
 	ssh=openssh-client
+	rpmbuild=rpm
+	cpio=cpio
 )
 
 # One plain line on stderr: stdout is for what a command is asked to print.

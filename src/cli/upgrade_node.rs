@@ -21,7 +21,7 @@ use crate::ops::upgrade::nodes::{self, Source, What};
 /// `hoist upgrade node`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The program of the new kubelet; with --image, its path in the image
+    /// The program of the new kubelet, or a .deb or .rpm that has it; with --image, its path in the image
     #[arg(long, value_name = "FILE", value_parser = absolute)]
     kubelet: PathBuf,
     /// Show what stands in the way, and change nothing; exits 3 if anything does
@@ -76,7 +76,7 @@ async fn one(args: &Args, reporter: &Reporter) -> Result<String> {
         enter_host()?;
     }
     let host = system::host(Path::new("/"), &args.pod_manifest_path);
-    let options = Options { program: &args.kubelet, timeout: args.timeout, is_dry_run: args.dry_run };
+    let options = Options { file: &args.kubelet, timeout: args.timeout, is_dry_run: args.dry_run };
     let done = node::run(&host, &options, reporter, super::stop()?).await;
     if args.consume {
         files::remove(&args.kubelet)?;

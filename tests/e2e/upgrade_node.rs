@@ -61,15 +61,25 @@ END");
     is(&controller, &w, OLD);
     assert_eq!(containers(&w), before, "the way back touched a container");
 
+    // A package is as good as a program, and is not installed.
+    let deb = deb(&w, &new);
+    says(&exchange(&w, &deb, &["--dry-run"]).expect(0), &["nothing stands in the way from v1.36.3 to v1.37.2"]);
+    w.sh("mkdir /root/empty; dpkg-deb --extract /opt/kubelet.deb /root/empty; rm /root/empty/usr/bin/kubelet; cp -r /root/deb/DEBIAN /root/empty/; dpkg-deb -Znone --build /root/empty /opt/empty.deb");
+    says(&exchange(&w, "/opt/empty.deb", &[]).expect(3), &["is a package without a program `kubelet`"]);
+    w.sh("head -c 5000 /opt/kubelet.deb > /opt/torn.deb");
+    says(&exchange(&w, "/opt/torn.deb", &[]).expect(1), &["unpack /opt/torn.deb", "dpkg-deb"]);
+    is(&controller, &w, OLD);
+
     // Killed again and again, it comes to its end. What it said would be made anew, was, and nothing else.
     let mut random = Random::seeded("HOIST_UPGRADE_SEED");
     for _ in 0..3 {
-        let running = begin(&w, &new, &[]);
+        let running = begin(&w, &deb, &[]);
         std::thread::sleep(random.up_to(Duration::from_secs(4)));
         running.kill();
     }
-    exchange(&w, &new, &[]).ok();
+    says(&exchange(&w, &deb, &[]).expect(0), &["`dpkg -i /opt/kubelet.deb`"]);
     is(&controller, &w, NEW);
+    w.sh("test ! -e /var/lib/hoist/kubelet-package");
     let others = |containers: &[(String, String)]| {
         containers.iter().filter(|(pod, _)| *pod != mine).cloned().collect::<Vec<_>>()
     };
@@ -80,9 +90,10 @@ END");
 
     // On a controller everything goes on: guard and etcd, too.
     let new = controller.node.has_kubelet_file(NEW);
+    let rpm = rpm(&controller.node, &new);
     let before = containers(&controller.node);
-    let ended = exchange(&controller.node, &new, &[]).expect(0);
-    says(&ended, &["containers go on"]);
+    let ended = exchange(&controller.node, &rpm, &[]).expect(0);
+    says(&ended, &["containers go on", &format!("`rpm -U {rpm}`")]);
     is(&controller, &controller.node, NEW);
     assert_eq!(containers(&controller.node), before);
     assert!(controller.is_lowered(), "guard saw no reason for a bridge");
@@ -92,6 +103,40 @@ END");
     let record = traffic.end().unwrap();
     eprintln!("{}", record.summary());
     assert_eq!(record.failures().count(), 0, "{record}");
+}
+
+/// A package of Debian's kind on a node, with the kubelet `program`; its file.
+fn deb(node: &Node, program: &str) -> String {
+    node.sh(&format!(
+        "mkdir -p /root/deb/DEBIAN /root/deb/usr/bin; cp {program} /root/deb/usr/bin/kubelet
+printf 'Package: kubelet\nVersion: {NEW}-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: a kubelet\n' > /root/deb/DEBIAN/control
+dpkg-deb -Znone --build /root/deb /opt/kubelet.deb"
+    ));
+    "/opt/kubelet.deb".to_owned()
+}
+
+/// A package of RPM's kind on a node, with the kubelet `program`; its file.
+fn rpm(node: &Node, program: &str) -> String {
+    let out = node.sh(&format!(
+        "mkdir -p /root/rpm; cat > /root/rpm/kubelet.spec <<'END'
+%define __strip /bin/true
+%define debug_package %{{nil}}
+%define _binary_payload w1.gzdio
+Name: kubelet
+Version: {NEW}
+Release: 1
+Summary: a kubelet
+License: Apache-2.0
+%description
+a kubelet
+%install
+install -D -m 755 {program} %{{buildroot}}/usr/bin/kubelet
+%files
+/usr/bin/kubelet
+END
+rpmbuild -bb --define '_topdir /root/rpm' /root/rpm/kubelet.spec >&2; ls /root/rpm/RPMS/*/kubelet-*.rpm"
+    ));
+    out.trim().to_owned()
 }
 
 /// A controller whose control plane has the new version, and whose kubelet has the old one.

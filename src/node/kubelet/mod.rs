@@ -1,5 +1,6 @@
 //! The kubelet of this host: its files, and its unit if systemd runs it.
 
+pub mod package;
 pub mod program;
 
 use std::net::Ipv4Addr;

@@ -11,7 +11,6 @@ mod look;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,11 +18,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{Way, only_root};
 use crate::api::skew;
-use crate::base::error::{Error, Finding, Result, Severity};
+use crate::base::error::{Error, Result, Severity};
 use crate::base::report::Reporter;
 use crate::desired::config::Version;
 use crate::node::cri::pods::Runs;
 use crate::node::host::Host;
+use crate::node::kubelet::package::Source;
 use crate::node::kubelet::{self, program};
 use crate::node::lock::{self, Exchange};
 
@@ -39,8 +39,8 @@ const STEP: &str = "kubelet";
 /// What `hoist upgrade node` was told.
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
-    /// The new kubelet's program.
-    pub program: &'a Path,
+    /// The new kubelet's program, or a package that has it.
+    pub file: &'a Path,
     /// How long it may take until the Node says that it is ready with it.
     pub timeout: Duration,
     /// Whether it only says what stands in the way.
@@ -82,11 +82,9 @@ pub async fn run(
     stop: impl Future<Output = u8>,
 ) -> Result<Done> {
     only_root(host, "hoist upgrade node")?;
-    if let Some(finding) = is_no_program(options.program) {
-        return Err(Error::Input(vec![finding]));
-    }
     let _exclusive = lock::exclusively(host, Exchange::Kubelet)?;
-    let scene = Scene::look(host, options.program).await?;
+    let source = Source::open(host, options.file).await?;
+    let scene = Scene::look(host, source.program()).await?;
     let (findings, anew) = scene.judge().await?;
     let (in_the_way, warnings): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
@@ -109,19 +107,11 @@ pub async fn run(
         ended = exchange(&scene, options, reporter) => ended,
     }?;
     let touched = touched(&before, &scene.containers().await?, &anew);
-    if touched.is_empty() { Ok(done) } else { Err(touched_containers(&scene, &touched)) }
-}
-
-/// Why the file cannot be the program of a kubelet, before anybody runs it.
-fn is_no_program(file: &Path) -> Option<Finding> {
-    let why = match std::fs::metadata(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        Err(error) => error.to_string(),
-        Ok(meta) if !meta.is_file() => "is no file".to_owned(),
-        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => "may not be run: `chmod 755` lets it".to_owned(),
-        Ok(_) => return None,
-    };
-    Some(Finding::new(file.display().to_string(), why).remedy("--kubelet names the program of the new kubelet"))
+    if !touched.is_empty() {
+        return Err(touched_containers(&scene, &touched));
+    }
+    source.registers.iter().for_each(|left| reporter.note(left));
+    Ok(done)
 }
 
 async fn exchange(scene: &Scene<'_>, options: &Options<'_>, reporter: &Reporter) -> Result<()> {
@@ -283,19 +273,6 @@ mod tests {
             Some("E1 \"command failed\" err=\"x\"")
         );
         assert_eq!(last_words(&lines(&[])), None);
-    }
-
-    #[test]
-    fn what_cannot_be_a_program_is_said_before_it_is_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubelet");
-        let why = |path: &Path| is_no_program(path).map(|finding| finding.message);
-        assert_eq!(why(&file).as_deref(), Some("there is no such file"));
-        assert_eq!(why(dir.path()).as_deref(), Some("is no file"));
-        std::fs::write(&file, "").unwrap();
-        assert!(why(&file).unwrap().starts_with("may not be run"));
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(why(&file), None);
     }
 
     #[test]
