@@ -41,12 +41,22 @@ pub async fn tell(client: &Client, cas: &[u8]) -> Result<()> {
     written.map(drop).map_err(|error| failed(format!("write the ConfigMap {CONFIG_MAP}"), &error))
 }
 
-/// The aggregated API servers: each by its Service, as `namespace/name`, and its address. One whose Service has no endpoint is not
-/// among them.
+/// An address of an aggregated API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aggregated {
+    /// Its Service, as `namespace/name`.
+    pub service: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// It says that it is ready: it answers.
+    pub is_ready: bool,
+}
+
+/// The aggregated API servers. One whose Service has no endpoint is not among them.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn aggregated(client: &Client) -> Result<Vec<(String, SocketAddr)>> {
+pub async fn aggregated(client: &Client) -> Result<Vec<Aggregated>> {
     let list = |error: kube::Error| failed("list aggregated API servers", &error);
     let api_services = Api::<APIService>::all(client.clone()).list(&ListParams::default()).await.map_err(list)?;
     let mut services = BTreeSet::new();
@@ -64,13 +74,14 @@ pub async fn aggregated(client: &Client) -> Result<Vec<(String, SocketAddr)>> {
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
         let of_it = ListParams::default().labels(&format!("{OF_SERVICE}={name}"));
         let slices = slices.list(&of_it).await.map_err(list)?.items;
-        found.extend(addresses(&service, port, &slices).into_iter().map(|at| (format!("{namespace}/{name}"), at)));
+        let of_it = |(address, is_ready)| Aggregated { service: format!("{namespace}/{name}"), address, is_ready };
+        found.extend(addresses(&service, port, &slices).into_iter().map(of_it));
     }
     Ok(found)
 }
 
-/// Where `port` of a Service leads.
-fn addresses(service: &Service, port: i32, slices: &[EndpointSlice]) -> Vec<SocketAddr> {
+/// Where `port` of a Service leads, and whether it is ready there.
+fn addresses(service: &Service, port: i32, slices: &[EndpointSlice]) -> Vec<(SocketAddr, bool)> {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let Some(port) = ports.into_iter().find(|own| own.port == port) else { return Vec::new() };
     let wanted = port.name.as_deref().unwrap_or_default();
@@ -78,13 +89,11 @@ fn addresses(service: &Service, port: i32, slices: &[EndpointSlice]) -> Vec<Sock
     for slice in slices {
         let ports = slice.ports.iter().flatten().filter(|own| own.name.as_deref().unwrap_or_default() == wanted);
         let ports: Vec<_> = ports.filter_map(|own| u16::try_from(own.port?).ok()).collect();
-        let is_ready = |ready: Option<bool>| ready.unwrap_or(true);
-        let ready =
-            slice.endpoints.iter().filter(|endpoint| is_ready(endpoint.conditions.as_ref().and_then(|now| now.ready)));
-        for address in
-            ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse::<IpAddr>().ok())
-        {
-            found.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
+        for endpoint in &slice.endpoints {
+            let is_ready = endpoint.conditions.as_ref().and_then(|now| now.ready).unwrap_or(true);
+            for address in endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok()) {
+                found.extend(ports.iter().map(|port| (SocketAddr::new(address, *port), is_ready)));
+            }
         }
     }
     found.into_iter().collect()
@@ -95,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_leads_to_the_ready_endpoints_behind_the_port_of_its_name() {
+    fn a_port_leads_to_the_endpoints_behind_the_port_of_its_name() {
         let service: Service = serde_json::from_value(
             json!({"spec": {"ports": [{"name": "a", "port": 443}, {"name": "b", "port": 8443}]}}),
         )
@@ -112,10 +121,10 @@ mod tests {
         .unwrap();
         let at = |port| {
             let found = addresses(&service, port, std::slice::from_ref(&slice));
-            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+            found.iter().map(|(at, is_ready)| format!("{at} {is_ready}")).collect::<Vec<_>>()
         };
-        assert_eq!(at(443), ["192.0.2.1:2", "192.0.2.2:2"]);
-        assert_eq!(at(8443), ["192.0.2.1:1", "192.0.2.2:1"]);
+        assert_eq!(at(443), ["192.0.2.1:2 true", "192.0.2.2:2 true", "192.0.2.3:2 false"]);
+        assert_eq!(at(8443), ["192.0.2.1:1 true", "192.0.2.2:1 true", "192.0.2.3:1 false"]);
         assert!(at(1).is_empty());
     }
 }

@@ -62,16 +62,16 @@ fn last_words(pod: &Pod) -> Option<String> {
     all.iter().find_map(ended).map(|said| said.trim().to_owned()).filter(|said| !said.is_empty())
 }
 
-/// Makes one; there may be one of that name already.
+/// Makes one, and says whether it has: there may be one of that name already, which somebody else has made.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn make(client: &Client, pod: Value) -> Result<()> {
+pub async fn make(client: &Client, pod: Value) -> Result<bool> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
     let pod = serde_json::from_value(pod).map_err(|error| Error::failed("make a pod", error))?;
     match api.create(&PostParams::default(), &pod).await {
-        Ok(_) => Ok(()),
-        Err(error) if verdict(&error) == Verdict::Stale => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if verdict(&error) == Verdict::Stale => Ok(false),
         Err(error) => Err(failed("make a pod", &error)),
     }
 }

@@ -80,6 +80,9 @@ enum What {
         /// The snapshot
         #[arg(long, value_name = "NAME")]
         file: String,
+        /// What this restore is known by
+        #[arg(long)]
+        token: String,
     },
 }
 
@@ -129,7 +132,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<u8> {
             snapshots::say(&say, &name)?;
             super::print(out, &format!("took the snapshot {name}\n"))?;
         }
-        What::Exchange { root, file } => snapshots::exchange(&root, &file)?,
+        What::Exchange { root, file, token } => snapshots::exchange(&root, &file, &token)?,
     }
     Ok(0)
 }

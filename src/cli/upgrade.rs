@@ -49,13 +49,13 @@ enum What {
     Rollback(Run),
     /// On a node, as root: exchange its kubelet while its pods run on; or, with --all-nodes, those of all nodes
     Node(upgrade_node::Args),
-    /// On a node, as root: bring this hoist to its binary, guard and endpoint while they serve; or, with --all-nodes, to all nodes
+    /// On a node, as root: switch its guard and endpoint to this hoist while they serve; or, with --all-nodes, those of all nodes
     Hoist(upgrade_hoist::Args),
 }
 
 #[derive(Debug, clap::Args)]
 struct Plan {
-    /// The version to plan for [default: the asset directory's]; the asset directory is rendered for another one in memory
+    /// The version to plan for; the asset directory is rendered for it in memory [default: the asset directory's]
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
     /// Do not count fields that others have edited in the cluster

@@ -21,8 +21,8 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 /// `hoist upgrade hoist`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The image that has this hoist, where guard and the endpoint run an image; with --all-nodes, which comes to each node in it
-    /// [default with --all-nodes: images.hoist of the asset directory]
+    /// The image that has this hoist, where guard and the endpoint run an image; with --all-nodes, the one that brings the new hoist to
+    /// each node [default: with --all-nodes, images.hoist of the asset directory]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// From any machine, with an admin's kubeconfig: bring the image's hoist to each node, one after the other, controllers first; end
@@ -62,7 +62,13 @@ async fn one(args: &Args, reporter: &Reporter) -> Result<String> {
         enter_host()?;
     }
     let host = system::host(Path::new("/"), &args.pod_manifest_path);
-    let options = Options { program: Path::new(OWN_PROGRAM), image: args.image.as_deref(), timeout: args.timeout };
+    let options = Options {
+        program: Path::new(OWN_PROGRAM),
+        image: args.image.as_deref(),
+        timeout: args.timeout,
+        // On one of all nodes there may be none of it.
+        is_expected: !args.in_host,
+    };
     let done = hoist::run(&host, &options, reporter, super::stop()?).await?;
     Ok(match done.exchanged.as_slice() {
         [] => "all of hoist on this node was this one before".to_owned(),
@@ -80,7 +86,12 @@ async fn all(args: &Args, asset_dir: &Path, kubeconfig: Option<&Path>, reporter:
         )])
     })?;
     let client = admin::connect(&admin::kubeconfig(asset_dir, kubeconfig)).await?.client;
-    let options = nodes::Options { what: What::Hoist(image), most: args.max_unavailable.into(), timeout: args.timeout };
+    let options = nodes::Options {
+        what: What::Hoist(image),
+        most: args.max_unavailable.into(),
+        timeout: args.timeout,
+        manifests: &args.pod_manifest_path.to_string_lossy(),
+    };
     let count = nodes::run(&client, input.cluster(), &options, reporter, super::stop()?).await?;
     Ok(format!("{count} nodes have the hoist of {image}"))
 }

@@ -96,8 +96,12 @@ async fn all(args: &Args, asset_dir: &Path, kubeconfig: Option<&Path>, reporter:
         Some(image) => Source::Image { image, file: &file },
         None => Source::File(&file),
     };
-    let options =
-        nodes::Options { what: What::Kubelet(source), most: args.max_unavailable.into(), timeout: args.timeout };
+    let options = nodes::Options {
+        what: What::Kubelet(source),
+        most: args.max_unavailable.into(),
+        timeout: args.timeout,
+        manifests: &args.pod_manifest_path.to_string_lossy(),
+    };
     let count = nodes::run(&client, input.cluster(), &options, reporter, super::stop()?).await?;
     Ok(format!("the kubelets of {count} nodes are {}", input.cluster().kubernetes_version))
 }

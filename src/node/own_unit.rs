@@ -7,6 +7,8 @@ use crate::node::kubelet::{is_systemd, systemctl};
 
 /// Its name.
 pub const UNIT: &str = "hoist.service";
+/// Where units are, the one that counts first.
+const FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// What [`disable`] found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +45,13 @@ pub async fn disable(host: &Host) -> Result<Was> {
 /// systemd's refusal.
 pub async fn enable(host: &Host) -> Result<()> {
     systemctl(host, &["enable", UNIT]).await.map(drop)
+}
+
+/// The program that it runs, by the unit of the machine, or of a package; `None` where there is no unit.
+pub fn program(host: &Host) -> Option<String> {
+    let text = FOLDERS.iter().find_map(|folder| std::fs::read_to_string(host.path(folder).join(UNIT)).ok())?;
+    let command = text.lines().find_map(|line| line.trim().strip_prefix("ExecStart="))?;
+    command.split_whitespace().next().map(str::to_owned)
 }
 
 async fn property(host: &Host, name: &str) -> Result<String> {

@@ -98,29 +98,34 @@ impl Seen {
         }
     }
 
-    fn snapshots(&self) -> Condition {
+    /// What is said of snapshots; nothing new while one is under way that is not the first.
+    fn snapshots(&self) -> Option<Condition> {
         if let Some(trouble) = &self.unrestored {
-            return Condition::no(SNAPSHOTS, trouble.reason, trouble.message.clone());
+            return Some(Condition::no(SNAPSHOTS, trouble.reason, trouble.message.clone()));
         }
         let Some(job) = &self.backup else {
-            return Condition::yes(SNAPSHOTS, NOT_ASKED, "spec.backup asks for none");
+            return Some(Condition::yes(SNAPSHOTS, NOT_ASKED, "spec.backup asks for none"));
         };
         let time = |field: &str| job["status"][field].as_str();
         let is_at_work = job["status"]["active"].as_array().is_some_and(|active| !active.is_empty());
-        match (time("lastScheduleTime"), time("lastSuccessfulTime")) {
-            (None, _) => Condition::yes(SNAPSHOTS, "NotDue", "none was due yet"),
-            (Some(due), taken) if taken.is_none_or(|taken| taken < due) && !is_at_work => {
-                let (namespace, name) = (&job["metadata"]["namespace"], &job["metadata"]["name"]);
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let remedy =
-                    format!("`kubectl -n {} describe cronjob {}` and its pods say why", text(namespace), text(name));
-                Condition::no(
-                    SNAPSHOTS,
-                    "NotTaken",
-                    format!("the snapshot that was due at {due} was not taken. {remedy}"),
-                )
+        let (due, taken) = (time("lastScheduleTime"), time("lastSuccessfulTime"));
+        let Some(due) = due else { return Some(Condition::yes(SNAPSHOTS, "NotDue", "none was due yet")) };
+        let (namespace, name) = (&job["metadata"]["namespace"], &job["metadata"]["name"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let remedy = format!("`kubectl -n {} describe cronjob {}` and its pods say", text(namespace), text(name));
+        match taken {
+            Some(taken) if taken >= due => {
+                Some(Condition::yes(SNAPSHOTS, "Taken", "snapshots are taken as spec.backup says"))
             }
-            _ => Condition::yes(SNAPSHOTS, "Taken", "snapshots are taken as spec.backup says"),
+            None if is_at_work => {
+                let message = format!("none was taken yet, and one is under way. {remedy} how far it is");
+                Some(Condition::no(SNAPSHOTS, "UnderWay", message))
+            }
+            Some(_) if is_at_work => None,
+            _ => {
+                let message = format!("the snapshot that was due at {due} was not taken. {remedy} why");
+                Some(Condition::no(SNAPSHOTS, "NotTaken", message))
+            }
         }
     }
 
@@ -156,7 +161,7 @@ impl Seen {
                 Condition::yes("AddonsApplied", "Applied", "DNS, proxy, network and what joining takes are applied")
             }
         });
-        all.push(self.snapshots());
+        all.extend(self.snapshots());
         all.push(match &self.addons {
             None => Condition::no(SPEC_ADDONS, "Waiting", "the tenant is not there yet"),
             Some(Some(trouble)) => Condition::no(SPEC_ADDONS, trouble.reason, trouble.message.clone()),
@@ -310,15 +315,18 @@ mod tests {
         let of = |status: Value| {
             let backup = Some(json!({"metadata": {"namespace": "n", "name": "a-backup"}, "status": status}));
             let condition = Seen { backup, ..all_up() }.snapshots();
-            (condition.is_so, condition.reason)
+            condition.map(|condition| (condition.is_so, condition.reason))
         };
-        assert_eq!(all_up().snapshots().reason, "NotAsked");
-        assert_eq!(of(json!({})), (Some(true), "NotDue".into()));
+        let is = |is_so: bool, reason: &str| Some((Some(is_so), reason.to_owned()));
+        assert_eq!(all_up().snapshots().unwrap().reason, "NotAsked");
+        assert_eq!(of(json!({})), is(true, "NotDue"));
         let (one, two) = ("2026-07-01T12:00:00Z", "2026-07-01T12:00:09Z");
-        assert_eq!(of(json!({"lastScheduleTime": one, "lastSuccessfulTime": two})), (Some(true), "Taken".into()));
-        assert_eq!(of(json!({"lastScheduleTime": two, "lastSuccessfulTime": one})), (Some(false), "NotTaken".into()));
-        assert_eq!(of(json!({"lastScheduleTime": one})), (Some(false), "NotTaken".into()));
-        assert_eq!(of(json!({"lastScheduleTime": one, "active": [{}]})), (Some(true), "Taken".into()));
+        assert_eq!(of(json!({"lastScheduleTime": one, "lastSuccessfulTime": two})), is(true, "Taken"));
+        assert_eq!(of(json!({"lastScheduleTime": two, "lastSuccessfulTime": one})), is(false, "NotTaken"));
+        assert_eq!(of(json!({"lastScheduleTime": one})), is(false, "NotTaken"));
+        assert_eq!(of(json!({"lastScheduleTime": one, "active": [{}]})), is(false, "UnderWay"));
+        let later = json!({"lastScheduleTime": two, "lastSuccessfulTime": one, "active": [{}]});
+        assert_eq!(of(later), None, "what was said last stays until this one has ended");
     }
 
     #[test]

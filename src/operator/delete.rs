@@ -12,7 +12,7 @@ use minijinja::context;
 use serde_json::{Value, json};
 
 use super::tenant::Tenant;
-use super::{NAMESPACE, TENANT_LABEL, live, resource};
+use super::{NAMESPACE, TENANT_LABEL, live, resource, restore};
 use crate::api::{self, Verdict};
 use crate::base::yaml;
 use crate::desired::template;
@@ -35,9 +35,9 @@ pub struct OwnImage {
 /// What is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// etcd is told to end.
+    /// etcd is told to end, and what restores a snapshot.
     End,
-    /// It is ending.
+    /// They are ending.
     Wait,
     /// The folder is deleted.
     Clean,
@@ -102,16 +102,21 @@ pub async fn turn(
     let folder = tenant.folder(hash);
     let (namespace, set, cleaner) =
         (&tenant.namespace, format!("{}-etcd", tenant.name), format!("{}-clean", tenant.name));
-    let has_set = live::get(client, "StatefulSet", namespace, &set).await?.is_some();
-    let has_member = live::get(client, "Pod", namespace, &tenant.member()).await?.is_some();
+    // Whoever has the data: etcd, and a Job that restores a snapshot.
+    let job = restore::job_name(&tenant);
+    let has_owner = live::get(client, "StatefulSet", namespace, &set).await?.is_some()
+        || live::get(client, "Job", namespace, &job).await?.is_some();
+    let pods = live::pods(client, namespace, &tenant.name).await?;
+    let has_user = pods.iter().any(restore::has_data);
     let pod = live::get(client, "Pod", NAMESPACE, &cleaner).await?;
     let since = object.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
     let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
     let phase = pod.as_ref().map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
     // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
     let is_nowhere = phase == Some("Pending") && is_nowhere(&live::warnings(client, NAMESPACE).await?, &cleaner);
-    match next(has_set, has_member, phase, waited, is_nowhere) {
+    match next(has_owner, has_user, phase, waited, is_nowhere) {
         Next::End => {
+            restore::forget(client, &tenant).await?;
             let background = Some(PropagationPolicy::Background);
             let params = DeleteParams { propagation_policy: background, ..DeleteParams::default() };
             gone(live::api(client, "StatefulSet", namespace).delete(&set, &params).await)?;
@@ -144,14 +149,14 @@ fn is_nowhere(warnings: &[Value], cleaner: &str) -> bool {
     warnings.iter().any(|event| event["involvedObject"]["name"] == cleaner && says(event))
 }
 
-fn next(has_set: bool, has_member: bool, cleaner: Option<&str>, waited: Duration, is_nowhere: bool) -> Next {
+fn next(has_owner: bool, has_user: bool, cleaner: Option<&str>, waited: Duration, is_nowhere: bool) -> Next {
     match cleaner {
         Some("Succeeded") => Next::Release,
         _ if waited > LIMIT || is_nowhere => Next::GiveUp,
         // Its limit of time says when it has failed for good.
         Some(_) => Next::Wait,
-        None if has_set => Next::End,
-        None if has_member => Next::Wait,
+        None if has_owner => Next::End,
+        None if has_user => Next::Wait,
         None => Next::Clean,
     }
 }

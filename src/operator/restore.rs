@@ -1,17 +1,24 @@
 //! A snapshot takes the place of a tenant's data: its pods end, a Job restores the snapshot, and they come again. Its nodes
 //! are not touched. What is next is decided purely.
 
-use kube::api::{DeleteParams, PostParams, PropagationPolicy};
-use kube::{Client, Error};
-use serde_json::Value;
+use std::time::Duration;
 
-use super::live;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::{Client, Error};
+use serde_json::{Value, json};
+
 use super::tenant::Tenant;
 use super::trouble::Trouble;
+use super::{conditions, live, objects, put};
 use crate::api::{self, Verdict};
 
 /// Which snapshot a Job restores.
 pub const FILE: &str = "hoist.dev/restores";
+/// The label of the Job's pod.
+pub const RESTORE: &str = "restore";
+/// How long the tenant waits for a pod that does not begin.
+const PENDING: Duration = Duration::from_secs(120);
 
 /// What is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,14 +62,16 @@ pub fn job_name(tenant: &Tenant) -> String {
     format!("{}-restore", tenant.name)
 }
 
-/// The Job, if there is one. Where nothing was ever said about snapshots, it is not asked for.
+/// The Job, if there is one. Where nothing was ever said about snapshots, by the spec or when `status` was written, it is not asked
+/// for.
 ///
 /// # Errors
 /// The API server's word.
-pub async fn job(client: &Client, tenant: &Tenant) -> Result<Option<Value>, Error> {
-    match tenant.spec.backup {
-        Some(_) => live::get(client, "Job", &tenant.namespace, &job_name(tenant)).await,
-        None => Ok(None),
+pub async fn job(client: &Client, tenant: &Tenant, status: &Value) -> Result<Option<Value>, Error> {
+    let has_restored = status["restoredFrom"].as_str().is_some_and(|file| !file.is_empty());
+    match tenant.spec.backup.is_some() || has_restored || conditions::asked_for_snapshots(status) {
+        true => live::get(client, "Job", &tenant.namespace, &job_name(tenant)).await,
+        false => Ok(None),
     }
 }
 
@@ -74,11 +83,33 @@ pub async fn forget(client: &Client, tenant: &Tenant) -> Result<(), Error> {
     deleted(client, tenant, "Job", &job_name(tenant)).await
 }
 
-/// Deletes the CronJob of snapshots that are asked for no longer.
+/// Has the Job fail now: its pod cannot run, and the tenant waits for it. What it has not begun, it has not changed.
+///
+/// # Errors
+/// The API server's word.
+pub async fn give_up(client: &Client, tenant: &Tenant) -> Result<(), Error> {
+    let soon = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 1}}));
+    let api = live::api(client, "Job", &tenant.namespace);
+    api.patch(&job_name(tenant), &PatchParams::default(), &soon).await.map(drop)
+}
+
+/// Whether the Job's pod has not begun after so long that nobody should wait for it.
+pub fn is_stuck(job: &Value, pods: &[Value], now: Timestamp) -> bool {
+    let made = job["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let age = made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or_default();
+    let has_begun = |pod: &Value| {
+        let all = ["initContainerStatuses", "containerStatuses"].map(|field| pod["status"][field].as_array());
+        all.into_iter().flatten().flatten().any(|one| one["state"]["waiting"].is_null() && !one["state"].is_null())
+    };
+    age > PENDING && !pods.iter().filter(|pod| component(pod) == RESTORE).any(has_begun)
+}
+
+/// Deletes the CronJob of snapshots that are asked for no longer, and what its pods had to be let in by etcd.
 ///
 /// # Errors
 /// The API server's word.
 pub async fn take_no_more(client: &Client, tenant: &Tenant) -> Result<(), Error> {
+    put::put(client, &objects::no_snapshots(tenant)).await?;
     deleted(client, tenant, "CronJob", &format!("{}-backup", tenant.name)).await
 }
 
@@ -102,11 +133,17 @@ pub async fn begin(client: &Client, tenant: &Tenant, job: &Value) -> Result<(), 
 
 /// Whether a pod is there that asks etcd, or asks those that do.
 pub fn has_askers(pods: &[Value]) -> bool {
-    let component = |pod: &Value| pod["metadata"]["labels"]["component"].as_str().unwrap_or_default().to_owned();
-    pods.iter().any(|pod| component(pod).starts_with("kube-"))
+    pods.iter().any(|pod| component(pod).starts_with("kube-") && !has_ended(pod))
 }
 
-/// Whether none of a tenant's pods is there any more but those of snapshots, and none comes.
+/// The tenant's pods that have not ended, but for those of snapshots.
+pub fn left(pods: &[Value]) -> Vec<&str> {
+    let is_of_snapshots = |pod: &Value| ["backup", RESTORE].contains(&component(pod));
+    let left = pods.iter().filter(|pod| !is_of_snapshots(pod) && !has_ended(pod));
+    left.filter_map(|pod| pod["metadata"]["name"].as_str()).collect()
+}
+
+/// Whether none of a tenant's pods runs any more but those of snapshots, and none comes.
 pub fn is_stopped<'a>(workloads: impl IntoIterator<Item = &'a Value>, pods: &[Value]) -> bool {
     let none_comes = |workload: &Value| {
         let number = |pointer: &str| workload.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
@@ -114,18 +151,30 @@ pub fn is_stopped<'a>(workloads: impl IntoIterator<Item = &'a Value>, pods: &[Va
             && number("/status/replicas") == 0
             && number("/status/observedGeneration") >= number("/metadata/generation")
     };
-    let is_of_snapshots = |pod: &Value| {
-        let component = &pod["metadata"]["labels"]["component"];
-        component == "backup" || component == "restore"
-    };
-    workloads.into_iter().all(none_comes) && pods.iter().all(is_of_snapshots)
+    workloads.into_iter().all(none_comes) && left(pods).is_empty()
+}
+
+/// Whether a pod may still write into the tenant's data: etcd's, and the Job's.
+pub fn has_data(pod: &Value) -> bool {
+    ["etcd", RESTORE].contains(&component(pod)) && !has_ended(pod)
+}
+
+fn component(pod: &Value) -> &str {
+    pod["metadata"]["labels"]["component"].as_str().unwrap_or_default()
+}
+
+/// Whether all its containers have ended for good. Such a pod stays where it was evicted, say, until somebody deletes it.
+fn has_ended(pod: &Value) -> bool {
+    pod["status"]["phase"] == "Failed" || pod["status"]["phase"] == "Succeeded"
 }
 
 /// What is said where the Job has failed.
 pub fn failed(tenant: &Tenant) -> Trouble {
     let (namespace, name) = (&tenant.namespace, job_name(tenant));
     let file = tenant.spec.restore_from.as_deref().unwrap_or_default();
-    let logs = format!("`kubectl -n {namespace} logs job/{name} --all-containers` says why");
+    let logs = format!(
+        "`kubectl -n {namespace} logs job/{name} --all-containers` says why, or `kubectl -n {namespace} describe job {name}` where no pod ran"
+    );
     let message = format!(
         "the snapshot {file} could not be restored, and the tenant runs on the data that it had. {logs}. To try again, take spec.restoreFrom out and name it anew"
     );
@@ -134,7 +183,7 @@ pub fn failed(tenant: &Tenant) -> Trouble {
 
 /// The last snapshot that pods say they have taken.
 pub fn last(pods: &[Value]) -> Option<String> {
-    let taken = pods.iter().filter(|pod| pod["metadata"]["labels"]["component"] == "backup");
+    let taken = pods.iter().filter(|pod| component(pod) == "backup");
     let statuses = taken.flat_map(|pod| pod["status"]["containerStatuses"].as_array().into_iter().flatten());
     let ended = statuses.map(|status| &status["state"]["terminated"]).filter(|ended| ended["exitCode"] == 0);
     ended.filter_map(|ended| ended["message"].as_str().map(str::to_owned)).max()
@@ -142,8 +191,6 @@ pub fn last(pods: &[Value]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn job(file: &str, condition: &str) -> Value {
@@ -171,14 +218,36 @@ mod tests {
     #[test]
     fn the_job_comes_when_no_pod_is_left_and_none_comes() {
         let down = json!({"metadata": {"generation": 2}, "spec": {"replicas": 0}, "status": {"observedGeneration": 2}});
-        let pod = |component: &str| json!({"metadata": {"labels": {"component": component}}});
+        let pod = |component: &str| json!({"metadata": {"name": component, "labels": {"component": component}}});
         assert!(is_stopped([&down], &[pod("backup"), pod("restore")]));
         assert!(!is_stopped([&down], &[pod("etcd")]));
         assert!(has_askers(&[pod("etcd"), pod("kube-apiserver")]) && !has_askers(&[pod("etcd"), pod("backup")]));
+        let mut evicted = pod("kube-apiserver");
+        evicted["status"]["phase"] = "Failed".into();
+        assert!(is_stopped([&down], &[evicted.clone()]) && !has_askers(&[evicted]), "nobody deletes such a pod");
+        assert_eq!(left(&[pod("etcd"), pod("backup")]), ["etcd"]);
         for (pointer, value) in [("/status/observedGeneration", json!(1)), ("/spec/replicas", json!(1))] {
             let mut not = down.clone();
             *not.pointer_mut(pointer).unwrap() = value;
             assert!(!is_stopped([&down, &not], &[]), "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_job_whose_pod_does_not_begin_is_not_waited_for() {
+        let job = json!({"metadata": {"creationTimestamp": "2026-07-01T12:00:00Z"}});
+        let pod = |state: Value| json!({"metadata": {"labels": {"component": RESTORE}}, "status": {"initContainerStatuses": [{"state": state}]}});
+        let waits = pod(json!({"waiting": {"reason": "ContainerCreating"}}));
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (soon, late) = (at("2026-07-01T12:02:00Z"), at("2026-07-01T12:02:01Z"));
+        assert!(!is_stuck(&job, &[], soon) && is_stuck(&job, &[], late));
+        assert!(
+            !is_stuck(&job, std::slice::from_ref(&waits), soon) && is_stuck(&job, std::slice::from_ref(&waits), late)
+        );
+        assert!(!is_stuck(&job, &[pod(json!({"running": {}}))], late));
+        assert!(
+            !is_stuck(&job, &[waits, pod(json!({"terminated": {"exitCode": 1}}))], late),
+            "a try that failed has run"
+        );
     }
 }

@@ -249,4 +249,4 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-pub use snapshots::{restoring, snapshots, stop};
+pub use snapshots::{no_snapshots, restoring, snapshots, stop};

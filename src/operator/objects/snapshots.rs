@@ -39,11 +39,21 @@ pub fn snapshots(tenant: &Tenant, cluster: &Cluster, at: &Addresses, tls: &Tls, 
     let mut objects = vec![finished(tenant, secret(tenant, "backup", keys::to_data(&client)))];
     for (name, text) in render::hosted("hosting/backup", cluster, over)? {
         for mut object in parsed(&name, &text)? {
-            pod(tenant, &mut object["spec"]["jobTemplate"]["spec"]["template"]["spec"], own);
+            pod(
+                tenant,
+                &mut object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+                own,
+                backup.local_path.is_some(),
+            );
             objects.push(finished(tenant, object));
         }
     }
     Ok(objects)
+}
+
+/// The Secret of a tenant that wants no snapshots any more: nobody is let in by it.
+pub fn no_snapshots(tenant: &Tenant) -> Value {
+    finished(tenant, secret(tenant, "backup", json!({})))
 }
 
 /// The Job that restores the snapshot `file`; none where the tenant has no place for snapshots.
@@ -76,7 +86,9 @@ pub fn restoring(
         for mut object in parsed(&name, &text)? {
             object["metadata"]["annotations"][restore::FILE] = file.into();
             let spec = &mut object["spec"]["template"]["spec"];
-            pod(tenant, spec, own);
+            let has_node = tenant.spec.etcd.local_path.is_some()
+                || tenant.spec.backup.as_ref().is_some_and(|backup| backup.local_path.is_some());
+            pod(tenant, spec, own, has_node);
             // It is where the data is.
             if let Some(local) = &tenant.spec.etcd.local_path {
                 spec["nodeSelector"]["kubernetes.io/hostname"] = local.node.clone().into();
@@ -105,13 +117,17 @@ fn own_values(own: &OwnImage) -> minijinja::Value {
     context! { image => &own.image, mounts_binary => own.mounts_binary }
 }
 
-/// A pod where the tenant's may run, and where the snapshots are.
-fn pod(tenant: &Tenant, spec: &mut Value, own: &OwnImage) {
+/// A pod where the tenant's may run, and where the snapshots are; `has_node` says whether its node is named.
+fn pod(tenant: &Tenant, spec: &mut Value, own: &OwnImage, has_node: bool) {
+    const CONTROLLER: &str = "node-role.kubernetes.io/control-plane";
     let mut selector = json!(tenant.spec.node_selector);
-    if own.mounts_binary {
-        selector["node-role.kubernetes.io/control-plane"] = "".into();
-    }
     let Some(backup) = &tenant.spec.backup else { return };
+    let mut tolerations: Vec<_> = tenant.spec.tolerations.iter().map(|one| json!(one)).collect();
+    if own.mounts_binary && !has_node {
+        // Controllers have the binary, and workers need not.
+        selector[CONTROLLER] = "".into();
+        tolerations.push(json!({"key": CONTROLLER, "operator": "Exists", "effect": "NoSchedule"}));
+    }
     let volume = match (&backup.local_path, &backup.claim_name) {
         (Some(local), _) => {
             selector["kubernetes.io/hostname"] = local.node.clone().into();
@@ -125,7 +141,7 @@ fn pod(tenant: &Tenant, spec: &mut Value, own: &OwnImage) {
     if selector.as_object().is_some_and(|selector| !selector.is_empty()) {
         spec["nodeSelector"] = selector;
     }
-    if !tenant.spec.tolerations.is_empty() {
-        spec["tolerations"] = json!(tenant.spec.tolerations);
+    if !tolerations.is_empty() {
+        spec["tolerations"] = tolerations.into();
     }
 }

@@ -118,10 +118,7 @@ fn snapshots_are_taken_and_restored_where_they_and_the_data_are() {
     assert_eq!(known, ["apiserver-etcd-client.crt", "apiserver-etcd-client.key", "etcd/ca.crt"], "no key of a CA");
     assert_eq!(taken[1]["spec"]["schedule"], "0 * * * *");
     let pod = &taken[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"];
-    assert_eq!(
-        pod["nodeSelector"],
-        json!({"kubernetes.io/hostname": "w1", "node-role.kubernetes.io/control-plane": ""})
-    );
+    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/hostname": "w1"}));
     assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
     let command: Vec<String> = serde_json::from_value(pod["containers"][0]["command"].clone()).unwrap();
     has(&command, "--etcd=10.96.5.6:2379");
@@ -153,6 +150,12 @@ fn snapshots_are_taken_and_restored_where_they_and_the_data_are() {
     for object in stopped.iter().filter(|one| one["spec"]["template"].is_object()) {
         assert_eq!(object["spec"]["replicas"], 0, "{object}");
     }
+    let claim = json!({"backup": {"schedule": "0 * * * *", "keep": 3, "claimName": "c"}});
+    let (claimed, _, tls) = of(&claim);
+    let taken = snapshots(&claimed, &cluster, &addresses(), &tls, &own).unwrap();
+    let pod = &taken[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({"node-role.kubernetes.io/control-plane": ""}), "where the binary is");
+    assert_eq!(pod["tolerations"][0]["key"], "node-role.kubernetes.io/control-plane");
     let without = Tenant::read(&object(&json!({}))).unwrap();
     assert!(snapshots(&without, &cluster, &addresses(), &tls, &made_image()).unwrap().is_empty());
 }

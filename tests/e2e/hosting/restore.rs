@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Meta, NAMESPACE, Tenant, declaration};
+use super::{FOLDER, Meta, NAMESPACE, Tenant, declaration};
 use crate::support::cluster::Cluster;
 use crate::support::controller::{Controller, LATER};
 use crate::support::node::Node;
@@ -12,6 +12,8 @@ use crate::support::{eventually, worker};
 
 /// Where snapshots are on the controller.
 const SNAPSHOTS: &str = "/var/lib/snapshots";
+/// A snapshot that a user put there, first by name.
+const GOLDEN: &str = "0-golden.snapshot";
 /// A snapshot is taken every minute, and a busy node takes its time.
 const TAKEN: Duration = Duration::from_secs(180);
 /// How many writes there are before the snapshot that is restored.
@@ -36,6 +38,7 @@ fn hosting_snapshots() {
         let last = meta.get("a")["status"]["lastSnapshot"].as_str()?.to_owned();
         (last.as_str() > now.trim()).then_some(last)
     });
+    meta.controller.node.sh(&format!("cd $(dirname $(find {SNAPSHOTS} -name {snapshot})); cp {snapshot} {GOLDEN}"));
     let late = tenant.writes("late", 20);
     tenant.kubectl.run(&["delete", "configmap", "kept-0", "kept-1"]).ok();
 
@@ -55,8 +58,23 @@ fn hosting_snapshots() {
     worker::says_hello(&tenant.kubectl, &worker, "again", LATER);
 
     meta.is_restored_once(&snapshot);
+    meta.is_restored_again(&tenant);
     meta.what_cannot_be_restored_is_said(&tenant);
     meta.snapshots_end();
+}
+
+/// A pod with the labels of an API server, which ends at once and stays.
+fn evicted(node: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: evicted, namespace: {NAMESPACE}, labels: {{hoist.dev/tenant: a, component: kube-apiserver}}}}
+spec:
+  nodeName: {node}
+  restartPolicy: Never
+  containers: [{{name: a, image: 'docker.io/library/busybox:1.36', command: ['false']}}]
+"
+    )
 }
 
 impl Meta {
@@ -87,10 +105,35 @@ impl Meta {
         }
         assert_eq!(self.etcd(), etcd);
         assert_eq!(self.get("a")["status"]["restoredFrom"], snapshot);
-        let count = "find /var/lib/snapshots -name '*.snapshot' | wc -l";
+        let count = format!("find {SNAPSHOTS} -name '20*.snapshot' | wc -l");
         eventually("no more snapshots are kept than is said", TAKEN, || {
-            (self.controller.node.sh(count).trim() == "2").then_some(())
+            (self.controller.node.sh(&count).trim() == "2").then_some(())
         });
+        self.controller.node.sh(&format!("test -e {SNAPSHOTS}/*/{GOLDEN}"));
+    }
+
+    /// Taken out and named anew, the same snapshot is restored another time, and what was there is kept each time. A pod that was
+    /// evicted, and that nobody deletes, is not waited for.
+    fn is_restored_again(&self, tenant: &Tenant) {
+        self.kubectl().apply(&evicted(&self.controller.node.name));
+        eventually("a pod has failed", LATER, || {
+            (self.kubectl().get(&["-n", NAMESPACE, "pod", "evicted"])["status"]["phase"] == "Failed").then_some(())
+        });
+        for round in 0..2 {
+            let late = tenant.writes(&format!("later-{round}"), 3);
+            self.kubectl().apply(&self.with_snapshots(""));
+            eventually("it is taken out", LATER, || (self.get("a")["status"]["restoredFrom"] == "").then_some(()));
+            self.kubectl().apply(&self.with_snapshots(&format!("  restoreFrom: {GOLDEN}\n")));
+            eventually("the snapshot is restored", TAKEN, || {
+                (self.get("a")["status"]["restoredFrom"] == GOLDEN).then_some(())
+            });
+            self.is_ready("a");
+            let there = tenant.maps();
+            assert!(late.iter().all(|name| !there.contains(name)), "{round}: what was written since then is gone");
+            let kept = self.controller.node.sh(&format!("ls -d {FOLDER}/*/before-0-golden-* | wc -l"));
+            assert_eq!(kept.trim(), (round + 1).to_string(), "what was there is kept each time");
+        }
+        self.kubectl().run(&["-n", NAMESPACE, "delete", "pod", "evicted"]).ok();
     }
 
     fn what_cannot_be_restored_is_said(&self, tenant: &Tenant) {

@@ -69,11 +69,13 @@ pub(super) async fn others(client: &Client, kept: &Tls) -> Vec<Word> {
     let word = |node: String, said| Word { component: AGGREGATED, node, said, reloads: true };
     match api::aggregated(client).await {
         Ok(found) => {
-            let asked = found.into_iter().map(async |(service, address)| {
-                let said = trusted(address).await.map_err(|error| error.to_string());
-                word(format!("{service} at {address}"), said)
+            let asked = found.into_iter().map(async |one| {
+                let said = trusted(one.address).await.map_err(|error| error.to_string());
+                // One that is not ready and does not answer does not run, and reads the ConfigMap when it begins.
+                let counts = one.is_ready || said.is_ok();
+                counts.then(|| word(format!("{} at {}", one.service, one.address), said))
             });
-            words.extend(join_all(asked).await);
+            words.extend(join_all(asked).await.into_iter().flatten());
         }
         Err(error) => words.push(word("this cluster".into(), Err(error.to_string()))),
     }

@@ -96,7 +96,7 @@ impl<'a> Scene<'a> {
         let is_new = || files::have_same_content(&self.program, &binary);
         let is_new = binary.is_file().then(is_new).transpose().map_err(|error| Error::io("read", &binary, error))?;
         let needed = CONTAINERS.iter().any(|(name, ..)| self.mounts(name));
-        let [guard, endpoint] = CONTAINERS.map(|(name, container, flag)| self.pod(name, container, flag));
+        let [guard, endpoint] = CONTAINERS.map(|(name, _, flag)| self.pod(name, flag));
         let beside = match (self.pods.has(BESIDE), self.listeners(node_endpoint::NAME, "listen", true)) {
             (false, all) if all.is_empty() => Beside::Absent,
             (false, _) => Beside::Leaves,
@@ -113,16 +113,23 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn pod(&mut self, name: &str, container: &str, flag: &str) -> Option<Pod> {
-        let text = self.pods.read(name).filter(|_| self.pods.has_own(name))?;
+    fn pod(&mut self, name: &str, flag: &str) -> Option<Pod> {
+        self.pods.read(name).filter(|_| self.pods.has_own(name))?;
         let all = self.listeners(name, flag, false);
         let serves = !all.is_empty() && all.iter().all(|process| self.is_new(process));
-        let is_written = match self.mounts(name) {
-            // It began after the binary was put there, by itself.
-            true => serves || self.pods.program(name).as_deref() == Some(&*self.sum),
-            false => images::of_container(&text, container).as_deref() == self.image,
-        };
+        // It may have begun after the binary was put there, by itself.
+        let is_written = serves && self.mounts(name) || self.is_written(name);
         Some(Pod { is_written, serves })
+    }
+
+    /// Whether the manifest `name` was put in for the new hoist.
+    pub fn is_written(&self, name: &str) -> bool {
+        let container = CONTAINERS.iter().find(|(there, ..)| *there == name).map(|(_, container, _)| *container);
+        let text = self.pods.read(name).unwrap_or_default();
+        match self.mounts(name) {
+            true => self.pods.program(name).as_deref() == Some(&*self.sum),
+            false => container.and_then(|container| images::of_container(&text, container)).as_deref() == self.image,
+        }
     }
 
     /// The processes that listen where the manifest `name` says: the second endpoint's, or all others.

@@ -24,6 +24,7 @@ use crate::desired::node_endpoint;
 use crate::node::host::Host;
 use crate::node::images;
 use crate::node::lock::{self, Exchange};
+use crate::node::own_unit;
 use crate::plane::bridge::GUARD;
 
 use super::only_root;
@@ -47,6 +48,8 @@ pub struct Options<'a> {
     pub image: Option<&'a str>,
     /// How long a pod may take to run it.
     pub timeout: Duration,
+    /// Something of hoist's should be on this node.
+    pub is_expected: bool,
 }
 
 /// What was done.
@@ -71,6 +74,10 @@ pub async fn run(
     let _exclusive = lock::exclusively(host, Exchange::Hoist)?;
     let mut scene = Scene::look(host, options.program, options.image).await?;
     if !CONTAINERS.iter().any(|(name, ..)| scene.pods.has_own(name)) && !host.binary().is_file() {
+        if !options.is_expected {
+            reporter.note("nothing of hoist's runs on this node");
+            return Ok(Done::default());
+        }
         let finding = Finding::new(host.manifests().display().to_string(), "has no pod of hoist's");
         return Err(Error::Input(vec![
             finding.remedy("run it on a node that has a guard or an endpoint, or give --pod-manifest-path"),
@@ -84,6 +91,18 @@ pub async fn run(
             state: "guard and the endpoint go on with what they run; the same command continues".into(),
         }),
         ended = go(&mut scene, options, reporter) => ended,
+    }
+    .inspect(|_| boots_with_another(&scene, reporter))
+}
+
+/// Says so where hoist.service would bring another hoist at the next boot.
+fn boots_with_another(scene: &Scene<'_>, reporter: &Reporter) {
+    let Some(program) = own_unit::program(scene.host) else { return };
+    let path = scene.host.path(&program);
+    if path.is_file() && !files::have_same_content(&path, &scene.program).unwrap_or(true) {
+        reporter.note(&format!(
+            "hoist.service runs {program}, which is another hoist: at the next boot it takes the place of this one. Put this one there, too"
+        ));
     }
 }
 
@@ -106,7 +125,7 @@ async fn go(scene: &mut Scene<'_>, options: &Options<'_>, reporter: &Reporter) -
                     scene.pods.remove(BESIDE)?;
                 }
                 reporter.fail(STEP, what);
-                return Err(gave_up(what, options.timeout));
+                return Err(gave_up(scene, what, options.timeout));
             }
             Decision::Do(act) => {
                 let _lock = lock::take(scene.host)?;
@@ -130,8 +149,14 @@ fn perform(scene: &Scene<'_>, act: Act) -> Result<()> {
             let binary = scene.host.binary();
             let folder = binary.parent().unwrap_or(Path::new("/"));
             files::make_dir(folder, 0o755)?;
+            let previous = folder.join(PREVIOUS);
+            // The way back: a copy of the one would overwrite the other.
+            let is_way_back = files::have_same_content(&previous, &scene.program).unwrap_or(false);
+            if is_way_back && binary.is_file() && files::exchange(&binary, &previous)? {
+                return Ok(());
+            }
             if binary.is_file() {
-                files::copy_program(&binary, &folder.join(PREVIOUS))?;
+                files::copy_program(&binary, &previous)?;
             }
             files::copy_program(&scene.program, &binary).map(drop)
         }
@@ -149,9 +174,17 @@ fn perform(scene: &Scene<'_>, act: Act) -> Result<()> {
 fn write(scene: &Scene<'_>, name: &str) -> Result<()> {
     let text = text_of(scene, name)?;
     match scene.mounts(name) {
-        true => scene.pods.install_with(name, &text, &scene.sum).map(drop),
-        false => scene.pods.install_lasting(name, &text).map(drop),
+        true => scene.pods.install_with(name, &text, &scene.sum)?,
+        false => scene.pods.install_lasting(name, &text)?,
+    };
+    if scene.is_written(name) {
+        return Ok(());
     }
+    let path = scene.host.manifests().join(name).display().to_string();
+    let finding = Finding::new(path, "is not laid out as hoist writes it, so that it cannot be brought to this hoist");
+    Err(Error::Input(vec![finding.remedy(
+        "`hoist start` writes that of a controller anew once it is out of the folder; a worker's is in join-assets",
+    )]))
 }
 
 /// The manifest `name`, with the new hoist's image where it runs one.
@@ -179,13 +212,19 @@ fn beside(text: &str) -> Result<String> {
     Ok(yaml::to_string(&pod))
 }
 
-fn gave_up(what: &str, limit: Duration) -> Error {
+fn gave_up(scene: &Scene<'_>, what: &str, limit: Duration) -> Error {
+    let runs_image = CONTAINERS.iter().any(|(name, ..)| scene.pods.has_own(name) && !scene.mounts(name));
+    let back = match runs_image {
+        true => "An image of a tag that was there before is not taken again: the new hoist's needs a tag of its own. The same command by the \
+                 hoist of before, with --image of its image, leads back"
+            .to_owned(),
+        false => format!("`{BINARY_FOLDER}/{PREVIOUS} upgrade hoist` leads back"),
+    };
     Error::Failed {
         action: "bring this hoist to all of this node".into(),
         cause: format!("waited {} s for {what}", limit.as_secs()),
         next: Some(format!(
-            "`crictl ps -a` and `journalctl -u kubelet -n 50` may say why; the same command goes on. On a controller, \
-             `{BINARY_FOLDER}/{PREVIOUS} upgrade hoist` leads back"
+            "`crictl ps -a` and `journalctl -u kubelet -n 50` may say why; the same command goes on. {back}"
         )),
     }
 }
@@ -193,6 +232,9 @@ fn gave_up(what: &str, limit: Duration) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::host::BINARY;
+    use crate::node::static_pods::StaticPods;
+    use crate::node::system;
 
     #[test]
     fn the_second_endpoint_is_another_pod_that_does_the_same() {
@@ -205,5 +247,54 @@ mod tests {
         assert_eq!(env.pop().unwrap()["name"], MARK);
         second["metadata"]["name"] = first["metadata"]["name"].clone();
         assert_eq!(second, first);
+    }
+
+    /// A machine whose guard runs the binary of the disk, with this manifest.
+    fn machine(root: &Path, guard: &str) -> Host {
+        let host = system::host(root, Path::new("/etc/kubernetes/manifests"));
+        StaticPods::new(host.manifests()).install(GUARD, guard).unwrap();
+        std::fs::create_dir_all(host.binary().parent().unwrap()).unwrap();
+        std::fs::write(host.binary(), "old").unwrap();
+        host
+    }
+
+    fn guard() -> String {
+        let text = include_str!("../../../../tests/golden/minimal/bootstrap-manifests/hoist-guard.yaml");
+        assert!(text.contains(BINARY));
+        text.to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_cannot_take_the_mark_ends_it_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("new");
+        std::fs::write(&new, "new").unwrap();
+        for (text, is_taken) in
+            [(guard(), true), (guard().replace("metadata:\n  name", "metadata:\n  uid: mine\n  name"), false)]
+        {
+            let host = machine(dir.path(), &text);
+            let scene = Scene::look(&host, &new, None).await.unwrap();
+            let written = perform(&scene, Act::WriteGuard);
+            assert_eq!(scene.is_written(GUARD), is_taken);
+            match is_taken {
+                true => written.unwrap(),
+                false => assert!(written.unwrap_err().to_string().contains("hoist-guard.yaml")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_way_back_loses_no_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = machine(dir.path(), &guard());
+        let (binary, previous) = (host.binary(), host.binary().with_file_name(PREVIOUS));
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        let new = dir.path().join("new");
+        std::fs::write(&new, "new").unwrap();
+        perform(&Scene::look(&host, &new, None).await.unwrap(), Act::PutBinary).unwrap();
+        assert_eq!((read(&binary), read(&previous)), ("new".into(), "old".into()));
+        // By the program that waits there itself.
+        perform(&Scene::look(&host, &previous, None).await.unwrap(), Act::PutBinary).unwrap();
+        assert_eq!((read(&binary), read(&previous)), ("old".into(), "new".into()));
     }
 }

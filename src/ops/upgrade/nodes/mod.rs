@@ -41,6 +41,8 @@ pub struct Options<'a> {
     pub most: usize,
     /// How long the exchange may take on one node.
     pub timeout: Duration,
+    /// The kubelets' folder of static pods.
+    pub manifests: &'a str,
 }
 
 impl Options<'_> {
@@ -57,14 +59,16 @@ impl Options<'_> {
         let (action, next) = match self.what {
             What::Kubelet(_) => (
                 format!("bring every kubelet to {}", cluster.kubernetes_version),
-                "`hoist upgrade node --dry-run` on that node says what stands in the way; the same command goes on",
+                "`hoist upgrade node --dry-run` on that node says what stands in the way; the same command goes on"
+                    .to_owned(),
             ),
             What::Hoist(image) => (
                 format!("bring the hoist of {image} to every node"),
-                "`hoist upgrade hoist` on that node says more; the same command goes on",
+                // The node's own hoist would bring itself to all of the node.
+                format!("`kubectl -n kube-system logs {}` says more; the same command goes on", self.what.pod("NODE")),
             ),
         };
-        Error::Failed { action, cause: left.join("; "), next: Some(next.into()) }
+        Error::Failed { action, cause: left.join("; "), next: Some(next) }
     }
 }
 
@@ -92,12 +96,13 @@ pub async fn run(
 }
 
 async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter: &Reporter) -> Result<usize> {
-    let (mut begun, mut done) = (BTreeSet::new(), BTreeSet::new());
+    // Those that are followed; of them, those whose pods this run has made; of these, those that are done.
+    let (mut begun, mut made, mut done): (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) = Default::default();
     let mut backoff = Backoff::new(INTERVAL, LONG_INTERVAL, u64::from(std::process::id()));
     let (mut answered, mut changed) = (Instant::now(), Instant::now());
     let mut last = Vec::new();
     loop {
-        let nodes = match observe(client, cluster, options.what, &begun, &mut done).await {
+        let nodes = match observe(client, cluster, options.what, &made, &mut done).await {
             Ok(nodes) => nodes,
             Err(error) if error.is_passing() && answered.elapsed() < AWAY => {
                 begun.iter().for_each(|node| reporter.waiting(node, &format!("the API server: {error}")));
@@ -138,7 +143,11 @@ async fn go(client: &Client, cluster: &Cluster, options: &Options<'_>, reporter:
                 if begun.insert(node.clone()) {
                     reporter.start(&node, &options.wanted(cluster, &node));
                 }
-                node_task::make(client, pod::pod(cluster, &node, options)).await
+                node_task::make(client, pod::pod(cluster, &node, options)).await.map(|is_made| {
+                    if is_made {
+                        made.insert(node);
+                    }
+                })
             }
             Decision::Clean(node) => {
                 write::delete_pods(client, &[("kube-system".into(), options.what.pod(&node))]).await
@@ -161,12 +170,12 @@ fn error_of(said: &str) -> String {
 }
 
 /// The nodes now. Which hoist a node has no object says: those whose pod has done its work in this run have the new one, and on one that
-/// had it before, the pod finds nothing to do. `done` remembers them; a pod that this run has not begun may be of another hoist.
+/// had it before, the pod finds nothing to do. `done` remembers them; a pod that this run has not `made` may be of another hoist.
 async fn observe(
     client: &Client,
     cluster: &Cluster,
     what: What<'_>,
-    begun: &BTreeSet<String>,
+    made: &BTreeSet<String>,
     done: &mut BTreeSet<String>,
 ) -> Result<Vec<Node>> {
     let tasks = node_task::list(client, what.label()).await?;
@@ -179,7 +188,7 @@ async fn observe(
             (Some(what), _) => Task::Runs(what.clone()),
             (None, None) => Task::Done,
         });
-        if task == Some(Task::Done) && begun.contains(&kubelet.node) {
+        if task == Some(Task::Done) && made.contains(&kubelet.node) {
             done.insert(kubelet.node.clone());
         }
         Node {

@@ -58,7 +58,7 @@ pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value
         What::Kubelet(source) => of_kubelet(cluster, node, source, options),
         What::Hoist(image) => {
             let (image_flag, timeout) = (format!("--image={image}"), timeout(options));
-            let command = ["/hoist", "upgrade", "hoist", "--in-host", &image_flag, &timeout];
+            let command = ["/hoist", "upgrade", "hoist", "--in-host", &image_flag, &timeout, &folder(options)];
             whole(options, node, container("exchange", image, &command, &[]), &[], &[])
         }
     }
@@ -66,6 +66,10 @@ pub(super) fn pod(cluster: &Cluster, node: &str, options: &Options<'_>) -> Value
 
 fn timeout(options: &Options<'_>) -> String {
     format!("--timeout={}s", options.timeout.as_secs())
+}
+
+fn folder(options: &Options<'_>) -> String {
+    format!("--pod-manifest-path={}", options.manifests)
 }
 
 fn of_kubelet(cluster: &Cluster, node: &str, source: Source<'_>, options: &Options<'_>) -> Value {
@@ -100,8 +104,8 @@ fn of_kubelet(cluster: &Cluster, node: &str, source: Source<'_>, options: &Optio
             format!("{STAGED}/kubelet")
         }
     };
-    let (timeout, kubelet) = (timeout(options), format!("--kubelet={kubelet}"));
-    let mut command = vec!["/hoist", "upgrade", "node", "--in-host", &kubelet, &timeout];
+    let (timeout, folder, kubelet) = (timeout(options), folder(options), format!("--kubelet={kubelet}"));
+    let mut command = vec!["/hoist", "upgrade", "node", "--in-host", &kubelet, &timeout, &folder];
     if matches!(source, Source::Image { .. }) {
         command.push("--consume");
     }
@@ -160,7 +164,8 @@ mod tests {
         const CLUSTER: &str =
             "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers: [{name: c1, address: 192.0.2.10}]\n";
         let cluster = crate::desired::config::parse("f", &format!("{CLUSTER}{hoist}"), Path::new("/")).unwrap();
-        let options = Options { what: What::Kubelet(source), most: 1, timeout: Duration::from_secs(60) };
+        let options =
+            Options { what: What::Kubelet(source), most: 1, timeout: Duration::from_secs(60), manifests: "/m" };
         let pod = pod(&cluster, "w1", &options);
         serde_json::from_value::<Pod>(pod.clone()).unwrap();
         pod
@@ -191,7 +196,8 @@ mod tests {
     fn the_new_hoist_comes_in_the_image_that_runs_it() {
         let cluster = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers: [{name: c1, address: 192.0.2.10}]\n";
         let cluster = crate::desired::config::parse("f", cluster, Path::new("/")).unwrap();
-        let options = Options { what: What::Hoist("r/hoist:v2"), most: 1, timeout: Duration::from_secs(60) };
+        let options =
+            Options { what: What::Hoist("r/hoist:v2"), most: 1, timeout: Duration::from_secs(60), manifests: "/m" };
         let pod = pod(&cluster, "w1", &options);
         serde_json::from_value::<Pod>(pod.clone()).unwrap();
         let exchange = &pod["spec"]["containers"][0];
@@ -201,7 +207,15 @@ mod tests {
         );
         assert_eq!(
             exchange["command"],
-            json!(["/hoist", "upgrade", "hoist", "--in-host", "--image=r/hoist:v2", "--timeout=60s"])
+            json!([
+                "/hoist",
+                "upgrade",
+                "hoist",
+                "--in-host",
+                "--image=r/hoist:v2",
+                "--timeout=60s",
+                "--pod-manifest-path=/m"
+            ])
         );
         assert_eq!(exchange["securityContext"]["privileged"], true);
     }
