@@ -31,7 +31,9 @@ pub struct Kubelet {
     pub version: String,
     /// The Node is ready.
     pub ready: bool,
-    /// When the kubelet said so last.
+    /// It says that a disk is too full.
+    pub disk_pressure: bool,
+    /// When the kubelet said that it is ready last.
     pub heard: Option<OffsetDateTime>,
 }
 
@@ -131,7 +133,8 @@ fn serves_as(text: &str) -> Option<Serves> {
 fn kubelet(node: &Node) -> Kubelet {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+    let condition = |kind: &str| conditions.into_iter().flatten().find(|condition| condition.type_ == kind);
+    let ready = condition("Ready");
     Kubelet {
         node: node.name_any(),
         version: status
@@ -139,6 +142,7 @@ fn kubelet(node: &Node) -> Kubelet {
             .map(|info| info.kubelet_version.clone())
             .unwrap_or_default(),
         ready: ready.is_some_and(|condition| condition.status == "True"),
+        disk_pressure: condition("DiskPressure").is_some_and(|condition| condition.status == "True"),
         heard: ready.and_then(|condition| Some(timestamp::moment(condition.last_heartbeat_time.as_ref()?.0))),
     }
 }

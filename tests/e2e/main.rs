@@ -46,6 +46,7 @@ mod unpivot;
 mod upgrade;
 mod upgrade_hoist;
 mod upgrade_node;
+mod upgrade_plan;
 mod upgrade_three;
 mod user_manifests;
 mod virtual_address;

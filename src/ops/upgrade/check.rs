@@ -22,6 +22,7 @@ use crate::desired::upgrade::{EMULATION, emulates};
 use crate::ops::start::older_keys;
 
 use super::decide::{Decision, Form, Observed, Step, Way, decide, gate};
+use super::holds;
 use super::observe::{Memory, Wants, observe};
 use super::releases::{Releases, Subject};
 
@@ -104,9 +105,14 @@ pub async fn plan(
     let asked = skew::deprecated(client, connect).await?;
     let etcd = etcd_roll::pods(client).await?;
     let new_etcd = Releases::etcd(subject);
+    let from = releases.old.as_ref().map_or(releases.new.version, |old| old.version);
+    let pulling: Vec<_> =
+        kubelets.iter().filter(|kubelet| seen.api_servers.pods.iter().any(|pod| pod.node == kubelet.node)).collect();
+    let held = holds::look(client, from.minor, releases.new.version.minor, &pulling).await?;
     let facts = Facts { releases: &releases, seen: &seen, kubelets: &kubelets, asked: &asked, etcd: &etcd, new_etcd };
     let mut findings = subject.findings.clone();
     findings.extend(judge(&facts));
+    findings.extend(held);
     // A commit would bring them back.
     findings.extend(older_keys(&releases.copy, subject.input.assets(), &subject.dir));
     findings.extend(validate::validate(subject.input.assets(), &subject.dir, OffsetDateTime::now_utc()));

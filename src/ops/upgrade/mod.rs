@@ -11,6 +11,7 @@ mod act;
 mod check;
 mod decide;
 pub mod hoist;
+mod holds;
 pub mod node;
 pub mod nodes;
 mod observe;

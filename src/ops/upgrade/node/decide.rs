@@ -133,7 +133,13 @@ mod tests {
             began: Some(at(0)),
             begun: 0,
             wanted: NEW,
-            node: Ok(Kubelet { node: "w1".into(), version: "v1.36.3".into(), ready: true, heard: Some(at(50)) }),
+            node: Ok(Kubelet {
+                node: "w1".into(),
+                version: "v1.36.3".into(),
+                ready: true,
+                disk_pressure: false,
+                heard: Some(at(50)),
+            }),
             proved_for: Duration::ZERO,
             tried_for: Duration::ZERO,
             limit: Duration::from_secs(60),
@@ -142,7 +148,13 @@ mod tests {
 
     /// The new program runs and is heard.
     fn after() -> Observed {
-        let node = Kubelet { node: "w1".into(), version: "v1.37.2".into(), ready: true, heard: Some(at(101)) };
+        let node = Kubelet {
+            node: "w1".into(),
+            version: "v1.37.2".into(),
+            ready: true,
+            disk_pressure: false,
+            heard: Some(at(101)),
+        };
         Observed { is_in_place: true, has_way_back: true, began: Some(at(100)), begun: 1, node: Ok(node), ..before() }
     }
 
@@ -194,7 +206,13 @@ mod tests {
         assert_eq!(decide(Way::Back, &seen), Do(Act::Restart));
         (seen.began, seen.begun) = (Some(at(200)), 1);
         assert!(matches!(decide(Way::Back, &seen), Wait(_)));
-        let node = Kubelet { node: "w1".into(), version: "v1.36.3".into(), ready: true, heard: Some(at(201)) };
+        let node = Kubelet {
+            node: "w1".into(),
+            version: "v1.36.3".into(),
+            ready: true,
+            disk_pressure: false,
+            heard: Some(at(201)),
+        };
         seen.node = Ok(node);
         assert_eq!(decide(Way::Back, &seen), Done, "nothing is made anew by the version that was there");
     }
