@@ -24,6 +24,7 @@ mod addons;
 mod isolation;
 mod restore;
 mod tenants;
+mod traffic;
 mod versions;
 
 const NAMESPACE: &str = "tenants";
@@ -161,8 +162,14 @@ impl Meta {
     /// From the object's making until its admin's kubeconfig makes something.
     #[track_caller]
     fn comes_up(&self, name: &str) -> (Tenant, Duration) {
+        self.comes_up_as(name, &declaration(self, name, ""))
+    }
+
+    /// The same of one that is declared in another way.
+    #[track_caller]
+    fn comes_up_as(&self, name: &str, declared: &str) -> (Tenant, Duration) {
         let begun = Instant::now();
-        self.kubectl().apply(&declaration(self, name, ""));
+        self.kubectl().apply(declared);
         let path = PathBuf::from(self.file(&format!("{name}.kubeconfig"), ""));
         let tenant = eventually(&format!("{name} has a kubeconfig that can be used"), LATER, || {
             let said = self.hoist(&["hosting", "kubeconfig", name]);
@@ -177,7 +184,8 @@ impl Meta {
         self.is_ready(name);
         eprintln!("{name} is ready after {:.1?}", begun.elapsed());
         let shown = self.hoist(&["hosting", "status", name]).ok();
-        assert!(shown.contains(&format!("v{}   yes", self.controller.node.kubernetes)), "{shown}");
+        let version = declared.split_once("kubernetesVersion: ").unwrap().1.lines().next().unwrap();
+        assert!(shown.contains(&format!("{version}   yes")), "{shown}");
         let columns = self.kubectl().run(&["-n", NAMESPACE, "get", "hcp", name]).ok();
         assert!(columns.contains("VERSION") && columns.contains("True"), "{columns}");
         (tenant, taken)
