@@ -66,6 +66,17 @@ pub async fn connect(kubeconfig: &str, address: SocketAddr) -> Result<Client> {
     transport::client(config)
 }
 
+/// The same of an API server at an address that its certificate does not have: it has `name`.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn connect_as(kubeconfig: &str, address: SocketAddr, name: &str) -> Result<Client> {
+    let mut config = config(kubeconfig).await?;
+    config.cluster_url = format!("https://{address}").parse().map_err(|error| unusable(&error))?;
+    config.tls_server_name = Some(name.to_owned());
+    transport::client(config)
+}
+
 /// The cluster as an admin reaches it, from any machine.
 pub struct Admin {
     /// A client, bounded in time as that of [`connect`] is.

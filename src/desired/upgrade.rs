@@ -33,14 +33,42 @@ impl From<Version> for Emulated {
     }
 }
 
+impl Emulated {
+    /// What a program of `new` emulates on trial where `old` is committed; `None` where the minor version stays.
+    pub fn on_the_way(old: Version, new: Version) -> Option<Self> {
+        (old.minor != new.minor).then_some(Self::from(old))
+    }
+}
+
+/// What an API server's answer to /version, as JSON, does not say as it should: it runs `wanted`, and emulates an older
+/// minor version if it is on trial.
+pub fn says_otherwise(info: &Value, wanted: Version, is_trial: bool) -> Option<String> {
+    let version = info["gitVersion"].as_str().unwrap_or_default();
+    if !wanted.is(version) {
+        return Some(format!("is {version}, and not {wanted} yet"));
+    }
+    let emulated = info["emulationMinor"].as_str().filter(|text| !text.is_empty());
+    let emulates = emulated.is_some_and(|text| *text != wanted.minor.to_string());
+    match (emulates, is_trial) {
+        (false, true) => Some(format!("is {version}, and emulates no older version")),
+        (true, false) => Some(format!("is {version}, and emulates 1.{} still", emulated.unwrap_or_default())),
+        _ => None,
+    }
+}
+
 /// A workload's manifest on trial: its program emulates `old`.
 pub fn on_trial(manifest: &Manifest, old: Emulated) -> Manifest {
     let mut manifest = manifest.clone();
     let name = manifest.text("/metadata/name").to_owned();
-    if let Some(command) = command_mut(&mut manifest.object, &name) {
+    emulate(&mut manifest.object, &name, old);
+    manifest
+}
+
+/// Has the program of a component in a workload emulate `old`.
+pub fn emulate(workload: &mut Value, component: &str, old: Emulated) {
+    if let Some(command) = command_mut(workload, component) {
         command.push(format!("{EMULATION}={old}").into());
     }
-    manifest
 }
 
 /// A DaemonSet's manifest that replaces a pod when somebody deletes it, and not before.

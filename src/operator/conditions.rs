@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::trouble::Trouble;
 
 /// The conditions, in the order in which a tenant comes up; `Ready` follows from them.
-pub const ALL: [&str; 5] = ["Accepted", "EtcdReady", "APIServerReady", "ControllersReady", "AddonsApplied"];
+pub const ALL: [&str; 6] = ["Accepted", "EtcdReady", "APIServerReady", "ControllersReady", UPGRADED, "AddonsApplied"];
+/// Whether every part is of the version that the spec names.
+pub const UPGRADED: &str = "Upgraded";
 /// The last one: all of them.
 pub const READY: &str = "Ready";
 /// Whether the last snapshot that was due was taken, and what is to be restored was. A tenant is ready without.
@@ -16,6 +18,10 @@ pub const SNAPSHOTS: &str = "SnapshotsTaken";
 const NOT_ASKED: &str = "NotAsked";
 /// Whether what the object names in `addons` is applied. A tenant is ready without: an add-on may wait for its nodes.
 pub const SPEC_ADDONS: &str = "SpecAddonsApplied";
+
+/// The reasons of what is not so yet, and will be.
+pub const ON_ITS_WAY: [&str; 9] =
+    ["Starting", "RollingOut", "NoLeader", "NotServed", "Waiting", "Restoring", "Trying", "Committed", "GoingBack"];
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +76,8 @@ pub struct Seen {
     pub backup: Option<Value>,
     /// What kept a snapshot from being restored.
     pub unrestored: Option<Trouble>,
+    /// Whether it is of the version that its spec names.
+    pub upgrade: Option<Condition>,
 }
 
 impl Seen {
@@ -95,6 +103,18 @@ impl Seen {
             }
             (false, Some(trouble)) => Condition::no(kind, trouble.reason, trouble.message.clone()),
             (false, None) => Condition::no(kind, "Starting", format!("{what} is not ready yet")),
+        }
+    }
+
+    /// What keeps a new version from coming is said with the way back, as long as there is one.
+    fn upgraded(&self) -> Condition {
+        let Some(said) = &self.upgrade else { return Condition::yes(UPGRADED, "Current", "no other version was seen") };
+        let names = ["apiserver", "controller-manager", "scheduler", "etcd"];
+        match names.iter().find_map(|name| self.troubles.get(name)) {
+            Some(trouble) if said.is_so == Some(false) => {
+                Condition::no(UPGRADED, trouble.reason, format!("{}. {}", trouble.message, said.message))
+            }
+            _ => said.clone(),
         }
     }
 
@@ -152,6 +172,7 @@ impl Seen {
             }
             () => Condition::yes("ControllersReady", "Leading", "kube-controller-manager and kube-scheduler lead"),
         });
+        all.push(self.upgraded());
         all.push(match &self.inside.unapplied {
             _ if !self.inside.is_served => {
                 Condition::no("AddonsApplied", "Waiting", "the tenant's API is not served yet")
@@ -204,6 +225,8 @@ pub struct Facts {
     pub nodes: Option<usize>,
     /// What every part runs.
     pub version: Option<String>,
+    /// The version of which data may have been written.
+    pub committed: Option<String>,
     /// The last snapshot.
     pub snapshot: Option<String>,
     /// The snapshot that was restored; empty where none is to be.
@@ -250,6 +273,7 @@ pub fn status(before: &Value, generation: i64, conditions: &[Condition], facts: 
         ("caCertHash", facts.ca_hash.as_ref().map(|text| json!(text))),
         ("nodes", facts.nodes.map(|count| json!(count))),
         ("version", facts.version.as_ref().map(|text| json!(text))),
+        ("committedVersion", facts.committed.as_ref().map(|text| json!(text))),
         ("lastSnapshot", facts.snapshot.as_ref().map(|text| json!(text))),
         ("restoredFrom", facts.restored.as_ref().map(|text| json!(text))),
     ];

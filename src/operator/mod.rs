@@ -7,6 +7,7 @@
 //! ```
 
 pub mod addons;
+pub mod apply;
 pub mod approvals;
 pub mod conditions;
 pub mod delete;
@@ -26,6 +27,7 @@ pub mod snapshots;
 pub mod tenant;
 pub mod tenant_assets;
 pub mod trouble;
+pub mod upgrade;
 
 /// The API group and version of its objects.
 pub const API_VERSION: &str = "hoist.dev/v1alpha1";

@@ -4,33 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Client, Resource};
+use kube::runtime::events::{EventType, Recorder};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::addons;
+use super::apply::{Acts, WORKLOADS, corrected, event};
 use super::approvals::Approvals;
 use super::conditions::{self, Condition, Facts, Seen};
 use super::delete::{self, OwnImage};
-use super::differs::Why;
 use super::inside::{self, Applied};
 use super::objects::{self, Desired};
-use super::put::{self, Put};
+use super::put;
 use super::restore::{self, Next};
 use super::tenant::{Addresses, Tenant};
 use super::trouble::{self, Trouble};
-use super::{keys, live, resource};
+use super::upgrade::{self, Observed, Plan};
+use super::{addons, apply, keys, live, resource};
 use crate::api::approve::Reserved;
 use crate::api::{self, Verdict};
 use crate::base::error::Finding;
 use crate::base::time::rfc3339;
-use crate::desired::config::Cluster;
+use crate::desired::assets::Manifest;
+use crate::desired::config::{Cluster, Version};
 use crate::desired::secrets::Tls;
 
 /// A tenant is looked at again so long after all of it was well.
@@ -43,16 +43,6 @@ const ADDONS: Duration = Duration::from_secs(10);
 const LATER: Duration = Duration::from_secs(15);
 /// How long one turn may take: a tenant that hangs keeps no other one waiting.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How many objects are looked at at once.
-const CONCURRENT: usize = 8;
-/// The workloads, by what follows the tenant's name in theirs, with the component that their pods' labels say.
-const WORKLOADS: [(&str, &str); 4] = [
-    ("etcd", "etcd"),
-    ("apiserver", "kube-apiserver"),
-    ("controller-manager", "kube-controller-manager"),
-    ("scheduler", "kube-scheduler"),
-];
-
 /// What all turns share.
 pub struct Context {
     /// This cluster.
@@ -67,6 +57,12 @@ pub struct Context {
     pub applied: Mutex<BTreeMap<String, Known>>,
 }
 
+impl Context {
+    fn acts<'a>(&'a self, object: &'a DynamicObject) -> Acts<'a> {
+        Acts { client: &self.client, recorder: &self.recorder, object }
+    }
+}
+
 /// What was applied last in a tenant.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -74,6 +70,8 @@ pub struct Known {
     inside: Option<Applied>,
     /// Its add-ons.
     addons: Option<Applied>,
+    /// The version that is committed.
+    committed: Option<Version>,
 }
 
 /// What a turn came to.
@@ -146,7 +144,7 @@ async fn placed(
                 Facts::default(),
             ))
         })?;
-        corrected(context, object, &wanted, &put).await;
+        corrected(context.acts(object), &wanted, &put).await;
         there.insert(name, put.object);
     }
     let service = |what: &str| there.get(&format!("{}-{what}", tenant.name)).cloned().unwrap_or_default();
@@ -175,14 +173,14 @@ async fn come_up(
         Err(trouble) => return Outcome::refused(trouble, facts),
     };
     facts.ca_hash = keys::ca_hash(&tls);
-    let desired = objects::desired(tenant, cluster, at, &tls);
-    let snapshots = objects::snapshots(tenant, cluster, at, &tls, &context.own);
-    let (Desired { mut objects, inside, kubeconfig }, snapshots) = match desired.and_then(|one| Ok((one, snapshots?))) {
-        Ok(desired) => desired,
-        Err(error) => {
-            let message = format!("{error}. The Secret {} is not as the operator made it", keys::name(&tenant.name));
-            return Outcome::refused(Trouble { reason: "KeysUnfit", message }, facts);
-        }
+    let (mut objects, plan) = match versions(context, value, tenant, at, cluster, &tls).await {
+        Ok(planned) => planned,
+        Err(trouble) => return Outcome::refused(trouble, facts),
+    };
+    facts.committed = Some(plan.committed().to_string());
+    let snapshots = match objects::snapshots(tenant, cluster, at, &tls, &context.own) {
+        Ok(snapshots) => snapshots,
+        Err(error) => return Outcome::refused(unfit(tenant, &error), facts),
     };
     objects.extend(snapshots);
     let mut seen = Seen::default();
@@ -193,7 +191,9 @@ async fn come_up(
     let has_stopped = matches!(next, Next::Stop | Next::Wait | Next::Cancel);
     if has_stopped || next == Next::Done {
         // What was applied is not in the data that was restored.
-        lock(&context.applied).remove(&tenant.uid);
+        if let Some(known) = lock(&context.applied).get_mut(&tenant.uid) {
+            (known.inside, known.addons) = (None, None);
+        }
     }
     let mut pods = Vec::new();
     if has_stopped {
@@ -203,7 +203,7 @@ async fn come_up(
         };
         objects::stop(&mut objects, restore::has_askers(&pods));
     }
-    match apply(context, object, tenant, &objects).await {
+    match apply::apply(context.acts(object), tenant, &objects).await {
         Ok((workloads, backup)) => (seen.workloads, seen.backup) = (workloads, backup),
         Err(trouble) => return Outcome::refused(trouble, facts),
     }
@@ -225,11 +225,12 @@ async fn come_up(
     if WORKLOADS.iter().any(|(name, _)| !seen.is_rolled_out(name)) {
         look_for_trouble(context, tenant, &mut seen).await;
     }
+    seen.upgrade = Some(plan.said());
     if seen.serves("apiserver")
-        && let Ok(client) = api::connect(&kubeconfig, at.api).await
+        && let Ok(client) = api::connect(&plan.kubeconfig, at.api).await
     {
         let mut known = lock(&context.applied).get(&tenant.uid).cloned().unwrap_or_default();
-        seen.inside = inside::turn(&client, &inside, &mut known.inside, OffsetDateTime::now_utc()).await;
+        seen.inside = inside::turn(&client, &plan.inside, &mut known.inside, OffsetDateTime::now_utc()).await;
         if seen.inside.is_served && seen.inside.unapplied.is_none() {
             let read = addons::read(&context.client, tenant).await;
             seen.addons = Some(addons::turn(&client, read, &mut known.addons).await);
@@ -249,6 +250,77 @@ async fn come_up(
         true => REST,
     };
     Outcome { conditions, facts, again }
+}
+
+fn unfit(tenant: &Tenant, error: &crate::base::error::Error) -> Trouble {
+    let message = format!("{error}. The Secret {} is not as the operator made it", keys::name(&tenant.name));
+    Trouble { reason: "KeysUnfit", message }
+}
+
+/// The objects of a tenant whose parts may be of two versions, and what is next of its upgrade.
+async fn versions(
+    context: &Context,
+    value: &Value,
+    tenant: &Tenant,
+    at: &Addresses,
+    cluster: &Cluster,
+    tls: &Tls,
+) -> Result<(Vec<Value>, Planned), Trouble> {
+    let there = apply::workloads(&context.client, tenant).await?;
+    let wanted = cluster.kubernetes_version;
+    let known = lock(&context.applied).get(&tenant.uid).and_then(|known| known.committed);
+    // What was read may be older than what this operator has written.
+    let committed = upgrade::committed_of(&value["status"], &there, wanted);
+    let committed = known.map_or(committed, |known| known.max(committed));
+    upgrade::refused(value, committed, wanted)?;
+    let desired = |version| {
+        let tenant = tenant.of_version(version);
+        let cluster = tenant.cluster(at).map_err(|findings| upgrade::unknown(version, &findings))?;
+        objects::desired(&tenant, &cluster, at, tls).map_err(|error| unfit(&tenant, &error))
+    };
+    let Desired { objects, inside, kubeconfig } = desired(wanted)?;
+    let tried = upgrade::Tried { tenant, at, kubeconfig: &kubeconfig };
+    let done = value["status"]["version"].as_str().and_then(Version::read);
+    let seen = upgrade::look(&context.client, &tried, &there, (committed, wanted, done)).await;
+    let seen = seen.map_err(|error| trouble::of_refusal(tenant, "its pods", &error))?;
+    let plan = upgrade::decide(&seen);
+    let mut shaped = Vec::new();
+    for object in objects {
+        let Some((name, component)) = apply::workload(tenant, &object) else {
+            shaped.push(object);
+            continue;
+        };
+        let shape = plan.shape(name);
+        let of_version = match shape.version == wanted {
+            true => Some(object),
+            false => {
+                let others = desired(shape.version)?.objects;
+                others.into_iter().find(|other| apply::workload(tenant, other).is_some_and(|(of, _)| of == name))
+            }
+        };
+        shaped.extend(of_version.map(|workload| upgrade::shaped(workload, component, shape)));
+    }
+    let inside = if plan.inside == wanted { inside } else { desired(plan.inside)?.inside };
+    Ok((shaped, Planned { plan, seen, inside, kubeconfig }))
+}
+
+/// What is next of a tenant's upgrade, with what is in the tenant meanwhile.
+struct Planned {
+    plan: Plan,
+    seen: Observed,
+    inside: Vec<Manifest>,
+    kubeconfig: String,
+}
+
+impl Planned {
+    /// What is committed at the end of this turn.
+    fn committed(&self) -> Version {
+        if self.plan.commits { self.seen.wanted } else { self.seen.committed }
+    }
+
+    fn said(&self) -> Condition {
+        upgrade::condition(&self.seen, &self.plan)
+    }
 }
 
 /// What is next of restoring a snapshot, and the Job that does.
@@ -364,64 +436,6 @@ async fn hold_keys(context: &Context, tenant: &Tenant, cluster: &Cluster, status
     Ok(tls)
 }
 
-/// Brings all objects to what they shall be: what pods mount first. Controllers follow the API server to another version
-/// once it is there.
-async fn apply(
-    context: &Context,
-    object: &DynamicObject,
-    tenant: &Tenant,
-    wanted: &[Value],
-) -> Result<(BTreeMap<&'static str, Value>, Option<Value>), Trouble> {
-    let is_mounted = |object: &&Value| object["kind"] == "Secret" || object["kind"] == "ConfigMap";
-    let controllers = ["controller-manager", "scheduler"].map(|name| format!("{}-{name}", tenant.name));
-    let is_controller = |object: &&Value| {
-        object["kind"] == "Deployment" && controllers.iter().any(|name| object["metadata"]["name"] == **name)
-    };
-    let first: Vec<&Value> = wanted.iter().filter(is_mounted).collect();
-    let second: Vec<&Value> = wanted.iter().filter(|one| !is_mounted(one) && !is_controller(one)).collect();
-    let third: Vec<&Value> = wanted.iter().filter(is_controller).collect();
-    let (mut workloads, mut backup) = (BTreeMap::new(), None);
-    let mut api_server = Value::Null;
-    for batch in [first, second, third] {
-        let puts = batch.into_iter().map(|wanted| {
-            let waits = is_controller(&wanted) && !conditions::is_rolled_out(&api_server);
-            async move { (wanted, put_unless(context, wanted, waits).await) }
-        });
-        let puts: Vec<_> = futures::stream::iter(puts.collect::<Vec<_>>()).buffered(CONCURRENT).collect().await;
-        for (wanted, put) in puts {
-            let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
-            let kind = wanted["kind"].as_str().unwrap_or_default();
-            let put = put.map_err(|error| trouble::of_refusal(tenant, &format!("the {kind} {name}"), &error))?;
-            corrected(context, object, wanted, &put).await;
-            let suffix = name.strip_prefix(&format!("{}-", tenant.name)).unwrap_or_default();
-            let is_workload = kind == "Deployment" || kind == "StatefulSet";
-            if let Some((name, _)) = WORKLOADS.iter().find(|(name, _)| is_workload && *name == suffix) {
-                if *name == "apiserver" {
-                    api_server = put.object.clone();
-                }
-                workloads.insert(*name, put.object);
-            } else if kind == "CronJob" {
-                backup = Some(put.object);
-            }
-        }
-    }
-    Ok((workloads, backup))
-}
-
-/// As [`put::put`]; where it waits, one that runs another image is left as it is.
-async fn put_unless(context: &Context, wanted: &Value, waits: bool) -> Result<Put, kube::Error> {
-    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if waits {
-        let there =
-            live::get(&context.client, text("/kind"), text("/metadata/namespace"), text("/metadata/name")).await?;
-        let image = |object: &Value| object["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-        if let Some(there) = there.filter(|there| image(there) != image(wanted)) {
-            return Ok(Put { object: there, why: None });
-        }
-    }
-    put::put(&context.client, wanted).await
-}
-
 async fn look_for_trouble(context: &Context, tenant: &Tenant, seen: &mut Seen) {
     let pods = live::pods(&context.client, &tenant.namespace, &tenant.name).await.unwrap_or_default();
     let warnings = live::warnings(&context.client, &tenant.namespace).await.unwrap_or_default();
@@ -433,30 +447,6 @@ async fn look_for_trouble(context: &Context, tenant: &Tenant, seen: &mut Seen) {
         if let Some(found) = trouble::find(tenant, component, &workload, &pods, &warnings) {
             seen.troubles.insert(name, found);
         }
-    }
-}
-
-/// Says so where somebody had changed an object.
-async fn corrected(context: &Context, object: &DynamicObject, wanted: &Value, put: &Put) {
-    if put.why != Some(Why::Drifted) {
-        return;
-    }
-    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let note = format!(
-        "the {} {} was changed by somebody else, and is as this object has it again",
-        text("/kind"),
-        text("/metadata/name")
-    );
-    event(context, object, EventType::Warning, "Corrected", note).await;
-}
-
-async fn event(context: &Context, object: &DynamicObject, type_: EventType, reason: &str, note: String) {
-    let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
-    // As much as the API takes.
-    let note = Some(note.chars().take(1000).collect());
-    let event = Event { type_, reason, note, action, secondary: None };
-    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&resource())).await {
-        tracing::debug!("an event cannot be written: {error}");
     }
 }
 
@@ -474,7 +464,11 @@ async fn said(context: &Context, object: &DynamicObject, value: &Value, outcome:
         Api::namespaced_with(context.client.clone(), &namespace.clone().unwrap_or_default(), &resource());
     let patch = Patch::Merge(json!({"status": after}));
     match api.patch_status(&name, &PatchParams::default(), &patch).await {
-        Ok(_) => {}
+        Ok(_) => {
+            let uid = object.metadata.uid.clone().unwrap_or_default();
+            let committed = after["committedVersion"].as_str().and_then(Version::read);
+            lock(&context.applied).entry(uid).or_default().committed = committed;
+        }
         // It was deleted meanwhile.
         Err(error) if api::verdict(&error) == Verdict::Missing => return Ok(()),
         Err(error) => return Err(error),
@@ -490,10 +484,10 @@ async fn said(context: &Context, object: &DynamicObject, value: &Value, outcome:
         && old.map(|(status, reason, _)| (status, reason)) != Some((status.clone(), reason.clone()))
     {
         let (reason, message) = (reason.as_str().unwrap_or_default(), message.as_str().unwrap_or_default());
-        let on_its_way = ["Starting", "RollingOut", "NoLeader", "NotServed", "Waiting", "Restoring"].contains(&reason);
+        let on_its_way = conditions::ON_ITS_WAY.contains(&reason);
         let kind = if status == "True" || on_its_way { EventType::Normal } else { EventType::Warning };
         tracing::info!(tenant = name, namespace = namespace.unwrap_or_default(), reason, "{message}");
-        event(context, object, kind, reason, message.to_owned()).await;
+        event(context.acts(object), kind, reason, message.to_owned()).await;
     }
     Ok(())
 }

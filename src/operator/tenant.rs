@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::error::{Error, Finding};
 use crate::base::yaml;
-use crate::desired::config::{self, Cluster, Controller};
+use crate::desired::config::{self, Cluster, Controller, Version};
 
 /// The fields that mean what they mean in cluster.yaml, and are handed to its reader.
 const SHARED: [&str; 8] =
@@ -199,6 +199,15 @@ impl Tenant {
     pub fn folder(&self, ca_hash: &str) -> String {
         let hash = ca_hash.rsplit(':').next().unwrap_or_default();
         format!("{}.{}.{}", self.namespace, self.name, hash.get(..8).unwrap_or(hash))
+    }
+
+    /// The same in another version of Kubernetes.
+    #[must_use]
+    pub fn of_version(&self, version: Version) -> Self {
+        let mut other = self.clone();
+        other.spec.kubernetes_version = version.to_string();
+        other.whole.insert("kubernetesVersion".into(), version.to_string().into());
+        other
     }
 
     /// The cluster that it is, where it is at `at`.

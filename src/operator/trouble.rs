@@ -41,7 +41,18 @@ pub fn find(tenant: &Tenant, component: &str, workload: &Value, pods: &[Value], 
     if own.is_empty() {
         return said(text(workload, "/metadata/name"), "FailedCreate").map(not_made);
     }
-    own.into_iter().find_map(|pod| of_pod(tenant, pod, &|reason| said(text(pod, "/metadata/name"), reason)))
+    let of_pods =
+        own.into_iter().find_map(|pod| of_pod(tenant, pod, &|reason| said(text(pod, "/metadata/name"), reason)));
+    of_pods.or_else(|| not_ready(tenant, workload))
+}
+
+/// Pods that run, and do not become ready in the time that their Deployment gives them.
+fn not_ready(tenant: &Tenant, workload: &Value) -> Option<Trouble> {
+    let mut all = workload["status"]["conditions"].as_array().into_iter().flatten();
+    let late = all.find(|one| one["type"] == "Progressing" && one["reason"] == "ProgressDeadlineExceeded")?;
+    let (namespace, name) = (&tenant.namespace, text(workload, "/metadata/name"));
+    let remedy = format!("`kubectl -n {namespace} logs deployment/{name}` says why");
+    Some(trouble("NotReady", format!("{}. {remedy}", text(late, "/message"))))
 }
 
 /// Pods that are not let in.
@@ -164,6 +175,10 @@ mod tests {
             assert!(found.message.contains(remedy), "{found:?}");
         }
         let other = [json!({"metadata": {"name": "a-scheduler-x", "labels": {"component": "kube-scheduler"}}})];
+        let late = json!({"metadata": {"name": "a-scheduler"}, "status": {"conditions": [{"type": "Progressing", "status": "False",
+            "reason": "ProgressDeadlineExceeded", "message": "ReplicaSet \"a-scheduler-1\" has timed out progressing."}]}});
+        let found = find(&tenant(), "kube-scheduler", &late, &other, &warnings).unwrap();
+        assert!(found.reason == "NotReady" && found.message.contains("logs deployment/a-scheduler"), "{found:?}");
         assert_eq!(find(&tenant(), "kube-scheduler", &set, &other, &warnings), None, "it is on its way");
     }
 

@@ -57,6 +57,12 @@ pub fn numbers(version: &str) -> Option<(u32, u32, u32)> {
 }
 
 impl Version {
+    /// That of a text like `v1.37.2`.
+    pub fn read(text: &str) -> Option<Self> {
+        let (major, minor, patch) = numbers(text)?;
+        Some(Self { major, minor, patch })
+    }
+
     /// Whether a program that says `said` has this version.
     pub fn is(self, said: &str) -> bool {
         numbers(said) == Some((self.major, self.minor, self.patch))

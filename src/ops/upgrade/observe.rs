@@ -18,7 +18,7 @@ use crate::base::error::{Error, Result};
 use crate::base::probe::{Answer, Probe};
 use crate::desired::assets::Manifest;
 use crate::desired::config::{API_PORT, Version};
-use crate::desired::upgrade::{emulates, image, is_held};
+use crate::desired::upgrade::{emulates, image, is_held, says_otherwise};
 use crate::plane::addons;
 
 use super::act::PULL;
@@ -192,18 +192,7 @@ fn differs(said: &Answer, expected: Option<(u32, u32, u32)>, is_trial: bool) -> 
     let (major, minor, patch) = expected?;
     let Answer::Http { status: 200, body } = said else { return Some(format!("says {said}")) };
     let info: Value = serde_json::from_str(body).unwrap_or_default();
-    let version = info["gitVersion"].as_str().unwrap_or_default();
-    let wanted = Version { major, minor, patch };
-    if !wanted.is(version) {
-        return Some(format!("is {version}, and not {wanted} yet"));
-    }
-    let emulated = info["emulationMinor"].as_str().filter(|text| !text.is_empty());
-    let emulates = emulated.is_some_and(|text| *text != minor.to_string());
-    match (emulates, is_trial) {
-        (false, true) => Some(format!("is {version}, and emulates no older version")),
-        (true, false) => Some(format!("is {version}, and emulates 1.{} still", emulated.unwrap_or_default())),
-        _ => None,
-    }
+    says_otherwise(&info, Version { major, minor, patch }, is_trial)
 }
 
 async fn etcd(client: &Client, image: &str) -> Result<Members> {

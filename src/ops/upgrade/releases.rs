@@ -131,8 +131,7 @@ impl Releases {
 
     /// What a program on trial emulates; `None` where the minor version stays.
     pub fn emulated(&self) -> Option<Emulated> {
-        let old = self.old.as_ref()?.version;
-        (old.minor != self.new.version.minor).then_some(Emulated::from(old))
+        Emulated::on_the_way(self.old.as_ref()?.version, self.new.version)
     }
 
     /// The manifests that make `form` of a component; those of the old version where there is no way back are none.
