@@ -25,6 +25,7 @@ mod isolation;
 mod restore;
 mod tenants;
 mod traffic;
+mod upgrade;
 mod versions;
 
 const NAMESPACE: &str = "tenants";

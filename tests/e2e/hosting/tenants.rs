@@ -23,7 +23,7 @@ fn hosting_of_two_tenants() {
 }
 
 impl Meta {
-    fn holder(&self) -> String {
+    pub(super) fn holder(&self) -> String {
         let lease = self.kubectl().run(&[
             "-n",
             "hoist-hosting",
