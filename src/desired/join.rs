@@ -10,6 +10,7 @@ use crate::desired::first_boot::{Format, Machine};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
 use crate::desired::node_endpoint;
 use crate::desired::render::{WORKER_CONFIG, WORKER_UNIT};
+use crate::node::static_pods::StaticPods;
 
 /// The unit of the kubelet.
 const UNIT: &str = "kubelet.service";
@@ -54,6 +55,7 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
         ("/var/lib/kubelet/config.yaml".to_owned(), File::private(assets.text(WORKER_CONFIG)?)),
     ];
     if let Some(manifest) = node_endpoint::manifest(assets, cluster)? {
+        let manifest = StaticPods::to_copy(node_endpoint::NAME, &manifest);
         files.push((node_endpoint::WORKERS.to_owned(), File::private(manifest)));
     }
     let name = worker.node.map(|name| format!("--hostname-override={name}"));
@@ -157,6 +159,7 @@ mod tests {
         assert!(text("/var/lib/kubelet/config.yaml").contains("\nstaticPodPath: /etc/kubernetes/manifests\n"));
         let manifest = text("/etc/kubernetes/manifests/hoist-endpoint.yaml");
         assert!(manifest.contains("- \"--target=10.0.0.1:6443\"\n"), "{manifest}");
+        assert!(manifest.contains("\n  uid: \""), "a kubelet of another minor version would start it anew: {manifest}");
         // An older hoist has rendered none.
         let mut older = assets.clone();
         older.files.remove(node_endpoint::RENDERED);

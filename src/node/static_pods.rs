@@ -71,6 +71,12 @@ impl StaticPods {
         self.install(name, &with_uid(text, &Self::uid_with(name, text, Some(program))))
     }
 
+    /// The manifest `name` of a pod that is to outlive its kubelet, for machines that somebody else copies it to: its uid follows from
+    /// the file and the text, and stays there until hoist changes the manifest.
+    pub fn to_copy(name: &str, text: &str) -> String {
+        with_uid(text, &Self::uid_on("", name, text, None))
+    }
+
     /// The program that the manifest `name` was put in for, by [`StaticPods::install_with`].
     pub fn program(&self, name: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
@@ -90,7 +96,8 @@ impl StaticPods {
             let wanted = with_uid(&text, &Self::uid_with(name, &text, program_of(&there)));
             let is_meant = none_runs && self.has_own(name) || text != there;
             let is_older = there == with_uid(&text, &in_quotes(&uid(&[&Self::machine(), name, &text])));
-            if is_meant && wanted != there && !is_older {
+            let was_copied = there == Self::to_copy(name, &text);
+            if is_meant && wanted != there && !is_older && !was_copied {
                 self.install(name, &wanted)?;
                 settled.push(name);
             }
@@ -102,10 +109,13 @@ impl StaticPods {
     /// kubelet changes a container's image and nothing else, in the pod that is there. Another pod would not begin before the mirror of
     /// the one before is deleted; where this etcd is the only one, the API cannot do that until it serves.
     fn uid_with(name: &str, text: &str, program: Option<&str>) -> String {
+        Self::uid_on(&Self::machine(), name, text, program)
+    }
+
+    fn uid_on(machine: &str, name: &str, text: &str, program: Option<&str>) -> String {
         let is_image = |line: &&str| line.trim_start().trim_start_matches("- ").starts_with("image:");
         let rest: String = text.split_inclusive('\n').filter(|line| !is_image(line)).collect();
-        let machine = Self::machine();
-        let parts = [&*machine, name, &*rest].into_iter().chain(program);
+        let parts = [machine, name, &*rest].into_iter().chain(program);
         let uid = in_quotes(&uid(&parts.collect::<Vec<_>>()));
         program.map_or(uid.clone(), |program| format!("{uid}{PROGRAM}{program}"))
     }
@@ -393,6 +403,23 @@ mod tests {
         assert!(pods.settle(true).unwrap().is_empty());
         pods.install("etcd.yaml", &older.replace("etcd:2", "etcd:3")).unwrap();
         assert_eq!(pods.settle(false).unwrap(), ["etcd.yaml"]);
+    }
+
+    #[test]
+    fn what_was_copied_to_a_machine_keeps_its_uid_until_it_is_edited() {
+        let own = OWN.replace("  name: etcd\n", "  name: etcd\n  labels:\n    app.kubernetes.io/managed-by: hoist\n");
+        let copied = StaticPods::to_copy("hoist-endpoint.yaml", &own);
+        assert!(copied.contains("\n  uid: \"") && copied != StaticPods::to_copy("etcd.yaml", &own));
+        let (dir, pods) = folder(&[("hoist-endpoint.yaml", &copied)]);
+        assert!(pods.settle(true).unwrap().is_empty() && pods.without_own_uid().unwrap().is_empty());
+        pods.install_lasting("hoist-endpoint.yaml", &own).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("hoist-endpoint.yaml")).unwrap(),
+            copied,
+            "it says the same"
+        );
+        std::fs::write(dir.path().join("hoist-endpoint.yaml"), copied.replace("spec: {}", "spec: {a: b}")).unwrap();
+        assert_eq!(pods.settle(false).unwrap(), ["hoist-endpoint.yaml"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod conformance;
 mod controllers;
 mod crash;
 mod dns;
+mod earlier;
 mod etcd_members;
 mod external_ca;
 mod failing;

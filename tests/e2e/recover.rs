@@ -32,7 +32,7 @@ fn equip(node: &Node) {
 }
 
 /// Runs a command of the page.
-fn run_command(node: &Node, command: &str) -> Ended {
+pub fn run_command(node: &Node, command: &str) -> Ended {
     let ended = node.spawn(["sh", "-euc", command]).wait(START_LIMIT);
     eprintln!("{ended}");
     ended
@@ -46,7 +46,7 @@ fn written(kubectl: &Kubectl) -> std::collections::BTreeSet<String> {
 }
 
 /// Some writes, each acknowledged.
-fn write(cluster: &Cluster) -> Record {
+pub fn write(cluster: &Cluster) -> Record {
     let traffic = Traffic::begin(cluster.client());
     std::thread::sleep(Duration::from_secs(2));
     let record = traffic.end().unwrap();
@@ -55,7 +55,7 @@ fn write(cluster: &Cluster) -> Record {
 }
 
 /// Every acknowledged write is there.
-fn assert_kept(record: &Record, kubectl: &Kubectl) {
+pub fn assert_kept(record: &Record, kubectl: &Kubectl) {
     let there = written(kubectl);
     let lost: Vec<_> = record.acknowledged().into_iter().filter(|name| !there.contains(*name)).collect();
     assert!(lost.is_empty(), "acknowledged, and lost: {lost:?}");
