@@ -1,7 +1,6 @@
 //! What an earlier hoist has made is read by this one, and what this one has made by the release before it: guard's copy, the
 //! Secret, the record of what was rendered, backups.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ fn the_release_before_hands_over_and_takes_back() {
 
     let traffic = controller.traffic();
     said(node, NEW, "hoist upgrade hoist");
-    said(node, NEW, "hoist status");
+    said(node, NEW, "hoist status --asset-dir /etc/hoist/assets");
     // guard's copy and the Secret are written by this one from here on.
     controller.add_flag("--event-ttl=2h");
     controller.rolled_out();
@@ -46,7 +45,7 @@ fn the_release_before_hands_over_and_takes_back() {
 
     let traffic = controller.traffic();
     said(node, OLD, "hoist upgrade hoist");
-    said(node, OLD, "hoist status");
+    said(node, OLD, "hoist status --asset-dir /etc/hoist/assets");
     let record = traffic.end().unwrap();
     assert_eq!(record.failures().count(), 0, "{record}");
     outlives_a_power_cut(&controller);
@@ -81,11 +80,13 @@ fn a_cluster_of_the_release_of_one_controller_is_taken_over() {
 fn made_by(commit: &str, name: &str) -> Controller {
     let node = Node::up(name);
     let built = run(Command::new(repository().join("scripts/earlier")).arg(commit), BUILD_LIMIT).expect(0);
-    let old = PathBuf::from(built.stdout.trim());
     let cluster = Cluster::to_render(&node, node.address);
     let file = cluster.assets.with_extension("yaml");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, declaration(&node, node.address)).unwrap();
+    // A node sees cargo's folder, and not every cache.
+    let old = cluster.assets.with_extension("hoist");
+    std::fs::copy(built.stdout.trim(), &old).unwrap();
     let mut render = Command::new(&old);
     render.arg("render").arg("--config").arg(&file).arg("--asset-dir").arg(&cluster.assets);
     run(&mut render, Duration::from_secs(60)).expect(0);
