@@ -241,6 +241,14 @@ fn recover_snapshot() {
     assert_kept(&record, &kubectl);
     assert_eq!(kubectl.run(&["get", "configmap", "-n", "default", "afterwards"]).code, Some(1), "it is of later");
     assert!(revision() > before, "revisions come twice");
+
+    // One of after a restore, and then one of before it.
+    run_command(&node, &page::SAVE_SNAPSHOT.replace("/root/snapshot.db", "/root/later.db")).expect(0);
+    for snapshot in ["later.db", "snapshot.db"] {
+        let before = revision();
+        run_command(&node, &page::RESTORE_SNAPSHOT.replace("snapshot.db", snapshot)).expect(0);
+        assert!(revision() > before, "revisions come twice: {snapshot}");
+    }
 }
 
 /// The machine is gone, and another one takes its address and the backup.

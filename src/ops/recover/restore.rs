@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::desired::config::{Cluster, Controller};
 use crate::desired::secrets::BRIDGE_PODS;
 use crate::desired::secrets::COMPONENTS;
 use crate::desired::template;
+use crate::etcd::alarms;
 use crate::node::cri::pods::{Once, Pods};
 use crate::node::host::Host;
 use crate::node::kubelet;
@@ -39,6 +41,9 @@ const NAMESPACE: &str = "kube-system";
 /// How far revisions go on beyond those of the snapshot: so many for each second since 1970. No cluster writes as fast for
 /// long, so that a snapshot that is restored a second time goes on beyond all that came of the first time, too.
 const REVISIONS_PER_SECOND: i64 = 1000;
+/// And so many beyond the last one of the etcd that serves until then: a snapshot of after an earlier restore has that one's, too, and
+/// one of before is to go on beyond both.
+const BEYOND: i64 = 1_000_000_000;
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How long a container has to end before it is killed: what it would do longer is let clients down gently.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,6 +51,14 @@ const GRACE: Duration = Duration::from_secs(5);
 const GONE_LIMIT: Duration = Duration::from_secs(30);
 /// How many of the last lines of the pod's log are shown when it fails.
 const LOG_LINES: usize = 8;
+
+/// How long etcd may take to say its revision.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// How far revisions go on beyond those of a snapshot, `now` seconds after 1970.
+fn bump(now: i64, served: Option<i64>) -> i64 {
+    (now.max(1) * REVISIONS_PER_SECOND).max(served.unwrap_or_default().saturating_add(BEYOND))
+}
 
 /// What a restore needs to know.
 pub(super) struct Restore<'a> {
@@ -109,7 +122,10 @@ impl Restore<'_> {
         let runtime = Pods::new(&kubelet::runtime_socket(self.host, self.assets)?);
         // Another name each time: what an earlier one came to proves nothing.
         let name = format!("etcd-restore-{}", self.host.world().now().unix_timestamp());
-        pods.install(MANIFEST, &self.manifest(&name)?)?;
+        let etcd = SocketAddr::new(self.cluster.loopback(), alarms::PORT);
+        let served =
+            self.host.world().etcd(etcd, &self.assets.tls(), ASK_LIMIT).await.ok().map(|health| health.revision);
+        pods.install(MANIFEST, &self.manifest(&name, served)?)?;
         let mirrored = format!("{name}-{}", self.controller.name);
         let (mut last, mut last_at) = ((Once::Absent, 0), Instant::now());
         loop {
@@ -133,7 +149,8 @@ impl Restore<'_> {
         }
     }
 
-    fn manifest(&self, name: &str) -> Result<String> {
+    /// `served` is the last revision of the etcd that is there, where it says so.
+    fn manifest(&self, name: &str, served: Option<i64>) -> Result<String> {
         let (file, source) = template::templates("recover")
             .into_iter()
             .next()
@@ -142,7 +159,7 @@ impl Restore<'_> {
         let context = context! {
             name => name,
             image => &self.cluster.images.etcd,
-            bump_revision => self.host.world().now().unix_timestamp().max(1) * REVISIONS_PER_SECOND,
+            bump_revision => bump(self.host.world().now().unix_timestamp(), served),
             host_url => config::url_host(address),
             node_name => &self.controller.name,
             token => format!("hoist-{}", self.host.world().now().unix_timestamp_nanos()),
@@ -281,4 +298,21 @@ pub(super) fn copy(from: &Path, to: &mut dyn Write) -> Result<()> {
 /// Writes a piece of a snapshot.
 pub(super) fn write(piece: &[u8], to: &mut dyn Write) -> Result<()> {
     to.write_all(piece).map_err(|error| Error::io("write", Path::new("the copy of the snapshot"), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_go_on_beyond_those_of_every_snapshot_and_of_the_etcd_that_served() {
+        let now = 1_800_000_000;
+        assert_eq!((bump(now, None), bump(now, Some(1234))), (1_800_000_000_000, 1_800_000_000_000));
+        assert!(bump(0, None) > 0);
+        // A snapshot of before is restored after one of after an earlier restore.
+        let (before, first) = (1000, 1000 + bump(now, Some(1000)));
+        let second = first + 10 + bump(now + 10, Some(first + 20));
+        let third = before + bump(now + 20, Some(second + 5));
+        assert!(first < second && second + 5 < third, "{first}, {second}, {third}");
+    }
 }
