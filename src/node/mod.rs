@@ -3,6 +3,7 @@
 
 pub mod cri;
 pub mod etcd_data;
+pub mod etcd_manifest;
 pub mod host;
 pub mod images;
 pub mod interfaces;

@@ -18,17 +18,18 @@ use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, COMPONENTS, SecretFiles, Server};
 use crate::desired::server_config;
 use crate::node::etcd_data::{self, Data};
+use crate::node::etcd_manifest::{self, NAME as ETCD};
 use crate::node::host::{self, Host};
 use crate::node::images;
 use crate::node::processes;
 use crate::node::static_pods::StaticPods;
 use crate::plane::endpoint_pod;
+use crate::plane::remembered::Remembered;
 
 /// The bridge's manifests, in the order in which they are put in: while the API server's is not there, a raise that
 /// was cut short cannot be taken for one that was partly lowered.
 const MANIFESTS: [&str; 3] = ["bridge-kube-controller-manager.yaml", "bridge-kube-scheduler.yaml", API_SERVER];
 const API_SERVER: &str = "bridge-kube-apiserver.yaml";
-const ETCD: &str = "etcd.yaml";
 /// Guard's static pod, which raises the bridge again.
 pub const GUARD: &str = "hoist-guard.yaml";
 /// The folder of hoist's own binary.
@@ -91,6 +92,8 @@ pub struct Plan {
     folders: Vec<PathBuf>,
     /// etcd's data, where etcd is among it, and whether etcd may begin a cluster there.
     etcd: Option<(Data, bool)>,
+    /// No other controller has a member of etcd.
+    is_only: bool,
 }
 
 impl Plan {
@@ -219,6 +222,7 @@ impl<'a> Bridge<'a> {
             plan.manifests.insert(0, (ETCD, etcd_data::guarded(&manifest)));
             plan.folders.push(self.host.path(data_dir));
             plan.etcd = Some((Data::at(self.host, data_dir), false));
+            plan.is_only = Remembered::is_only(self.host, cluster);
         }
         Ok(plan)
     }
@@ -275,11 +279,11 @@ impl<'a> Bridge<'a> {
                 continue;
             }
             let changed = match *name == ETCD {
-                true => self.pods.install_lasting(name, text)?,
+                true => etcd_manifest::install(self.host, text, plan.is_only)?,
                 false => self.pods.install(name, text)?,
             };
             raised.any |= changed;
-            raised.pods |= changed && stood;
+            raised.pods |= changed && stood && !self.pods.keeps_uid(name);
         }
         Ok(raised)
     }

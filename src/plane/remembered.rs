@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::Result;
 use crate::base::files::{self, File};
+use crate::desired::config::Cluster;
 use crate::node::host::Host;
 
 /// Where it is.
@@ -31,6 +32,11 @@ impl Remembered {
     pub fn load(host: &Host) -> Self {
         let text = std::fs::read(host.path(PATH)).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Whether this controller is the only one of `cluster`, as far as that is known here.
+    pub fn is_only(host: &Host, cluster: &Cluster) -> bool {
+        cluster.controllers.len() == 1 && Self::load(host).others.is_empty()
     }
 
     /// Writes it.

@@ -86,6 +86,11 @@ impl Component {
     pub fn flag(&self, name: &str) -> Option<&str> {
         flag(&self.command, name)
     }
+
+    /// Its command, word by word.
+    pub fn words(&self) -> &[String] {
+        &self.command
+    }
 }
 
 /// The processes of this cluster's component `name` on this host: the bridge's, a static pod's, the self-hosted ones.
@@ -205,6 +210,16 @@ pub fn all_listeners(proc: &Path, address: SocketAddr) -> Vec<Process> {
 pub fn variable(proc: &Path, pid: i32, name: &str) -> Option<String> {
     let environment = std::fs::read(proc.join(pid.to_string()).join("environ")).ok()?;
     words(&environment).iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
+/// The uid of the pod that a process is of, by its cgroups: kubelets name a cgroup after it, by systemd with other dashes.
+pub fn pod_uid(proc: &Path, pid: i32) -> Option<String> {
+    let text = std::fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
+    text.lines().flat_map(|line| line.split('/')).find_map(|name| {
+        let name = name.strip_suffix(".slice").map_or(name, |slice| slice.rsplit('-').next().unwrap_or(slice));
+        let uid = name.strip_prefix("pod").filter(|uid| uid.len() >= 32)?;
+        Some(uid.replace('_', "-"))
+    })
 }
 
 fn listeners(proc: &Path, address: IpAddr, port: u16) -> impl Iterator<Item = String> {

@@ -81,7 +81,13 @@ fn shares_network(proc: &Path, pid: &str) -> bool {
 
 /// The words of a command.
 pub(super) fn words(command: &[u8]) -> Vec<String> {
-    command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    // Each ends with a zero, the last one too.
+    command
+        .strip_suffix(&[0])
+        .unwrap_or(command)
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
 /// The value of the flag `--NAME=VALUE`, or `--NAME VALUE`, of a command: of one that is there twice, the last one counts.

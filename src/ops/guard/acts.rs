@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use super::decide::{Cause, Decision, LEADERLESS, Observed, Server, Stands, decide, hold};
+use super::decide::{Cause, Decision, LEADERLESS, Observed, Role, Server, Stands, decide, hold};
 use super::run::Guard;
 use super::{heartbeat, leave, virtual_address, watch};
 use crate::api::observe::{CONTROL_PLANE_LABEL, Required};
@@ -13,6 +13,7 @@ use crate::api::{controllers, endpoints, write};
 use crate::base::error::{Error, Result};
 use crate::desired::config::version;
 use crate::desired::secrets::{self, COMPONENTS};
+use crate::node::etcd_manifest;
 use crate::node::images;
 use crate::node::lock;
 use crate::node::processes::{self, Process, Signal};
@@ -21,6 +22,7 @@ use crate::ops::join;
 use crate::ops::start::{HandOver, Stepped};
 use crate::plane::bridge::Bridge;
 use crate::plane::kept_copy::Copy;
+use crate::plane::remembered::Remembered;
 use crate::plane::{guard_pod, leaving, member};
 
 /// Between two steps of a hand-over, and when it has been waiting for long.
@@ -278,9 +280,40 @@ impl Guard<'_> {
 
     /// The pod of a static manifest that somebody has edited follows.
     pub(super) fn settle(&mut self) {
-        match StaticPods::new(self.host.manifests()).settle(false) {
+        let pods = StaticPods::new(self.host.manifests());
+        let cluster = self.copy.as_ref().and_then(|copy| copy.cluster().ok());
+        let is_only = cluster.is_some_and(|(cluster, _)| Remembered::is_only(self.host, &cluster));
+        let before = self.etcd.take().unwrap_or_default();
+        match etcd_manifest::settle(self.host, &before, is_only) {
+            Ok(true) => self.say("etcd.yaml was edited: etcd is to begin anew, in the same pod".into()),
+            Ok(false) => {}
+            Err(error) => self.fail(&error),
+        }
+        match pods.settle(false) {
             Ok(edited) => edited.iter().for_each(|name| self.say(format!("{name} was edited: its pod is made anew"))),
             Err(error) => self.fail(&error),
+        }
+        self.etcd = pods.read(etcd_manifest::NAME);
+    }
+
+    /// Hears what the Node says of this controller: guard's rights are there then.
+    pub(super) fn hear(&mut self, role: Role) {
+        self.refused = None;
+        self.told.remove("RightsMissing");
+        self.observer.role(role, Instant::now());
+        if role != Role::Absent {
+            self.told.remove("NodeMissing");
+        }
+        match role {
+            Role::Controller => drop(self.told.remove("GuardStays")),
+            Role::Absent => {
+                let text = format!(
+                    "there is no Node {}: its kubelet registers it when it starts (`systemctl restart kubelet`)",
+                    self.node
+                );
+                self.tell_as_long_as_it_is_so("NodeMissing", text);
+            }
+            Role::MadeAnew | Role::TakenOff => {}
         }
     }
 

@@ -1,3 +1,5 @@
+//! An etcd that is to begin anew by a manifest that kept its pod's uid is ended here, in each round.
+//!
 //! Another image for the etcd of this controller, when an upgrade orders it. guard keeps the old manifest until the new etcd
 //! serves, and puts it back if it does not.
 //!
@@ -15,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{etcd_ends, heartbeat};
+use super::heartbeat;
 use crate::api::etcd_roll::{self, Order, Refused};
 use crate::api::guard::{self, NodeEvent};
 use crate::api::write;
@@ -25,12 +27,14 @@ use crate::base::report::{News, Reporter};
 use crate::desired::config::API_PORT;
 use crate::etcd::alarms::PORT;
 use crate::etcd::save::save;
+use crate::node::etcd_manifest::{self, NAME as MANIFEST};
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
 use crate::node::{images, lock};
 use crate::plane::guard_pod;
 use crate::plane::kept_copy::Copy;
 use crate::plane::member::{self, EXCHANGE, SNAPSHOTS};
+use crate::plane::remembered::Remembered;
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -40,7 +44,6 @@ const LIMIT: Duration = Duration::from_secs(600);
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a new etcd may take until it serves: then the old one comes back.
 const PATIENCE: Duration = Duration::from_secs(120);
-const MANIFEST: &str = "etcd.yaml";
 
 /// An exchange, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +60,7 @@ struct UnderWay {
 
 /// Carries out orders for ever. What fails is said once, and tried again.
 pub(super) async fn run(host: &Host, node: &str, reporter: &Reporter) -> Infallible {
-    let mut roll = Roll { host, node, reporter, copy: None };
+    let mut roll = Roll { host, node, reporter, copy: None, shown: None };
     let mut news = News::default();
     loop {
         let round = timeout(LIMIT, roll.round()).await;
@@ -75,10 +78,15 @@ struct Roll<'a> {
     reporter: &'a Reporter,
     /// guard's copy, and the mark of its file.
     copy: Option<(guard_pod::Mark, Copy)>,
+    /// The manifest that kept its pod's uid, and that the API shows.
+    shown: Option<String>,
 }
 
 impl Roll<'_> {
     async fn round(&mut self) -> Result<()> {
+        if etcd_manifest::end_older(self.host).await? {
+            self.reporter.note("etcd was ended, and begins anew by its manifest, which is younger");
+        }
         let mark = guard_pod::mark(self.host);
         if self.copy.as_ref().is_none_or(|(seen, _)| *seen != mark) {
             self.copy = Copy::load(self.host)?.map(|copy| (mark, copy));
@@ -92,6 +100,13 @@ impl Roll<'_> {
         }
         let pods = StaticPods::new(self.host.manifests());
         let Some(there) = pods.read(MANIFEST).filter(|_| pods.has_own(MANIFEST)) else { return Ok(()) };
+        if pods.keeps_uid(MANIFEST) && self.shown.as_ref() != Some(&there) && self.is_new()? && self.serves(copy).await
+        {
+            let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
+            self.show(&client).await?;
+            self.shown = Some(there);
+            return Ok(());
+        }
         let Some(image) = differing(copy, &there) else { return Ok(()) };
         let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
         let order = etcd_roll::order(&client).await?.filter(|order| order.node == self.node && order.image == image);
@@ -124,6 +139,9 @@ impl Roll<'_> {
         self.write(&UnderWay { order: order.clone(), before: there.to_owned(), began, failed: None })?;
         self.reporter.note(&format!("etcd is exchanged for one of {}", order.image));
         self.install(&images::with_image(there, "etcd", &order.image))?;
+        if Remembered::is_only(self.host, &copy.cluster()?.0) {
+            etcd_manifest::hasten(self.host).await?;
+        }
         Ok(None)
     }
 
@@ -141,8 +159,7 @@ impl Roll<'_> {
         }
         if self.is_new()? && self.serves(copy).await {
             let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
-            // Its mirror keeps the text of before; the kubelet makes another one, and leaves the pod alone.
-            write::delete_pods(&client, &[("kube-system".into(), format!("etcd-{}", self.node))]).await?;
+            self.show(&client).await?;
             self.tell(&client, "EtcdExchanged", format!("etcd runs {image}, and serves"), false).await?;
             return files::remove(&self.host.path(EXCHANGE)).map(drop);
         }
@@ -158,9 +175,15 @@ impl Roll<'_> {
         Ok(())
     }
 
+    /// Has the API show the manifest that is there: the mirror of a pod keeps the text that it was made of. The kubelet makes another
+    /// mirror, and leaves the pod alone.
+    async fn show(&self, client: &kube::Client) -> Result<()> {
+        write::delete_pods(client, &[("kube-system".into(), format!("etcd-{}", self.node))]).await
+    }
+
     /// Whether the etcd that runs began after its manifest came there.
     fn is_new(&self) -> Result<bool> {
-        Ok(etcd_ends::oldest(self.host)?.is_some() && !etcd_ends::is_to_end(self.host)?)
+        Ok(etcd_manifest::oldest(self.host)?.is_some() && !etcd_manifest::is_to_end(self.host)?)
     }
 
     async fn serves(&self, copy: &Copy) -> bool {
@@ -284,7 +307,7 @@ mod tests {
     async fn one_that_does_not_serve_in_time_is_put_back_and_the_reason_kept() {
         let scene = Scene::new();
         let reporter = Reporter::stdout(Output::Text, false);
-        let mut roll = Roll { host: &scene.host, node: "c1", reporter: &reporter, copy: None };
+        let mut roll = Roll { host: &scene.host, node: "c1", reporter: &reporter, copy: None, shown: None };
         let (before, uid) = (scene.there(), scene.uid());
         let under_way = scene.under_way(5);
         roll.write(&under_way).unwrap();
@@ -305,7 +328,7 @@ mod tests {
     fn an_etcd_is_new_if_it_began_after_its_manifest() {
         let scene = Scene::new();
         let reporter = Reporter::stdout(Output::Text, false);
-        let roll = Roll { host: &scene.host, node: "c1", reporter: &reporter, copy: None };
+        let roll = Roll { host: &scene.host, node: "c1", reporter: &reporter, copy: None, shown: None };
         assert!(!roll.is_new().unwrap(), "none runs");
         let proc = scene.host.path("/proc/7");
         fs::create_dir_all(&proc).unwrap();

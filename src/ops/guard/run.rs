@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::decide::{
-    Cause, CopyState, Decision, LEAVE_AFTER, Observed, Role, Server, Stands, decide, hold, lacks_data, stays,
+    Cause, CopyState, Decision, LEAVE_AFTER, Observed, Server, Stands, decide, hold, lacks_data, stays,
 };
 use super::etcd_ends::EtcdEnds;
 use super::etcd_roll;
@@ -113,13 +113,15 @@ pub(super) struct Guard<'a> {
     pub(super) ask_others_at: Instant,
     lower_at: Instant,
     /// What the API has refused guard that is its right, and since when it refuses.
-    refused: Option<(Instant, String)>,
+    pub(super) refused: Option<(Instant, String)>,
     /// When an event was last told that is told as long as it is so, by its reason.
     pub(super) told: BTreeMap<&'static str, Instant>,
     /// Since the last raise: what was seen of Leases, and with which client.
     pub(super) leases: Option<(Leases, Client)>,
     clock: Clock,
     watch: Watch,
+    /// etcd's manifest as it was last seen.
+    pub(super) etcd: Option<String>,
     /// etcd's data was not there when it was last looked for.
     lacked_data: bool,
     /// What was said of images that the copy does not follow.
@@ -155,6 +157,7 @@ impl<'a> Guard<'a> {
             leases: None,
             clock: Clock::new(host.world().now(), now),
             watch: Watch::default(),
+            etcd: None,
             lacked_data: false,
             unfollowed: BTreeSet::new(),
             turn: Turn::of_process(&format!("{}_bridge", options.node_name), host.world().now()),
@@ -451,27 +454,6 @@ impl<'a> Guard<'a> {
                 }
             }
             Err(error) => self.fail(&error),
-        }
-    }
-
-    /// Hears what the Node says of this controller: guard's rights are there then.
-    fn hear(&mut self, role: Role) {
-        self.refused = None;
-        self.told.remove("RightsMissing");
-        self.observer.role(role, Instant::now());
-        if role != Role::Absent {
-            self.told.remove("NodeMissing");
-        }
-        match role {
-            Role::Controller => drop(self.told.remove("GuardStays")),
-            Role::Absent => {
-                let text = format!(
-                    "there is no Node {}: its kubelet registers it when it starts (`systemctl restart kubelet`)",
-                    self.node
-                );
-                self.tell_as_long_as_it_is_so("NodeMissing", text);
-            }
-            Role::MadeAnew | Role::TakenOff => {}
         }
     }
 

@@ -24,6 +24,7 @@ use crate::desired::config::API_PORT;
 use crate::desired::server_config;
 use crate::etcd::alarms;
 use crate::node::etcd_data::Data;
+use crate::node::etcd_manifest;
 use crate::node::images;
 use crate::node::kubelet;
 use crate::node::lock;
@@ -41,6 +42,8 @@ use crate::plane::static_plane::Permanent;
 
 /// How long etcd may take to say its alarms.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long a kubelet may take to see another manifest of etcd.
+const KUBELET_SEES: Duration = Duration::from_secs(30);
 
 impl Run<'_> {
     /// Whether this run may change the node by what it has seen. If not, it has taken the lock just now, and must look
@@ -88,6 +91,9 @@ impl Run<'_> {
                     reporter.note("systemd does not run here: run the kubelet as kubelet/kubelet.service of the asset directory says");
                 }
                 self.raised = Some(raised.any || changed);
+                if etcd_manifest::follow(self.fixed.host, KUBELET_SEES).await? {
+                    reporter.note("etcd was ended, and begins anew by its manifest, which has changed");
+                }
             }
             Act::BootstrapToken => {
                 let token = kubelet::bootstrap_token(self.fixed.assets)?;

@@ -11,6 +11,7 @@ mod deletions;
 mod disk;
 mod edits;
 mod endpoint;
+mod etcd;
 mod keeps;
 mod kubelet;
 mod lost;

@@ -8,6 +8,8 @@
 //! another program by a uid that follows from it, too ([`StaticPods::install_with`]). To all else the manifest is as it was given: the
 //! line is no part of what is read.
 
+mod uid;
+
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -25,10 +27,6 @@ const CONTROL_PLANE: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-man
 
 /// The pods that outlive their kubelets.
 const LASTING: [&str; 3] = ["etcd.yaml", "hoist-endpoint.yaml", "hoist-guard.yaml"];
-/// The line that the uid stands behind, how its own line begins and ends, and what in it stands before a program that it is of.
-const METADATA: &str = "metadata:\n";
-const UID: (&str, &str) = ("  uid: ", " # hoist's: docs/upgrade.md\n");
-const PROGRAM: &str = " # of the program ";
 
 /// The kubelet's folder of static pods.
 #[derive(Debug, Clone)]
@@ -58,8 +56,35 @@ impl StaticPods {
     /// The same.
     pub fn install_lasting(&self, name: &str, text: &str) -> Result<bool> {
         let path = self.dir.join(name);
-        let there = std::fs::read_to_string(&path).ok().filter(|there| without_uid(there) == text);
-        self.install(name, &there.unwrap_or_else(|| with_uid(text, &Self::uid_with(name, text, None))))
+        let derived = Self::uid_with(name, text, None);
+        let Ok(there) = std::fs::read_to_string(&path) else { return self.install(name, &uid::with(text, &derived)) };
+        if uid::without(&there) == text {
+            return self.install(name, &there);
+        }
+        // Of another image alone, and so of the pod that is there.
+        let kept = uid::of(&there).filter(|_| uid::is_kept(&there, &derived));
+        let uid = kept.map_or(derived.clone(), |kept| uid::keeping(&kept, &derived));
+        self.install(name, &uid::with(text, &uid))
+    }
+
+    /// The same under the uid of the pod that runs, `kept`. Its kubelet takes the manifest over when the container is started anew, and makes
+    /// no other pod.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn install_keeping(&self, name: &str, text: &str, kept: &str) -> Result<bool> {
+        self.install(name, &uid::with(text, &uid::keeping(kept, &Self::uid_with(name, text, None))))
+    }
+
+    /// Whether the manifest `name` was put in under the uid of the pod before, and has not been edited since.
+    pub fn keeps_uid(&self, name: &str) -> bool {
+        let there = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        uid::is_kept(&there, &Self::uid_with(name, &uid::without(&there), None))
+    }
+
+    /// The uid that the manifest `name` gives its pod.
+    pub fn uid(&self, name: &str) -> Option<String> {
+        uid::of(&std::fs::read_to_string(self.dir.join(name)).ok()?)
     }
 
     /// The same of a pod that runs a program of the disk, which is `program` now (what its content is told by): another program is
@@ -68,19 +93,19 @@ impl StaticPods {
     /// # Errors
     /// The same.
     pub fn install_with(&self, name: &str, text: &str, program: &str) -> Result<bool> {
-        self.install(name, &with_uid(text, &Self::uid_with(name, text, Some(program))))
+        self.install(name, &uid::with(text, &Self::uid_with(name, text, Some(program))))
     }
 
     /// The manifest `name` of a pod that is to outlive its kubelet, for machines that somebody else copies it to: its uid follows from
     /// the file and the text, and stays there until hoist changes the manifest.
     pub fn to_copy(name: &str, text: &str) -> String {
-        with_uid(text, &Self::uid_on("", name, text, None))
+        uid::with(text, &uid::derived("", name, text, None))
     }
 
     /// The program that the manifest `name` was put in for, by [`StaticPods::install_with`].
     pub fn program(&self, name: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
-        program_of(&text).map(str::to_owned)
+        uid::program(&text).map(str::to_owned)
     }
 
     /// Gives each manifest of [`LASTING`] that was edited since it got its uid another one, so that its pod follows; says which.
@@ -92,12 +117,15 @@ impl StaticPods {
         let mut settled = Vec::new();
         for name in LASTING {
             let Ok(there) = std::fs::read_to_string(self.dir.join(name)) else { continue };
-            let text = without_uid(&there);
-            let wanted = with_uid(&text, &Self::uid_with(name, &text, program_of(&there)));
+            let text = uid::without(&there);
+            let derived = Self::uid_with(name, &text, uid::program(&there));
+            let wanted = uid::with(&text, &derived);
             let is_meant = none_runs && self.has_own(name) || text != there;
-            let is_older = there == with_uid(&text, &in_quotes(&uid(&[&Self::machine(), name, &text])));
+            let is_older = there == uid::with(&text, &uid::derived_once(&Self::machine(), name, &text));
             let was_copied = there == Self::to_copy(name, &text);
-            if is_meant && wanted != there && !is_older && !was_copied {
+            // What was kept is given back where nothing of it runs.
+            let is_kept = !none_runs && uid::is_kept(&there, &derived);
+            if is_meant && wanted != there && !is_older && !was_copied && !is_kept {
                 self.install(name, &wanted)?;
                 settled.push(name);
             }
@@ -105,19 +133,9 @@ impl StaticPods {
         Ok(settled)
     }
 
-    /// The value of a manifest's uid: never twice on a node, whose kubelet reads one folder. Images have no part in it: under one uid, a
-    /// kubelet changes a container's image and nothing else, in the pod that is there. Another pod would not begin before the mirror of
-    /// the one before is deleted; where this etcd is the only one, the API cannot do that until it serves.
+    /// The value of a manifest's uid: never twice on a node, whose kubelet reads one folder.
     fn uid_with(name: &str, text: &str, program: Option<&str>) -> String {
-        Self::uid_on(&Self::machine(), name, text, program)
-    }
-
-    fn uid_on(machine: &str, name: &str, text: &str, program: Option<&str>) -> String {
-        let is_image = |line: &&str| line.trim_start().trim_start_matches("- ").starts_with("image:");
-        let rest: String = text.split_inclusive('\n').filter(|line| !is_image(line)).collect();
-        let parts = [machine, name, &*rest].into_iter().chain(program);
-        let uid = in_quotes(&uid(&parts.collect::<Vec<_>>()));
-        program.map_or(uid.clone(), |program| format!("{uid}{PROGRAM}{program}"))
+        uid::derived(&Self::machine(), name, text, program)
     }
 
     fn machine() -> String {
@@ -139,7 +157,7 @@ impl StaticPods {
 
     /// The text of the manifest `name`, if it is there.
     pub fn read(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.dir.join(name)).ok().map(|text| without_uid(&text))
+        std::fs::read_to_string(self.dir.join(name)).ok().map(|text| uid::without(&text))
     }
 
     /// When the manifest `name` was put in, if it is there.
@@ -247,41 +265,6 @@ impl StaticPods {
     }
 }
 
-fn in_quotes(uid: &str) -> String {
-    format!("\"{uid}\"")
-}
-
-/// The program that the uid of a manifest follows from.
-fn program_of(text: &str) -> Option<&str> {
-    let line = text.split_inclusive('\n').find(|line| line.starts_with(UID.0) && line.ends_with(UID.1))?;
-    line.strip_suffix(UID.1)?.split_once(PROGRAM).map(|(_, program)| program)
-}
-
-/// A manifest with this uid, in quotes; as it is where it has one, or is not written as hoist's are.
-fn with_uid(text: &str, uid: &str) -> String {
-    let has_one = yaml::documents("", text)
-        .is_ok_and(|documents| documents.iter().any(|document| document.value.pointer("/metadata/uid").is_some()));
-    match text.find(&format!("\n{METADATA}")) {
-        Some(at) if !has_one => {
-            let (head, rest) = text.split_at(at + 1 + METADATA.len());
-            format!("{head}{}{uid}{}{rest}", UID.0, UID.1)
-        }
-        _ => text.to_owned(),
-    }
-}
-
-/// A manifest without the uid that hoist has given it.
-fn without_uid(text: &str) -> String {
-    text.split_inclusive('\n').filter(|line| !(line.starts_with(UID.0) && line.ends_with(UID.1))).collect()
-}
-
-/// A uid that is the same for the same parts, in the form of a UUID that is made of a hash (version 8 of RFC 9562).
-fn uid(parts: &[&str]) -> String {
-    let hex = files::sha256_of_all(parts.iter().copied());
-    // The digits in front of the third and the fourth part say which form of a UUID it is.
-    format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
-}
-
 fn is_own(pod: &Value) -> bool {
     pod.pointer(MANAGED_BY).and_then(Value::as_str) == Some("hoist")
 }
@@ -384,7 +367,7 @@ mod tests {
         let (_dir, pods) = folder(&[]);
         let uid = |pods: &StaticPods| {
             let text = std::fs::read_to_string(pods.dir.join("etcd.yaml")).unwrap();
-            text.lines().find(|line| line.starts_with(UID.0)).unwrap().to_owned()
+            text.lines().find(|line| line.starts_with("  uid: ")).unwrap().to_owned()
         };
         let of = |image: &str| {
             format!(
@@ -398,7 +381,7 @@ mod tests {
         assert!(pods.settle(false).unwrap().is_empty());
         // What an older hoist has derived from images, too, stays as long as nobody edits it.
         let text = of("etcd:2");
-        let older = with_uid(&text, &in_quotes(&super::uid(&[&StaticPods::machine(), "etcd.yaml", &text])));
+        let older = uid::with(&text, &uid::derived_once(&StaticPods::machine(), "etcd.yaml", &text));
         pods.install("etcd.yaml", &older).unwrap();
         assert!(pods.settle(true).unwrap().is_empty());
         pods.install("etcd.yaml", &older.replace("etcd:2", "etcd:3")).unwrap();
@@ -439,7 +422,7 @@ mod tests {
         let guard = || std::fs::read_to_string(dir.path().join("hoist-guard.yaml")).unwrap();
         assert_eq!(guard(), own);
         assert_eq!(pods.settle(true).unwrap(), ["hoist-guard.yaml"]);
-        assert!(without_uid(&guard()) == own && guard() != own);
+        assert!(uid::without(&guard()) == own && guard() != own);
         assert_eq!(std::fs::read_to_string(dir.path().join("mine.yaml")).unwrap(), own);
     }
 
