@@ -44,6 +44,7 @@ fn upgrade() {
     let upgrade = Upgrade::of_one("up");
     let Upgrade { controller, .. } = &upgrade;
     let pods = upgrade.users_pods();
+    controller.control_plane_is_rolled_out();
     let traffic = controller.traffic();
 
     // Before anything is rendered, the plan is what it would be.
