@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::base::error::{Error, Result};
 use crate::base::yaml;
 use crate::node::host::Host;
+use crate::node::kubelet;
 use crate::node::processes::{self, Component, Process, Signal};
 use crate::node::static_pods::StaticPods;
 
@@ -181,7 +182,8 @@ fn is_started_by(text: &str, running: &Component) -> bool {
 pub async fn end_older(host: &Host) -> Result<bool> {
     let (Some(running), Some(age)) = (running(host)?, age(host)?) else { return Ok(false) };
     match (&running.process, follows(host, &running, age)) {
-        (Some(process), Follows::No) => end(host, process).await,
+        // Without a kubelet, nobody would start it.
+        (Some(process), Follows::No) if kubelet::answers(host).await => end(host, process).await,
         _ => Ok(false),
     }
 }
@@ -197,21 +199,24 @@ pub async fn follow(host: &Host, limit: Duration) -> Result<bool> {
         if end_older(host).await? {
             return Ok(true);
         }
-        if follows(host, &running, age) != Follows::Soon || begun.elapsed() > limit {
+        if follows(host, &running, age) == Follows::Yes || begun.elapsed() > limit {
             return Ok(false);
         }
         sleep(POLL).await;
     }
 }
 
-/// Ends the only etcd, which its kubelet ends for another image, as soon as it has refused all calls.
+/// Ends the only etcd, which its kubelet has told to end for another image: [`end`] says why.
 ///
 /// # Errors
 /// The same.
 pub async fn hasten(host: &Host) -> Result<()> {
     sleep(TOLD).await;
-    match running(host)?.and_then(|running| running.process) {
-        Some(process) if age(host)?.is_some_and(|age| age < process.age) => end(host, &process).await.map(drop),
+    let older = running(host)?.and_then(|running| running.process);
+    match (older, age(host)?) {
+        (Some(process), Some(age)) if age < process.age && kubelet::answers(host).await => {
+            end(host, &process).await.map(drop)
+        }
         _ => Ok(()),
     }
 }
