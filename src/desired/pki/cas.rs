@@ -1,4 +1,5 @@
-//! Several CAs in one file, of which the first issues, and a new CA of the front proxy with the certificate that it issues.
+//! Several CAs in one file, of which the first issues, a new CA of the front proxy with the certificate that it issues, and a new one
+//! of etcd.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use super::parse;
-use super::plan::{FRONT_PROXY_CA, LeafPlan};
+use super::plan::{CaPlan, ETCD_CA, FRONT_PROXY_CA, LeafPlan};
 use super::sign::{self, Validity};
 use super::token::random_bytes;
 use crate::base::error::{Error, Finding, Result};
@@ -63,10 +64,22 @@ fn name(subject: &X509Name<'_>) -> String {
 /// # Errors
 /// The system has no randomness.
 pub fn front_proxy_ca(lifetime: Duration, now: OffsetDateTime) -> Result<(String, String)> {
+    another(FRONT_PROXY_CA, lifetime, now)
+}
+
+/// The same of etcd.
+///
+/// # Errors
+/// The system has no randomness.
+pub fn etcd_ca(lifetime: Duration, now: OffsetDateTime) -> Result<(String, String)> {
+    another(ETCD_CA, lifetime, now)
+}
+
+fn another(plan: CaPlan, lifetime: Duration, now: OffsetDateTime) -> Result<(String, String)> {
     let key = sign::new_key()?;
     let suffix: String = random_bytes::<4>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    let common_name = format!("{}-{suffix}", FRONT_PROXY_CA.common_name);
-    Ok((sign::ca(FRONT_PROXY_CA, &common_name, &key, &Validity::new(now, lifetime))?, key.serialize_pem()))
+    let common_name = format!("{}-{suffix}", plan.common_name);
+    Ok((sign::ca(plan, &common_name, &key, &Validity::new(now, lifetime))?, key.serialize_pem()))
 }
 
 /// A certificate (PEM) of the front proxy for `key`, by this CA, that ends after `other` if the CA lets it.

@@ -34,7 +34,7 @@ use std::fmt;
 use crate::base::error::Finding;
 
 pub use ask::{ask, asks_for};
-pub use cas::{Ca, ca_name, cas, front_proxy_ca, front_proxy_client};
+pub use cas::{Ca, ca_name, cas, etcd_ca, front_proxy_ca, front_proxy_client};
 pub use encryption::{ENCRYPTION, lost_keys};
 pub(in crate::desired) use encryption::{WITH_KEYS, key as encryption_key, list, read as encryption};
 pub use fitness::Unfit;
@@ -45,7 +45,7 @@ pub use key_id::key_ids;
 pub(in crate::desired) use key_id::signing_pair;
 pub use own::own;
 pub use pin::pins;
-pub use reissue::{is_newer, reissue};
+pub use reissue::{is_newer, reissue, reissue_by};
 pub use request::{Request, request};
 pub use token::{bootstrap_token, is_token, is_token_id};
 pub use user::{UserFiles, exposed_user_files, read_user_files};

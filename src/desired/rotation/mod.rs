@@ -6,10 +6,13 @@
 //!                                         └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
 //! ```
 //! What is common to all keys is in `decide` and `observed`: the order of the places and what is waited for. A kind of key says
-//! how far files are, and what they have in a phase; which of its keys or CAs stay, and in which order, is in `ring`.
+//! how far files are, and what they have in a phase; which of its keys or CAs stay, and in which order, is in `ring`,
+//! and what all CAs have in common in `ca_ring`.
 
+mod ca_ring;
 mod decide;
 pub mod encryption;
+pub mod etcd_ca;
 pub mod front_proxy;
 mod kinds;
 mod observed;

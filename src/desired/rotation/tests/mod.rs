@@ -11,6 +11,7 @@ use super::*;
 use crate::desired::pki::{self, ENCRYPTION};
 use crate::desired::secrets::Tls;
 
+mod etcd_ca;
 mod front_proxy;
 mod service_account;
 
