@@ -1,18 +1,24 @@
 //! What is asked and changed in the cluster while keys are rotated: who has read which file, rollouts, Secrets written anew.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::controllers::pods_of;
 use super::{FIELD_MANAGER, failed, is_not_found, page, refused_or_failed, self_hosted};
 use crate::base::error::{Error, Result};
 use crate::base::time::rfc3339;
 
 /// The metric of an API server with the checksum of the EncryptionConfiguration that it has read.
 const ENCRYPTION_METRIC: &str = "apiserver_encryption_config_controller_last_config_info{";
+/// The component that is one on each controller.
+const API_SERVER: &str = "kube-apiserver";
+/// The annotation with the CAs by which it trusts etcd.
+const TRUSTS: &str = "hoist/etcd-cas";
 /// As `kubectl rollout restart` has it.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
@@ -102,6 +108,63 @@ pub async fn roll(client: &Client, component: &str, now: OffsetDateTime) -> Resu
     rolled.map_err(|error| failed(format!("roll the {kind} {component}"), &error))
 }
 
+/// The pod of the API server on a controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPod {
+    name: String,
+    /// Its container: another one each time that it begins.
+    pub container: String,
+    noted: Option<String>,
+}
+
+/// What is noted at it.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    container: String,
+    cas: Vec<String>,
+}
+
+impl ServerPod {
+    /// The CAs that [`note`] has noted of the container that it runs.
+    pub fn noted(&self) -> Option<Vec<String>> {
+        let noted: Noted = serde_json::from_str(self.noted.as_ref()?).ok()?;
+        (noted.container == self.container).then_some(noted.cas)
+    }
+}
+
+/// That of the controller `node`.
+///
+/// # Errors
+/// The API server's word; there is none that runs, or more than one.
+pub async fn server_pod(client: &Client, node: &str) -> Result<ServerPod> {
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let mut pods = pods_of(client, API_SERVER, &params).await?.into_iter();
+    let (Some(pod), None) = (pods.next(), pods.next()) else {
+        return Err(Error::failed(format!("find the API server's pod on {node}"), "there is not one alone"));
+    };
+    let noted = pod.annotations().get(TRUSTS).cloned();
+    let name = pod.name_any();
+    let statuses = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+    let running = statuses.into_iter().find(|status| status.name == API_SERVER && status.ready);
+    match running.and_then(|status| status.container_id) {
+        Some(container) => Ok(ServerPod { name, container, noted }),
+        None => Err(Error::failed(format!("find the API server's pod on {node}"), "it is not ready")),
+    }
+}
+
+/// Notes at a pod the CAs that its container was seen to have begun with.
+///
+/// # Errors
+/// The API server's word.
+pub async fn note(client: &Client, pod: &ServerPod, cas: &[String]) -> Result<()> {
+    let noted = Noted { container: pod.container.clone(), cas: cas.to_vec() };
+    let text = serde_json::to_string(&noted).unwrap_or_default();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {(TRUSTS): text}}}));
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let noted = api.patch_metadata(&pod.name, &PatchParams::default(), &patch).await;
+    noted.map(drop).map_err(|error| failed(format!("write to the pod {}", pod.name), &error))
+}
+
 /// The checksum of the EncryptionConfiguration that the API server of `client` has read.
 ///
 /// # Errors
@@ -165,6 +228,20 @@ mod tests {
             assert_eq!(said.is_some(), expected.is_some(), "{found}");
             assert!(said.unwrap_or_default().ends_with(expected.unwrap_or_default()), "{found}");
         }
+    }
+
+    #[test]
+    fn what_is_noted_of_a_container_says_nothing_of_the_next() {
+        let noted = Noted { container: "containerd://1".into(), cas: vec!["a".into(), "b".into()] };
+        let pod = |container: &str, text: &str| ServerPod {
+            name: "p".into(),
+            container: container.into(),
+            noted: Some(text.into()),
+        };
+        let text = serde_json::to_string(&noted).unwrap();
+        assert_eq!(pod("containerd://1", &text).noted(), Some(vec!["a".into(), "b".into()]));
+        assert_eq!(pod("containerd://2", &text).noted(), None, "it has begun again, and reads anew");
+        assert_eq!(pod("containerd://1", "somebody's").noted(), None);
     }
 
     #[test]

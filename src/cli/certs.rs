@@ -78,6 +78,8 @@ enum Keys {
     ServiceAccount,
     /// The CA of what API servers show to aggregated ones
     FrontProxyCa,
+    /// The CA of etcd, its members and their clients
+    EtcdCa,
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +123,7 @@ pub(super) async fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
                 Keys::EncryptionKey => rotation::Keys::EncryptionKey,
                 Keys::ServiceAccount => rotation::Keys::ServiceAccount,
                 Keys::FrontProxyCa => rotation::Keys::FrontProxyCa,
+                Keys::EtcdCa => rotation::Keys::EtcdCa,
             };
             let asked = match () {
                 () if rotate.abort => Asked::Abort,

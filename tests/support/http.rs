@@ -20,7 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// How long one request may take.
+/// How long one request may take, if nothing else is said.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A response: its status code and its body.
@@ -32,6 +32,8 @@ pub struct Client {
     address: SocketAddr,
     /// What it shows in place of a certificate.
     token: Option<String>,
+    /// How long one request may take.
+    limit: Duration,
 }
 
 impl Client {
@@ -53,7 +55,7 @@ impl Client {
         let mut config =
             builder.with_root_certificates(roots).with_client_auth_cert(certificates(certificate), key).unwrap();
         config.resumption = Resumption::disabled();
-        Self { tls: TlsConnector::from(Arc::new(config)), address, token: None }
+        Self { tls: TlsConnector::from(Arc::new(config)), address, token: None, limit: LIMIT }
     }
 
     /// The same with a token, and no certificate.
@@ -64,7 +66,12 @@ impl Client {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Self { tls: TlsConnector::from(Arc::new(config)), address, token: Some(token.to_owned()) }
+        Self { tls: TlsConnector::from(Arc::new(config)), address, token: Some(token.to_owned()), limit: LIMIT }
+    }
+
+    /// It with another time that a request may take.
+    pub fn patient(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     pub async fn get(&self, path: &str) -> Result<Response, String> {
@@ -76,9 +83,9 @@ impl Client {
     }
 
     async fn request(&self, method: &str, path: &str, body: String) -> Result<Response, String> {
-        match tokio::time::timeout(LIMIT, self.exchange(method, path, body)).await {
+        match tokio::time::timeout(self.limit, self.exchange(method, path, body)).await {
             Ok(answer) => answer.map_err(|error| chain(&*error)),
-            Err(_) => Err(format!("no answer within {LIMIT:?}")),
+            Err(_) => Err(format!("no answer within {:?}", self.limit)),
         }
     }
 

@@ -7,9 +7,9 @@ use nix::unistd::{AccessFlags, access};
 
 use super::Facts;
 use crate::base::error::Finding;
-use crate::base::files;
 use crate::desired::assets::{AssetSet, CLUSTER_ID};
 use crate::desired::config::Etcd;
+use crate::desired::pki;
 use crate::node::etcd_data::Data;
 use crate::node::host::Host;
 use crate::node::mounts::Mounts;
@@ -131,8 +131,8 @@ pub(super) fn etcd_data(facts: &Facts) -> Vec<Finding> {
     if !has_data || crate::plane::bridge::Bridge::new(&facts.host).has_etcd() {
         return Vec::new();
     }
-    let ca = facts.assets.tls().remove("etcd/ca.crt").map(|ca| files::sha256(&ca));
-    if ca.is_some_and(|ca| std::fs::read_to_string(facts.host.kept_etcd(dir)).is_ok_and(|kept| kept.trim() == ca)) {
+    let sums = facts.assets.tls().get("etcd/ca.crt").map(|ca| pki::ca_sums(ca)).unwrap_or_default();
+    if std::fs::read_to_string(facts.host.kept_etcd(dir)).is_ok_and(|kept| kept.lines().any(|sum| sums.contains(sum))) {
         return Vec::new();
     }
     let message = "holds the data of an earlier etcd, and hoist's etcd is not installed here";
@@ -237,7 +237,16 @@ mod tests {
         let ca = facts.assets.text("tls/etcd/ca.crt").unwrap();
         machine.put("/var/lib/etcd/hoist-cluster", crate::base::files::sha256(ca.as_bytes()) + "\n");
         assert!(etcd_data(&facts).is_empty(), "reset has kept it of this cluster");
-        machine.put("/var/lib/etcd/hoist-cluster", "another's");
+        // A rotation of etcd's CA was under way, or has begun since.
+        let now = time::OffsetDateTime::now_utc();
+        let (new, _) = pki::etcd_ca(std::time::Duration::from_hours(24), now).unwrap();
+        let sums = |text: &str| pki::ca_sums(text.as_bytes()).into_iter().collect::<Vec<_>>().join("\n") + "\n";
+        machine.put("/var/lib/etcd/hoist-cluster", sums(&(new.clone() + &ca)));
+        assert!(etcd_data(&facts).is_empty());
+        machine.put("/var/lib/etcd/hoist-cluster", sums(&ca));
+        facts.assets.files.insert("tls/etcd/ca.crt".into(), File::public(ca.clone() + &new));
+        assert!(etcd_data(&facts).is_empty());
+        machine.put("/var/lib/etcd/hoist-cluster", sums("another's"));
         assert!(said(&etcd_data(&facts))[0].contains("the data of an earlier etcd"));
         machine.put("/etc/kubernetes/manifests/etcd.yaml", "");
         assert!(etcd_data(&machine.facts("")).is_empty(), "it is of this cluster");

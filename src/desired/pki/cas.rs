@@ -1,6 +1,7 @@
 //! Several CAs in one file, of which the first issues, a new CA of the front proxy with the certificate that it issues, and a new one
 //! of etcd.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -12,6 +13,7 @@ use super::plan::{CaPlan, ETCD_CA, FRONT_PROXY_CA, LeafPlan};
 use super::sign::{self, Validity};
 use super::token::random_bytes;
 use crate::base::error::{Error, Finding, Result};
+use crate::base::files;
 
 /// A CA, with its key where that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,13 @@ pub fn cas(crt: &[u8], key: &[u8]) -> Vec<Ca> {
         })
     };
     crts.into_iter().filter_map(ca).collect()
+}
+
+/// By what one tells that two files of CAs are one cluster's: checksums of the file and of each CA in it. A rotation adds a CA before it
+/// takes one away.
+pub fn ca_sums(pem: &[u8]) -> BTreeSet<String> {
+    let each = cas(pem, b"").into_iter().map(|ca| files::sha256(ca.crt.as_bytes()));
+    each.chain([files::sha256(pem)]).collect()
 }
 
 /// What a CA with this subject (DER) is called: by its common name where it has nothing else.

@@ -2,6 +2,7 @@
 //!
 //! | seen | done |
 //! |---|---|
+//! | another CA than the one that has issued it issues now, and it is this controller's alone | issued anew here by that |
 //! | more than a third of its life and 8 minutes are left, jitter aside; nobody asked for it | it is kept |
 //! | the key of its CA is not here | it waits for whoever has the key |
 //! | a successor would not end later: its CA ends | it is kept, and ends with its CA |
@@ -38,6 +39,8 @@ pub struct Leaf {
     pub can_sign: bool,
     /// It is one controller's alone.
     pub is_own: bool,
+    /// Another CA has issued it than the one that issues now: `ca` is the one that does.
+    pub is_of_another: bool,
 }
 
 /// What is gone by.
@@ -73,6 +76,7 @@ pub enum Step {
 /// What becomes of `leaf`.
 pub fn decide(leaf: &Leaf, seen: &Observed) -> Step {
     match () {
+        () if leaf.is_of_another && leaf.is_own && leaf.can_sign => Step::Renew,
         () if seen.now < due(leaf, seen.lifetime, seen.jitter) && !seen.is_asked_for => Step::Keep,
         () if !leaf.can_sign => Step::Awaits,
         () if leaf.ca_ends.min(seen.now.saturating_add(time(seen.lifetime))) <= leaf.ends => Step::EndsWithItsCa,
@@ -123,6 +127,7 @@ mod tests {
             ca_ends: made() + DAY * 3650,
             can_sign: true,
             is_own: false,
+            is_of_another: false,
         }
     }
 
@@ -142,6 +147,8 @@ mod tests {
             (&leaf(), at(59), Step::Keep),
             (&leaf(), at(60), Step::RenewForAll),
             (&leaf(), at(400), Step::RenewForAll),
+            (&Leaf { is_of_another: true, ..own.clone() }, at(0), Step::Renew),
+            (&Leaf { is_of_another: true, can_sign: false, ..own.clone() }, at(0), Step::Keep),
             (&own, at(59), Step::Keep),
             (&own, at(60), Step::Renew),
             (&own, away(60), Step::Renew),

@@ -23,7 +23,9 @@ pub use refresh::refreshed;
 pub use signed::{misfit, with};
 
 /// The CAs, by the names of their files in tls/.
-const CAS: [&str; 3] = ["ca", "front-proxy-ca", "etcd/ca"];
+const CAS: [&str; 3] = ["ca", "front-proxy-ca", ETCD_CA];
+/// That of etcd.
+const ETCD_CA: &str = "etcd/ca";
 /// The folders of tls/ that have one for each controller below them.
 const PER_CONTROLLER: [&str; 3] = ["apiserver/", "etcd/", "kubelet/"];
 
@@ -32,7 +34,8 @@ pub fn leaves(tls: &Tls) -> Vec<Leaf> {
     let of = |(path, crt): (&String, &Vec<u8>)| {
         let stem = path.strip_suffix(".crt")?;
         let info = pki::inspect(crt).ok().filter(|info| !info.is_ca)?;
-        let ca = CAS.into_iter().find(|ca| issuer(tls, ca).is_some_and(|ca| pki::is_issued_by(ca, crt)))?;
+        let issued = CAS.into_iter().find(|ca| issuer(tls, ca).is_some_and(|ca| pki::is_issued_by(ca, crt)));
+        let ca = issued.or_else(|| is_of_another(tls, stem).then_some(ETCD_CA))?;
         Some(Leaf {
             stem: stem.to_owned(),
             ca,
@@ -43,9 +46,36 @@ pub fn leaves(tls: &Tls) -> Vec<Leaf> {
             is_own: PER_CONTROLLER
                 .iter()
                 .any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.contains('/'))),
+            is_of_another: issued.is_none() || is_of_another(tls, stem),
         })
     };
     tls.iter().filter_map(of).collect()
+}
+
+/// Whether a member of etcd serves with it, or shows it to its peers, and the first of etcd's CAs, which issues, has not issued it. Where
+/// the key of that CA is elsewhere, whoever has it issues.
+fn is_of_another(tls: &Tls, stem: &str) -> bool {
+    let is_members = stem.strip_prefix("etcd/").is_some_and(|rest| rest.contains('/'));
+    let crt = tls.get(&format!("{stem}.crt")).map(Vec::as_slice).unwrap_or_default();
+    is_members && first_ca(tls).is_some_and(|ca| ca.key.is_some() && !pki::is_issued_by(ca.crt.as_bytes(), crt))
+}
+
+/// The CA that issues for etcd, with its key if that is here.
+fn first_ca(tls: &Tls) -> Option<pki::Ca> {
+    let file = |end: &str| tls.get(&format!("{ETCD_CA}.{end}")).map(Vec::as_slice).unwrap_or_default();
+    pki::cas(file("crt"), file("key")).into_iter().next()
+}
+
+/// `assets` with those leaves of etcd's members issued anew that another CA than the first of etcd's has issued, whichever controllers
+/// they are of.
+///
+/// # Errors
+/// The first that cannot be issued.
+pub fn by_first_ca(assets: &AssetSet, lifetime: Duration, now: OffsetDateTime) -> Result<AssetSet> {
+    let all = leaves(&assets.tls());
+    let others: Vec<_> = all.iter().filter(|leaf| leaf.is_of_another).collect();
+    let (assets, failed) = renewed(assets, &others, lifetime, now);
+    failed.into_iter().next().map_or(Ok(assets), Err)
 }
 
 fn issuer<'a>(tls: &'a Tls, ca: &str) -> Option<&'a [u8]> {
@@ -112,6 +142,9 @@ fn successor(tls: &Tls, leaf: &Leaf, lifetime: Duration, now: OffsetDateTime) ->
             .ok_or_else(|| Error::failed(format!("renew {}.crt", leaf.stem), format!("there is no tls/{path}")))
     };
     let (crt, ca) = (file(format!("{}.crt", leaf.stem))?, file(format!("{}.crt", leaf.ca))?);
+    if let Some(ca) = first_ca(tls).filter(|_| leaf.is_of_another) {
+        return pki::reissue_by(crt, &ca, lifetime, now);
+    }
     pki::reissue(crt, ca, file(format!("{}.key", leaf.ca))?, lifetime, now)
 }
 
@@ -215,6 +248,51 @@ mod tests {
         // What was newer in one is then in both, and nothing older ever.
         assert!(with_newer(assets.clone(), &renewed) == (renewed.clone(), true));
         assert!(with_newer(renewed.clone(), &assets) == (renewed, false));
+    }
+
+    #[test]
+    fn what_a_member_of_etcd_shows_is_issued_anew_by_the_first_of_its_cas() {
+        let begun = OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
+        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
+        let cluster = config::parse("f", text, Path::new("/")).unwrap();
+        let tls = pki::issue(&cluster, &Default::default(), &Default::default(), begun).unwrap().files;
+        let assets = render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        let day = Duration::from_hours(24);
+        let (crt, key) = pki::etcd_ca(day * 3650, begun + day).unwrap();
+        let with = |names: [&str; 2], parts: [&[u8]; 4]| {
+            let mut changed = assets.clone();
+            let mut put = |name: &str, content: Vec<u8>| {
+                changed.files.insert(format!("tls/{name}"), File::private(content));
+            };
+            put(names[0], [parts[0], parts[1]].concat());
+            put(names[1], [parts[2], parts[3]].concat());
+            changed
+        };
+        let (old, old_key) = (&*tls["etcd/ca.crt"], &*tls["etcd/ca.key"]);
+        let names = ["etcd/ca.crt", "etcd/ca.key"];
+        let of_another = |assets: &AssetSet| {
+            let all = leaves(&assets.tls()).into_iter().filter(|leaf| leaf.is_of_another);
+            all.map(|leaf| leaf.stem).collect::<Vec<_>>()
+        };
+        let members = ["etcd/c1/peer", "etcd/c1/server"];
+        let trusts = with(names, [old, crt.as_bytes(), old_key, key.as_bytes()]);
+        assert!(of_another(&assets).is_empty() && of_another(&trusts).is_empty(), "the old one issues");
+        let uses = with(names, [crt.as_bytes(), old, key.as_bytes(), old_key]);
+        let alone = with(names, [crt.as_bytes(), b"", key.as_bytes(), b""]);
+        let elsewhere = with(names, [crt.as_bytes(), old, b"", old_key]);
+        assert!(of_another(&elsewhere).is_empty(), "whoever has the key issues");
+        for assets in [&uses, &alone] {
+            assert_eq!(of_another(assets), members);
+            let anew = by_first_ca(assets, day * 365, begun + day).unwrap();
+            for stem in members {
+                let (path, new) = (format!("tls/{stem}.crt"), &anew.tls()[&format!("{stem}.crt")]);
+                assert!(pki::is_issued_by(crt.as_bytes(), new) && pki::is_newer(new, &assets.files[&path].content));
+            }
+            assert!(of_another(&anew).is_empty() && by_first_ca(&anew, day * 365, begun + day).unwrap() == anew);
+            // Nobody brings the old ones back.
+            assert!(with_newer(anew.clone(), &trusts) == (anew.clone(), false));
+            assert!(with_newer(trusts.clone(), &anew).0.tls()["etcd/c1/peer.crt"] == trusts.tls()["etcd/c1/peer.crt"]);
+        }
     }
 
     #[test]

@@ -143,6 +143,23 @@ impl Cas {
     }
 }
 
+/// Why an asset directory would lead a cluster back whose guard keeps `kept`, by the CAs that both have in `crt`: it lacks the newest
+/// CA, still has one that the cluster has dropped, or issues by an older one. `None` where it would not.
+pub(super) fn leads_back(kept: &Tls, directory: &Tls, crt: &str) -> Option<String> {
+    let (kept, directory) = (pki::cas(bytes(kept, crt), b""), pki::cas(bytes(directory, crt), b""));
+    let newest = kept.iter().max_by_key(|ca| ca.begins)?;
+    let (issues, would_issue) = (kept.first()?, directory.first()?);
+    if directory.iter().all(|ca| ca.begins < newest.begins) {
+        return Some(format!("has the CA {}, and lacks {}, the newest of the cluster", would_issue.name, newest.name));
+    }
+    let is_dropped = |ca: &&Ca| ca.begins < newest.begins && !kept.iter().any(|known| known.crt == ca.crt);
+    if let Some(ca) = directory.iter().find(is_dropped) {
+        return Some(format!("still has the CA {}, which the cluster has dropped", ca.name));
+    }
+    let is_older = would_issue.begins < issues.begins;
+    is_older.then(|| format!("issues by the CA {}, and the cluster by {}", would_issue.name, issues.name))
+}
+
 /// Of the places that have the leaf `path`, the one that ends last.
 pub(super) fn last<'a>(path: &str, places: impl IntoIterator<Item = &'a Tls>) -> Option<Vec<u8>> {
     let leaves = places.into_iter().filter_map(|files| files.get(path));

@@ -13,24 +13,17 @@
 
 use super::ca_ring::{self, Cas, Place, bytes};
 use super::decide::{Asked, Level};
-use super::observed::{Clock, Observed, Rotation};
+use super::observed::{Clock, ETCD_CA as CA, ETCD_CA_KEY as CA_KEY, ETCD_CLIENTS as CLIENTS, Observed, Rotation};
 use crate::base::error::{Error, Finding, Result};
 use crate::desired::pki;
 use crate::desired::secrets::Tls;
 
-/// The CAs and their keys, in tls/.
-pub const CA: &str = "etcd/ca.crt";
-/// The same.
-pub const CA_KEY: &str = "etcd/ca.key";
-/// The certificates that all controllers share: the API servers', and that of whoever looks whether etcd is well. Those that members
-/// serve and show each other are each controller's own, and its guard issues them.
-pub const CLIENTS: [&str; 2] = ["apiserver-etcd-client.crt", "etcd/healthcheck-client.crt"];
 /// Etcd's clients, and the first to begin again.
 pub const API_SERVER: &str = "kube-apiserver";
 /// Etcd's members.
 pub const MEMBER: &str = "etcd";
 
-const PLACE: Place = Place { crt: CA, key: CA_KEY, by_hand: "docs/rotation.md#rotation-of-keys says what is rotated" };
+const PLACE: Place = Place { crt: CA, key: CA_KEY, by_hand: "docs/rotation.md#the-ca-of-etcd says what is rotated" };
 
 /// A rotation, or a cluster that has one CA.
 #[derive(Clone)]
@@ -119,6 +112,11 @@ impl Rotation for EtcdCa {
             _ => Level::Knows,
         }
     }
+}
+
+/// Why an asset directory would lead a cluster back whose guard keeps `kept`, as [`ca_ring::leads_back`] has it.
+pub fn leads_back(kept: &Tls, directory: &Tls) -> Option<String> {
+    ca_ring::leads_back(kept, directory, CA)
 }
 
 /// Whether a server that has said this, as [`Rotation::level_of_server`] has it, trusts those CAs that guard's Secret has in `kept`,

@@ -110,19 +110,7 @@ impl Rotation for FrontProxyCa {
     }
 }
 
-/// Why an asset directory would lead a cluster back whose guard keeps `kept`: it lacks the newest CA, still has one that the cluster
-/// has dropped, or issues by an older one. `None` where it would not.
+/// Why an asset directory would lead a cluster back whose guard keeps `kept`, as [`ca_ring::leads_back`] has it.
 pub fn leads_back(kept: &Tls, directory: &Tls) -> Option<String> {
-    let (kept, directory) = (pki::cas(bytes(kept, CA), b""), pki::cas(bytes(directory, CA), b""));
-    let newest = kept.iter().max_by_key(|ca| ca.begins)?;
-    let (issues, would_issue) = (kept.first()?, directory.first()?);
-    if directory.iter().all(|ca| ca.begins < newest.begins) {
-        return Some(format!("has the CA {}, and lacks {}, the newest of the cluster", would_issue.name, newest.name));
-    }
-    let is_dropped = |ca: &&Ca| ca.begins < newest.begins && !kept.iter().any(|known| known.crt == ca.crt);
-    if let Some(ca) = directory.iter().find(is_dropped) {
-        return Some(format!("still has the CA {}, which the cluster has dropped", ca.name));
-    }
-    let is_older = would_issue.begins < issues.begins;
-    is_older.then(|| format!("issues by the CA {}, and the cluster by {}", would_issue.name, issues.name))
+    ca_ring::leads_back(kept, directory, CA)
 }

@@ -2,6 +2,7 @@
 
 use super::decide::Asked;
 use super::encryption::EncryptionKey;
+use super::etcd_ca::EtcdCa;
 use super::front_proxy::FrontProxyCa;
 use super::observed::{Keys, Observed, Rotation};
 use super::service_account::ServiceAccountKey;
@@ -16,5 +17,6 @@ pub fn rotation(keys: Keys, seen: &Observed, asked: Asked) -> Result<Box<dyn Rot
         Keys::EncryptionKey => Box::new(EncryptionKey::of(seen, asked)?),
         Keys::ServiceAccount => Box::new(ServiceAccountKey::of(seen, asked)?),
         Keys::FrontProxyCa => Box::new(FrontProxyCa::of(seen, asked)?),
+        Keys::EtcdCa => Box::new(EtcdCa::of(seen, asked)?),
     })
 }

@@ -2,7 +2,7 @@
 //! a rotation stands is what the files themselves say.
 //!
 //! ```text
-//! files, servers' words ─► Observed ─► encryption, service_account, front_proxy: Rotation ─► Seen ─► decide ─► Step
+//! files, servers' words ─► Observed ─► encryption, service_account, front_proxy, etcd_ca: Rotation ─► Seen ─► decide ─► Step
 //!                                         └─► what a phase has in each place ─► put ─► tls/, manifests of Secrets
 //! ```
 //! What is common to all keys is in `decide` and `observed`: the order of the places and what is waited for. A kind of key says
@@ -23,7 +23,10 @@ pub mod tokens;
 
 pub use decide::{Asked, Left, Level, Seen, Server, Step, decide, towards};
 pub use kinds::rotation;
-pub use observed::{CA, CA_KEY, CLIENT, CLIENT_KEY, Clock, Keys, Observed, PUBLIC, Rotation, SIGNING, Word, seen};
+pub use observed::{
+    CA, CA_KEY, CLIENT, CLIENT_KEY, Clock, ETCD_CA, ETCD_CA_KEY, ETCD_CLIENTS, Keys, Observed, PUBLIC, Rotation,
+    SIGNING, Word, in_tls, seen,
+};
 pub use put::{put, sum};
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub enum Keys {
     ServiceAccount,
     /// The CA of what API servers show to aggregated ones.
     FrontProxyCa,
+    /// The CA of etcd, its members and their clients.
+    EtcdCa,
 }
 
 /// The key of a service account's tokens, and its public half, in tls/.
@@ -32,6 +34,13 @@ pub const CA_KEY: &str = "front-proxy-ca.key";
 pub const CLIENT: &str = "front-proxy-client.crt";
 /// The same.
 pub const CLIENT_KEY: &str = "front-proxy-client.key";
+/// The CAs of etcd and their keys, in tls/.
+pub const ETCD_CA: &str = "etcd/ca.crt";
+/// The same.
+pub const ETCD_CA_KEY: &str = "etcd/ca.key";
+/// The certificates that all controllers share: the API servers', and that of whoever looks whether etcd is well. Those that members
+/// serve and show each other are each controller's own, and its guard issues them.
+pub const ETCD_CLIENTS: [&str; 2] = ["apiserver-etcd-client.crt", "etcd/healthcheck-client.crt"];
 
 impl Keys {
     /// As the command has it.
@@ -40,6 +49,7 @@ impl Keys {
             Self::EncryptionKey => "encryption-key",
             Self::ServiceAccount => "service-account",
             Self::FrontProxyCa => "front-proxy-ca",
+            Self::EtcdCa => "etcd-ca",
         }
     }
 
@@ -49,11 +59,12 @@ impl Keys {
             Self::EncryptionKey => &[ENCRYPTION],
             Self::ServiceAccount => &[SIGNING, PUBLIC],
             Self::FrontProxyCa => &[CA, CA_KEY, CLIENT, CLIENT_KEY],
+            Self::EtcdCa => &[ETCD_CA, ETCD_CA_KEY, ETCD_CLIENTS[0], ETCD_CLIENTS[1]],
         }
     }
 
-    /// The components whose Secrets have such files, in the order in which they get them, each with the files by the names of
-    /// tls/, which are those in the Secret. What is accepted changes last: until then all places know that there is another.
+    /// The components whose Secrets have such files, in the order in which they get them, each with the files by their names in the
+    /// Secret; [`in_tls`] has those of tls/. What is accepted changes last: until then all places know that there is another.
     pub fn secrets(self) -> &'static [(&'static str, &'static [&'static str])] {
         match self {
             Self::EncryptionKey => &[("kube-apiserver", &[ENCRYPTION])],
@@ -63,8 +74,17 @@ impl Keys {
                 ("kube-controller-manager", &[CA]),
                 ("kube-apiserver", &[CA, CLIENT, CLIENT_KEY]),
             ],
+            Self::EtcdCa => &[("kube-apiserver", &[IN_SECRET, ETCD_CLIENTS[0]])],
         }
     }
+}
+
+/// What the CAs of etcd are called in the Secret of the API servers.
+const IN_SECRET: &str = "etcd-ca.crt";
+
+/// The name that a file of a component's Secret has in tls/.
+pub fn in_tls(name: &str) -> &str {
+    if name == IN_SECRET { ETCD_CA } else { name }
 }
 
 /// What is seen of each place. Files are those of tls/, by their paths there.

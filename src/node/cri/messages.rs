@@ -137,6 +137,16 @@ pub struct StopContainerRequest {
 #[derive(Message)]
 pub struct StopContainerResponse {}
 
+/// For `RemoveContainer`.
+#[derive(Message)]
+pub struct RemoveContainerRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+}
+
+#[derive(Message)]
+pub struct RemoveContainerResponse {}
+
 #[derive(Message)]
 pub struct ContainerStatusRequest {
     #[prost(string, tag = "1")]

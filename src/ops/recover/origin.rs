@@ -14,7 +14,9 @@ use crate::node::host::Host;
 use crate::plane::kept_copy::Copy;
 
 /// What belongs to a cluster and to no other: data of one is of no use with the keys of another.
-const IDENTITY: [&str; 3] = ["tls/ca.crt", "tls/etcd/ca.crt", "tls/sa.pub"];
+const IDENTITY: [&str; 2] = ["tls/ca.crt", "tls/sa.pub"];
+/// The same, where one of those is in one of the two alone. A rotation changes it, and data does not depend on it.
+const ETCD_CA: &str = "tls/etcd/ca.crt";
 /// The parts of an asset directory that `start` reads.
 const PARTS: [&str; 8] =
     ["auth/", "tls/", "bootstrap-manifests/", "manifests/", "addons/", "kubelet/", "systemd/", "keepalived/"];
@@ -117,7 +119,9 @@ fn same_cluster(here: &AssetSet, there: &BTreeMap<String, File>, place: &Path, f
         (Some(here), Some(there)) => here.content != there.content,
         _ => false,
     };
-    let Some(path) = IDENTITY.iter().find(differs) else { return same_keys(here, there, place, file) };
+    let are_known = IDENTITY.iter().all(|path| here.files.contains_key(*path) && there.contains_key(*path));
+    let also = (!are_known).then_some(&ETCD_CA);
+    let Some(path) = IDENTITY.iter().chain(also).find(differs) else { return same_keys(here, there, place, file) };
     let rotated =
         if path.ends_with("sa.pub") { ", or of the time after a rotation of the service account key" } else { "" };
     let message = format!("is of another cluster than {}{rotated}", file.display());

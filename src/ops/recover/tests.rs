@@ -108,6 +108,20 @@ fn an_asset_directory_comes_from_the_backup_only_where_there_is_none() {
     let error = found(&host, &other, &place).err().unwrap();
     assert!(error.contains("tls/ca.crt: is of another cluster than b.tar"), "{error}");
 
+    // Another CA of etcd is a rotation's, if all else says that it is this cluster.
+    let of = |sa: &str, etcd: &str| {
+        let (sa, etcd) = (("tls/sa.pub", sa), ("tls/etcd/ca.crt", etcd));
+        contents(&[("cluster.yaml", "c"), ("tls/ca.crt", "ca"), sa, etcd])
+    };
+    std::fs::create_dir_all(place.join("tls/etcd")).unwrap();
+    std::fs::write(place.join("tls/etcd/ca.crt"), "new").unwrap();
+    let error = found(&host, &of("sa", "old"), &place).err().unwrap();
+    assert!(error.contains("tls/etcd/ca.crt: is of another cluster than b.tar"), "{error}");
+    std::fs::write(place.join("tls/sa.pub"), "sa").unwrap();
+    assert!(found(&host, &of("sa", "old"), &place).is_ok());
+    let error = found(&host, &of("another", "new"), &place).err().unwrap();
+    assert!(error.contains("tls/sa.pub: is of another cluster than b.tar"), "{error}");
+
     // Without the keys that its data is encrypted with, it would be of no use.
     let keys = |names: &[(&str, &str)]| {
         let keys: String = names.iter().map(|(name, key)| format!("{{name: {name}, secret: {key}}},")).collect();

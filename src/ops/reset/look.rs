@@ -8,6 +8,7 @@ use crate::base::files;
 use crate::base::yaml;
 use crate::desired::assets;
 use crate::desired::config;
+use crate::desired::pki;
 use crate::node::cri::sandboxes::{self, Pod};
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
@@ -107,7 +108,10 @@ pub async fn look(host: &Host, removes_etcd_data: bool) -> Found {
     let is_own = has_kubelet || pods.has_own("etcd.yaml") || host.kept_etcd(&etcd_data).is_file();
     let ca = files::read_if_there(&host.etcd_pki().join("ca.crt")).ok().flatten().filter(|_| has_kubelet);
     Found {
-        kept_etcd: ca.map(|ca| (host.kept_etcd(&etcd_data), files::sha256(&ca) + "\n")),
+        kept_etcd: ca.map(|ca| {
+            let sums: Vec<_> = pki::ca_sums(&ca).into_iter().collect();
+            (host.kept_etcd(&etcd_data), sums.join("\n") + "\n")
+        }),
         manifests: pods.own(),
         files,
         folders,

@@ -166,7 +166,8 @@ pub(crate) fn older_keys(copy: &Copy, assets: &AssetSet, dir: &Path) -> Option<F
     let service_account =
         || Some((rotation::PUBLIC, Keys::ServiceAccount, rotation::service_account::leads_back(&kept, &own)?));
     let front_proxy = || Some((rotation::CA, Keys::FrontProxyCa, rotation::front_proxy::leads_back(&kept, &own)?));
-    let (file, keys, why) = found.or_else(service_account).or_else(front_proxy)?;
+    let etcd = || Some((rotation::ETCD_CA, Keys::EtcdCa, rotation::etcd_ca::leads_back(&kept, &own)?));
+    let (file, keys, why) = found.or_else(service_account).or_else(front_proxy).or_else(etcd)?;
     let finding = Finding::new(dir.join("tls").join(file).display().to_string(), why);
     Some(finding.remedy(format!(
         "bring the cluster's own there, and run `hoist render`: docs/rotation.md#other-asset-directories has the command. `hoist certs rotate {} --abort` leads a cluster back to its old key",

@@ -16,6 +16,7 @@ use crate::support::node::{Node, init_of};
 use crate::support::several::etcdctl;
 use crate::support::{eventually, hoist, repository, worker};
 
+mod etcd_ca;
 mod front_proxy;
 
 /// A phase takes up to a minute for guards, and as long as the bridge is held.
@@ -35,8 +36,12 @@ const OF_TOKENS: &str = "hoist certs rotate service-account";
 const FINISH_TOKENS: &str = "hoist certs rotate service-account --finish";
 const ROTATE_CA: &str = "hoist certs rotate front-proxy-ca";
 const FINISH_CA: &str = "hoist certs rotate front-proxy-ca --finish";
-const PAGE: [&str; 9] = [PLAN, ROTATE, FINISH, CONTINUE, ABORT, OF_TOKENS, FINISH_TOKENS, ROTATE_CA, FINISH_CA];
+const ROTATE_ETCD: &str = "hoist certs rotate etcd-ca";
+const FINISH_ETCD: &str = "hoist certs rotate etcd-ca --finish";
+const PAGE: [&str; 11] =
+    [PLAN, ROTATE, FINISH, CONTINUE, ABORT, OF_TOKENS, FINISH_TOKENS, ROTATE_CA, FINISH_CA, ROTATE_ETCD, FINISH_ETCD];
 const ABORT_CA: &str = "hoist certs rotate front-proxy-ca --abort";
+const ABORT_ETCD: &str = "hoist certs rotate etcd-ca --abort";
 
 /// A kubelet renews a token of ten minutes after eight, and hoist lets five more pass.
 const RENEWED: Duration = Duration::from_secs(1200);

@@ -2,7 +2,8 @@
 //! member accepts each other and every client, and every client accepts each member: those that run, and those that could begin now.
 
 use super::*;
-use crate::desired::rotation::etcd_ca::{API_SERVER, CA, CA_KEY, CLIENTS, EtcdCa, MEMBER, has_only_to_read};
+use crate::desired::rotation::etcd_ca::{API_SERVER, EtcdCa, MEMBER, has_only_to_read, leads_back};
+use crate::desired::rotation::{ETCD_CA as CA, ETCD_CA_KEY as CA_KEY, ETCD_CLIENTS as CLIENTS};
 
 /// Whoever shows a certificate, and trusts CAs.
 #[derive(Clone, Debug, PartialEq)]
@@ -351,4 +352,19 @@ fn what_is_not_its_own_is_refused() {
     let (crt, _) = pki::etcd_ca(clock(60).cas, clock(60).now).unwrap();
     let text = said(&|seen| drop(seen.directory.as_mut().unwrap().insert(CA.into(), crt.clone().into())));
     assert!(text.contains("which the cluster has not"), "{text}");
+}
+
+#[test]
+fn a_directory_of_before_leads_it_back() {
+    let mut world = Etcd::new(&["c1"]);
+    let older = world.directory.clone().unwrap();
+    assert!(awaits(world.run(Asked::Rotate, 99)));
+    let said = leads_back(&world.guards_secret, &older).unwrap_or_default();
+    assert!(said.contains("has the CA etcd-ca, and lacks etcd-ca-"), "{said}");
+    let between = world.directory.clone().unwrap();
+    assert_eq!(leads_back(&world.guards_secret, &between), None);
+    assert_eq!(world.run(Asked::Finish, 99), Some(Step::Nothing));
+    let said = leads_back(&world.guards_secret, &between).unwrap_or_default();
+    assert!(said.contains("still has the CA etcd-ca, which the cluster has dropped"), "{said}");
+    assert_eq!(leads_back(&world.guards_secret, &world.directory.clone().unwrap()), None);
 }

@@ -26,6 +26,7 @@ fn first(keys: Keys) -> Tls {
             let (private, public) = pki::signing_pair().unwrap();
             Tls::from([(SIGNING.into(), private.into()), (PUBLIC.into(), public.into())])
         }
+        Keys::EtcdCa => unreachable!("it has a world of its own"),
         Keys::FrontProxyCa => {
             let Clock { now, cas, leaves } = clock(0);
             let (crt, key) = pki::front_proxy_ca(cas, now).unwrap();
@@ -61,6 +62,7 @@ fn uses(keys: Keys, files: &Tls) -> (String, Vec<String>) {
             // One that accepts nothing but signs, as the controller manager, is as good as all.
             (signs.clone(), files.get(PUBLIC).map_or(vec![signs], |public| pki::key_ids(public)))
         }
+        Keys::EtcdCa => unreachable!("it has a world of its own"),
         Keys::FrontProxyCa => {
             let cas = pki::cas(&files[CA], b"");
             let issued =
@@ -132,6 +134,7 @@ impl World {
                 [signs].into_iter().chain(accepts).collect()
             }
             // A server trusts others, too.
+            Keys::EtcdCa => unreachable!("it has a world of its own"),
             Keys::FrontProxyCa => ["kubernetes".to_owned()].into_iter().chain(uses(self.keys, files).1).collect(),
         };
         let guards_behind: Vec<_> = behind.map(|(node, _)| (*node).to_owned()).collect();
@@ -227,7 +230,7 @@ impl World {
                 let others = self.written.iter().filter(|key| **key != rotation.staying()).count();
                 Left { others: others as u64, held: Vec::new() }
             }
-            Keys::FrontProxyCa => Left::default(),
+            Keys::FrontProxyCa | Keys::EtcdCa => Left::default(),
             Keys::ServiceAccount if rotation.is_unused() => Left::default(),
             Keys::ServiceAccount => {
                 let others = self.written.iter().filter(|key| **key != rotation.mark());

@@ -10,8 +10,10 @@ use crate::api::{certificates, guard, rotation as api, write};
 use crate::base::error::Result;
 use crate::base::files::{self, File};
 use crate::desired::assets::AssetSet;
+use crate::desired::renewal;
+use crate::desired::rotation::etcd_ca::MEMBER;
 use crate::desired::rotation::front_proxy::CONFIG_MAP;
-use crate::desired::rotation::{Level, Rotation, Step, put};
+use crate::desired::rotation::{Keys, Level, Rotation, Step, in_tls, put};
 use crate::desired::secrets::Tls;
 use crate::plane::kept_copy::Copy;
 
@@ -30,10 +32,11 @@ impl Scene<'_> {
             Step::WriteDirectory(level) => self.write_directory(&rotation.content(*level)?),
             Step::WriteSecret(name, level) => {
                 let content = rotation.content(*level)?;
-                let new = |key: &str, _: &[u8]| content.get(key).cloned();
+                let new = |key: &str, _: &[u8]| content.get(in_tls(key)).cloned();
                 certificates::replace(&self.client, name, new).await.map(drop)
             }
             Step::Roll(CONFIG_MAP) => self.tell_aggregated().await,
+            Step::Roll(MEMBER) => self.member_begins_again().await,
             Step::Roll(name) => api::roll(&self.client, name, self.host.world().now()).await,
             Step::Nothing | Step::Wait(_) | Step::Count | Step::Rewrite | Step::AwaitFinish(_) | Step::Held(_) => {
                 Ok(())
@@ -68,12 +71,20 @@ impl Scene<'_> {
     fn write_directory(&self, content: &Tls) -> Result<()> {
         let Some(dir) = &self.asset_dir else { return Ok(()) };
         let assets = AssetSet::load(dir)?;
-        let changed = with(&assets, content).files;
+        let mut changed = with(&assets, content);
+        if self.keys == Keys::EtcdCa {
+            // What its members show is of the first of etcd's CAs, as in guards' copies.
+            let lifetime = self.cluster.pki.certificate_validity;
+            changed = renewal::by_first_ca(&changed, lifetime, self.host.world().now())?;
+        }
         let changed = changed
+            .files
             .into_iter()
             .filter(|(path, file)| assets.files.get(path).is_none_or(|old| old.content != file.content));
-        // What `start` reads first comes last: half of it is refused.
-        for (path, file) in changed {
+        // By what one tells how far it is comes last: a run that was killed does all of it again.
+        let (last, first): (Vec<_>, Vec<_>) =
+            changed.partition(|(path, _)| content.contains_key(path.trim_start_matches("tls/")));
+        for (path, file) in first.into_iter().chain(last) {
             files::write(&dir.join(path), &File::private(file.content))?;
         }
         Ok(())

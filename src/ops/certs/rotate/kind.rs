@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use kube::Client;
-
 use super::encryption::Encryption;
-use super::front_proxy;
 use super::scene::Scene;
 use super::service_account::ServiceAccount;
+use super::{etcd_ca, front_proxy};
 use crate::base::error::Result;
-use crate::desired::config::Cluster;
+use crate::desired::rotation::etcd_ca as rules;
 use crate::desired::rotation::{Asked, Keys, Left, Rotation, Word};
 use crate::desired::secrets::Tls;
 
@@ -21,6 +19,8 @@ pub(super) enum Kind {
     ServiceAccount(ServiceAccount),
     /// The CA of what API servers show to aggregated ones.
     FrontProxy,
+    /// The CA of etcd.
+    EtcdCa,
 }
 
 impl Kind {
@@ -28,7 +28,8 @@ impl Kind {
     ///
     /// # Errors
     /// One whose keys are not hoist's to rotate, with why.
-    pub async fn new(keys: Keys, cluster: &Cluster, client: &Client) -> Result<Self> {
+    pub async fn new(keys: Keys, scene: &Scene<'_>) -> Result<Self> {
+        let (cluster, client) = (&scene.cluster, &scene.client);
         Ok(match keys {
             Keys::EncryptionKey => Self::Encryption(Encryption::new(cluster, client).await?),
             Keys::ServiceAccount => Self::ServiceAccount(ServiceAccount::new(cluster, client).await?),
@@ -36,24 +37,30 @@ impl Kind {
                 front_proxy::check(cluster, client).await?;
                 Self::FrontProxy
             }
+            Keys::EtcdCa => {
+                etcd_ca::check(scene.host, cluster, client).await?;
+                Self::EtcdCa
+            }
         })
     }
 
     /// What other servers say, where guard's Secret has `kept`.
-    pub async fn others(&self, client: &Client, kept: &Tls) -> Vec<Word> {
+    pub async fn others(&self, scene: &Scene<'_>, kept: &Tls) -> Vec<Word> {
+        let client = &scene.client;
         match self {
             Self::Encryption(_) => Vec::new(),
             Self::ServiceAccount(kind) => vec![kind.leader(client).await],
             Self::FrontProxy => front_proxy::others(client, kept).await,
+            Self::EtcdCa => vec![scene.member().await],
         }
     }
 
-    /// API servers read another file by themselves.
-    pub fn reloads(&self) -> bool {
+    /// A server that has said this reads by itself what it has not yet, where guard's Secret has `kept`.
+    pub fn reloads(&self, word: &Word, kept: &Tls) -> bool {
         match self {
             Self::Encryption(kind) => kind.reloads,
-            Self::ServiceAccount(_) => false,
-            Self::FrontProxy => true,
+            Self::ServiceAccount(_) | Self::FrontProxy => word.reloads,
+            Self::EtcdCa => word.said.as_ref().is_ok_and(|said| rules::has_only_to_read(said, kept)),
         }
     }
 }
@@ -63,11 +70,12 @@ impl Scene<'_> {
     ///
     /// # Errors
     /// Why it does not say.
-    pub async fn said(&self, kind: &Kind, address: SocketAddr) -> Result<Vec<String>> {
+    pub async fn said(&self, kind: &Kind, address: SocketAddr, kept: &Tls) -> Result<Vec<String>> {
         match kind {
             Kind::Encryption(_) => Encryption::said(&self.connect(address).await?).await,
             Kind::ServiceAccount(_) => ServiceAccount::said(&self.connect(address).await?).await,
             Kind::FrontProxy => front_proxy::trusted(address).await,
+            Kind::EtcdCa => self.trusts_etcd_by(kept, !self.is_plan).await,
         }
     }
 
@@ -82,7 +90,7 @@ impl Scene<'_> {
                 Ok(Left { others: others.len() as u64, held: Vec::new() })
             }
             Kind::ServiceAccount(_) => self.tokens_left(rotation, asked).await,
-            Kind::FrontProxy => Ok(Left::default()),
+            Kind::FrontProxy | Kind::EtcdCa => Ok(Left::default()),
         }
     }
 
@@ -93,7 +101,7 @@ impl Scene<'_> {
     pub async fn rewrite(&self, kind: &Kind, rotation: &dyn Rotation) -> Result<()> {
         match kind {
             Kind::Encryption(kind) => self.rewrite_values(kind, &rotation.mark()).await,
-            Kind::ServiceAccount(_) | Kind::FrontProxy => Ok(()),
+            Kind::ServiceAccount(_) | Kind::FrontProxy | Kind::EtcdCa => Ok(()),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::api::{controllers, guard, rollout, rotation, self_hosted};
 use crate::base::error::Result;
 use crate::base::files;
 use crate::desired::config::API_PORT;
-use crate::desired::rotation::{Clock, Observed, Word};
+use crate::desired::rotation::{Clock, Observed, Word, in_tls};
 use crate::desired::secrets::Tls;
 use crate::plane::kept_copy::Copy;
 
@@ -33,7 +33,9 @@ impl Scene<'_> {
         let mut unsettled = Vec::new();
         for (component, paths) in self.keys.secrets() {
             let held = self_hosted::secret(&self.client, component).await?.unwrap_or_default();
-            secrets.push((*component, chosen(held, paths)));
+            let files = chosen(held, paths);
+            secrets
+                .push((*component, files.into_iter().map(|(name, file)| (in_tls(&name).to_owned(), file)).collect()));
             unsettled.extend(rotation::workload(&self.client, component).await?.rollout);
         }
         let nodes = controllers::list(&self.client).await?;
@@ -56,8 +58,11 @@ impl Scene<'_> {
         let mut servers = Vec::new();
         if guards_behind.is_empty() && unsettled.is_empty() {
             let nodes: Vec<_> = nodes.into_iter().map(|node| (node.name, node.address)).collect();
-            servers = self.of_each(kind, &nodes).await;
-            servers.extend(kind.others(&self.client, &guards_secret).await);
+            servers = self.of_each(kind, &nodes, &guards_secret).await;
+            servers.extend(kind.others(self, &guards_secret).await);
+            for word in &mut servers {
+                word.reloads = kind.reloads(word, &guards_secret);
+            }
         }
         Ok(Observed {
             guards_secret,
@@ -78,17 +83,17 @@ impl Scene<'_> {
     }
 
     /// What the API server of each of these controllers says.
-    async fn of_each(&self, kind: &Kind, nodes: &[(String, Option<IpAddr>)]) -> Vec<Word> {
+    async fn of_each(&self, kind: &Kind, nodes: &[(String, Option<IpAddr>)], kept: &Tls) -> Vec<Word> {
         let words = nodes.iter().map(async |(node, address)| {
             let asked = async {
                 let address = address.ok_or_else(|| passing("its Node has no address"))?;
-                self.said(kind, SocketAddr::new(address, API_PORT)).await
+                self.said(kind, SocketAddr::new(address, API_PORT), kept).await
             };
             let said = match timeout(WORD_LIMIT, asked).await {
                 Ok(said) => said.map_err(|error| error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             };
-            Word { component: SERVER, node: node.clone(), said, reloads: kind.reloads() }
+            Word { component: SERVER, node: node.clone(), said, reloads: matches!(kind, Kind::FrontProxy) }
         });
         join_all(words).await
     }

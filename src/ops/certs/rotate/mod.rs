@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! look.rs: guard's Secret, leases, rollouts, servers ─► Observed ─► Rotation, decide (desired, pure) ─► acts.rs
-//!    └─ kind.rs: encryption.rs, service_account.rs, front_proxy.rs: what servers say, who still has what is of the old key
+//!    └─ kind.rs: encryption.rs, service_account.rs, front_proxy.rs, etcd_ca.rs: what servers say, who still has what is of the old key
 //! ```
 //! There is no state but the keys themselves: each round looks at all of it again, and a run that was killed is gone on with by
 //! the next.
 
 mod acts;
 mod encryption;
+mod etcd_ca;
 mod front_proxy;
 mod kind;
 mod look;
@@ -55,7 +56,7 @@ pub struct Rotate<'a> {
 pub async fn rotate(asked: &Rotate<'_>, say: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let name = asked.keys.name();
     let scene = Scene::new(asked).await?;
-    let kind = Kind::new(asked.keys, &scene.cluster, &scene.client).await?;
+    let kind = Kind::new(asked.keys, &scene).await?;
     let (mut wanted, mut left, mut has_acted) = (asked.asked, None, false);
     let (mut said, mut since) = (String::new(), Instant::now());
     loop {

@@ -27,6 +27,8 @@ pub(super) struct Scene<'a> {
     pub client: Client,
     /// An asset directory of this cluster, if there is one here.
     pub asset_dir: Option<PathBuf>,
+    /// Nothing is changed.
+    pub is_plan: bool,
     kubeconfig: String,
 }
 
@@ -52,7 +54,17 @@ impl<'a> Scene<'a> {
         let kubeconfig = secrets::kubeconfig(&cluster, &copy.assets.tls(), &url, "kubernetes-admin", "admin")?;
         let client = host.world().connect(&kubeconfig, address).await?;
         let asset_dir = asset_dir(asked, &copy)?;
-        Ok(Self { host, keys: asked.keys, copy, cluster, controller, client, asset_dir, kubeconfig })
+        Ok(Self {
+            host,
+            keys: asked.keys,
+            copy,
+            cluster,
+            controller,
+            client,
+            asset_dir,
+            is_plan: asked.is_plan,
+            kubeconfig,
+        })
     }
 
     /// An administrator's client of the API server at `address`.

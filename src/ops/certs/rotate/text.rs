@@ -1,5 +1,6 @@
 //! What a rotation says.
 
+use crate::desired::rotation::etcd_ca::MEMBER;
 use crate::desired::rotation::front_proxy::CONFIG_MAP;
 use crate::desired::rotation::{Keys, Level, Rotation, Seen, Step, decide, towards};
 
@@ -11,8 +12,8 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
         (Level::Lacks | Level::Knows, Keys::ServiceAccount) => format!("tokens of {key} are accepted"),
         (Level::Uses, Keys::EncryptionKey) => format!("{key} writes"),
         (Level::Uses, Keys::ServiceAccount) => format!("{key} signs"),
-        (Level::Lacks | Level::Knows, Keys::FrontProxyCa) => format!("{key} is trusted"),
-        (Level::Uses, Keys::FrontProxyCa) => format!("{key} issues"),
+        (Level::Lacks | Level::Knows, Keys::FrontProxyCa | Keys::EtcdCa) => format!("{key} is trusted"),
+        (Level::Uses, Keys::FrontProxyCa | Keys::EtcdCa) => format!("{key} issues"),
         (Level::Alone, _) => format!("{going} is dropped"),
     };
     match step {
@@ -20,7 +21,9 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
         Step::Begin => match keys {
             Keys::EncryptionKey => "a new key is made, and added to guard's Secret, to be read by".to_owned(),
             Keys::ServiceAccount => "a new key is made, and added to guard's Secret, to be accepted".to_owned(),
-            Keys::FrontProxyCa => "a new CA is made, and added to guard's Secret, to be trusted".to_owned(),
+            Keys::FrontProxyCa | Keys::EtcdCa => {
+                "a new CA is made, and added to guard's Secret, to be trusted".to_owned()
+            }
         },
         Step::WriteGuards(level) => format!("guard's Secret: {}", has(level)),
         Step::WriteDirectory(level) => format!("the asset directory: {}", has(level)),
@@ -31,12 +34,15 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
         Step::Roll(CONFIG_MAP) => {
             format!("the ConfigMap {CONFIG_MAP}: aggregated API servers are told to trust {key} alone")
         }
+        Step::Roll(MEMBER) => {
+            "etcd begins again, to trust what its file has: requests wait for some seconds".to_owned()
+        }
         Step::Roll(name) => format!("{name} is rolled, one pod after the other"),
         Step::Wait(what) => format!("waiting for: {what}"),
         Step::Count => match keys {
             Keys::EncryptionKey => "etcd is read".to_owned(),
             Keys::ServiceAccount => format!("who may still have a token of another key than {key} is looked for"),
-            Keys::FrontProxyCa => "nobody else has certificates of it".to_owned(),
+            Keys::FrontProxyCa | Keys::EtcdCa => "nobody else has certificates of it".to_owned(),
         },
         Step::Rewrite => format!("Secrets that {key} has not encrypted are written again"),
         Step::AwaitFinish(held) => {
@@ -46,6 +52,7 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
                 Keys::FrontProxyCa => {
                     format!("API servers and aggregated ones trust {key} and {going}, and {key} issues")
                 }
+                Keys::EtcdCa => format!("etcd and the API server trust {key} and {going}, and {key} issues"),
             };
             let next = format!("`hoist certs rotate {name} --finish` drops {going}; until then `--abort` leads back");
             match &held[..] {
@@ -61,7 +68,7 @@ pub(super) fn text(keys: Keys, step: &Step, rotation: &dyn Rotation) -> String {
 fn word(keys: Keys) -> &'static str {
     match keys {
         Keys::EncryptionKey | Keys::ServiceAccount => "key",
-        Keys::FrontProxyCa => "CA",
+        Keys::FrontProxyCa | Keys::EtcdCa => "CA",
     }
 }
 
@@ -116,6 +123,15 @@ pub(super) fn plan(keys: Keys, rotation: &dyn Rotation, seen: &Seen) -> Vec<Stri
             ),
             format!(
                 "{key} issues what API servers show: in the same places, in the same order. It waits until each API server names it first"
+            ),
+            "nobody else has certificates of it: nothing is waited for".to_owned(),
+        ],
+        Keys::EtcdCa => [
+            format!(
+                "{key} is trusted: in guard's Secret, guard's copy, the Secret kube-apiserver. The API server is rolled under the bridge, and then etcd begins again, in which requests wait. It waits until guard says that it keeps it, the API server has begun with it, and etcd names it in its handshakes"
+            ),
+            format!(
+                "{key} issues what etcd and its clients show: in the same places, in the same order. Nothing begins again. It waits until etcd shows a certificate of it"
             ),
             "nobody else has certificates of it: nothing is waited for".to_owned(),
         ],
