@@ -51,8 +51,9 @@ const BY_HAND: &str = "docs/rotation.md#the-ca-of-etcd says what is rotated";
 const CURRENT: &str = "..data";
 /// How long a member may take for a handshake.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long etcd may take to end before it is killed.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long etcd may take to end before it is killed: it refuses all calls as soon as it is told to end, and would take seven seconds for
+/// watches that are open.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Whether it is hoist's to rotate.
 ///
