@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -184,10 +183,11 @@ async fn come_up(
     };
     objects.extend(snapshots);
     let mut seen = Seen::default();
-    let (next, restore) = match restoring(context, tenant, &value["status"], &mut facts, &mut seen).await {
-        Ok(next) => next,
-        Err(trouble) => return Outcome::refused(trouble, facts),
-    };
+    let (next, restore) =
+        match restore::restoring(&context.client, tenant, &value["status"], &mut facts, &mut seen).await {
+            Ok(next) => next,
+            Err(trouble) => return Outcome::refused(trouble, facts),
+        };
     let has_stopped = matches!(next, Next::Stop | Next::Wait | Next::Cancel);
     if has_stopped || next == Next::Done {
         // What was applied is not in the data that was restored.
@@ -210,7 +210,11 @@ async fn come_up(
     if has_stopped {
         let job =
             |file: &str| objects::restoring(tenant, cluster, at, &tls, &context.own, file, OffsetDateTime::now_utc());
-        return stopped(context, tenant, (next, restore), (&seen, &pods), job, facts).await;
+        let told = restore::stopped(&context.client, tenant, (next, restore), (&seen, &pods), job).await;
+        return match told {
+            Ok(conditions) => Outcome { conditions, facts, again: SOON },
+            Err(trouble) => Outcome::refused(trouble, facts),
+        };
     }
     if seen.backup.is_none() && conditions::asked_for_snapshots(&value["status"]) {
         let done = restore::take_no_more(&context.client, tenant).await;
@@ -321,76 +325,6 @@ impl Planned {
     fn said(&self) -> Condition {
         upgrade::condition(&self.seen, &self.plan)
     }
-}
-
-/// What is next of restoring a snapshot, and the Job that does.
-async fn restoring(
-    context: &Context,
-    tenant: &Tenant,
-    status: &Value,
-    facts: &mut Facts,
-    seen: &mut Seen,
-) -> Result<(Next, Option<Value>), Trouble> {
-    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
-    let job = restore::job(&context.client, tenant, status).await.map_err(|error| refused(&error))?;
-    let (wanted, restored) = (tenant.spec.restore_from.as_deref(), status["restoredFrom"].as_str());
-    let next = restore::next(wanted, restored, job.as_ref());
-    match next {
-        Next::Forget | Next::Cancel => {
-            restore::forget(&context.client, tenant).await.map_err(|error| refused(&error))?;
-        }
-        Next::Done => facts.restored = wanted.map(str::to_owned),
-        Next::Failed => seen.unrestored = Some(restore::failed(tenant)),
-        Next::Run | Next::Stop | Next::Wait => {}
-    }
-    if wanted.is_none() && restored.is_some_and(|file| !file.is_empty()) {
-        facts.restored = Some(String::new());
-    }
-    Ok((next, job))
-}
-
-/// Has the snapshot restored once the tenant's pods have ended.
-async fn stopped(
-    context: &Context,
-    tenant: &Tenant,
-    (next, restore): (Next, Option<Value>),
-    (seen, pods): (&Seen, &[Value]),
-    job: impl Fn(&str) -> crate::base::error::Result<Option<Value>>,
-    facts: Facts,
-) -> Outcome {
-    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
-    let file = tenant.spec.restore_from.as_deref().unwrap_or_default();
-    let mut restoring = match restore::left(pods).join(", ") {
-        left if left.is_empty() => format!("the snapshot {file} is restored, and the tenant has no pods meanwhile"),
-        left => format!("the tenant's pods end, so that the snapshot {file} can be restored: {left}"),
-    };
-    let done = match next {
-        Next::Stop if restore::is_stopped(seen.workloads.values(), pods) => match job(file) {
-            Ok(Some(job)) => restore::begin(&context.client, tenant, &job).await,
-            Ok(None) => Ok(()),
-            Err(error) => return Outcome::refused(Trouble { reason: "Failed", message: error.to_string() }, facts),
-        },
-        Next::Wait => {
-            let job = restore.unwrap_or_default();
-            let warnings = live::warnings(&context.client, &tenant.namespace).await.unwrap_or_default();
-            if let Some(found) = trouble::find(tenant, restore::RESTORE, &job, pods, &warnings) {
-                restoring = format!("{restoring}. It cannot begin: {}", found.message);
-            }
-            match restore::is_stuck(&job, pods, Timestamp::now()) {
-                true => restore::give_up(&context.client, tenant).await,
-                false => Ok(()),
-            }
-        }
-        _ => Ok(()),
-    };
-    if let Err(error) = done {
-        return Outcome::refused(refused(&error), facts);
-    }
-    let conditions = vec![
-        Condition::yes("Accepted", "Accepted", "the spec is accepted"),
-        Condition::no("EtcdReady", "Restoring", restoring),
-    ];
-    Outcome { conditions, facts, again: SOON }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

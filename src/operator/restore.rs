@@ -8,8 +8,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy}
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
+use super::conditions::{Condition, Facts, Seen};
 use super::tenant::Tenant;
-use super::trouble::Trouble;
+use super::trouble::{self, Trouble};
 use super::{conditions, live, objects, put};
 use crate::api::{self, Verdict};
 
@@ -179,6 +180,78 @@ pub fn failed(tenant: &Tenant) -> Trouble {
         "the snapshot {file} could not be restored, and the tenant runs on the data that it had. {logs}. To try again, take spec.restoreFrom out and name it anew"
     );
     Trouble { reason: "RestoreFailed", message }
+}
+
+/// What is next of restoring a snapshot, and the Job that does.
+///
+/// # Errors
+/// The API server's word.
+pub async fn restoring(
+    client: &Client,
+    tenant: &Tenant,
+    status: &Value,
+    facts: &mut Facts,
+    seen: &mut Seen,
+) -> Result<(Next, Option<Value>), Trouble> {
+    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
+    let job = job(client, tenant, status).await.map_err(|error| refused(&error))?;
+    let (wanted, restored) = (tenant.spec.restore_from.as_deref(), status["restoredFrom"].as_str());
+    let next = next(wanted, restored, job.as_ref());
+    match next {
+        Next::Forget | Next::Cancel => {
+            forget(client, tenant).await.map_err(|error| refused(&error))?;
+        }
+        Next::Done => facts.restored = wanted.map(str::to_owned),
+        Next::Failed => seen.unrestored = Some(failed(tenant)),
+        Next::Run | Next::Stop | Next::Wait => {}
+    }
+    if wanted.is_none() && restored.is_some_and(|file| !file.is_empty()) {
+        facts.restored = Some(String::new());
+    }
+    Ok((next, job))
+}
+
+/// Has the snapshot restored once the tenant's pods have ended.
+///
+/// # Errors
+/// The API server's word; a template that does not fit (a bug in hoist).
+pub async fn stopped(
+    client: &Client,
+    tenant: &Tenant,
+    (next, restore): (Next, Option<Value>),
+    (seen, pods): (&Seen, &[Value]),
+    job: impl Fn(&str) -> crate::base::error::Result<Option<Value>>,
+) -> Result<Vec<Condition>, Trouble> {
+    let refused = |error: &kube::Error| trouble::of_refusal(tenant, "the Job that restores a snapshot", error);
+    let file = tenant.spec.restore_from.as_deref().unwrap_or_default();
+    let mut restoring = match left(pods).join(", ") {
+        left if left.is_empty() => format!("the snapshot {file} is restored, and the tenant has no pods meanwhile"),
+        left => format!("the tenant's pods end, so that the snapshot {file} can be restored: {left}"),
+    };
+    let done = match next {
+        Next::Stop if is_stopped(seen.workloads.values(), pods) => match job(file) {
+            Ok(Some(job)) => begin(client, tenant, &job).await,
+            Ok(None) => Ok(()),
+            Err(error) => return Err(Trouble { reason: "Failed", message: error.to_string() }),
+        },
+        Next::Wait => {
+            let job = restore.unwrap_or_default();
+            let warnings = live::warnings(client, &tenant.namespace).await.unwrap_or_default();
+            if let Some(found) = trouble::find(tenant, RESTORE, &job, pods, &warnings) {
+                restoring = format!("{restoring}. It cannot begin: {}", found.message);
+            }
+            match is_stuck(&job, pods, Timestamp::now()) {
+                true => give_up(client, tenant).await,
+                false => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    };
+    done.map_err(|error| refused(&error))?;
+    Ok(vec![
+        Condition::yes("Accepted", "Accepted", "the spec is accepted"),
+        Condition::no("EtcdReady", "Restoring", restoring),
+    ])
 }
 
 /// The last snapshot that pods say they have taken.
