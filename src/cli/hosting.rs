@@ -55,9 +55,9 @@ enum What {
     /// Take a snapshot of a tenant's etcd (run by a pod of the operator's)
     #[command(hide = true)]
     Snapshot {
-        /// Where etcd listens
-        #[arg(long, value_name = "ADDRESS")]
-        etcd: SocketAddr,
+        /// Where a member of etcd listens; the first one that gives a snapshot does
+        #[arg(long, value_name = "ADDRESS", required = true)]
+        etcd: Vec<SocketAddr>,
         /// The folder with the certificates that it lets in
         #[arg(long, value_name = "DIR")]
         secrets: PathBuf,
@@ -128,7 +128,7 @@ pub(super) async fn run(args: Args, out: &mut dyn Write) -> Result<u8> {
             files::remove_dir(&root.join(folder))?;
         }
         What::Snapshot { etcd, secrets, dir, keep, say } => {
-            let name = snapshots::take(etcd, &secrets, &dir, keep, OffsetDateTime::now_utc()).await?;
+            let name = snapshots::take(&etcd, &secrets, &dir, keep, OffsetDateTime::now_utc()).await?;
             snapshots::say(&say, &name)?;
             super::print(out, &format!("took the snapshot {name}\n"))?;
         }

@@ -16,9 +16,13 @@ use super::{live, resource};
 
 /// How many objects are looked at at once.
 const CONCURRENT: usize = 8;
+/// The members of etcd, each a workload of its own. Which of them a tenant has, it says itself.
+pub const MEMBERS: [&str; 3] = ["etcd", "etcd-1", "etcd-2"];
 /// The workloads, by what follows the tenant's name in theirs, with the component that their pods' labels say.
-pub const WORKLOADS: [(&str, &str); 4] = [
-    ("etcd", "etcd"),
+const WORKLOADS: [(&str, &str); 6] = [
+    (MEMBERS[0], "etcd"),
+    (MEMBERS[1], "etcd"),
+    (MEMBERS[2], "etcd"),
     ("apiserver", "kube-apiserver"),
     ("controller-manager", "kube-controller-manager"),
     ("scheduler", "kube-scheduler"),
@@ -35,15 +39,21 @@ pub struct Acts<'a> {
     pub object: &'a DynamicObject,
 }
 
+/// Those of a tenant.
+pub fn workloads_of(tenant: &Tenant) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let members = &MEMBERS[..tenant.members()];
+    WORKLOADS.into_iter().filter(|(name, component)| *component != "etcd" || members.contains(name))
+}
+
 /// The kind of a workload.
 fn kind(name: &str) -> &'static str {
-    if name == "etcd" { "StatefulSet" } else { "Deployment" }
+    if MEMBERS.contains(&name) { "StatefulSet" } else { "Deployment" }
 }
 
 /// Which workload of a tenant an object is, by what follows the tenant's name in its own.
 pub fn workload(tenant: &Tenant, object: &Value) -> Option<(&'static str, &'static str)> {
     let suffix = object["metadata"]["name"].as_str()?.strip_prefix(&*tenant.name)?.strip_prefix('-')?;
-    WORKLOADS.into_iter().find(|(name, _)| *name == suffix && object["kind"] == kind(name))
+    workloads_of(tenant).find(|(name, _)| *name == suffix && object["kind"] == kind(name))
 }
 
 /// The workloads that are there.
@@ -52,7 +62,7 @@ pub fn workload(tenant: &Tenant, object: &Value) -> Option<(&'static str, &'stat
 /// The API server's word.
 pub async fn workloads(client: &Client, tenant: &Tenant) -> Result<BTreeMap<&'static str, Value>, Trouble> {
     let mut there = BTreeMap::new();
-    for (name, _) in WORKLOADS {
+    for (name, _) in workloads_of(tenant) {
         let full = format!("{}-{name}", tenant.name);
         let one = live::get(client, kind(name), &tenant.namespace, &full).await;
         let one = one.map_err(|error| trouble::of_refusal(tenant, &format!("the {} {full}", kind(name)), &error))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::apply::MEMBERS;
 use super::trouble::Trouble;
 
 /// The conditions, in the order in which a tenant comes up; `Ready` follows from them.
@@ -68,6 +69,8 @@ pub struct Seen {
     pub workloads: BTreeMap<&'static str, Value>,
     /// What is in the way of each.
     pub troubles: BTreeMap<&'static str, Trouble>,
+    /// What the next change of a member of etcd waits for.
+    pub held: Option<String>,
     /// What the tenant's API says.
     pub inside: Inside,
     /// What is in the way of its add-ons, if anything is; `None` where they were not looked at.
@@ -106,11 +109,44 @@ impl Seen {
         }
     }
 
+    /// What is said of etcd: of several members a majority serves.
+    fn etcd(&self) -> Condition {
+        let members: Vec<_> = self.workloads.keys().filter(|name| MEMBERS.contains(name)).copied().collect();
+        if members.len() <= 1 {
+            return self.workload("EtcdReady", "etcd", "etcd");
+        }
+        let (count, needed) = (members.len(), members.len() / 2 + 1);
+        let ready = members.iter().filter(|name| self.serves(name)).count();
+        if members.iter().all(|name| self.is_rolled_out(name)) {
+            return Condition::yes("EtcdReady", "Ready", format!("all {count} members of etcd are ready"));
+        }
+        let said = match ready {
+            _ if ready == count => "all members of etcd are ready".to_owned(),
+            _ if ready >= needed => format!("{ready} of {count} members of etcd are ready: they serve"),
+            _ => format!("{ready} of {count} members of etcd are ready, and it takes {needed} to serve"),
+        };
+        let which: Vec<_> = members
+            .iter()
+            .filter_map(|name| self.workloads.get(name).filter(|_| !self.serves(name)))
+            .filter_map(|workload| workload["metadata"]["name"].as_str())
+            .collect();
+        let which = if which.is_empty() { String::new() } else { format!(". Not ready: {}", which.join(", ")) };
+        let trouble = members.iter().find_map(|name| self.troubles.get(name));
+        let why = trouble.map(|trouble| format!(". {}", trouble.message));
+        let why = why.or_else(|| self.held.as_ref().map(|held| format!(". {held}"))).unwrap_or_default();
+        let reason = match trouble {
+            Some(trouble) => trouble.reason,
+            None if ready >= needed => "RollingOut",
+            None => "Starting",
+        };
+        Condition::no("EtcdReady", reason, format!("{said}{which}{why}"))
+    }
+
     /// What keeps a new version from coming is said with the way back, as long as there is one.
     fn upgraded(&self) -> Condition {
         let Some(said) = &self.upgrade else { return Condition::yes(UPGRADED, "Current", "no other version was seen") };
-        let names = ["apiserver", "controller-manager", "scheduler", "etcd"];
-        match names.iter().find_map(|name| self.troubles.get(name)) {
+        let names = ["apiserver", "controller-manager", "scheduler"].into_iter().chain(MEMBERS);
+        match names.into_iter().find_map(|name| self.troubles.get(name)) {
             Some(trouble) if said.is_so == Some(false) => {
                 Condition::no(UPGRADED, trouble.reason, format!("{}. {}", trouble.message, said.message))
             }
@@ -153,7 +189,7 @@ impl Seen {
     pub fn conditions(&self) -> Vec<Condition> {
         let mut all = vec![
             Condition::yes("Accepted", "Accepted", "the spec is accepted"),
-            self.workload("EtcdReady", "etcd", "etcd"),
+            self.etcd(),
             match self.workload("APIServerReady", "apiserver", "the API server") {
                 ready if ready.is_so == Some(true) && !self.inside.is_served => {
                     Condition::no("APIServerReady", "NotServed", "the API server does not answer at its Service yet")
@@ -332,6 +368,28 @@ mod tests {
         assert_eq!(ready(&of(&seen)), ("False", "RollingOut"));
         seen.troubles.insert("apiserver", Trouble { reason: "ImageNotPulled", message: "x".into() });
         assert_eq!(ready(&of(&seen)), ("False", "ImageNotPulled"));
+    }
+
+    #[test]
+    fn of_three_members_a_majority_serves_and_those_that_do_not_are_named() {
+        let mut seen = all_up();
+        for name in MEMBERS {
+            let mut member = up();
+            member["metadata"]["name"] = format!("a-{name}").into();
+            seen.workloads.insert(name, member);
+        }
+        assert_eq!(seen.etcd().is_so, Some(true));
+        seen.workloads.get_mut("etcd-2").unwrap()["status"]["readyReplicas"] = json!(0);
+        let said = seen.etcd();
+        assert_eq!((said.is_so, &*said.reason), (Some(false), "RollingOut"));
+        assert_eq!(said.message, "2 of 3 members of etcd are ready: they serve. Not ready: a-etcd-2");
+        seen.troubles.insert("etcd-2", Trouble { reason: "Crashes", message: "look at its log".into() });
+        assert!(seen.etcd().reason == "Crashes" && seen.etcd().message.ends_with("a-etcd-2. look at its log"));
+        seen.troubles.clear();
+        seen.workloads.get_mut("etcd").unwrap()["status"]["readyReplicas"] = json!(0);
+        let said = seen.etcd();
+        assert_eq!(said.reason, "Starting");
+        assert!(said.message.contains("it takes 2 to serve. Not ready: a-etcd, a-etcd-2"), "{}", said.message);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use kube::{Client, Error, Resource};
 use minijinja::context;
 use serde_json::{Value, json};
 
+use super::apply::MEMBERS;
 use super::tenant::Tenant;
 use super::{NAMESPACE, TENANT_LABEL, live, resource, restore};
 use crate::api::{self, Verdict};
@@ -100,44 +101,56 @@ pub async fn turn(
         return Ok(Action::await_change());
     };
     let folder = tenant.folder(hash);
-    let (namespace, set, cleaner) =
-        (&tenant.namespace, format!("{}-etcd", tenant.name), format!("{}-clean", tenant.name));
+    let namespace = &tenant.namespace;
+    let members = &MEMBERS[..tenant.members()];
     // Whoever has the data: etcd, and a Job that restores a snapshot.
-    let job = restore::job_name(&tenant);
-    let has_owner = live::get(client, "StatefulSet", namespace, &set).await?.is_some()
-        || live::get(client, "Job", namespace, &job).await?.is_some();
+    let mut has_owner = live::get(client, "Job", namespace, &restore::job_name(&tenant)).await?.is_some();
+    for member in members {
+        let set = format!("{}-{member}", tenant.name);
+        has_owner |= live::get(client, "StatefulSet", namespace, &set).await?.is_some();
+    }
     let pods = live::pods(client, namespace, &tenant.name).await?;
     let has_user = pods.iter().any(restore::has_data);
-    let pod = live::get(client, "Pod", NAMESPACE, &cleaner).await?;
     let since = object.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
     let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
-    let phase = pod.as_ref().map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
-    // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
-    let is_nowhere = phase == Some("Pending") && is_nowhere(&live::warnings(client, NAMESPACE).await?, &cleaner);
-    match next(has_owner, has_user, phase, waited, is_nowhere) {
-        Next::End => {
-            restore::forget(client, &tenant).await?;
+    let mut nexts = Vec::new();
+    for number in 0..members.len() {
+        let cleaner = cleaner(&tenant, number);
+        let pod = live::get(client, "Pod", NAMESPACE, &cleaner).await?;
+        let phase = pod.as_ref().map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
+        // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
+        let is_nowhere = phase == Some("Pending") && is_nowhere(&live::warnings(client, NAMESPACE).await?, &cleaner);
+        nexts.push(next(has_owner, has_user, phase, waited, is_nowhere));
+    }
+    if nexts.contains(&Next::End) {
+        restore::forget(client, &tenant).await?;
+        for member in members {
             let background = Some(PropagationPolicy::Background);
             let params = DeleteParams { propagation_policy: background, ..DeleteParams::default() };
+            let set = format!("{}-{member}", tenant.name);
             gone(live::api(client, "StatefulSet", namespace).delete(&set, &params).await)?;
         }
-        Next::Wait => {}
-        Next::Clean => {
-            let object = serde_json::from_value(pod_of(&tenant, own, &cleaner, &folder)).map_err(Error::SerdeError)?;
-            live::api(client, "Pod", NAMESPACE).create(&PostParams::default(), &object).await?;
-        }
-        done @ (Next::Release | Next::GiveUp) => {
-            if done == Next::GiveUp
+    }
+    for (number, _) in nexts.iter().enumerate().filter(|(_, next)| **next == Next::Clean) {
+        let pod = pod_of(&tenant, own, number, &folder);
+        let object = serde_json::from_value(pod).map_err(Error::SerdeError)?;
+        live::api(client, "Pod", NAMESPACE).create(&PostParams::default(), &object).await?;
+    }
+    // The object goes once all folders have, or cannot.
+    if nexts.iter().all(|next| [Next::Release, Next::GiveUp].contains(next)) {
+        for (number, next) in nexts.iter().enumerate() {
+            if *next == Next::GiveUp
                 && let Some(local) = &tenant.spec.etcd.local_path
             {
-                let (node, path) = (&local.node, &local.path);
+                let (node, path) = (local.node(number), &local.path);
                 let note =
                     format!("the folder {path}/{folder} on the node {node} could not be deleted: delete it there");
                 left(recorder, object, note).await;
             }
-            gone(live::api(client, "Pod", NAMESPACE).delete(&cleaner, &DeleteParams::default().grace_period(0)).await)?;
-            finalizers_are(client, object, &others).await?;
+            let (cleaner, now) = (cleaner(&tenant, number), DeleteParams::default().grace_period(0));
+            gone(live::api(client, "Pod", NAMESPACE).delete(&cleaner, &now).await)?;
         }
+        finalizers_are(client, object, &others).await?;
     }
     Ok(Action::requeue(SOON))
 }
@@ -177,14 +190,22 @@ async fn left(recorder: &Recorder, object: &DynamicObject, note: String) {
     let _ = recorder.publish(&event, &object.object_ref(&resource())).await;
 }
 
-/// The pod that deletes a tenant's folder, on its node.
-fn pod_of(tenant: &Tenant, own: &OwnImage, name: &str, folder: &str) -> Value {
+/// What the pod is called that deletes the folder of a member.
+fn cleaner(tenant: &Tenant, number: usize) -> String {
+    match number {
+        0 => format!("{}-clean", tenant.name),
+        _ => format!("{}-clean-{number}", tenant.name),
+    }
+}
+
+/// The pod that deletes a member's folder, on its node.
+fn pod_of(tenant: &Tenant, own: &OwnImage, number: usize, folder: &str) -> Value {
     let local = tenant.spec.etcd.local_path.as_ref();
     let values = context! {
         image => &own.image,
         mounts_binary => own.mounts_binary,
-        name => name,
-        node => local.map(|local| &local.node),
+        name => cleaner(tenant, number),
+        node => local.map(|local| local.node(number)),
         path => local.map(|local| &local.path),
         folder => folder,
     };
@@ -199,7 +220,7 @@ fn pod_of(tenant: &Tenant, own: &OwnImage, name: &str, folder: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tenant::tests::object;
+    use super::super::tenant::tests::{object, of_three};
     use super::*;
 
     #[test]
@@ -222,7 +243,7 @@ mod tests {
     fn the_folder_of_this_tenant_alone_is_deleted_on_its_node() {
         let tenant = Tenant::read(&object(&json!({}))).unwrap();
         let own = OwnImage { image: "r.io/hoist:1".into(), mounts_binary: false };
-        let pod = pod_of(&tenant, &own, "clean-n-a", "n.a.0a1b2c3d");
+        let pod = pod_of(&tenant, &own, 0, "n.a.0a1b2c3d");
         assert_eq!(pod["spec"]["nodeName"], "w1");
         let command = &pod["spec"]["containers"][0]["command"];
         assert_eq!(command, &json!(["/hoist", "hosting", "clean", "--root=/data", "--folder=n.a.0a1b2c3d"]));
@@ -230,5 +251,11 @@ mod tests {
             pod["spec"]["volumes"],
             json!([{"name": "data", "hostPath": {"path": "/srv/tenants", "type": "Directory"}}])
         );
+        let (three, _) = of_three(&json!({}));
+        let on = |number: usize| {
+            let pod = pod_of(&three, &own, number, "x");
+            ["/metadata/name", "/spec/nodeName"].map(|at| pod.pointer(at).unwrap().as_str().unwrap().to_owned())
+        };
+        assert_eq!([on(0), on(2)], [["a-clean", "w1"], ["a-clean-2", "w3"]]);
     }
 }

@@ -18,6 +18,7 @@ pub mod install;
 pub mod keys;
 pub mod leader;
 pub mod live;
+pub mod members;
 pub mod objects;
 pub mod put;
 pub mod reconcile;

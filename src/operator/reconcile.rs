@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::apply::{Acts, WORKLOADS, corrected, event};
+use super::apply::{Acts, MEMBERS, corrected, event, workloads_of};
 use super::approvals::Approvals;
 use super::conditions::{self, Condition, Facts, Seen};
 use super::delete::{self, OwnImage};
@@ -23,7 +23,7 @@ use super::restore::{self, Next};
 use super::tenant::{Addresses, Tenant};
 use super::trouble::{self, Trouble};
 use super::upgrade::{self, Observed, Plan};
-use super::{addons, apply, keys, live, resource};
+use super::{addons, apply, keys, live, members, resource};
 use crate::api::approve::Reserved;
 use crate::api::{self, Verdict};
 use crate::base::error::Finding;
@@ -147,7 +147,8 @@ async fn placed(
         there.insert(name, put.object);
     }
     let service = |what: &str| there.get(&format!("{}-{what}", tenant.name)).cloned().unwrap_or_default();
-    let at = objects::addresses(tenant, &service("apiserver"), &service("etcd")).ok_or_else(|| {
+    let members: Vec<_> = MEMBERS.iter().take(tenant.members()).map(|member| service(member)).collect();
+    let at = objects::addresses(tenant, &service("apiserver"), &members).ok_or_else(|| {
         let why = "the Service has no address yet: a load balancer of this cluster has to give it one, as an IP address, or exposure.address has to";
         refused("NoAddress", why.to_owned())
     })?;
@@ -203,10 +204,13 @@ async fn come_up(
         };
         objects::stop(&mut objects, restore::has_askers(&pods));
     }
+    let held = members::hold(tenant, &mut objects, &plan.there, at, &tls).await;
     match apply::apply(context.acts(object), tenant, &objects).await {
         Ok((workloads, backup)) => (seen.workloads, seen.backup) = (workloads, backup),
         Err(trouble) => return Outcome::refused(trouble, facts),
     }
+    seen.workloads.extend(held.workloads);
+    seen.held = held.waits;
     if has_stopped {
         let job =
             |file: &str| objects::restoring(tenant, cluster, at, &tls, &context.own, file, OffsetDateTime::now_utc());
@@ -226,7 +230,7 @@ async fn come_up(
         let pods = live::pods(&context.client, &tenant.namespace, &tenant.name).await.unwrap_or_default();
         facts.snapshot = restore::last(&pods);
     }
-    if WORKLOADS.iter().any(|(name, _)| !seen.is_rolled_out(name)) {
+    if workloads_of(tenant).any(|(name, _)| !seen.is_rolled_out(name)) {
         look_for_trouble(context, tenant, &mut seen).await;
     }
     seen.upgrade = Some(plan.said());
@@ -305,13 +309,15 @@ async fn versions(
         shaped.extend(of_version.map(|workload| upgrade::shaped(workload, component, shape)));
     }
     let inside = if plan.inside == wanted { inside } else { desired(plan.inside)?.inside };
-    Ok((shaped, Planned { plan, seen, inside, kubeconfig }))
+    Ok((shaped, Planned { plan, seen, there, inside, kubeconfig }))
 }
 
 /// What is next of a tenant's upgrade, with what is in the tenant meanwhile.
 struct Planned {
     plan: Plan,
     seen: Observed,
+    /// The workloads as they were before this turn.
+    there: BTreeMap<&'static str, Value>,
     inside: Vec<Manifest>,
     kubeconfig: String,
 }
@@ -373,11 +379,15 @@ async fn hold_keys(context: &Context, tenant: &Tenant, cluster: &Cluster, status
 async fn look_for_trouble(context: &Context, tenant: &Tenant, seen: &mut Seen) {
     let pods = live::pods(&context.client, &tenant.namespace, &tenant.name).await.unwrap_or_default();
     let warnings = live::warnings(&context.client, &tenant.namespace).await.unwrap_or_default();
-    for (name, component) in WORKLOADS {
+    for (name, component) in workloads_of(tenant) {
         let workload = seen.workloads.get(name).cloned().unwrap_or_default();
         if conditions::is_rolled_out(&workload) {
             continue;
         }
+        // A member of several has trouble of its own.
+        let of_member = format!("{}-{name}-0", tenant.name);
+        let is_its = |pod: &&Value| !MEMBERS.contains(&name) || pod["metadata"]["name"] == *of_member;
+        let pods: Vec<Value> = pods.iter().filter(is_its).cloned().collect();
         if let Some(found) = trouble::find(tenant, component, &workload, &pods, &warnings) {
             seen.troubles.insert(name, found);
         }

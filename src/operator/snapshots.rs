@@ -25,12 +25,18 @@ const FORM: &str = "9999-99-99t99-99-99z.snapshot";
 /// In the folder that keeps what was there before a restore: which folder the restored data is.
 const MARK: &str = "restored-inode";
 
-/// Saves a snapshot of the etcd at `address` in `dir`, deletes of those that were saved here all but the `keep` last ones, and says
+/// Saves a snapshot of the etcd whose members are at `addresses`, from the first one that gives it, in `dir`, deletes of those that were saved here all but the `keep` last ones, and says
 /// the file's name. `secrets` is the folder with the certificates that etcd lets in.
 ///
 /// # Errors
 /// An etcd that does not answer; the system's refusal.
-pub async fn take(address: SocketAddr, secrets: &Path, dir: &Path, keep: usize, now: OffsetDateTime) -> Result<String> {
+pub async fn take(
+    addresses: &[SocketAddr],
+    secrets: &Path,
+    dir: &Path,
+    keep: usize,
+    now: OffsetDateTime,
+) -> Result<String> {
     let mut tls = Tls::new();
     for path in files::below(secrets) {
         let content = input::read(&path, CONFIG_LIMIT).map_err(|unread| unread.into_error(&path))?;
@@ -40,7 +46,14 @@ pub async fn take(address: SocketAddr, secrets: &Path, dir: &Path, keep: usize, 
     let name = file_name(now);
     // What one that was killed has left: nobody else writes here.
     files::sweep(dir)?;
-    save::save(address, &tls, &dir.join(&name)).await?;
+    let mut saved = Err(Error::failed("save a snapshot", "no member of etcd is named"));
+    for address in addresses {
+        saved = save::save(*address, &tls, &dir.join(&name)).await.map(drop);
+        if saved.is_ok() {
+            break;
+        }
+    }
+    saved?;
     for old in superfluous(&there(dir)?, keep).iter().filter(|old| **old != name) {
         files::remove(&dir.join(old))?;
     }

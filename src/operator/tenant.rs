@@ -124,10 +124,33 @@ pub struct Exposure {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdSpec {
-    /// In a folder of a node.
-    pub local_path: Option<LocalPath>,
+    /// How many members there are: 1 or 3.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// In a folder of a node, or of one for each member.
+    pub local_path: Option<DataPath>,
     /// In a volume.
     pub volume: Option<Volume>,
+}
+
+/// A folder of the node of each member.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DataPath {
+    /// The Node of the only member.
+    node: Option<String>,
+    /// The Nodes of several members, in their order.
+    #[serde(default)]
+    nodes: Vec<String>,
+    /// The folder.
+    pub path: String,
+}
+
+impl DataPath {
+    /// The Node of the member with this number.
+    pub fn node(&self, number: usize) -> &str {
+        let named = self.nodes.get(number).or_else(|| self.node.as_ref().filter(|_| number == 0));
+        named.map(String::as_str).unwrap_or_default()
+    }
 }
 
 /// A folder of a node.
@@ -158,14 +181,14 @@ pub struct Component {
 }
 
 /// Where a tenant is, as its Services say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// Where its nodes and clients reach its API servers.
     pub outside: SocketAddr,
     /// Where this cluster's pods do.
     pub api: SocketAddr,
-    /// Where its API servers reach its etcd.
-    pub etcd: IpAddr,
+    /// Where its API servers, and its members of etcd each other, reach each member.
+    pub etcd: Vec<IpAddr>,
 }
 
 fn one() -> u32 {
@@ -176,6 +199,23 @@ fn seven() -> u32 {
     7
 }
 
+/// What the rules of the CRD keep out, and those of an older CRD do not.
+fn checked(spec: &Spec) -> Result<(), String> {
+    let EtcdSpec { replicas, local_path, .. } = &spec.etcd;
+    if ![1, 3].contains(replicas) {
+        return Err(format!("spec.etcd.replicas: {replicas} members are not to be had. Write 1 or 3"));
+    }
+    let count = if *replicas == 3 { 3 } else { 1 };
+    let has_nodes = |local: &DataPath| (0..count).all(|number| !local.node(number).is_empty());
+    if local_path.as_ref().is_some_and(|local| !has_nodes(local)) {
+        return Err("spec.etcd.localPath: write node for one member, or three nodes for three".into());
+    }
+    if count > 1 && spec.restore_from.is_some() {
+        return Err("spec.restoreFrom: a snapshot is restored with one member of etcd. Take restoreFrom out".into());
+    }
+    Ok(())
+}
+
 impl Tenant {
     /// That of an object as the API shows it.
     ///
@@ -184,14 +224,21 @@ impl Tenant {
     pub fn read(object: &Value) -> Result<Self, String> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let whole = object["spec"].as_object().cloned().unwrap_or_default();
-        let spec = serde_json::from_value(Value::Object(whole.clone())).map_err(|error| format!("spec: {error}"))?;
+        let spec: Spec =
+            serde_json::from_value(Value::Object(whole.clone())).map_err(|error| format!("spec: {error}"))?;
+        checked(&spec)?;
         let (namespace, name, uid) = (text("/metadata/namespace"), text("/metadata/name"), text("/metadata/uid"));
         Ok(Self { namespace, name, uid, spec, whole })
     }
 
-    /// The name of its one etcd member.
-    pub fn member(&self) -> String {
-        format!("{}-etcd-0", self.name)
+    /// How many members its etcd has.
+    pub fn members(&self) -> usize {
+        if self.spec.etcd.replicas == 3 { 3 } else { 1 }
+    }
+
+    /// What the member with this number calls itself.
+    pub fn member(&self, number: usize) -> String {
+        format!("{}-etcd-{number}", self.name)
     }
 
     /// Its folder in the local path. Data belongs to keys: a later tenant of the same name, which has other ones, never begins
@@ -242,7 +289,12 @@ impl Tenant {
             other => vec![Finding::new("spec", other.to_string())],
         })?;
         // What its member and its API servers are known by within this cluster.
-        cluster.controllers = vec![Controller { name: self.member(), address: at.etcd, taints: Vec::new() }];
+        let member = |(number, address): (usize, &IpAddr)| Controller {
+            name: self.member(number),
+            address: *address,
+            taints: Vec::new(),
+        };
+        cluster.controllers = at.etcd.iter().enumerate().map(member).collect();
         let service = format!("{}-apiserver.{}.svc", self.name, self.namespace);
         cluster.api_server.cert_sans.extend([at.api.ip().to_string(), service]);
         Ok(cluster)
@@ -275,8 +327,19 @@ pub(super) mod tests {
         Addresses {
             outside: "192.0.2.7:30443".parse().unwrap(),
             api: "10.96.5.5:6443".parse().unwrap(),
-            etcd: "10.96.5.6".parse().unwrap(),
+            etcd: vec!["10.96.5.6".parse().unwrap()],
         }
+    }
+
+    /// A tenant with three members, and where it is.
+    pub fn of_three(more: &Value) -> (Tenant, Addresses) {
+        let mut object = object(more);
+        if object["spec"]["etcd"]["volume"].is_null() {
+            object["spec"]["etcd"] = json!({"localPath": {"nodes": ["w1", "w2", "w3"], "path": "/srv/tenants"}});
+        }
+        object["spec"]["etcd"]["replicas"] = json!(3);
+        let etcd = ["10.96.5.6", "10.96.5.7", "10.96.5.8"].map(|ip| ip.parse().unwrap()).to_vec();
+        (Tenant::read(&object).unwrap(), Addresses { etcd, ..addresses() })
     }
 
     #[test]
@@ -312,9 +375,21 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_not_understood_is_said() {
-        let mut object = object(&json!({}));
+        let mut object = self::object(&json!({}));
         object["spec"]["exposure"]["address"] = json!("nowhere");
         let error = Tenant::read(&object).unwrap_err();
         assert!(error.starts_with("spec: ") && error.contains("IP address"), "{error}");
+        let local = json!({"node": "w1", "path": "/srv"});
+        for (etcd, more, why) in [
+            (json!({"replicas": 2, "localPath": local}), json!({}), "Write 1 or 3"),
+            (json!({"replicas": 3, "localPath": local}), json!({}), "three nodes for three"),
+            (json!({"replicas": 1, "localPath": {"path": "/srv"}}), json!({}), "node for one member"),
+            (json!({"replicas": 3, "volume": {"size": "1Gi"}}), json!({"restoreFrom": "x.snapshot"}), "one member"),
+        ] {
+            let mut object = self::object(&more);
+            object["spec"]["etcd"] = etcd;
+            let error = Tenant::read(&object).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

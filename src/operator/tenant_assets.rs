@@ -32,7 +32,7 @@ pub async fn of(client: &Client, namespace: &str, name: &str) -> Result<(AssetSe
     };
     let service = get("Service", format!("{name}-apiserver")).await?.unwrap_or_default();
     let etcd = get("Service", format!("{name}-etcd")).await?.unwrap_or_default();
-    let at = objects::addresses(&tenant, &service, &etcd).ok_or_else(|| missing("address yet"))?;
+    let at = objects::addresses(&tenant, &service, &[etcd]).ok_or_else(|| missing("address yet"))?;
     let cluster = tenant.cluster(&at).map_err(Error::Input)?;
     let secret = get("Secret", keys::name(name)).await?.ok_or_else(|| missing("keys yet"))?;
     let set = render::render(&cluster, &keys::from_data(&secret["data"]), &pki::bootstrap_token(None)?)?;

@@ -101,7 +101,9 @@ fn of_pod<'a>(tenant: &Tenant, pod: &Value, said: &dyn Fn(&str) -> Option<&'a st
         {
             let remedy = match &tenant.spec.etcd.local_path {
                 Some(local) if message.contains("hostPath") => {
-                    format!("Make the folder {} on the node {}, or have its disk mounted", local.path, local.node)
+                    let node = text(pod, "/spec/nodeName");
+                    let node = if node.is_empty() { local.node(0) } else { node };
+                    format!("Make the folder {} on the node {node}, or have its disk mounted", local.path)
                 }
                 _ => format!("`kubectl -n {namespace} describe pod {name}` has more"),
             };

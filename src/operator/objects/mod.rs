@@ -6,6 +6,7 @@ use std::path::Path;
 use minijinja::{Value as Context, context};
 use serde_json::{Value, json};
 
+use super::apply::MEMBERS;
 use super::differs::marked;
 use super::keys;
 use super::tenant::{Addresses, Component, Tenant};
@@ -36,22 +37,34 @@ pub const SERVICE_PORT: u16 = API_PORT;
 /// A template that does not fit (a bug in hoist).
 pub fn services(tenant: &Tenant) -> Result<Vec<Value>> {
     let exposure = &tenant.spec.exposure;
-    let values = context! { tenant => context! {
+    let of_tenant = context! {
         name => &tenant.name,
         exposure => &exposure.kind,
         node_port => exposure.node_port,
         load_balancer_address => exposure.address.filter(|_| exposure.kind == "LoadBalancer").map(|ip| ip.to_string()),
-    } };
+    };
     let mut all = Vec::new();
-    for (name, source) in template::templates("hosting/services") {
-        let text = template::render(&name, source, &Default::default(), &values)?;
-        all.extend(parsed(&name, &text)?.into_iter().map(|object| finished(tenant, object)));
+    let mut add = |part: &str, values: Context| {
+        for (name, source) in template::templates(part) {
+            let text = template::render(&name, source, &Default::default(), &values)?;
+            all.extend(parsed(&name, &text)?.into_iter().map(|object| finished(tenant, object)));
+        }
+        Ok::<_, Error>(())
+    };
+    add("hosting/services", context! { tenant => of_tenant.clone() })?;
+    for (number, workload) in MEMBERS.iter().take(tenant.members()).enumerate() {
+        let member = context! {
+            name => tenant.member(number),
+            workload => format!("{}-{workload}", tenant.name),
+            is_one_of_several => tenant.members() > 1,
+        };
+        add("hosting/member-services", context! { tenant => of_tenant.clone(), member => member })?;
     }
     Ok(all)
 }
 
 /// Where a tenant is, by its Services as they are; `None` while that is not known.
-pub fn addresses(tenant: &Tenant, api: &Value, etcd: &Value) -> Option<Addresses> {
+pub fn addresses(tenant: &Tenant, api: &Value, etcd: &[Value]) -> Option<Addresses> {
     let cluster_ip = |service: &Value| service["spec"]["clusterIP"].as_str()?.parse::<IpAddr>().ok();
     let inside = cluster_ip(api)?;
     let exposure = &tenant.spec.exposure;
@@ -66,7 +79,11 @@ pub fn addresses(tenant: &Tenant, api: &Value, etcd: &Value) -> Option<Addresses
             SocketAddr::new(exposure.address.or(given)?, SERVICE_PORT)
         }
     };
-    Some(Addresses { outside, api: SocketAddr::new(inside, SERVICE_PORT), etcd: cluster_ip(etcd)? })
+    Some(Addresses {
+        outside,
+        api: SocketAddr::new(inside, SERVICE_PORT),
+        etcd: etcd.iter().map(cluster_ip).collect::<Option<_>>()?,
+    })
 }
 
 /// All other objects but the Secret with the keys, and what the tenant has in itself.
@@ -103,10 +120,18 @@ pub fn desired(tenant: &Tenant, cluster: &Cluster, at: &Addresses, tls: &Tls) ->
     sums.push(("apiserver", files::sha256(config["data"].to_string().as_bytes())));
     objects.push(config);
     let folder = tenant.folder(&keys::ca_hash(tls).unwrap_or_default());
-    let wildcard = if at.etcd.is_ipv6() { "::" } else { "0.0.0.0" };
+    let wildcard = if at.api.is_ipv6() { "::" } else { "0.0.0.0" };
     // The kubelet of this cluster asks the pods at their own addresses.
     let over = context! { loopback => wildcard, ..values(tenant, at, &folder) };
-    for (name, text) in render::hosted("hosting/tenant", cluster, over)? {
+    let mut texts: Vec<_> = render::hosted("hosting/tenant", cluster, over.clone())?.into_iter().collect();
+    if tenant.members() > 1 {
+        texts.extend(render::hosted("hosting/members", cluster, over.clone())?);
+    }
+    for number in 0..tenant.members() {
+        let member = context! { member => member(tenant, at, number), ..over.clone() };
+        texts.extend(render::hosted("hosting/member", cluster, member)?);
+    }
+    for (name, text) in texts {
         for object in parsed(&name, &text)? {
             objects.push(placed(tenant, object, &sums));
         }
@@ -124,20 +149,40 @@ fn secret_files(
 ) -> Result<Vec<(&'static str, SecretFiles)>> {
     let server = Server::Hosted(at.api);
     let of = |component: &str| secrets::of_component(component, cluster, tls, server);
-    Ok(vec![
+    let mut all = vec![
         ("apiserver", of("kube-apiserver")?),
         ("controller-manager", of("kube-controller-manager")?),
         ("scheduler", of("kube-scheduler")?),
-        ("etcd", secrets::of_etcd(&tenant.member(), tls)?),
-    ])
+    ];
+    for (number, workload) in MEMBERS.iter().take(tenant.members()).enumerate() {
+        all.push((workload, secrets::of_etcd(&tenant.member(number), tls)?));
+    }
+    Ok(all)
+}
+
+/// What the template of a member may name besides.
+fn member(tenant: &Tenant, at: &Addresses, number: usize) -> Context {
+    let is_one_of_several = tenant.members() > 1;
+    let url = |ip: &IpAddr| crate::desired::config::url_host(*ip);
+    let (wildcard, loopback) = if at.api.is_ipv6() { ("[::]", "[::1]") } else { ("0.0.0.0", "127.0.0.1") };
+    context! {
+        name => tenant.member(number),
+        names => (0..tenant.members()).map(|number| tenant.member(number)).collect::<Vec<_>>().join(","),
+        workload => format!("{}-{}", tenant.name, MEMBERS[number]),
+        url => at.etcd.get(number).map(url),
+        // The only member has no peers.
+        peers_at => if is_one_of_several { wildcard } else { loopback },
+        is_one_of_several => is_one_of_several,
+        grace => if is_one_of_several { 30 } else { 2 },
+    }
 }
 
 /// What the templates of assets/hosting may name besides what all templates may.
 fn values(tenant: &Tenant, at: &Addresses, folder: &str) -> Context {
     let etcd = &tenant.spec.etcd;
-    let etcd_url = crate::desired::config::url_host(at.etcd);
+    let etcd_urls: Vec<_> = at.etcd.iter().map(|ip| crate::desired::config::url_host(*ip)).collect();
     context! {
-        etcd_servers => format!("https://{etcd_url}:2379"),
+        etcd_servers => etcd_urls.iter().map(|url| format!("https://{url}:2379")).collect::<Vec<_>>().join(","),
         external_address => at.outside.to_string(),
         tenant => context! {
             name => &tenant.name,
@@ -145,7 +190,8 @@ fn values(tenant: &Tenant, at: &Addresses, folder: &str) -> Context {
             port => at.outside.port(),
             family => if at.outside.is_ipv6() { "IPv6" } else { "IPv4" },
             replicas => tenant.spec.replicas,
-            etcd_url => etcd_url,
+            etcd_url => etcd_urls.first(),
+            etcd_urls => etcd_urls,
             path => etcd.local_path.as_ref().map(|local| &local.path),
             data => if etcd.local_path.is_some() { folder } else { "etcd" },
             size => etcd.volume.as_ref().map(|volume| &volume.size),
@@ -182,16 +228,17 @@ fn placed(tenant: &Tenant, mut object: Value, sums: &[(&str, String)]) -> Value 
     let full = object["metadata"]["name"].as_str().unwrap_or_default();
     let component = full.strip_prefix(&format!("{}-", tenant.name)).unwrap_or_default().to_owned();
     let template = &mut object["spec"]["template"];
+    let member = MEMBERS.iter().position(|workload| *workload == component);
     // etcd reads renewed certificates by itself.
     let sums: Vec<&str> =
-        sums.iter().filter(|(of, _)| *of == component && *of != "etcd").map(|(_, sum)| &**sum).collect();
+        sums.iter().filter(|(of, _)| *of == component && member.is_none()).map(|(_, sum)| &**sum).collect();
     if !sums.is_empty() {
         template["metadata"]["annotations"]["hoist.dev/reads"] = files::sha256_of_all(sums).into();
     }
     let pod = &mut template["spec"];
     let mut selector = spec.node_selector.clone();
-    if let Some(local) = spec.etcd.local_path.as_ref().filter(|_| component == "etcd") {
-        selector.insert("kubernetes.io/hostname".into(), local.node.clone());
+    if let (Some(local), Some(number)) = (&spec.etcd.local_path, member) {
+        selector.insert("kubernetes.io/hostname".into(), local.node(number).to_owned());
     }
     if !selector.is_empty() {
         pod["nodeSelector"] = json!(selector);

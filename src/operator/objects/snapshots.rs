@@ -91,7 +91,7 @@ pub fn restoring(
             pod(tenant, spec, own, has_node);
             // It is where the data is.
             if let Some(local) = &tenant.spec.etcd.local_path {
-                spec["nodeSelector"]["kubernetes.io/hostname"] = local.node.clone().into();
+                spec["nodeSelector"]["kubernetes.io/hostname"] = local.node(0).into();
             }
             made = Some(finished(tenant, object));
         }

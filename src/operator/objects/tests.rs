@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::super::delete::OwnImage;
 use super::super::keys;
-use super::super::tenant::tests::{addresses, object};
+use super::super::tenant::tests::{addresses, object, of_three};
 use super::*;
 
 fn of(more: &Value) -> (Tenant, Desired, Tls) {
@@ -165,6 +165,69 @@ fn made_image() -> OwnImage {
 }
 
 #[test]
+fn three_members_have_a_place_a_name_and_an_address_each() {
+    let (tenant, at) = of_three(&json!({}));
+    let cluster = tenant.cluster(&at).unwrap();
+    let tls = keys::issued(&cluster, &Tls::new(), OffsetDateTime::now_utc()).unwrap();
+    let desired = super::desired(&tenant, &cluster, &at, &tls).unwrap();
+    has(
+        &command(&desired, "Deployment", "a-apiserver"),
+        "--etcd-servers=https://10.96.5.6:2379,https://10.96.5.7:2379,https://10.96.5.8:2379",
+    );
+    let services = services(&tenant).unwrap();
+    for (number, (workload, ip)) in
+        [("a-etcd", "10.96.5.6"), ("a-etcd-1", "10.96.5.7"), ("a-etcd-2", "10.96.5.8")].into_iter().enumerate()
+    {
+        let etcd = command(&desired, "StatefulSet", workload);
+        has(
+            &etcd,
+            "--initial-cluster=a-etcd-0=https://10.96.5.6:2380,a-etcd-1=https://10.96.5.7:2380,a-etcd-2=https://10.96.5.8:2380",
+        );
+        has(&etcd, &format!("--name=a-etcd-{number}"));
+        has(&etcd, &format!("--initial-advertise-peer-urls=https://{ip}:2380"));
+        has(&etcd, "--listen-peer-urls=https://0.0.0.0:2380");
+        has(&etcd, "--peer-cert-allowed-hostname=a-etcd-0,a-etcd-1,a-etcd-2");
+        let template = &find(&desired, "StatefulSet", workload)["spec"]["template"];
+        let node = format!("w{}", number + 1);
+        assert_eq!(template["spec"]["nodeSelector"], json!({"kubernetes.io/hostname": node}));
+        let service = services.iter().find(|one| one["metadata"]["name"] == workload).unwrap();
+        let (selector, labels) = (service["spec"]["selector"].as_object().unwrap(), &template["metadata"]["labels"]);
+        assert!(selector.iter().all(|(name, value)| labels[name] == *value), "{service}");
+        assert_eq!(selector["hoist.dev/member"], format!("a-etcd-{number}"), "no other member's pods");
+        assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "none is ready before they meet");
+        let secret = &find(&desired, "Secret", workload)["data"];
+        assert_eq!(keys::from_data(secret)["peer.crt"], tls[&format!("etcd/a-etcd-{number}/peer.crt")]);
+    }
+    assert_eq!(find(&desired, "PodDisruptionBudget", "a-etcd")["spec"]["maxUnavailable"], 1);
+
+    let backup = json!({"backup": {"schedule": "0 * * * *", "keep": 3, "claimName": "c"}});
+    let (tenant, at) = of_three(&backup);
+    let taken = snapshots(&tenant, &cluster, &at, &tls, &made_image()).unwrap();
+    let command = &taken[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"];
+    let command: Vec<String> = serde_json::from_value(command.clone()).unwrap();
+    has(&command, "--etcd=10.96.5.8:2379");
+}
+
+/// An operator that is replaced by this one must not replace the etcd of tenants, for which their requests wait.
+#[test]
+fn the_pod_of_an_only_member_is_what_it_was() {
+    let (_, desired, _) = of(&json!({}));
+    let set = find(&desired, "StatefulSet", "a-etcd");
+    assert_eq!(set["spec"]["selector"]["matchLabels"], json!({"component": "etcd", "hoist.dev/tenant": "a"}));
+    let mut template = set["spec"]["template"].clone();
+    template["spec"]["containers"][0]["image"] = "".into();
+    template["spec"]["nodeSelector"].take();
+    template["spec"]["containers"][0]["volumeMounts"][0]["subPath"].take();
+    assert_eq!(files::sha256(template.to_string().as_bytes()), ONLY_MEMBER);
+    assert!(
+        desired.objects.iter().all(|one| one["kind"] != "PodDisruptionBudget" || one["metadata"]["name"] != "a-etcd")
+    );
+}
+
+/// The sum of the pod's template that version 0.1 has made.
+const ONLY_MEMBER: &str = "f679306a3f823acb508ea1e6a2ff09f1ca5f96e9cb1bd12ce1371a9844d770a1";
+
+#[test]
 fn a_volume_is_claimed_where_there_is_no_folder() {
     let (_, desired, _) = of(&json!({"etcd": {"volume": {"size": "4Gi", "storageClassName": "fast"}}}));
     let spec = &find(&desired, "StatefulSet", "a-etcd")["spec"];
@@ -190,7 +253,9 @@ fn a_tenant_is_where_its_services_say() {
     };
     let etcd = json!({"spec": {"clusterIP": "10.96.5.6"}});
     let mut api = json!({"spec": {"clusterIP": "10.96.5.5", "ports": [{"nodePort": 30443}]}});
-    let outside = |tenant: &Tenant, api: &Value| addresses(tenant, api, &etcd).map(|at| at.outside.to_string());
+    let outside = |tenant: &Tenant, api: &Value| {
+        addresses(tenant, api, std::slice::from_ref(&etcd)).map(|at| at.outside.to_string())
+    };
     use super::addresses;
     assert_eq!(outside(&services("NodePort", json!("192.0.2.7")), &api).as_deref(), Some("192.0.2.7:30443"));
     assert_eq!(outside(&services("ClusterIP", json!(null)), &api).as_deref(), Some("10.96.5.5:6443"));

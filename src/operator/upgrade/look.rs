@@ -11,6 +11,7 @@ use super::{CONTROLLERS, Observed, Part, SERVERS, Shape};
 use crate::api::{self, health};
 use crate::desired::config::{API_PORT, Version, version};
 use crate::desired::upgrade::{Emulated, emulate, image, is_same_program, says_otherwise};
+use crate::operator::apply::MEMBERS;
 use crate::operator::conditions::is_rolled_out;
 use crate::operator::differs::marked;
 use crate::operator::live;
@@ -85,9 +86,24 @@ pub fn observed(
         done,
         api_servers: part("apiserver", SERVERS),
         controllers: [part("controller-manager", CONTROLLERS[0]), part("scheduler", CONTROLLERS[1])],
-        etcd: part("etcd", "etcd"),
+        etcd: etcd(MEMBERS.iter().filter(|name| workloads.contains_key(*name)).map(|name| part(name, "etcd"))),
         old_server: None,
     }
+}
+
+/// etcd, as one part of all its members: it runs what the first of them that was replaced does, and waits for the others.
+fn etcd(members: impl Iterator<Item = Part>) -> Part {
+    let version = |part: &Part| part.runs.map(|runs| runs.version);
+    let mut all: Vec<Part> = members.collect();
+    all.sort_by_key(|part| std::cmp::Reverse(version(part)));
+    let Some(mut first) = all.first().cloned() else { return Part { runs: None, waits: None } };
+    let behind = all.iter().filter(|part| part.runs != first.runs).count();
+    if behind > 0 {
+        first.waits = Some(format!("{behind} of {} members are yet to be replaced", all.len()));
+    } else {
+        first.waits = all.into_iter().find_map(|part| part.waits);
+    }
+    first
 }
 
 /// Looks, and asks what is new what it is.
@@ -247,6 +263,21 @@ mod tests {
             Shape::plain(OLD),
             "etcd's own version is another"
         );
+    }
+
+    #[test]
+    fn etcd_is_of_the_next_version_when_all_its_members_are() {
+        let part = |version: Version, waits: Option<&str>| Part {
+            runs: Some(Shape::plain(version)),
+            waits: waits.map(str::to_owned),
+        };
+        let all = [part(OLD, None), part(OLD, None), part(NEW, Some("rolls"))];
+        let seen = etcd(all.into_iter());
+        assert_eq!(seen.runs, Some(Shape::plain(NEW)), "it does not go back where something else has to wait");
+        assert_eq!(seen.waits.as_deref(), Some("2 of 3 members are yet to be replaced"));
+        assert_eq!(etcd([part(NEW, None), part(NEW, Some("rolls"))].into_iter()).waits.as_deref(), Some("rolls"));
+        assert_eq!(etcd([part(NEW, None)].into_iter()), part(NEW, None));
+        assert_eq!(etcd(std::iter::empty()), Part { runs: None, waits: None });
     }
 
     #[test]

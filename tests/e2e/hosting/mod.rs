@@ -22,6 +22,7 @@ use crate::support::{eventually, hoist, worker};
 
 mod addons;
 mod isolation;
+mod members;
 mod restore;
 mod tenants;
 mod traffic;
@@ -210,7 +211,7 @@ impl Meta {
             (r#"{"spec":{"networking":{"podSubnet":"10.9.0.0/16"}}}"#.into(), "they stay as they are"),
             (r#"{"spec":{"etcd":{"localPath":{"path":"/elsewhere"}}}}"#.into(), "it cannot be moved"),
             (r#"{"spec":{"etcd":{"volume":{"size":"1Gi"}}}}"#.into(), "write one of localPath and volume"),
-            (r#"{"spec":{"etcd":{"replicas":3}}}"#.into(), "should be less than or equal to 1"),
+            (r#"{"spec":{"etcd":{"replicas":3}}}"#.into(), "the number of members cannot be changed yet"),
         ] {
             let said = patch(text.clone());
             assert!(said.code == Some(1) && said.stderr.contains(why), "{text}: {said}");
