@@ -117,7 +117,7 @@ impl Seen {
         }
         let (count, needed) = (members.len(), members.len() / 2 + 1);
         let ready = members.iter().filter(|name| self.serves(name)).count();
-        if members.iter().all(|name| self.is_rolled_out(name)) {
+        if members.iter().all(|name| self.is_rolled_out(name)) && self.held.is_none() {
             return Condition::yes("EtcdReady", "Ready", format!("all {count} members of etcd are ready"));
         }
         let said = match ready {
@@ -379,6 +379,14 @@ mod tests {
             seen.workloads.insert(name, member);
         }
         assert_eq!(seen.etcd().is_so, Some(true));
+        seen.held = Some("a-etcd-0 hands leadership over".into());
+        let said = seen.etcd();
+        assert_eq!(
+            (said.is_so, &*said.message),
+            (Some(false), "all members of etcd are ready. a-etcd-0 hands leadership over"),
+            "it is looked at again soon"
+        );
+        seen.held = None;
         seen.workloads.get_mut("etcd-2").unwrap()["status"]["readyReplicas"] = json!(0);
         let said = seen.etcd();
         assert_eq!((said.is_so, &*said.reason), (Some(false), "RollingOut"));
