@@ -10,7 +10,7 @@ use crate::desired::first_boot::{Format, Machine};
 use crate::desired::kubeconfig::{Credentials, KubeConfig};
 use crate::desired::node_endpoint;
 use crate::desired::render::{WORKER_CONFIG, WORKER_UNIT};
-use crate::node::static_pods::StaticPods;
+use crate::desired::static_uid;
 
 /// The unit of the kubelet.
 const UNIT: &str = "kubelet.service";
@@ -55,7 +55,7 @@ pub fn files(worker: &Worker<'_>, assets: &AssetSet, cluster: &Cluster) -> Resul
         ("/var/lib/kubelet/config.yaml".to_owned(), File::private(assets.text(WORKER_CONFIG)?)),
     ];
     if let Some(manifest) = node_endpoint::manifest(assets, cluster)? {
-        let manifest = StaticPods::to_copy(node_endpoint::NAME, &manifest);
+        let manifest = static_uid::to_copy(node_endpoint::NAME, &manifest);
         files.push((node_endpoint::WORKERS.to_owned(), File::private(manifest)));
     }
     let name = worker.node.map(|name| format!("--hostname-override={name}"));

@@ -17,6 +17,7 @@ pub mod rotation;
 pub mod schema;
 pub mod secrets;
 pub mod server_config;
+pub mod static_uid;
 pub mod template;
 pub mod tokens;
 pub mod upgrade;

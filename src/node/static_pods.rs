@@ -8,8 +8,6 @@
 //! another program by a uid that follows from it, too ([`StaticPods::install_with`]). To all else the manifest is as it was given: the
 //! line is no part of what is read.
 
-mod uid;
-
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,6 +17,7 @@ use serde_json::Value;
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
 use crate::base::yaml;
+use crate::desired::static_uid as uid;
 
 /// The label that says that a static pod is hoist's.
 const MANAGED_BY: &str = "/metadata/labels/app.kubernetes.io~1managed-by";
@@ -96,12 +95,6 @@ impl StaticPods {
         self.install(name, &uid::with(text, &Self::uid_with(name, text, Some(program))))
     }
 
-    /// The manifest `name` of a pod that is to outlive its kubelet, for machines that somebody else copies it to: its uid follows from
-    /// the file and the text, and stays there until hoist changes the manifest.
-    pub fn to_copy(name: &str, text: &str) -> String {
-        uid::with(text, &uid::derived("", name, text, None))
-    }
-
     /// The program that the manifest `name` was put in for, by [`StaticPods::install_with`].
     pub fn program(&self, name: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join(name)).ok()?;
@@ -122,7 +115,7 @@ impl StaticPods {
             let wanted = uid::with(&text, &derived);
             let is_meant = none_runs && self.has_own(name) || text != there;
             let is_older = there == uid::with(&text, &uid::derived_once(&Self::machine(), name, &text));
-            let was_copied = there == Self::to_copy(name, &text);
+            let was_copied = there == uid::to_copy(name, &text);
             // What was kept is given back where nothing of it runs.
             let is_kept = !none_runs && uid::is_kept(&there, &derived);
             if is_meant && wanted != there && !is_older && !was_copied && !is_kept {
@@ -391,8 +384,8 @@ mod tests {
     #[test]
     fn what_was_copied_to_a_machine_keeps_its_uid_until_it_is_edited() {
         let own = OWN.replace("  name: etcd\n", "  name: etcd\n  labels:\n    app.kubernetes.io/managed-by: hoist\n");
-        let copied = StaticPods::to_copy("hoist-endpoint.yaml", &own);
-        assert!(copied.contains("\n  uid: \"") && copied != StaticPods::to_copy("etcd.yaml", &own));
+        let copied = uid::to_copy("hoist-endpoint.yaml", &own);
+        assert!(copied.contains("\n  uid: \"") && copied != uid::to_copy("etcd.yaml", &own));
         let (dir, pods) = folder(&[("hoist-endpoint.yaml", &copied)]);
         assert!(pods.settle(true).unwrap().is_empty() && pods.without_own_uid().unwrap().is_empty());
         pods.install_lasting("hoist-endpoint.yaml", &own).unwrap();
