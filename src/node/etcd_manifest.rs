@@ -55,15 +55,13 @@ pub fn install(host: &Host, text: &str, is_only: bool) -> Result<bool> {
 pub fn settle(host: &Host, before: &str, is_only: bool) -> Result<bool> {
     let pods = StaticPods::new(host.manifests());
     let Some(text) = pods.read(NAME).filter(|text| text != before && pods.has_own(NAME)) else { return Ok(false) };
-    if pods.keeps_uid(NAME) {
+    if pods.kept(NAME).is_some() {
         return Ok(false);
     }
-    let Some(kept) = kept(host, &pods, before, &text, is_only) else { return Ok(false) };
-    // Another one was written beside the edit: the kubelet is making another pod.
-    if pods.uid(NAME).is_some_and(|uid| uid != kept) {
-        return Ok(false);
+    match kept(host, &pods, before, &text, is_only) {
+        Some(kept) => pods.install_keeping(NAME, &text, &kept),
+        None => Ok(false),
     }
-    pods.install_keeping(NAME, &text, &kept)
 }
 
 /// The uid that the pod which runs can keep.
@@ -147,14 +145,22 @@ enum Follows {
     No,
 }
 
-fn follows(host: &Host, running: &Component, age: Duration) -> Follows {
-    let pods = StaticPods::new(host.manifests());
-    let Some(text) = pods.read(NAME).filter(|_| pods.keeps_uid(NAME)) else { return Follows::Yes };
+/// The etcd that runs, and whether it follows; `None` where it has nothing to follow, or does not run. Nothing else is looked at
+/// while no manifest keeps a uid.
+fn follower(host: &Host) -> Result<Option<(Component, Follows)>> {
+    let Some(text) = StaticPods::new(host.manifests()).kept(NAME) else { return Ok(None) };
+    let (Some(running), Some(age)) = (running(host)?, age(host)?) else { return Ok(None) };
+    let follows = follows(&text, &running, age);
+    Ok(Some((running, follows)))
+}
+
+/// Whether an etcd follows the manifest `text`, which has been there for so long.
+fn follows(text: &str, running: &Component, age: Duration) -> Follows {
     let Some(process) = &running.process else { return Follows::Soon };
     if process.age > age {
         return if age < SEEN { Follows::Soon } else { Follows::No };
     }
-    match (is_started_by(&text, running), process.age < AGAIN) {
+    match (is_started_by(text, running), process.age < AGAIN) {
         (true, _) => Follows::Yes,
         (false, true) => Follows::Soon,
         (false, false) => Follows::No,
@@ -164,15 +170,20 @@ fn follows(host: &Host, running: &Component, age: Duration) -> Follows {
 /// Whether a process was started by the manifest's command, as far as its words say: what a kubelet replaces in them does not count, and
 /// of a command in another's hands, such as a shell's, nothing is said.
 fn is_started_by(text: &str, running: &Component) -> bool {
-    let pod = yaml::documents("", text).ok().and_then(|documents| documents.into_iter().next());
+    let (wanted, there) = (command(text), running.words());
+    let is_wrapped = wanted.first() != there.first();
+    let is_one = |(wanted, there): (&String, &String)| wanted.contains('$') || wanted == there;
+    is_wrapped || wanted.len() == there.len() && wanted.iter().zip(there).all(is_one)
+}
+
+/// The command of etcd in its manifest, word by word.
+pub fn command(text: &str) -> Vec<String> {
+    let pod = yaml::documents(NAME, text).ok().and_then(|documents| documents.into_iter().next());
     let words = |key: &str| {
         let words = pod.as_ref().and_then(|pod| pod.value.pointer(&format!("/spec/containers/0/{key}"))?.as_array());
-        words.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>()
+        words.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect::<Vec<_>>()
     };
-    let (wanted, there) = ([words("command"), words("args")].concat(), running.words());
-    let is_wrapped = wanted.first().copied() != there.first().map(String::as_str);
-    let is_one = |(wanted, there): (&&str, &String)| wanted.contains('$') || wanted == there;
-    is_wrapped || wanted.len() == there.len() && wanted.iter().zip(there).all(is_one)
+    [words("command"), words("args")].concat()
 }
 
 /// Ends the etcd that runs where its manifest has kept its pod's uid and is younger than it is. Says whether it did.
@@ -180,10 +191,8 @@ fn is_started_by(text: &str, running: &Component) -> bool {
 /// # Errors
 /// What of /proc, or of the manifest, could not be read; the system's refusal of the signal.
 pub async fn end_older(host: &Host) -> Result<bool> {
-    let (Some(running), Some(age)) = (running(host)?, age(host)?) else { return Ok(false) };
-    match (&running.process, follows(host, &running, age)) {
-        // Without a kubelet, nobody would start it.
-        (Some(process), Follows::No) if kubelet::answers(host).await => end(host, process).await,
+    match follower(host)? {
+        Some((running, Follows::No)) => end(host, running.process.as_ref()).await,
         _ => Ok(false),
     }
 }
@@ -195,14 +204,12 @@ pub async fn end_older(host: &Host) -> Result<bool> {
 pub async fn follow(host: &Host, limit: Duration) -> Result<bool> {
     let begun = Instant::now();
     loop {
-        let (Some(running), Some(age)) = (running(host)?, age(host)?) else { return Ok(false) };
-        if end_older(host).await? {
-            return Ok(true);
+        match follower(host)? {
+            None | Some((_, Follows::Yes)) => return Ok(false),
+            Some((running, Follows::No)) if end(host, running.process.as_ref()).await? => return Ok(true),
+            _ if begun.elapsed() > limit => return Ok(false),
+            _ => sleep(POLL).await,
         }
-        if follows(host, &running, age) == Follows::Yes || begun.elapsed() > limit {
-            return Ok(false);
-        }
-        sleep(POLL).await;
     }
 }
 
@@ -213,21 +220,25 @@ pub async fn follow(host: &Host, limit: Duration) -> Result<bool> {
 pub async fn hasten(host: &Host) -> Result<()> {
     sleep(TOLD).await;
     let older = running(host)?.and_then(|running| running.process);
-    match (older, age(host)?) {
-        (Some(process), Some(age)) if age < process.age && kubelet::answers(host).await => {
-            end(host, &process).await.map(drop)
-        }
-        _ => Ok(()),
+    match age(host)? {
+        Some(age) => end(host, older.as_ref().filter(|process| age < process.age)).await.map(drop),
+        None => Ok(()),
     }
 }
 
 /// Tells an etcd to end, and ends it where it goes on: one that is told to end refuses all calls at once, and takes seven seconds more for
-/// watches that are open. What it has acknowledged is on the disk.
-async fn end(host: &Host, process: &Process) -> Result<bool> {
+/// watches that are open. What it has acknowledged is on the disk. Says whether it did: without a kubelet, nobody would start it again.
+async fn end(host: &Host, process: Option<&Process>) -> Result<bool> {
+    let Some(process) = process else { return Ok(false) };
+    if !kubelet::answers(host).await {
+        return Ok(false);
+    }
     let proc = host.path("/proc");
-    let refused = |error| Error::io("end etcd, process", Path::new(&process.pid.to_string()), error);
-    let Some(held) = processes::hold(&proc, process).map_err(refused)? else { return Ok(false) };
-    if !held.signal(Signal::TERM).map_err(refused)? {
+    let signal = |signal| {
+        let told = processes::signal(&proc, process, signal);
+        told.map_err(|error| Error::io("end etcd, process", Path::new(&process.pid.to_string()), error))
+    };
+    if !signal(Signal::TERM)? {
         return Ok(false);
     }
     let told = Instant::now();
@@ -237,7 +248,7 @@ async fn end(host: &Host, process: &Process) -> Result<bool> {
             return Ok(true);
         }
     }
-    held.signal(Signal::KILL).map_err(refused)?;
+    signal(Signal::KILL)?;
     Ok(true)
 }
 
@@ -286,8 +297,7 @@ mod tests {
         }
 
         fn end_older(&self) -> bool {
-            let (running, age) = (running(&self.host).unwrap().unwrap(), age(&self.host).unwrap().unwrap());
-            follows(&self.host, &running, age) == Follows::No
+            follower(&self.host).unwrap().is_some_and(|(_, follows)| follows == Follows::No)
         }
     }
 
@@ -378,18 +388,19 @@ mod tests {
         assert!(!scene.end_older(), "its kubelet makes another pod where one is due");
         install(&scene.host, &manifest("2", ""), true).unwrap();
         assert!(!scene.end_older(), "its kubelet may not have seen it");
-        let (running, seen) = (|| running(&scene.host).unwrap().unwrap(), SEEN + Duration::from_secs(1));
-        assert_eq!(follows(&scene.host, &running(), seen), Follows::No);
+        let (seen, text) = (SEEN + Duration::from_secs(1), manifest("2", ""));
+        let follows = |age| follows(&text, &running(&scene.host).unwrap().unwrap(), age);
+        assert_eq!(follows(seen), Follows::No);
         scene.runs(1, "2", &uid);
-        assert_eq!(follows(&scene.host, &running(), seen), Follows::Yes);
+        assert_eq!(follows(seen), Follows::Yes);
         // It has begun by the manifest of before, all the same.
         scene.runs(1, "1", &uid);
-        assert_eq!(follows(&scene.host, &running(), seen), Follows::Soon);
+        assert_eq!(follows(seen), Follows::Soon);
         scene.runs(40, "1", &uid);
-        assert_eq!(follows(&scene.host, &running(), Duration::from_secs(60)), Follows::No);
+        assert_eq!(follows(Duration::from_secs(60)), Follows::No);
         // A shell's command says nothing of etcd's.
         fs::write(scene.host.path("/proc/7/cmdline"), "/bin/etcd\0--x=1\0").unwrap();
-        assert_eq!(follows(&scene.host, &running(), Duration::from_secs(60)), Follows::Yes);
+        assert_eq!(follows(Duration::from_secs(60)), Follows::Yes);
     }
 
     #[test]

@@ -75,10 +75,11 @@ impl StaticPods {
         self.install(name, &uid::with(text, &uid::keeping(kept, &Self::uid_with(name, text, None))))
     }
 
-    /// Whether the manifest `name` was put in under the uid of the pod before, and has not been edited since.
-    pub fn keeps_uid(&self, name: &str) -> bool {
-        let there = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
-        uid::is_kept(&there, &Self::uid_with(name, &uid::without(&there), None))
+    /// The text of the manifest `name`, if it was put in under the uid of the pod before, and has not been edited since.
+    pub fn kept(&self, name: &str) -> Option<String> {
+        let there = std::fs::read_to_string(self.dir.join(name)).ok()?;
+        let text = uid::without(&there);
+        uid::is_kept(&there, &Self::uid_with(name, &text, None)).then_some(text)
     }
 
     /// The uid that the manifest `name` gives its pod.

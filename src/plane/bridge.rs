@@ -283,7 +283,7 @@ impl<'a> Bridge<'a> {
                 false => self.pods.install(name, text)?,
             };
             raised.any |= changed;
-            raised.pods |= changed && stood && !self.pods.keeps_uid(name);
+            raised.pods |= changed && stood && self.pods.kept(name).is_none();
         }
         Ok(raised)
     }

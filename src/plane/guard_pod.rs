@@ -11,6 +11,7 @@ use crate::base::files;
 use crate::desired::assets::AssetSet;
 use crate::desired::config::Controller;
 use crate::node::etcd_data::{self, Data};
+use crate::node::etcd_manifest::NAME as ETCD;
 use crate::node::host::Host;
 use crate::node::images::{self, Missing};
 use crate::node::kubelet;
@@ -173,7 +174,6 @@ pub async fn present(host: &Host, copy: &Copy) -> Option<Vec<String>> {
 /// # Errors
 /// The system's refusal.
 fn keep_etcd(host: &Host) -> Result<()> {
-    const ETCD: &str = "etcd.yaml";
     let pods = StaticPods::new(host.manifests());
     let Some(text) = pods.read(ETCD).filter(|_| pods.has_own(ETCD)) else { return Ok(()) };
     let Some(dir) = pods.host_path(ETCD, "data") else { return Ok(()) };

@@ -15,10 +15,10 @@ use crate::desired::config::{Cluster, Controller, Etcd};
 use crate::desired::secrets::{self, own_serving};
 use crate::etcd::client::MemberId;
 use crate::node::etcd_data::{self, Data};
+use crate::node::etcd_manifest::NAME as ETCD;
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
 
-const ETCD: &str = "etcd.yaml";
 /// Snapshots of etcd from before its image was exchanged.
 pub const SNAPSHOTS: &str = "/var/lib/hoist/etcd-snapshots";
 /// The exchange of etcd's image that is under way.

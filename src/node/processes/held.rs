@@ -40,6 +40,14 @@ pub fn hold(proc: &Path, seen: &Process) -> io::Result<Option<Held>> {
     Ok(is_it.then_some(Held(way)))
 }
 
+/// Sends a signal to the process that was seen as `seen`; false where it has ended.
+///
+/// # Errors
+/// The system's refusal.
+pub fn signal(proc: &Path, seen: &Process, signal: Signal) -> io::Result<bool> {
+    hold(proc, seen)?.map_or(Ok(false), |held| held.signal(signal))
+}
+
 impl Held {
     /// Sends it a signal; false where it has ended.
     ///

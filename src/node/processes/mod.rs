@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-pub use held::{Held, Signal, hold};
+pub use held::{Held, Signal, hold, signal};
 use owner::{Owner, owner, owner_by, words};
 pub use owner::{PERMANENT, flag};
 

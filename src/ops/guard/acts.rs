@@ -281,13 +281,15 @@ impl Guard<'_> {
     /// The pod of a static manifest that somebody has edited follows.
     pub(super) fn settle(&mut self) {
         let pods = StaticPods::new(self.host.manifests());
-        let cluster = self.copy.as_ref().and_then(|copy| copy.cluster().ok());
-        let is_only = cluster.is_some_and(|(cluster, _)| Remembered::is_only(self.host, &cluster));
-        let before = self.etcd.take().unwrap_or_default();
-        match etcd_manifest::settle(self.host, &before, is_only) {
-            Ok(true) => self.say("etcd.yaml was edited: etcd is to begin anew, in the same pod".into()),
-            Ok(false) => {}
-            Err(error) => self.fail(&error),
+        let before = self.etcd.take();
+        if let Some(before) = before.filter(|before| pods.read(etcd_manifest::NAME).as_ref() != Some(before)) {
+            let cluster = self.copy.as_ref().and_then(|copy| copy.cluster().ok());
+            let is_only = cluster.is_some_and(|(cluster, _)| Remembered::is_only(self.host, &cluster));
+            match etcd_manifest::settle(self.host, &before, is_only) {
+                Ok(true) => self.say("etcd.yaml was edited: etcd is to begin anew, in the same pod".into()),
+                Ok(false) => {}
+                Err(error) => self.fail(&error),
+            }
         }
         match pods.settle(false) {
             Ok(edited) => edited.iter().for_each(|name| self.say(format!("{name} was edited: its pod is made anew"))),

@@ -100,7 +100,10 @@ impl Roll<'_> {
         }
         let pods = StaticPods::new(self.host.manifests());
         let Some(there) = pods.read(MANIFEST).filter(|_| pods.has_own(MANIFEST)) else { return Ok(()) };
-        if pods.keeps_uid(MANIFEST) && self.shown.as_ref() != Some(&there) && self.is_new()? && self.serves(copy).await
+        if pods.kept(MANIFEST).is_some()
+            && self.shown.as_ref() != Some(&there)
+            && self.is_new()?
+            && self.serves(copy).await
         {
             let client = heartbeat::client(self.host, copy, self.address(copy)?).await?;
             self.show(&client).await?;

@@ -222,8 +222,7 @@ impl At<'_> {
     /// Has a process end in good order.
     fn tell(&self, component: &Component) {
         let Some(process) = &component.process else { return };
-        let held = processes::hold(&self.host.path("/proc"), process);
-        if let Err(error) = held.and_then(|held| held.map_or(Ok(false), |held| held.signal(Signal::TERM))) {
+        if let Err(error) = processes::signal(&self.host.path("/proc"), process, Signal::TERM) {
             self.reporter.note(&format!("the process {} was not told to end: {error}", process.pid));
         }
     }

@@ -10,6 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::files::{self, File};
 use crate::base::report::Reporter;
 use crate::node::cri::sandboxes::{self, Pod};
+use crate::node::etcd_manifest::NAME as ETCD;
 use crate::node::host::Host;
 use crate::node::kubelet;
 use crate::node::mounts::Mounts;
@@ -23,7 +24,6 @@ const STATIC_LIMIT: Duration = Duration::from_secs(60);
 /// How long the runtime may take to end one pod.
 const POD_LIMIT: Duration = Duration::from_secs(20);
 const INTERVAL: Duration = Duration::from_millis(200);
-const ETCD: &str = "etcd.yaml";
 
 /// Takes away all of it. What it cannot take away is said at its end, and does not keep it from the rest.
 ///
