@@ -48,6 +48,11 @@ pub fn cas(crt: &[u8], key: &[u8]) -> Vec<Ca> {
     crts.into_iter().filter_map(ca).collect()
 }
 
+/// The names of the CAs of a file, in its order.
+pub fn ca_names(pem: &[u8]) -> Vec<String> {
+    cas(pem, b"").into_iter().map(|ca| ca.name).collect()
+}
+
 /// By what one tells that two files of CAs are one cluster's: checksums of the file and of each CA in it. A rotation adds a CA before it
 /// takes one away.
 pub fn ca_sums(pem: &[u8]) -> BTreeSet<String> {

@@ -34,7 +34,7 @@ use std::fmt;
 use crate::base::error::Finding;
 
 pub use ask::{ask, asks_for};
-pub use cas::{Ca, ca_name, ca_sums, cas, etcd_ca, front_proxy_ca, front_proxy_client};
+pub use cas::{Ca, ca_name, ca_names, ca_sums, cas, etcd_ca, front_proxy_ca, front_proxy_client};
 pub use encryption::{ENCRYPTION, lost_keys};
 pub(in crate::desired) use encryption::{WITH_KEYS, key as encryption_key, list, read as encryption};
 pub use fitness::Unfit;

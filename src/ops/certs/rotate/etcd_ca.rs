@@ -10,27 +10,27 @@ use std::time::{Duration, SystemTime};
 
 use kube::Client;
 
+use super::foreign::{self, MOUNTED};
 use super::front_proxy::trusted;
 use super::scene::{SERVER, Scene, passing};
 use crate::api::rotation::Workload;
 use crate::api::{controllers, rotation};
 use crate::base::error::{Error, Finding, Result};
 use crate::base::files::{self, File};
-use crate::base::{probe, yaml};
+use crate::base::probe;
 use crate::desired::config::{API_PORT, Cluster, Etcd};
 use crate::desired::pki;
-use crate::desired::rotation::etcd_ca::MEMBER;
+use crate::desired::rotation::etcd_ca::{MEMBER, has_only_to_read};
 use crate::desired::rotation::{ETCD_CA, ETCD_CLIENTS, Word};
 use crate::desired::secrets::Tls;
 use crate::etcd::{alarms, members};
 use crate::node::cri::pods::Pods;
+use crate::node::etcd_manifest::{self, NAME as MANIFEST};
 use crate::node::host::Host;
 use crate::node::static_pods::StaticPods;
 use crate::node::{kubelet, lock, processes};
 use crate::plane::kept_copy::Copy;
 
-/// Where API servers and members have their files.
-const MOUNTED: &str = "/etc/kubernetes/secrets";
 /// What the CAs are called there: an API server's, and a member's.
 const OF_SERVER: &str = "etcd-ca.crt";
 const OF_MEMBER: &str = "ca.crt";
@@ -45,7 +45,6 @@ const MEMBERS_FLAGS: [(&str, &str); 6] = [
     ("peer-trusted-ca-file", OF_MEMBER),
     ("trusted-ca-file", OF_MEMBER),
 ];
-const MANIFEST: &str = "etcd.yaml";
 const BY_HAND: &str = "docs/rotation.md#the-ca-of-etcd says what is rotated";
 /// What the kubelet lets a volume's files lead to: another folder each time that they change.
 const CURRENT: &str = "..data";
@@ -73,38 +72,19 @@ fn refusal(cluster: &Cluster, nodes: &[String], servers: &Workload, member: (&st
         return Some(Finding::new("etcd.external", "etcd is not hoist's, and neither is its CA").remedy(BY_HAND));
     }
     if cluster.pki.etcd_ca.is_some() {
-        let message = "cluster.yaml names a CA of yours, and `hoist render` would bring it back";
-        return Some(Finding::new("pki.etcdCA", message).remedy(
-            "take pki.etcdCA out of cluster.yaml, and run `hoist render` and `hoist start`: the CA stays in tls/",
-        ));
+        return Some(foreign::of_user("pki.etcdCA", "CA"));
     }
     if nodes.len() != 1 {
         let message = format!("there are several ({}), and hoist rotates the CA of an only etcd", nodes.join(", "));
         return Some(Finding::new("controllers", message).remedy(BY_HAND));
     }
-    let foreign = |flags: &[(&str, &str)], found: &Workload, place: &str| {
-        let named = flags.iter().map(|(flag, file)| (*flag, format!("{MOUNTED}/{file}")));
-        let (flag, path) = named.into_iter().find(|(flag, path)| found.flags(flag) != [path])?;
-        let message = format!("its flag --{flag} names another file than {path}, which is not hoist's to rotate");
-        Some(Finding::new(place, message).remedy("`hoist start` brings the flags of the asset directory"))
-    };
-    let of_servers = foreign(&SERVERS_FLAGS, servers, &format!("kube-system/{SERVER}"));
-    of_servers.or_else(|| foreign(&MEMBERS_FLAGS, member.1, member.0))
+    let of_servers = foreign::flag(&format!("kube-system/{SERVER}"), servers, &SERVERS_FLAGS);
+    of_servers.or_else(|| foreign::flag(member.0, member.1, &MEMBERS_FLAGS))
 }
 
-/// The command of etcd in its manifest.
+/// What etcd's manifest starts.
 fn etcds(manifest: &str) -> Workload {
-    let document = yaml::documents(MANIFEST, manifest).ok().and_then(|all| all.into_iter().next());
-    let words = |key: &str| -> Vec<String> {
-        let found = document.as_ref().and_then(|it| it.value.pointer(&format!("/spec/containers/0/{key}"))?.as_array());
-        found.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
-    };
-    Workload { command: [words("command"), words("args")].concat(), rollout: None }
-}
-
-/// The names of the CAs in a file.
-fn names(pem: &[u8]) -> Vec<String> {
-    pki::cas(pem, b"").into_iter().map(|ca| ca.name).collect()
+    Workload { command: etcd_manifest::command(manifest), rollout: None }
 }
 
 /// The file `name` of the volume at `dir`, if a process that is `age` old at `now` has read it as it is: nothing in the volume has changed
@@ -137,8 +117,8 @@ impl Scene<'_> {
         let process = process.ok_or_else(|| passing("the self-hosted API server is not the only one that listens"))?;
         let dir = proc.join(process.pid.to_string()).join("root").join(MOUNTED.trim_start_matches('/'));
         let read = began_with(&dir, OF_SERVER, process.age, self.host.world().now().into());
-        let kept = names(kept.get(ETCD_CA).map(Vec::as_slice).unwrap_or_default());
-        match read.map(|pem| names(&pem)) {
+        let kept = pki::ca_names(kept.get(ETCD_CA).map(Vec::as_slice).unwrap_or_default());
+        match read.map(|pem| pki::ca_names(&pem)) {
             Some(names) => {
                 let is_same =
                     rotation::server_pod(&self.client, &self.controller.name).await?.container == pod.container;
@@ -156,8 +136,8 @@ impl Scene<'_> {
         }
     }
 
-    /// The CA that has issued what the member here shows, and behind that those that it trusts.
-    pub async fn member(&self) -> Word {
+    /// The CA that has issued what the member here shows, and behind that those that it trusts, where guard's Secret has `kept`.
+    pub async fn member(&self, kept: &Tls) -> Word {
         let said = async {
             let mut ports = Vec::new();
             for port in [alarms::PORT, members::PEER_PORT] {
@@ -176,7 +156,9 @@ impl Scene<'_> {
                 _ => Err("it begins again just now".to_owned()),
             }
         };
-        Word { component: MEMBER, node: self.controller.name.clone(), said: said.await, reloads: false }
+        let said = said.await;
+        let reloads = said.as_ref().is_ok_and(|said: &Vec<String>| has_only_to_read(said, kept));
+        Word { component: MEMBER, node: self.controller.name.clone(), said, reloads }
     }
 
     /// Has the member here trust the CAs that guard keeps: they are put into its file, and it begins again.

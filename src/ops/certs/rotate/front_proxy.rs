@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use kube::Client;
 
+use super::foreign;
 use super::scene::{SERVER, Scene, passing};
 use crate::api::{front_proxy as api, rotation, self_hosted};
-use crate::base::error::{Error, Finding, Result};
+use crate::base::error::{Error, Result};
 use crate::base::probe;
 use crate::desired::config::Cluster;
 use crate::desired::pki;
@@ -19,8 +20,6 @@ use crate::desired::secrets::Tls;
 /// The flags that name its files.
 const FLAGS: [(&str, &str); 3] =
     [("requestheader-client-ca-file", CA), ("proxy-client-cert-file", CLIENT), ("proxy-client-key-file", CLIENT_KEY)];
-/// Where API servers have their files.
-const MOUNTED: &str = "/etc/kubernetes/secrets";
 /// How long a server may take for a handshake.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -30,22 +29,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Where it is not, with why.
 pub(super) async fn check(cluster: &Cluster, client: &Client) -> Result<()> {
     if cluster.pki.front_proxy_ca.is_some() {
-        let message = "cluster.yaml names a CA of yours, and `hoist render` would bring it back";
-        let finding = Finding::new("pki.frontProxyCA", message);
-        return Err(Error::Input(vec![finding.remedy(
-            "take pki.frontProxyCA out of cluster.yaml, and run `hoist render` and `hoist start`: the CA stays in tls/",
-        )]));
+        return Err(Error::Input(vec![foreign::of_user("pki.frontProxyCA", "CA")]));
     }
     let found = rotation::workload(client, SERVER).await?;
-    for (flag, file) in FLAGS {
-        let path = format!("{MOUNTED}/{file}");
-        if found.flags(flag) != [&path] {
-            let message = format!("its flag --{flag} names another file than {path}, which is not hoist's to rotate");
-            let finding = Finding::new(format!("kube-system/{SERVER}"), message);
-            return Err(Error::Input(vec![finding.remedy("`hoist start` brings the flags of the asset directory")]));
-        }
-    }
-    Ok(())
+    let foreign = foreign::flag(&format!("kube-system/{SERVER}"), &found, &FLAGS);
+    foreign.map_or(Ok(()), |finding| Err(Error::Input(vec![finding])))
 }
 
 /// The names of the CAs that the server at `address` trusts.
@@ -59,9 +47,8 @@ pub(super) async fn trusted(address: SocketAddr) -> Result<Vec<String>> {
 
 /// Whom aggregated API servers are told to trust, where guard's Secret has `kept`, and whom each of them trusts.
 pub(super) async fn others(client: &Client, kept: &Tls) -> Vec<Word> {
-    let names = |pem: &[u8]| pki::cas(pem, b"").into_iter().map(|ca| ca.name).collect::<Vec<_>>();
-    let told = api::told(client).await.map(|pem| names(&pem));
-    let all = names(kept.get(CA).map(Vec::as_slice).unwrap_or_default());
+    let told = api::told(client).await.map(|pem| pki::ca_names(&pem));
+    let all = pki::ca_names(kept.get(CA).map(Vec::as_slice).unwrap_or_default());
     // API servers add what it lacks, and take nothing away.
     let reloads = told.as_ref().is_ok_and(|told| !all.iter().all(|name| told.contains(name)));
     let said = told.map_err(|error| error.to_string());

@@ -51,16 +51,17 @@ impl Kind {
             Self::Encryption(_) => Vec::new(),
             Self::ServiceAccount(kind) => vec![kind.leader(client).await],
             Self::FrontProxy => front_proxy::others(client, kept).await,
-            Self::EtcdCa => vec![scene.member().await],
+            Self::EtcdCa => vec![scene.member(kept).await],
         }
     }
 
-    /// A server that has said this reads by itself what it has not yet, where guard's Secret has `kept`.
-    pub fn reloads(&self, word: &Word, kept: &Tls) -> bool {
+    /// An API server that has said this reads by itself what it has not yet, where guard's Secret has `kept`.
+    pub fn reloads(&self, said: &Result<Vec<String>, String>, kept: &Tls) -> bool {
         match self {
             Self::Encryption(kind) => kind.reloads,
-            Self::ServiceAccount(_) | Self::FrontProxy => word.reloads,
-            Self::EtcdCa => word.said.as_ref().is_ok_and(|said| rules::has_only_to_read(said, kept)),
+            Self::ServiceAccount(_) => false,
+            Self::FrontProxy => true,
+            Self::EtcdCa => said.as_ref().is_ok_and(|said| rules::has_only_to_read(said, kept)),
         }
     }
 }

@@ -60,9 +60,6 @@ impl Scene<'_> {
             let nodes: Vec<_> = nodes.into_iter().map(|node| (node.name, node.address)).collect();
             servers = self.of_each(kind, &nodes, &guards_secret).await;
             servers.extend(kind.others(self, &guards_secret).await);
-            for word in &mut servers {
-                word.reloads = kind.reloads(word, &guards_secret);
-            }
         }
         Ok(Observed {
             guards_secret,
@@ -93,7 +90,8 @@ impl Scene<'_> {
                 Ok(said) => said.map_err(|error| error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             };
-            Word { component: SERVER, node: node.clone(), said, reloads: matches!(kind, Kind::FrontProxy) }
+            let reloads = kind.reloads(&said, kept);
+            Word { component: SERVER, node: node.clone(), said, reloads }
         });
         join_all(words).await
     }

@@ -10,6 +10,7 @@
 mod acts;
 mod encryption;
 mod etcd_ca;
+mod foreign;
 mod front_proxy;
 mod kind;
 mod look;

@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use super::foreign::{self, MOUNTED};
 use super::scene::{SERVER, Scene, passing};
 use crate::api::{controllers, rotation, service_accounts as api};
 use crate::base::error::{Error, Finding, Result};
@@ -27,8 +28,6 @@ const FLAGS: [(&str, &str, &str); 3] = [
     (SERVER, "service-account-signing-key-file", SIGNING),
     (CONTROLLER_MANAGER, "service-account-private-key-file", SIGNING),
 ];
-/// Where components have their files.
-const MOUNTED: &str = "/etc/kubernetes/secrets";
 /// How long API servers are watched for tokens that should have been renewed.
 const WATCHED: Duration = Duration::from_secs(60);
 /// How long a server may take to say what it has.
@@ -52,11 +51,7 @@ impl ServiceAccount {
     /// A key that is not hoist's to rotate.
     pub async fn new(cluster: &Cluster, client: &Client) -> Result<Self> {
         if cluster.pki.service_account_key.is_some() {
-            let message = "cluster.yaml names a key of yours, and `hoist render` would bring it back";
-            let finding = Finding::new("pki.serviceAccountKey", message);
-            return Err(Error::Input(vec![finding.remedy(
-                "take pki.serviceAccountKey out of cluster.yaml, and run `hoist render` and `hoist start`: the key stays in tls/",
-            )]));
+            return Err(Error::Input(vec![foreign::of_user("pki.serviceAccountKey", "key")]));
         }
         for (component, flag, file) in FLAGS {
             let path = format!("{MOUNTED}/{file}");
