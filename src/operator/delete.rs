@@ -113,15 +113,23 @@ pub async fn turn(
     let has_user = pods.iter().any(restore::has_data);
     let since = object.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
     let waited = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
-    let mut nexts = Vec::new();
+    let mut cleaners = Vec::new();
     for number in 0..members.len() {
-        let cleaner = cleaner(&tenant, number);
-        let pod = live::get(client, "Pod", NAMESPACE, &cleaner).await?;
-        let phase = pod.as_ref().map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
-        // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
-        let is_nowhere = phase == Some("Pending") && is_nowhere(&live::warnings(client, NAMESPACE).await?, &cleaner);
-        nexts.push(next(has_owner, has_user, phase, waited, is_nowhere));
+        let name = cleaner(&tenant, number);
+        let pod = live::get(client, "Pod", NAMESPACE, &name).await?;
+        cleaners.push((name, pod.map(|pod| pod["status"]["phase"].as_str().unwrap_or_default().to_owned())));
     }
+    let is_pending = |phase: &Option<String>| phase.as_deref() == Some("Pending");
+    let warnings = match cleaners.iter().any(|(_, phase)| is_pending(phase)) {
+        true => live::warnings(client, NAMESPACE).await?,
+        false => Vec::new(),
+    };
+    // Nothing can be deleted where the folder of all is not: the tenant never ran, or its disk is not mounted.
+    let next = |(name, phase): &(String, Option<String>)| {
+        let is_nowhere = is_pending(phase) && is_nowhere(&warnings, name);
+        next(has_owner, has_user, phase.as_deref(), waited, is_nowhere)
+    };
+    let nexts: Vec<_> = cleaners.iter().map(next).collect();
     if nexts.contains(&Next::End) {
         restore::forget(client, &tenant).await?;
         for member in members {
@@ -147,8 +155,8 @@ pub async fn turn(
                     format!("the folder {path}/{folder} on the node {node} could not be deleted: delete it there");
                 left(recorder, object, note).await;
             }
-            let (cleaner, now) = (cleaner(&tenant, number), DeleteParams::default().grace_period(0));
-            gone(live::api(client, "Pod", NAMESPACE).delete(&cleaner, &now).await)?;
+            let now = DeleteParams::default().grace_period(0);
+            gone(live::api(client, "Pod", NAMESPACE).delete(&cleaners[number].0, &now).await)?;
         }
         finalizers_are(client, object, &others).await?;
     }

@@ -25,8 +25,9 @@ const FORM: &str = "9999-99-99t99-99-99z.snapshot";
 /// In the folder that keeps what was there before a restore: which folder the restored data is.
 const MARK: &str = "restored-inode";
 
-/// Saves a snapshot of the etcd whose members are at `addresses`, from the first one that gives it, in `dir`, deletes of those that were saved here all but the `keep` last ones, and says
-/// the file's name. `secrets` is the folder with the certificates that etcd lets in.
+/// Saves a snapshot of the etcd whose members are at `addresses`, from the first one that gives it, in `dir`, deletes of those that
+/// were saved here all but the `keep` last ones, and says the file's name. `secrets` is the folder with the certificates that etcd
+/// lets in.
 ///
 /// # Errors
 /// An etcd that does not answer; the system's refusal.

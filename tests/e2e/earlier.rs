@@ -71,7 +71,7 @@ fn a_cluster_of_the_release_of_one_controller_is_taken_over() {
     eprintln!("{}", record.summary());
     assert_eq!(record.failures().count(), 0, "{record}");
     outlives_a_power_cut(&controller);
-    said(node, NEW, &page::RESTORE_BACKUP.replace("backup.tar", "old.tar").replace(" --identity /root/key.txt", ""));
+    said(node, NEW, &restored("old.tar"));
     assert_serves_itself(node, &controller.cluster);
     assert_kept(&writes, &controller.kubectl);
 }
@@ -106,6 +106,11 @@ fn made_by(commit: &str, name: &str) -> Controller {
 fn said(node: &Node, program: &str, command: &str) -> Ended {
     let of = program.trim_end_matches("/hoist");
     run_command(node, &format!("PATH={of}:$PATH; {command}")).expect(0)
+}
+
+/// The page's command with a backup that is not encrypted.
+fn restored(backup: &str) -> String {
+    page::RESTORE_BACKUP.replace("backup.tar", backup).replace(" --identity /root/key.txt", "")
 }
 
 /// As the page of an older cluster says.

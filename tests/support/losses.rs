@@ -14,8 +14,6 @@ use super::traffic::Record;
 /// How long a member may take until it has what the others have.
 const IN_SYNC: Duration = Duration::from_secs(20);
 
-/// What etcd says of a write that it took in while leadership moved.
-const DROPPED: [&str; 2] = ["etcdserver: request timed out", "raft proposal dropped"];
 /// How much longer than at an endpoint requests may fail through the `kubernetes` Service: a dead address leaves it after 3 s,
 /// and every kube-proxy hears of it then.
 const SERVICE_LATER: Duration = Duration::from_secs(8);
@@ -51,11 +49,11 @@ impl Saw {
     /// client's.
     pub fn nothing_failed_but_what_etcd_drops(&self) {
         for record in [&self.record, &self.service] {
-            let is_dropped = |why: &str| DROPPED.iter().any(|dropped| why.contains(dropped));
-            let (dropped, failed): (Vec<_>, Vec<_>) =
-                record.failures().partition(|one| one.failure.as_deref().is_some_and(is_dropped));
-            let is_right = failed.is_empty() && dropped.len() <= 1 && dropped.iter().all(|one| one.writes.is_some());
-            self.complain(record, is_right, format!("{} requests failed", dropped.len() + failed.len()));
+            self.complain(
+                record,
+                record.fails_by_etcd_alone(),
+                format!("{} requests failed", record.failures().count()),
+            );
         }
     }
 

@@ -63,9 +63,21 @@ pub struct Record {
     pub lasted: Duration,
 }
 
+/// What etcd says of a write that it took in while leadership moved.
+const DROPPED: [&str; 2] = ["etcdserver: request timed out", "raft proposal dropped"];
+
 impl Record {
     pub fn failures(&self) -> impl Iterator<Item = &Exchange> {
         self.exchanges.iter().filter(|exchange| exchange.failure.is_some())
+    }
+
+    /// Whether nothing failed but what etcd itself drops where leadership moves, while a write is on its way to the leader: one of
+    /// the client's.
+    pub fn fails_by_etcd_alone(&self) -> bool {
+        let is_dropped = |why: &str| DROPPED.iter().any(|dropped| why.contains(dropped));
+        let (dropped, failed): (Vec<_>, Vec<_>) =
+            self.failures().partition(|one| one.failure.as_deref().is_some_and(is_dropped));
+        failed.is_empty() && dropped.len() <= 1 && dropped.iter().all(|one| one.writes.is_some())
     }
 
     /// How long after `event` the last request was sent that failed; zero if none was sent later.

@@ -198,13 +198,19 @@ mod tests {
     use super::*;
     use crate::desired::{config, render};
 
-    #[test]
-    fn a_renewed_directory_is_the_one_that_a_render_would_make_of_its_leaves() {
+    /// The asset directory of a cluster, and when it was rendered.
+    fn made() -> (OffsetDateTime, config::Cluster, AssetSet) {
         let begun = OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
         let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
         let cluster = config::parse("f", text, Path::new("/")).unwrap();
         let tls = pki::issue(&cluster, &Default::default(), &Default::default(), begun).unwrap().files;
         let assets = render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        (begun, cluster, assets)
+    }
+
+    #[test]
+    fn a_renewed_directory_is_the_one_that_a_render_would_make_of_its_leaves() {
+        let (begun, cluster, assets) = made();
         let all = leaves(&assets.tls());
         let names: Vec<_> = all.iter().map(|leaf| (&*leaf.stem, leaf.ca, leaf.is_own)).collect();
         assert_eq!(
@@ -252,11 +258,8 @@ mod tests {
 
     #[test]
     fn what_a_member_of_etcd_shows_is_issued_anew_by_the_first_of_its_cas() {
-        let begun = OffsetDateTime::from_unix_timestamp(1_782_907_200).unwrap();
-        let text = "apiVersion: hoist/v1alpha1\nkind: Cluster\ncontrollers:\n- {name: c1, address: 192.0.2.10}\n";
-        let cluster = config::parse("f", text, Path::new("/")).unwrap();
-        let tls = pki::issue(&cluster, &Default::default(), &Default::default(), begun).unwrap().files;
-        let assets = render::render(&cluster, &tls, "abcdef.0123456789abcdef").unwrap();
+        let (begun, _, assets) = made();
+        let tls = assets.tls();
         let day = Duration::from_hours(24);
         let (crt, key) = pki::etcd_ca(day * 3650, begun + day).unwrap();
         let with = |names: [&str; 2], parts: [&[u8]; 4]| {

@@ -15,8 +15,6 @@ use crate::support::{eventually, worker};
 
 /// What the pods of the tenant's etcd are found by.
 const MEMBERS: [&str; 5] = ["-n", NAMESPACE, "-l", "component=etcd,hoist.dev/tenant=a", "pods"];
-/// What etcd says of a write that it has dropped.
-const DROPPED: [&str; 2] = ["etcdserver: request timed out", "raft proposal dropped"];
 /// For so long at most, a client that never stops has no answer while members are replaced, on a busy machine.
 const GAP: Duration = Duration::from_secs(3);
 /// How long all members may take to be replaced.
@@ -139,10 +137,7 @@ impl Meta {
         let record = traffic.end().unwrap();
         eprintln!("{what}: {record}");
         assert!(record.exchanges.len() > 500, "{record}");
-        let is_dropped = |why: &str| DROPPED.iter().any(|dropped| why.contains(dropped));
-        let (dropped, failed): (Vec<_>, Vec<_>) =
-            record.failures().partition(|one| one.failure.as_deref().is_some_and(is_dropped));
-        assert!(failed.is_empty() && dropped.len() <= 1 && dropped.iter().all(|one| one.writes.is_some()), "{record}");
+        assert!(record.fails_by_etcd_alone(), "{record}");
         assert!(record.longest_gap().0 < GAP, "{record}");
         tenant.has_all_of(&record);
     }
